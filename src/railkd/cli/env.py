@@ -1,0 +1,56 @@
+"""``railkd env``: what a bug report needs to say of a machine. No paths, no environment variables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+from railkd.cli.verb import Verb
+from railkd.options import option
+from railkd.records import versions
+
+
+@dataclass
+class EnvOptions:
+    """How it is printed."""
+
+    json: bool = option("as JSON", False)
+
+
+def facts() -> dict[str, str | int | bool]:
+    """Name -> fact, versions first."""
+    import torch
+
+    from railkd.hardware import fast_bf16
+
+    return {
+        **versions(),
+        "platform": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "torch threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "fast bf16": fast_bf16(),
+    }
+
+
+def run(options: EnvOptions, training: dict[str, Any]) -> None:
+    """A line for each fact."""
+    found = facts()
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return
+    width = max(map(len, found))
+    for name, value in found.items():
+        print(f"{name:<{width}}  {('yes' if value else 'no') if isinstance(value, bool) else value}")
+
+
+VERB = Verb(
+    name="env",
+    about="Versions and machine, for bug reports.",
+    example="railkd env --json",
+    options=EnvOptions,
+    run=run,
+)

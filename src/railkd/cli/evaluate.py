@@ -1,0 +1,42 @@
+"""``railkd evaluate``: score a model on labelled rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from railkd.cli.preflight import Problems, check_data, check_model, check_target
+from railkd.cli.verb import Verb, speaks, talker
+from railkd.options import EvaluateOptions
+
+
+def check(options: EvaluateOptions, training: dict[str, Any]) -> None:
+    """What needs no torch to be seen."""
+    problems = Problems()
+    problems.required(options, *(("model",) if options.ood else ("model", "test")))
+    check_data(problems, options)
+    check_model(problems, options.model, "--model")
+    if options.output:
+        check_target(problems, Path(options.output), folder=False)
+    problems.report()
+
+
+def run(options: EvaluateOptions, training: dict[str, Any]) -> None:
+    """Print a line of metrics for each set."""
+    from railkd import scoring
+    from railkd.records import scored_line
+
+    for name, scored in scoring.evaluate(options, talker(options.quiet)).items():
+        if speaks():
+            print(scored_line(name, scored.metrics, scored.domain))
+
+
+VERB = Verb(
+    name="evaluate",
+    about="Score a model on labelled rows.",
+    example="railkd evaluate --model runs/student/student --test test.tsv --test hans=ood/hans.tsv",
+    options=EvaluateOptions,
+    check=check,
+    run=run,
+    spellings={"teacher": "model", "student": "model"},
+)

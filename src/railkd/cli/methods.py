@@ -1,0 +1,140 @@
+"""``railkd methods``: the table of methods, one of them in full, and the draws a run will use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from railkd.cli.preflight import Problems
+from railkd.cli.verb import Verb
+from railkd.errors import RailkdError
+from railkd.mapping import REDRAWS, STRATEGIES, coverage
+from railkd.options import option
+
+
+@dataclass
+class MethodsOptions:
+    """Which method, and which of its draws."""
+
+    name: str | None = option("a method", metavar="NAME")
+    draws: int | None = option("print this many draws, as a run with these settings makes them", metavar="N")
+    student_layers: int | None = option("blocks of the student", metavar="N")
+    teacher_layers: int | None = option("blocks of the teacher", metavar="N")
+    seed: int = option("seed of the run", 42, metavar="N")
+    strategy: str | None = option("how blocks are drawn (default: the method's own)", choices=list(STRATEGIES))
+    redraw: str | None = option("when blocks are drawn anew (default: the method's own)", choices=list(REDRAWS))
+    candidates: str | None = option("blocks to draw from (default: the method's own)", choices=["intermediate", "all"])
+    unordered: bool = option("leave the blocks as drawn, not in depth order", False)
+
+
+def check(options: MethodsOptions, training: dict[str, Any]) -> None:
+    """What needs no torch to be seen."""
+    problems = Problems()
+    if options.draws is not None:
+        if options.name is None:
+            problems.add("--draws: got no method; wanted its name, e.g. railkd methods rail-kd-l --draws 10")
+        problems.required(options, "student_layers", "teacher_layers")
+    for name in ("draws", "student_layers", "teacher_layers"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            problems.add(f"--{name.replace('_', '-')}: got {value}, wanted at least 1")
+    problems.report()
+
+
+def run(options: MethodsOptions, training: dict[str, Any]) -> None:
+    """A table, or one method."""
+    if options.name is None:
+        _print_table()
+        return
+    from railkd.objectives import method_spec
+
+    spec = method_spec(options.name)
+    if options.draws is not None:
+        _print_draws(options, options.name, options.draws)
+        return
+    print(f"{spec.name}: {spec.paper}")
+    print(f"blocks read: {spec.reads}\npooling: {spec.pooling or 'none'}\ncost: {_cost(spec)}")
+    print(f"weights of CE, KD, intermediate: {_weights(spec)}")
+    for name, default in spec.options.items():
+        print(f"option {name}: default {default}")
+
+
+def _print_table() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from railkd.objectives import METHODS
+
+    table = Table("name", "paper", "blocks read", "pooling", "CE, KD, layers", "cost")
+    for spec in METHODS.values():
+        table.add_row(spec.name, spec.paper, spec.reads, spec.pooling or "-", _weights(spec), _cost(spec))
+    console = Console()
+    # Into a pipe or file rich would fold the lines at 80 columns.
+    Console(width=None if console.is_terminal else 240).print(table)
+
+
+def _cost(spec: Any) -> str:
+    """What a method needs beside plain fine-tuning. The teacher pass is paid once for all that share a cache."""
+    if not spec.needs_teacher:
+        return "no teacher"
+    options = spec.options
+    needs = ["teacher pass: logits" + (f", {spec.pooling} states" if spec.pooling else "")]
+    if "negatives" in options:
+        needs.append(f"a cache: {options['negatives']} rows more a class and step")
+    if options.get("teacher_map") in ("whitening", "centring"):
+        needs.append("a cache: read whole to fit targets")
+    return "; ".join(needs)
+
+
+def _weights(spec: Any) -> str:
+    """The method's own weights of CE, KD and the intermediate term, normalised over the terms it has."""
+    from railkd.objectives import TERMS
+    from railkd.objectives.base import normalised_weights
+
+    own = normalised_weights(spec.weights, spec.objective.terms)
+    return ", ".join(str(Fraction(own[term]).limit_denominator(1000)) if term in own else "-" for term in TERMS)
+
+
+def _print_draws(options: MethodsOptions, name: str, count: int) -> None:
+    from railkd.objectives import METHODS, build_objective
+
+    given = {
+        "strategy": options.strategy,
+        "redraw": options.redraw,
+        "candidates": options.candidates,
+        "ordered": False if options.unordered else None,
+    }
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    student, teacher = options.student_layers or 1, options.teacher_layers or 1
+    # Widths do not matter for draws; these hold the default shared space.
+    objective: Any = build_objective(name, (student, 128), (teacher, 128), **chosen)
+    moments = [objective.draw(options.seed, epoch=index, step=index) for index in range(count)]
+    if not moments[0] or len(moments[0]) != objective.m:  # none, or all of them for every match
+        raise RailkdError(f"{name} draws no blocks, it reads: {METHODS[name].reads}; rail-kd-l and rail-kd-c draw")
+    unit = {"epoch": "epoch", "step": "step", "never": "any epoch"}[objective.redraw]
+    print(
+        f"{name}, seed {options.seed}: {objective.m} of the teacher blocks {_joined(objective.candidates)}, "
+        f"strategy {objective.strategy}, redraw: {objective.redraw}"
+    )
+    for index, drawn in enumerate(moments[:1] if objective.redraw == "never" else moments):
+        at = unit if objective.redraw == "never" else f"{unit} {index}"
+        print(f"{at}: teacher blocks {_joined(drawn)} -> student blocks {_joined(range(1, objective.m + 1))}")
+    print("coverage, how often each teacher block taught student block 1, 2, ...:")
+    for block, counts in coverage(moments, objective.candidates).items():
+        print(f"teacher block {block}: {_joined(counts)}; {sum(counts)} of {count}")
+
+
+def _joined(numbers: Any) -> str:
+    return " ".join(map(str, numbers))
+
+
+VERB = Verb(
+    name="methods",
+    about="List the distillation methods; show one in full; print the draws that a run will use.",
+    example="railkd methods rail-kd-l --draws 10 --student-layers 3 --teacher-layers 12 --seed 42",
+    options=MethodsOptions,
+    check=check,
+    run=run,
+    positional="name",
+)

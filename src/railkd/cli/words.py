@@ -1,0 +1,125 @@
+"""From the words of a command line, and a config file, to the options of a job.
+
+Not argparse: an unknown flag with its values must be kept for transformers' parser, both ``--max-length`` and
+``--max_length`` are meant, and a config file must take the same path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from railkd.cli.verb import Verb
+from railkd.configuration import SPELLINGS, Setting, convert, load, unknown
+from railkd.errors import RailkdError
+
+_NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
+
+
+@dataclass
+class Request:
+    """What a user asked for.
+
+    Attributes:
+        options: a filled dataclass. training: training field -> value.
+        others: settings left for transformers' parser -> (where it was found, value).
+    """
+
+    options: Any
+    training: dict[str, Any]
+    others: dict[str, tuple[str, Any]] = field(default_factory=dict)
+
+
+def parse(verb: Verb, argv: Sequence[str]) -> Request:
+    """Defaults, then the config file, then flags; each wins over those before."""
+    settings = verb.settings()
+    words = split(argv, settings, verb)
+    config_file = words.pop("config", None)
+    given: dict[str, Any] = {}
+    others: dict[str, tuple[str, Any]] = {}
+    layers: list[tuple[str, Mapping[str, Any]]] = [("", words)]
+    if config_file is not None:
+        layers.insert(0, (f"{config_file}: ", load(config_file)))
+    for where, layer in layers:
+        seen: dict[str, str] = {}
+        for written, value in layer.items():
+            name = spelled(written, settings, verb)
+            if name in seen:
+                raise RailkdError(f"{where}'{seen[name]}' and '{written}' are the same setting; keep one")
+            seen[name] = written
+            if name in settings:
+                if value is None:  # "key:" in YAML: as if it were not there
+                    continue
+                given[name] = convert(settings[name], value, f"{where}{written}" if where else settings[name].flag)
+            elif not verb.training:
+                raise unknown(written, [*settings, "config"], where.rstrip(": ") or f"railkd {verb.name}")
+            elif value is not None:
+                others[name] = (f"{where}{written}" if where else f"--{written.replace('_', '-')}", value)
+    fields = {name: value for name, value in given.items() if settings[name].field is None}
+    training = {str(settings[name].field): value for name, value in given.items() if settings[name].field}
+    return Request(verb.options(**fields), training, others)
+
+
+def spelled(name: str, settings: Mapping[str, Setting], verb: Verb) -> str:
+    """The name of a setting that may be written in several ways."""
+    meant = verb.spellings.get(name) or SPELLINGS.get(name, name)
+    return meant if meant in settings and name not in settings else name
+
+
+def split(argv: Sequence[str], settings: Mapping[str, Setting], verb: Verb) -> dict[str, Any]:
+    """Words by setting: a scalar takes one, a list all to the next flag, a switch none; an unknown flag takes all."""
+    found: dict[str, Any] = {}
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not _is_flag(word):
+            if not verb.positional or verb.positional in found:
+                raise RailkdError(
+                    f"railkd {verb.name}: unexpected '{word}'; wanted a flag such as {_some_flag(settings)}"
+                )
+            found[verb.positional] = word
+            continue
+        if not word.startswith("--"):
+            raise RailkdError(f"railkd {verb.name}: unknown flag '{word}'; flags start with two dashes, see --help")
+        written, equals, attached = word[2:].partition("=")
+        written = written.replace("-", "_")
+        name = spelled(written, settings, verb)
+        values = [attached] if equals else []
+        off = name.removeprefix("no_")
+        if name not in settings and off in settings and off != name and settings[off].kind is bool:
+            if equals:
+                raise RailkdError(f"--{word[2:].partition('=')[0]}: takes no value, got '{attached}'")
+            found[off] = False
+            continue
+        setting = settings.get(name) or (Setting("config", str) if name == "config" else None)
+        if setting is None or setting.many:
+            while not equals and rest and not _is_flag(rest[0]):
+                values.append(rest.pop(0))
+        elif setting.kind is bool:
+            if not equals and rest and rest[0].lower() in ("true", "false"):
+                values.append(rest.pop(0))
+            values = values or ["true"]
+        elif not equals and rest and not _is_flag(rest[0]):
+            values.append(rest.pop(0))
+        if setting is None:
+            found[name] = values
+            continue
+        if not values:
+            raise RailkdError(f"{setting.flag}: got no value, wanted {'one or more' if setting.many else 'one'}")
+        if not setting.many:
+            found[name] = values[0]
+        elif setting.exactly:  # given again, it replaces: three numbers stay three
+            found[name] = values
+        else:
+            found[name] = [*found.get(name, []), *values]
+    return found
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and word != "-" and not _NUMBER.match(word)
+
+
+def _some_flag(settings: Mapping[str, Setting]) -> str:
+    return next(iter(settings.values())).flag if settings else "--help"

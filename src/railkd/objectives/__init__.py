@@ -1,0 +1,153 @@
+"""The methods: one paper, one file, one class, and one table that names them.
+
+>>> objective = build_objective("rail-kd-l", (3, 384), (6, 384), temperature=2.0)
+>>> objective.weights["kd"] == 1 / 3
+True
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from railkd.errors import RailkdError, did_you_mean
+from railkd.objectives.alp import AttentionKD
+from railkd.objectives.base import TERMS, Objective
+from railkd.objectives.ckd import CombinedKD
+from railkd.objectives.codir import ContrastiveKD
+from railkd.objectives.finetune import Finetune
+from railkd.objectives.kd import KD
+from railkd.objectives.pkd import PatientKD
+from railkd.objectives.rail import RailConcatenated, RailLayerwise
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A row of the table of methods.
+
+    Attributes:
+        name: what a user types.
+        objective: the class that computes it.
+        settings: options of the class that make this method.
+        pooling: the pooled states it reads; None: it reads logits only.
+        weights: its own [CE, KD, intermediate]; None: equal.
+        paper: where it comes from.
+        reads: which blocks, in words.
+    """
+
+    name: str
+    objective: type[Objective]
+    paper: str
+    reads: str
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    pooling: str | None = None
+    weights: tuple[float, float, float] | None = None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any of its terms reads the teacher."""
+        return self.objective.terms != ("ce",)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options this method takes beyond those of every method, with their defaults."""
+        found: dict[str, Any] = {}
+        for cls in reversed(self.objective.__mro__[: self.objective.__mro__.index(Objective)]):
+            if "__init__" not in vars(cls):
+                continue
+            for name, parameter in inspect.signature(vars(cls)["__init__"]).parameters.items():
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    found[name] = parameter.default
+        return found | dict(self.settings)
+
+
+def _spec(
+    name: str, objective: type[Objective], paper: str, reads: str, pooling: str | None, **settings: Any
+) -> MethodSpec:
+    return MethodSpec(name, objective, paper, reads, MappingProxyType(settings), pooling)
+
+
+_HINTON = "Hinton et al. 2015, arXiv 1503.02531"
+_SUN = "Sun et al. 2019, arXiv 1908.09355"
+_PASSBAN = "Passban et al. 2021, arXiv 2012.14022"
+_WU = "Wu et al. 2020, arXiv 2010.03034"
+_CODIR = "Sun et al. 2020, arXiv 2009.14167"
+_RAIL = "Haidar et al. 2022, arXiv 2109.10164"
+_OURS = "control of RAIL-KD; not in a paper"
+
+_DRAWN = "1..s-1; drawn from 1..n-1"
+
+METHODS: Mapping[str, MethodSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            _spec("finetune", Finetune, "-", "-", None),
+            _spec("kd", KD, _HINTON, "logits", None),
+            _spec("pkd-skip", PatientKD, _SUN, "1..s-1; teacher floor(i n/s)", "cls", blocks="skip"),
+            _spec("pkd-last", PatientKD, _SUN, "1..s-1; teacher n-s+1..n-1", "cls", blocks="last"),
+            _spec("alp-kd", AttentionKD, _PASSBAN, "1..s-1; all of the teacher's, by attention", "cls"),
+            _spec("ckd", CombinedKD, _WU, "1..s-1; buckets of 1..n-1, concatenated", "mean"),
+            _spec("codir", ContrastiveKD, _CODIR, "all of both, concatenated", "mean"),
+            _spec("rail-kd-l", RailLayerwise, _RAIL, f"{_DRAWN}, layer-wise", "mean"),
+            _spec("rail-kd-c", RailConcatenated, _RAIL, f"{_DRAWN}, concatenated", "mean"),
+            _spec(
+                "rail-kd-w",
+                RailLayerwise,
+                "ours: RAIL-KD^l on whitened targets",
+                f"{_DRAWN}, whitened",
+                "mean",
+                teacher_map="whitening",
+            ),
+            # Controls, for the claim that randomness is what helps.
+            _spec("rail-fixed", RailLayerwise, _OURS, "evenly spaced, kept", "mean", strategy="even", redraw="never"),
+            _spec("rail-fixed-random", RailLayerwise, _OURS, "one draw, kept", "mean", redraw="never"),
+            _spec("rail-unsorted", RailLayerwise, _OURS, "drawn, depth order not kept", "mean", ordered=False),
+            _spec("rail-step", RailLayerwise, _OURS, "drawn anew every step", "mean", redraw="step"),
+            _spec("rail-stratified", RailLayerwise, _OURS, "one of each depth quantile", "mean", strategy="stratified"),
+            _spec("rail-cyclic", RailLayerwise, _OURS, "dealt from a shuffled deck", "mean", strategy="cyclic"),
+            _spec("rail-all", RailLayerwise, _OURS, "every candidate for every match, mean", "mean", match="all"),
+            _spec("rail-expected", RailLayerwise, _OURS, "weighted by P(r(i) = t)", "mean", match="expected"),
+        )
+    }
+)
+
+
+def method_spec(name: str) -> MethodSpec:
+    """The row of a method; an unknown name is an error that lists the known ones."""
+    if name not in METHODS:
+        raise RailkdError(f"unknown method '{name}'; known: {', '.join(METHODS)}.{did_you_mean(name, METHODS)}")
+    return METHODS[name]
+
+
+def build_objective(
+    name: str, student_shape: tuple[int, int], teacher_shape: tuple[int, int], **options: Any
+) -> Objective:
+    """Make a method's objective from sizes.
+
+    Args:
+        name: of a row in `METHODS`.
+        student_shape, teacher_shape: (blocks, width).
+        options: ``weights``, ``temperature``, ``problem_type`` and the method's own options
+            (``METHODS[name].options``).
+
+    Raises:
+        RailkdError: unknown method or option, or a value that makes no sense for these sizes.
+    """
+    spec = method_spec(name)
+    common = {"weights", "temperature", "problem_type"}
+    known = common | set(spec.options)
+    for option in options:
+        if option not in known:
+            raise RailkdError(
+                f"{name} has no option '{option}'; it takes: {', '.join(sorted(known))}.{did_you_mean(option, known)}"
+            )
+    merged = dict(spec.settings) | options
+    if merged.get("weights") is None:
+        merged["weights"] = spec.weights
+    return spec.objective(student_shape, teacher_shape, **merged)
+
+
+__all__ = ["METHODS", "MethodSpec", "Objective", "TERMS", "build_objective", "method_spec"]

@@ -1,0 +1,159 @@
+"""What every objective shares: the weighted sum of task, logit and intermediate terms.
+
+    loss = lambda_1 CE + lambda_2 KD + lambda_3 intermediate,   lambda >= 0, summing to 1
+
+An objective is a `torch.nn.Module` on tensors alone: it never sees a model, a config or a logger, and works in any
+loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from railkd.errors import RailkdError
+from railkd.functional import ProblemType, full_precision, kd_loss, task_loss
+from railkd.mapping import Draw
+from railkd.objectives.maps import Moments
+from railkd.signals import BlockShape, Signals
+
+TERMS = ("ce", "kd", "intermediate")
+
+
+class Objective(nn.Module):
+    """Base of all methods: subclasses say which terms they have and compute the intermediate one.
+
+    Args:
+        student_shape, teacher_shape: (blocks, width) of both models.
+        weights: lambda of [CE, KD, intermediate], any scale; None: equal. Terms that the method lacks are dropped, the
+            rest normalised.
+        temperature: T of the logit term.
+        problem_type: None: regression when there is one output, single-label classification otherwise.
+
+    Attributes:
+        terms: the terms this method has.
+        weights: the normalised weights of those terms.
+    """
+
+    terms: ClassVar[tuple[str, ...]] = TERMS
+
+    #: Wants `fit` before the first batch.
+    needs_fit: bool = False
+    #: Rows of other examples that each batch is contrasted with, for each class; 0: none.
+    negatives: int = 0
+
+    def __init__(
+        self,
+        student_shape: tuple[int, int],
+        teacher_shape: tuple[int, int],
+        *,
+        weights: Sequence[float] | None = None,
+        temperature: float = 1.0,
+        problem_type: ProblemType | None = None,
+    ) -> None:
+        super().__init__()
+        self.student_shape, self.teacher_shape = BlockShape(*student_shape), BlockShape(*teacher_shape)
+        self.weights = normalised_weights(weights, self.terms)
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise RailkdError(f"got temperature {temperature}, wanted a finite number above 0 (1 is the default)")
+        self.temperature = float(temperature)
+        if problem_type is not None and problem_type not in get_args(ProblemType):
+            raise RailkdError(f"unknown problem_type '{problem_type}'; known: {', '.join(get_args(ProblemType))}")
+        self.problem_type = problem_type
+
+    def forward(
+        self,
+        student: Signals,
+        teacher: Signals | None = None,
+        labels: Tensor | None = None,
+        draw: Tensor | Draw | None = None,
+        *,
+        intermediate_scale: Tensor | float = 1.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss of one batch, and its terms unweighted and detached.
+
+        Args:
+            student: of the model that learns: logits (B, C), states (B, s, d_s).
+            teacher: logits (B, C), states (B, n, d_t); may be None where no term but CE has weight.
+            labels: see `railkd.functional.task_loss`; None or marked rows are unlabelled.
+            draw: teacher blocks of this moment (1-based), for methods that draw.
+            intermediate_scale: factor on lambda_3 at this moment, of a schedule.
+
+        Returns:
+            (scalar loss, {"ce": ..., "kd": ..., "intermediate": ...} as far as they have weight).
+        """
+        # Distances of unit vectors are small differences: under autocast, too, they are taken in full precision.
+        with torch.autocast(student.logits.device.type, enabled=False):
+            terms = self._terms(student, teacher, labels, draw)
+        scale = {"intermediate": intermediate_scale}
+        parts = [self.weights[name] * scale.get(name, 1.0) * term for name, term in terms.items()]
+        loss = torch.stack(parts).sum()
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    def _terms(
+        self, student: Signals, teacher: Signals | None, labels: Tensor | None, draw: Tensor | Draw | None
+    ) -> dict[str, Tensor]:
+        """The terms that have weight, by name."""
+        kind = self._problem_type(student.logits)
+        terms: dict[str, Tensor] = {}
+        if self.weights.get("ce"):
+            terms["ce"] = task_loss(student.logits, labels, kind)
+        if not self.weights.get("kd") and not self.weights.get("intermediate"):
+            return terms
+        if teacher is None:
+            raise RailkdError(f"{type(self).__name__} needs the teacher's signals, got none")
+        teacher = teacher.detached()
+        if self.weights.get("kd"):
+            terms["kd"] = kd_loss(student.logits, teacher.logits, self.temperature, kind)
+        if self.weights.get("intermediate"):
+            terms["intermediate"] = self.intermediate(student, teacher, draw)
+        return terms
+
+    def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
+        """The term on block states; a scalar, mean over the batch."""
+        raise RailkdError(f"{type(self).__name__} has no intermediate term")
+
+    def fit(self, moments: Moments) -> None:
+        """Set what is fitted on the teacher's states; most methods fit nothing."""
+
+    def draw(self, seed: int, *, epoch: int, step: int) -> Draw:
+        """The teacher blocks of a moment of training; empty for methods that draw nothing."""
+        return ()
+
+    def _problem_type(self, logits: Tensor) -> ProblemType:
+        if self.problem_type is not None:
+            return self.problem_type
+        return "regression" if logits.shape[-1] == 1 else "single_label_classification"
+
+
+def normalised_weights(weights: Sequence[float] | None, terms: Sequence[str]) -> dict[str, float]:
+    """[CE, KD, intermediate] to the weights of the terms a method has, summing to 1.
+
+    >>> normalised_weights([1, 1, 2], ("ce", "kd"))
+    {'ce': 0.5, 'kd': 0.5}
+    """
+    given = [1.0] * len(TERMS) if weights is None else [float(w) for w in weights]
+    wanted = f"{len(TERMS)} numbers >= 0 for [CE, KD, intermediate], not all 0"
+    if len(given) != len(TERMS) or not all(math.isfinite(w) and w >= 0 for w in given):
+        raise RailkdError(f"got weights {given}, wanted {wanted}")
+    kept = {name: w for name, w in zip(TERMS, given, strict=True) if name in terms}
+    total = sum(kept.values())
+    if total == 0:
+        raise RailkdError(f"got weights {given}: nothing is left for the terms {', '.join(terms)}; wanted {wanted}")
+    return {name: w / total for name, w in kept.items()}
+
+
+def states_of(signals: Signals, shape: BlockShape, who: str) -> Tensor:
+    """The pooled states (B, n, d), checked against the shape the objective was made for, in float32 at least."""
+    if signals.states is None:
+        raise RailkdError(f"the {who}'s signals hold logits only, wanted pooled states of {shape.blocks} blocks too")
+    if tuple(signals.states.shape[1:]) != tuple(shape):
+        raise RailkdError(
+            f"got {who} states of {tuple(signals.states.shape[1:])} (blocks, width), wanted {tuple(shape)}; "
+            "build the objective for this pair of models"
+        )
+    return full_precision(signals.states)

@@ -1,0 +1,79 @@
+"""The projections W of RAIL-KD: many linear maps in one tensor, trained or set from the teacher's states."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from railkd.errors import RailkdError
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of a teacher's states, block by block.
+
+    Attributes:
+        count: rows. mean: (n, d) float64. covariance: (n, d, d) float64.
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+
+
+class MapBank(nn.Module):
+    """G linear maps of one shape in one tensor, picked by index: the projections W of RAIL-KD.
+
+    One tensor instead of G modules: the draw then is an index and not a choice of code, so compiled training does not
+    retrace, and maps that were not drawn still take part in the gradient (as zeros), which keeps ranks equal.
+
+    Args:
+        maps: G. d_in, d_out: sizes of each map. Initialised as `torch.nn.Linear` is.
+    """
+
+    def __init__(self, maps: int, d_in: int, d_out: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(d_in)
+        self.weight = nn.Parameter(torch.empty(maps, d_in, d_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(maps, d_out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """(B, m, d_in) through the maps ``index`` (m,) to (B, m, d_out)."""
+        return torch.einsum("bmd,mdu->bmu", x, self.weight[index].to(x.dtype)) + self.bias[index].to(x.dtype)
+
+    def principal_(self, moments: Moments, *, whiten: bool) -> MapBank:
+        """Map g becomes the top principal components of block g, over their standard deviations if ``whiten``."""
+        u = self.bias.shape[1]
+        if moments.count <= u:
+            raise RailkdError(
+                f"got {moments.count} rows to fit {u} principal components on, wanted more rows than components; "
+                "lower shared_size (--shared-size) or cache more rows"
+            )
+        with torch.no_grad():
+            for block, (mean, covariance) in enumerate(zip(moments.mean, moments.covariance, strict=True)):
+                values, vectors = torch.linalg.eigh(covariance)  # rising
+                values, vectors = values.flip(0)[:u], vectors.flip(1)[:, :u]
+                # The sign of an eigenvector is arbitrary; fix it, so that the same cache gives the same targets
+                # anywhere.
+                largest = vectors.abs().argmax(dim=0)
+                vectors = vectors * vectors[largest, torch.arange(u)].sign()
+                if whiten:
+                    # Components the data hardly has are noise; dividing by their deviation would make it loud.
+                    vectors = vectors / values.clamp(min=float(values[0]) * 1e-6).sqrt()
+                self.weight[block].copy_(vectors)
+                self.bias[block].copy_(-(mean @ vectors))
+        return self
+
+    def orthogonal_(self, seed: int) -> MapBank:
+        """Make every map a semi-orthogonal one, drawn by ``seed``."""
+        maker = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in self.weight:
+                random = torch.randn(max(weight.shape), min(weight.shape), generator=maker)
+                q = torch.linalg.qr(random).Q
+                weight.copy_(q if q.shape == weight.shape else q.T)
+            self.bias.zero_()
+        return self

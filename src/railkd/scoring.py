@@ -1,0 +1,75 @@
+"""What a finished model says of new rows: scores of labelled files, predictions of any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from railkd import checkpoints, hardware, ranks
+from railkd.datafiles import DataFiles, named_tests, test_split
+from railkd.distiller import problem_type_of
+from railkd.errors import RailkdError
+from railkd.examples import truncation_line
+from railkd.inference import predict_logits
+from railkd.options import DEFAULT_MAX_LENGTH, EvaluateOptions, PredictOptions, required
+from railkd.predictions import write_predictions
+from railkd.records import write_text
+from railkd.teacher.protocol import label_names
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One labelled set: its metrics, and whether it is "in" or "out" of the training domain."""
+
+    metrics: dict[str, float]
+    domain: str
+
+
+def evaluate(options: EvaluateOptions, say: Say) -> dict[str, Scored]:
+    """Score a model on labelled files."""
+    ranks.start()
+    folder = checkpoints.resolve(required(options.model, "--model"))
+    named, domains = named_tests(options)
+    if not named:
+        required(None, "--test")
+    files = DataFiles(options, say)
+    files.follow_config(checkpoints.load_config(folder), str(folder))
+    tables = {name: files.read(source, split=test_split(source)) for name, source in named.items()}
+    model = checkpoints.load_classifier(folder).to(hardware.device())
+    tokenizer = checkpoints.load_tokenizer(folder)
+    results = {}
+    max_length = _trained_length(options.max_length, model.config)
+    for name, table in tables.items():
+        say(f"{name}: {truncation_line(table, tokenizer, max_length)}")
+        logits = predict_logits(model, tokenizer, table, max_length=max_length, batch_size=options.batch_size)
+        results[name] = Scored(files.score(logits, np.asarray(table["label"]), named[name]), domains[name])
+    if options.output and ranks.first():
+        plain = {name: {**scored.metrics, "domain": scored.domain} for name, scored in results.items()}
+        write_text(options.output, json.dumps(plain, indent=1) + "\n")
+    return results
+
+
+def predict(options: PredictOptions, say: Say) -> None:
+    """Write label, score and logits of every row, in the order of the file."""
+    ranks.start()
+    folder = checkpoints.resolve(required(options.model, "--model"))
+    if len(options.test) != 1:
+        raise RailkdError(f"got {len(options.test)} files to predict, wanted one: --test FILE")
+    table = DataFiles(options, say).read(options.test[0], split="test", labelled=False)
+    model = checkpoints.load_classifier(folder).to(hardware.device())
+    tokenizer = checkpoints.load_tokenizer(folder)
+    length = _trained_length(options.max_length, model.config)
+    logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
+    if ranks.first():
+        write_predictions(options.output, logits, label_names(model.config), problem_type_of(model.config))
+
+
+def _trained_length(given: int | None, config: Any) -> int:
+    """The length a model was trained with, unless the user says another."""
+    return given or int((getattr(config, "railkd", None) or {}).get("max_length", DEFAULT_MAX_LENGTH))

@@ -1,0 +1,82 @@
+"""The teacher as a model that runs at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from railkd.distiller import problem_type_of
+from railkd.errors import RailkdError
+from railkd.examples import TEACHER_PREFIX
+from railkd.signals import BlockReader, Signals, accepted_inputs
+from railkd.teacher.protocol import TeacherInfo, label_names
+
+
+class LiveTeacher:
+    """Runs a model without gradients and pools its block states as they are produced.
+
+    Args:
+        model: a fine-tuned sequence classifier; put in evaluation mode and left where it is.
+        tokenizer: the teacher's own.
+        max_length: of its inputs, in tokens.
+        poolings: what `__call__` may be asked for.
+        bf16: run under bfloat16 autocast.
+        blocks: see `railkd.signals.find_blocks`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any = None,
+        *,
+        max_length: int = 128,
+        poolings: Sequence[str] = ("mean",),
+        bf16: bool = False,
+        blocks: str | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.poolings = tuple(poolings)
+        self.bf16 = bf16
+        self._reader = BlockReader(model, self.poolings, blocks)
+        self._takes = accepted_inputs(model)
+        config: Any = model.config
+        self.info = TeacherInfo(*self._reader.shape, label_names(config), problem_type_of(config), max_length)
+
+    def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:
+        """See `railkd.teacher.Teacher`."""
+        inputs = {
+            name.removeprefix(TEACHER_PREFIX): value for name, value in batch.items() if name.startswith(TEACHER_PREFIX)
+        }
+        if not inputs:
+            raise RailkdError(
+                f"a live teacher reads its own tokens from the columns '{TEACHER_PREFIX}...', got {sorted(batch)}; "
+                "let railkd tokenise the rows, or use a cache"
+            )
+        logits, states = self.run(inputs, () if pooling is None else (pooling,))
+        return Signals(logits, None if pooling is None else states[pooling])
+
+    def run(self, inputs: Mapping[str, Tensor], poolings: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits (B, C) and pooling -> (B, n, d_t), of tokens."""
+        device = next(self.model.parameters()).device
+        inputs = {name: value.to(device) for name, value in inputs.items() if name in self._takes}
+        # no_grad, not inference_mode: losses that save its output for their backward pass would break.
+        with torch.no_grad(), self._autocast(device):
+            if not poolings:
+                return self.model(**inputs).logits, {}
+            with self._reader.reading(inputs["attention_mask"]):
+                logits = self.model(**inputs).logits
+        states = self._reader.states()
+        for name in poolings:
+            if name not in states:
+                raise RailkdError(
+                    f"this teacher pools {', '.join(self.poolings)}, but '{name}' was asked for; name it in poolings"
+                )
+        return logits, {name: states[name] for name in poolings}
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()

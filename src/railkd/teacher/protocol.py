@@ -1,0 +1,63 @@
+"""What training asks of a teacher: who it is, and its signals for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from railkd.functional import ProblemType
+from railkd.signals import BlockShape, Signals
+
+
+@dataclass(frozen=True)
+class TeacherInfo:
+    """Who a teacher is, as far as a student must know.
+
+    Attributes:
+        blocks, width: of its states. labels: class names in the order of its outputs. problem_type: what it predicts.
+        max_length: of its inputs, in its own tokens.
+    """
+
+    blocks: int
+    width: int
+    labels: tuple[str, ...]
+    problem_type: ProblemType
+    max_length: int
+
+    @property
+    def shape(self) -> BlockShape:
+        """(blocks, width)."""
+        return BlockShape(self.blocks, self.width)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"labels": list(self.labels)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TeacherInfo:
+        """From JSON."""
+        return cls(**(dict(values) | {"labels": tuple(values["labels"])}))
+
+
+class Teacher(Protocol):
+    """A live teacher or a cache."""
+
+    info: TeacherInfo
+    poolings: tuple[str, ...]
+
+    def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:
+        """The signals of one batch, in its row order.
+
+        Args:
+            batch: holds ``example_key`` (B, 2); for a live teacher also its own tokens under ``teacher_``.
+            pooling: which states; None: logits only.
+        """
+        ...
+
+
+def label_names(config: Any) -> tuple[str, ...]:
+    """Class names of a config in output order."""
+    return tuple(str(config.id2label[i]) for i in range(config.num_labels))

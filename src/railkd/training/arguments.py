@@ -1,0 +1,138 @@
+"""Every setting of a distillation run: Trainer's own, and what the methods add."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from railkd.errors import RailkdError
+from railkd.objectives import build_objective, method_spec
+from railkd.objectives.base import normalised_weights
+
+#: Fields that are options of one method's objective; None leaves the method's own default.
+METHOD_OPTIONS = (
+    "candidates",
+    "redraw",
+    "strategy",
+    "ordered",
+    "shared_size",
+    "alpha",
+    "maps_by",
+    "teacher_map",
+    "bucketing",
+    "tau",
+    "negatives",
+)
+
+
+def _option(help: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class DistillationTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments`, with other defaults where distillation wants them, and the fields of the
+    methods.
+
+    Raises:
+        RailkdError: a value that makes no sense, at construction.
+    """
+
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows per device and step in training."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device and step in evaluation."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN and infinite losses from the log."})
+
+    method: str = _option("Distillation method; 'railkd methods' lists them.", "rail-kd-l")
+    weights: list[float] | None = _option("Weights of [CE, KD, intermediate], normalised; default: the method's own.")
+    temperature: float = _option("Temperature of the logit term.", 1.0)
+    candidates: str | None = _option("RAIL-KD: teacher blocks to draw from: intermediate (1..n-1) or all (1..n).")
+    redraw: str | None = _option("RAIL-KD: draw anew every epoch, every optimizer step, or never.")
+    strategy: str | None = _option("RAIL-KD: uniform, stratified, cyclic or even.")
+    ordered: bool | None = _option("RAIL-KD: keep the drawn blocks in depth order.")
+    shared_size: int | None = _option("RAIL-KD: size of the shared space, u (128).")
+    alpha: str | None = _option("RAIL-KD^l: mean (1/m each), sum (1 each), or m numbers joined by commas.")
+    maps_by: str | None = _option(
+        "RAIL-KD^l: maps indexed by match, block (r(i)) or teacher-block (the teacher's only)."
+    )
+    teacher_map: str | None = _option("RAIL-KD^l: trained (the paper), or frozen: orthogonal, whitening, centring.")
+    bucketing: str | None = _option("CKD: regular, overlapping, skipping or cross.")
+    tau: float | None = _option("CoDIR: temperature of the contrast (0.07).")
+    negatives: int | None = _option("CoDIR: rows to contrast with, for each class (100).")
+    intermediate_schedule: str = _option(
+        "Weight of the intermediate term over training: constant, linear (down to 0), or a fraction after which it is "
+        "off.",
+        "constant",
+    )
+    projection_learning_rate: float | None = _option("Learning rate of the projections (default: the student's).")
+    gauges: bool = _option("Read the gauges of the intermediate term at every epoch, and warn of a collapse.", True)
+    skip_nonfinite: bool = _option("Skip a batch whose loss or gradient is not finite, instead of stopping.", False)
+    length_groups: bool = _option("Batches of like length: less padding, same rows.", True)
+    text_columns: list[str] | None = _option("Text column, or two for pairs (default: found by convention).")
+    label_column: str | None = _option("Label column (default: found by convention).")
+    key_column: str = _option("Key column of rows tokenised beforehand.", "example_key")
+    max_length: int = _option("Longest input in tokens.", 128)
+    blocks: str | None = _option(
+        "Regular expression naming the student's blocks, for models that cannot be read by structure."
+    )
+    teacher_blocks: str | None = _option("The same for a live teacher.")
+
+    def __post_init__(self) -> None:
+        spec = method_spec(self.method)
+        normalised_weights(self.weights, spec.objective.terms)
+        if self.label_smoothing_factor:
+            raise RailkdError(
+                f"got label_smoothing_factor {self.label_smoothing_factor}, wanted 0: the teacher's logits are the "
+                "soft labels here"
+            )
+        self.intermediate_scale(0.0)
+        self._try_objective()
+        if self.skip_nonfinite and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise RailkdError("got skip_nonfinite on several ranks, which must step together; wanted a run of one rank")
+        if self.max_length < 1:
+            raise RailkdError(f"got max_length {self.max_length}, wanted at least 1")
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # Trainer takes bf16 on a CPU for a mistake unless it is told
+        super().__post_init__()
+
+    def _try_objective(self) -> None:
+        """Make the objective once for sizes of no pair in particular: what fits no pair is said here."""
+        options = self.objective_options()
+        if not isinstance(options.get("alpha"), str):
+            options.pop("alpha", None)  # as many numbers as the pair has matches
+        with torch.random.fork_rng(devices=[]):
+            build_objective(self.method, (3, 256), (6, 256), **options)
+
+    def intermediate_scale(self, progress: float) -> float:
+        """Factor on the intermediate weight when this share of training is done.
+
+        Raises:
+            RailkdError: a schedule that is none.
+        """
+        if self.intermediate_schedule == "constant":
+            return 1.0
+        if self.intermediate_schedule == "linear":
+            return max(0.0, 1.0 - progress)
+        try:
+            until = float(self.intermediate_schedule)
+        except ValueError:
+            until = -1.0
+        if not 0 < until <= 1:
+            raise RailkdError(
+                f"got intermediate_schedule '{self.intermediate_schedule}', wanted constant, linear, or a fraction in "
+                "(0, 1]"
+            )
+        return float(progress < until)
+
+    def objective_options(self) -> dict[str, Any]:
+        """The options for `railkd.objectives.build_objective`, as far as they were given."""
+        chosen = {name: getattr(self, name) for name in METHOD_OPTIONS if getattr(self, name) is not None}
+        if isinstance(chosen.get("alpha"), str) and chosen["alpha"] not in ("mean", "sum"):
+            try:
+                chosen["alpha"] = [float(value) for value in chosen["alpha"].split(",")]
+            except ValueError:
+                raise RailkdError(f"got alpha '{self.alpha}', wanted mean, sum, or numbers joined by commas") from None
+        return chosen | {"weights": self.weights, "temperature": self.temperature}

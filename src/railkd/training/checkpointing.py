@@ -1,0 +1,189 @@
+"""Checkpoints: the bare student, the objective's weights beside it, complete or absent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+
+from railkd.checkpoints import quiet_transformers
+from railkd.distiller import Distiller
+from railkd.errors import RailkdError
+from railkd.training import resuming
+
+if TYPE_CHECKING:
+    from railkd.training.trainer import DistillationTrainer
+
+logger = logging.getLogger(__name__)
+OBJECTIVE_FILE = "objective.safetensors"
+STATE_FILE = "trainer_state.json"
+#: Sizes of the files of a checkpoint, written last: what is cut or gone shows.
+FILES = "files.json"
+
+
+def save_model(distiller: Distiller, folder: str | Path, tokenizer: Any = None) -> None:
+    """Write the student as plain transformers loads it, and the objective's weights in a file beside it.
+
+    No training_args.bin: it is a pickle.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with quiet_transformers():
+        distiller.student.save_pretrained(path)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(path)
+    weights = {name: tensor.detach().contiguous() for name, tensor in distiller.objective.state_dict().items()}
+    if weights:
+        safetensors.torch.save_file(weights, path / OBJECTIVE_FILE)
+
+
+def load_model(distiller: Distiller, folder: str | Path) -> None:
+    """Load what `save_model` wrote, into the same kind of distiller."""
+    path = Path(folder)
+    student: Any = distiller.student
+    if not (path / "config.json").is_file():
+        raise RailkdError(f"no checkpoint at '{folder}'; give a checkpoint-N folder of this run")
+    with quiet_transformers():
+        loaded = type(student).from_pretrained(path, dtype=student.dtype)
+    student.load_state_dict(loaded.state_dict())
+    expected = distiller.objective.state_dict()
+    if expected:
+        if not (path / OBJECTIVE_FILE).is_file():
+            raise RailkdError(
+                f"'{folder}' lacks {OBJECTIVE_FILE}: it was saved by another method; resume with that one"
+            )
+        weights = safetensors.torch.load_file(path / OBJECTIVE_FILE)
+        shapes = {name: tuple(t.shape) for name, t in weights.items()}
+        if shapes != {name: tuple(t.shape) for name, t in expected.items()}:
+            raise RailkdError(
+                f"'{path / OBJECTIVE_FILE}' does not fit this method and pair of models; resume with the settings it "
+                "was saved by"
+            )
+        distiller.objective.load_state_dict(weights)
+
+
+def save_checkpoint(trainer: DistillationTrainer, trial: Any) -> None:
+    """Trainer's checkpoint, written under a temporary name, flushed to disk and renamed.
+
+    Trainer writes in place: a run killed in the middle leaves a folder that looks like a checkpoint.
+    """
+    run_folder = Path(trainer._get_output_dir(trial=trial))
+    final = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
+    temporary = run_folder / f".{final.name}.tmp"
+    try:
+        _write_checkpoint(trainer, trial, run_folder, final, temporary)
+    except Exception:
+        if trainer.args.should_save:
+            shutil.rmtree(temporary, ignore_errors=True)  # on a full disk above all
+        raise
+
+
+def _write_checkpoint(trainer: DistillationTrainer, trial: Any, run_folder: Path, final: Path, temporary: Path) -> None:
+    if trainer.args.should_save:
+        shutil.rmtree(temporary, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    if trial is None:
+        trainer.store_flos()
+    trainer.save_model(str(temporary), _internal_call=True)
+    if not trainer.args.save_only_model:
+        trainer._save_optimizer_and_scheduler(str(temporary))
+        trainer._save_scaler(str(temporary))
+        trainer._save_rng_state(str(temporary))
+    if trainer.state.best_global_step:
+        best = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.best_global_step}"
+        if best == final or best.is_dir():
+            trainer.state.best_model_checkpoint = str(best)
+    sums = resuming.log_sums(trainer)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.args.should_save:
+        _collect_callback_state(trainer)
+        trainer.state.save_to_json(str(temporary / STATE_FILE))
+        (temporary / resuming.SUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
+        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.is_file()}
+        (temporary / FILES).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+        _flush(temporary)
+        if final.exists():  # a resumed run saves the step it came from once more: out of the way first, deleted later
+            final.rename(run_folder / f".{final.name}.old.tmp")
+        temporary.rename(final)
+        _fsync(run_folder)
+        shutil.rmtree(run_folder / f".{final.name}.old.tmp", ignore_errors=True)
+        rotate_checkpoints(
+            output_dir=str(run_folder),
+            save_total_limit=trainer.args.save_total_limit,
+            best_model_checkpoint=trainer.state.best_model_checkpoint,
+            use_mtime=True,
+        )
+    trainer.accelerator.wait_for_everyone()
+
+
+def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None = None) -> Path | None:
+    """The complete checkpoint of the most steps in a run folder, or None.
+
+    Args:
+        say: told of each newer one that is not complete; None: that goes to the log.
+    """
+    found = [path for path in Path(run_folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[1].isdigit()]
+    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        lack = _lack(path)
+        if lack is None:
+            return path
+        (say or logger.warning)(f"'{path}' is skipped: {lack}; an older checkpoint will do")
+    return None
+
+
+def clear_unfinished(run_folder: str | Path) -> None:
+    """Delete what a run that was killed left half written under temporary names."""
+    for path in Path(run_folder).glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _lack(checkpoint: Path) -> str | None:
+    """What a checkpoint lacks to be complete, in words."""
+    try:
+        sizes = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
+        listed = dict(sizes).items()
+    except (OSError, ValueError, TypeError):
+        return f"it has no {FILES} that can be read"
+    for name, size in listed:
+        path = checkpoint / Path(name).name
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if path.stat().st_size != size:
+            return f"{path.name} has {path.stat().st_size} bytes, wanted {size}"
+    return None
+
+
+def _collect_callback_state(trainer: DistillationTrainer) -> None:
+    held = [*trainer.callback_handler.callbacks, trainer.control]
+    for callback in (item for item in held if isinstance(item, ExportableState)):
+        name, state = type(callback).__name__, callback.state()
+        slot = trainer.state.stateful_callbacks.get(name)
+        if isinstance(slot, list):
+            slot.append(state)
+        else:
+            trainer.state.stateful_callbacks[name] = state
+
+
+def _flush(folder: Path) -> None:
+    """fsync every file and the folder: a rename must not outlive what it names."""
+    for path in (*folder.rglob("*"), folder):
+        _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

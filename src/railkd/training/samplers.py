@@ -1,0 +1,58 @@
+"""The order of rows: pure functions of (seed, epoch), so that a resumed run meets the batches it would have met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+#: Batches that are sorted by length together: enough to fill them evenly, few enough to keep them random.
+BATCHES_PER_POOL = 50
+
+
+def shuffled(rows: int, *, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of range(rows)."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def length_grouped(lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of the rows in which each run of ``batch_size`` holds rows of like length.
+
+    Rows are shuffled, cut into pools of some batches, sorted within each pool, cut into batches, and the batches
+    shuffled. The odd batch at the end stays there, so that all others are full.
+
+    >>> order = length_grouped([5, 1, 5, 1], 2, seed=0, epoch=0)
+    >>> sorted(order.tolist()), order.tolist()[:2] in ([0, 2], [2, 0], [1, 3], [3, 1])
+    ([0, 1, 2, 3], True)
+    """
+    lengths = np.asarray(lengths)
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    whole = len(order) - len(order) % batch_size
+    body, rest = order[:whole], order[whole:]
+    pool = batch_size * BATCHES_PER_POOL
+    batches = [
+        part[np.argsort(-lengths[part], kind="stable")].reshape(-1, batch_size)
+        for part in (body[start : start + pool] for start in range(0, whole, pool))
+    ]
+    if batches:
+        body = rng.permutation(np.concatenate(batches)).reshape(-1)
+    return np.concatenate([body, rest])
+
+
+class EpochSampler(Sampler[int]):
+    """Yields an order that depends on the epoch of the moment.
+
+    Args:
+        rows: how many. order: epoch -> permutation. epoch: tells the epoch when iteration starts.
+    """
+
+    def __init__(self, rows: int, order: Callable[[int], np.ndarray], epoch: Callable[[], int]) -> None:
+        self.rows, self._order, self._epoch = rows, order, epoch
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._order(self._epoch()).tolist()
+
+    def __len__(self) -> int:
+        return self.rows

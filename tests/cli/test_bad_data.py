@@ -1,0 +1,194 @@
+"""Bad data: files that exist and hold the wrong thing. Exit code 2, what was got and wanted, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+import tiny
+from railkd.cli import main
+
+GOOD = "text\tlabel\ngood film\tpos\nbad film\tneg\n"
+# The rows below stand in a folder of these files, beside a teacher (neg, pos), a regressor and one of several labels.
+FILES: dict[str, str | bytes] = {
+    "good.tsv": GOOD,
+    "only-head.tsv": "text\tlabel\n",
+    "empty.tsv": "",
+    "ragged.tsv": GOOD + "one cell\n",
+    "latin.tsv": GOOD.encode() + "caf\xe9\tpos\n".encode("latin-1"),
+    "utf16.csv": GOOD.encode("utf-16"),
+    "not.tsv.gz": GOOD,
+    "cut.jsonl": '{"text": "good", "label": "pos"}\n{"text": "ba',
+    "quote.csv": 'text,label\n"good,pos\n',
+    "twice.tsv": "text\ttext\tlabel\na\tb\tpos\n",
+    "table.xlsx": "PK",
+    "fake.parquet": GOOD,
+    "no-text.tsv": "words\tlabel\ngood\tpos\n",
+    "no-label.tsv": "text\tmood\ngood\tpos\n",
+    "gap.tsv": GOOD + "so so\t\n",
+    "null.jsonl": '{"text": "good", "label": "pos"}\n{"text": "bad", "label": null}\n',
+    "null-text.jsonl": '{"text": "good", "label": "pos"}\n{"text": null, "label": "neg"}\n',
+    "number-text.jsonl": '{"text": 1, "label": "pos"}\n{"text": 2, "label": "neg"}\n',
+    "nested.jsonl": '{"text": {"en": "good"}, "label": "pos"}\n',
+    "mixed.jsonl": '{"text": "a", "label": 1}\n{"text": "b", "label": "pos"}\n',
+    "other.tsv": "text\tlabel\ngood\tgreat\nbad\tawful\n",
+    "third.tsv": GOOD + "so so\tneutral\n",
+    "digits.tsv": "text\tlabel\ngood\t1\nbad\t0\n",
+    "one-class.tsv": "text\tlabel\ngood\tpos\nbetter\tpos\n",
+    "case.tsv": "text\tlabel\ngood\tpos\nbad\tPos\n",
+    "scores.tsv": "text\tscore\ngood\t0.9\nbad\tmany\n",
+    "infinite.tsv": "text\tscore\ngood\t0.9\nbad\tinf\n",
+    "underscore.tsv": "text\tscore\ngood\t1_0\nbad\t0.5\n",
+    "unicode.tsv": "text\tlabel\nпривет\tда\n你好\tнет\n",
+    "lone.jsonl": '{"text": "\\ud800", "label": "pos"}\n',
+    "huge.tsv": "text\tlabel\n" + "word " * 200_000 + "\tpos\textra\n",
+    "lists.jsonl": '{"text": "good", "label": ["pos", "neg"]}\n{"text": "bad", "label": []}\n',
+    "objects.jsonl": '{"text": "good", "label": {"is": "pos"}}\n',
+    "flags.csv": "text,pos,neg\ngood,1,0\nbad,0,2\n",
+    "joined.tsv": "text\tlabel\ngood\tpos|great\nbad\tneg\n",
+    "HANS/test.tsv": "sentence1\tsentence2\tlabel\na\tb\tentailment\n",
+    "RTE/train.tsv": "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta\tb\tmaybe\n",
+    "STS-B/train.tsv": "index\tsentence1\tsentence2\tscore\n0\ta\tb\thigh\n",
+    "CoLA/train.tsv": "gj04\t1\t\tFine.\ngj04\t1\tFine.\n",
+    "folder/readme.md": "nothing to train on",
+    "types.yaml": "train: 7\n",
+    "binary.yaml": b"\xff\xfe\x00",
+    "tabs.yaml": "train:\tgood.tsv\n\tepochs: 1\n",
+    "key.yaml": "1: good.tsv\n",
+    "double.yaml": "max-length: 8\nmax_length: 9\n",
+    "null-byte.yaml": "train: \x00\n",
+    "date.yaml": "epochs: 2024-01-01\n",
+    "nan.yaml": "learning_rate: .nan\n",
+    "list-of-lists.yaml": "test: [[a, b]]\n",
+    "blank.yaml": 'train: ""\n',
+}
+TAUGHT = "--teacher teacher --student-layers 2 --output out --method kd --quiet"
+TRAIN = f"distill {TAUGHT} --train"
+TUNE = "finetune --model teacher --output out --quiet --train"
+SCORE = "evaluate --model teacher --test"
+CACHE = "cache --teacher teacher --cache out --train"
+ROWS = [
+    # files
+    (f"{TRAIN} only-head.tsv", "only-head.tsv: holds a header and no rows"),
+    (f"{TUNE} empty.tsv", "empty.tsv: is empty"),
+    (f"{CACHE} ragged.tsv", "line 4 has 1 fields, the header has 2"),
+    (f"{SCORE} latin.tsv", "byte 0xe9 at offset 41 (line 4) is no UTF-8; convert the file"),
+    (f"{TRAIN} utf16.csv", "byte 0xff at offset 0 (line 1) is no UTF-8"),
+    (f"{TRAIN} not.tsv.gz", "is no whole gzip file"),
+    (f"{TRAIN} cut.jsonl", "line 2 is no JSON"),
+    (f"{TRAIN} quote.csv", "close every quote"),
+    (f"{TRAIN} twice.tsv", "column 'text' is there more than once"),
+    (f"{TRAIN} table.xlsx", "wanted one of .csv, .tsv, .jsonl, .json, .parquet"),
+    (f"{TRAIN} fake.parquet", "is no whole parquet file"),
+    (f"{TRAIN} folder", "is a folder without data files"),
+    (f"{TRAIN} good.tsv:dev", "a file has no splits"),
+    (f"{TRAIN} RTE:dev", "has no split 'dev'; there: train"),
+    (f"{TRAIN} CoLA", "line 2 has 3 fields, the header has 4"),
+    (f"{TRAIN} huge.tsv", "line 2 has 3 fields"),
+    (f"{TRAIN} lone.jsonl", "column 'text' cannot be one column"),
+    # columns
+    (f"{TRAIN} no-text.tsv", "no text column found by its name; the columns are 'words', 'label'"),
+    (f"{TRAIN} no-label.tsv", "no label column among text, mood; name it with --label-column"),
+    (f"{TRAIN} good.tsv --text-column txt", "--text-column: no column 'txt'; the columns are 'text', 'label'. Did you"),
+    (f"{TRAIN} good.tsv --label-column lable", "--label-column: no column 'lable'"),
+    (f"{TRAIN} good.tsv --text-column label --label-column label", "column 'label' is asked for twice"),
+    (f"{TRAIN} good.tsv --text-column text text", "column 'text' is asked for twice"),
+    (f"{TRAIN} null-text.jsonl", "row 2: column 'text' holds None, wanted text"),
+    (f"{CACHE} number-text.jsonl", "row 1: column 'text' holds 1, wanted text"),
+    ("predict --test nested.jsonl --model teacher", "column 'text' holds {'en': 'good'}, wanted text"),
+    # labels
+    (f"{TRAIN} gap.tsv", "gap.tsv: row 3 has no label; fill it in, or give the rows as --unlabelled"),
+    (f"{TRAIN} null.jsonl", "null.jsonl: row 2 has no label"),
+    (f"{TRAIN} mixed.jsonl", "column 'label' cannot be one column (its values: int, str)"),
+    (f"{TRAIN} other.tsv", "has the classes 'great', 'awful', teacher has 'neg', 'pos'"),
+    (f"{TRAIN} other.tsv", "say which is which: --label-map great=NEW awful=NEW"),
+    (f"{TRAIN} third.tsv", "which lack 'neutral'"),
+    (f"{SCORE} digits.tsv", "--label-map 1=NEW 0=NEW"),
+    (f"{SCORE} digits.tsv --label-map 1=pos 0=bad", "which lack 'bad'"),
+    (f"{TUNE} good.tsv --test third.tsv", "the model trained on good.tsv has 'neg', 'pos', which lack 'neutral'"),
+    (f"{TUNE} one-class.tsv", "every label is 'pos'; wanted two classes at least"),
+    (f"{SCORE} unicode.tsv", "has the classes 'да', 'нет'"),
+    (f"{SCORE} scores.tsv", "has the classes '0.9', 'many'"),
+    (f"{TUNE} objects.jsonl", "a label is a dict"),
+    (f"{TUNE} RTE/train.tsv --label-map entailment=yes entailment=no", "is to be both 'yes' and 'no'"),
+    (f"{SCORE} HANS/test.tsv", "has the classes 'entailment', teacher has 'neg', 'pos'"),
+    # numbers
+    (f"{TUNE} scores.tsv --problem-type regression", "row 2 has the label 'many', no number"),
+    (f"{TUNE} infinite.tsv --problem-type regression", "row 2 has the label 'inf', no finite number"),
+    (f"{TUNE} underscore.tsv --problem-type regression", "row 1 has the label '1_0', no number"),
+    (f"{TUNE} STS-B --problem-type regression", "row 1 has the label 'high', no number"),
+    (f"{SCORE} scores.tsv --problem-type regression", "teacher has 2 classes ('neg', 'pos'), the labels of scores.tsv"),
+    ("evaluate --model regressor --test good.tsv", "good.tsv: row 1 has the label 'pos', no number"),
+    # several labels a row
+    (f"{SCORE} lists.jsonl", "lists.jsonl: has lists of labels, teacher gives one answer a row"),
+    (f"{TUNE} lists.jsonl --problem-type classification", "has lists of labels, got --problem-type classification"),
+    (f"{TUNE} flags.csv --label-column pos neg", "row 2: column 'neg' holds '2', wanted 0 or 1"),
+    (f"{TUNE} flags.csv --label-column pos pos", "--label-column: got pos, pos, wanted each column once"),
+    (f"{TUNE} flags.csv --label-column pos ngg", "no column 'ngg'"),
+    (f"{TUNE} one-class.tsv --problem-type multi-label", "'pos' is the only class; wanted two classes"),
+    ("evaluate --model several --test joined.tsv", "which lack 'great'"),
+    ("evaluate --model several --test null.jsonl", "null.jsonl: row 2 has no label"),
+    # sets and their names
+    (f"{TRAIN} good.tsv --test x=good.tsv --ood x=case.tsv", "are both called 'x'"),
+    (f"{TRAIN} good.tsv --ood none.tsv", "--ood none.tsv: no such file"),
+    (f"{TRAIN} good.tsv --ood", "--ood: got no value"),
+    (f"{TRAIN} good.tsv --eval good.tsv --test eval=good.tsv", "'eval' is the name of --eval"),
+    ("check --train good.tsv", "got neither --teacher nor --cache"),
+    ("check --teacher teacher", "--train is missing"),
+    ("check --teacher teacher --train good.tsv --epochs 0", "--epochs: got 0"),
+    ("check --teacher teacher --train good.tsv --student-layers 0", "--student-layers: got 0"),
+    ("check --cache none --train good.tsv", "no teacher cache at 'none'"),
+    ("tasks HNAS", "unknown task 'HNAS'"),
+    ("tasks HNAS", "Did you mean 'HANS'?"),
+    # YAML
+    (f"distill {TAUGHT} --config types.yaml", "no such file"),
+    (f"distill {TAUGHT} --config binary.yaml", "it is no UTF-8 text"),
+    (f"distill {TAUGHT} --config tabs.yaml", "tabs.yaml: is no YAML in line"),
+    (f"distill {TAUGHT} --config key.yaml", "the key 1 is no name of a setting"),
+    (f"distill {TAUGHT} --config double.yaml", "'max_length' is there twice"),
+    (f"distill {TAUGHT} --config null-byte.yaml", "is no YAML"),
+    (f"distill {TAUGHT} --config date.yaml", "epochs: got datetime.date(2024, 1, 1), wanted a number"),
+    (f"{TRAIN} good.tsv --config nan.yaml", "--learning-rate: got nan"),
+    (f"{TRAIN} good.tsv --config list-of-lists.yaml", "test: got the list ['a', 'b'], wanted text"),
+    (f"distill {TAUGHT} --config blank.yaml", "train: got empty text"),
+]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad-data")
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    tokenizer = tiny.make_tokenizer()
+    tiny.save(folder / "teacher", tiny.make_model(), tokenizer)
+    tiny.save(folder / "several", tiny.make_model(1, problem_type="multi_label_classification"), tokenizer)
+    one = {"id2label": {0: "value"}, "label2id": {"value": 0}}
+    tiny.save(folder / "regressor", tiny.make_model(1, **one), tokenizer)
+    return folder
+
+
+@pytest.mark.parametrize(("command", "fragment"), ROWS, ids=[f"{row[0]} | {row[1]}" for row in ROWS])
+def test_bad_data(
+    command: str, fragment: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(here)
+    before = sorted((path, path.stat().st_mtime_ns) for path in here.rglob("*"))
+    assert main(shlex.split(command)) == 2
+    out, err = capsys.readouterr()
+    said = [line for line in err.splitlines() if line.startswith("railkd: error: ")]
+    assert fragment in err[err.find("railkd: error: ") :]
+    assert len(said) == 1 and len(err) < 1500 and "Traceback" not in err and out == ""
+    assert sorted((path, path.stat().st_mtime_ns) for path in here.rglob("*")) == before and "out" not in os.listdir()
+
+
+@pytest.mark.parametrize("command", [f"{SCORE} case.tsv", "check --teacher teacher --train case.tsv"])
+def test_spellings_that_differ_in_case_are_the_same_class(
+    command: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(here)
+    assert main([*shlex.split(command), "--quiet"]) == 0
+    capsys.readouterr()

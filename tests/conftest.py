@@ -1,0 +1,65 @@
+"""Fixtures that every room of tests shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+from datasets import Dataset
+
+import tiny
+from railkd.teacher import TeacherCache
+
+# Tiny models are slower on more threads than one, and much slower beside other work.
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[..., Path]:
+    """``shared_data("glue", "RTE")``: real rows beside the repository, or a skip (RAILKD_REQUIRE_ALL=1: a failure)."""
+
+    def find(*parts: str) -> Path:
+        path = SHARED.joinpath(*parts)
+        if not path.exists():
+            reason = f"real rows not there: ../shared/data/{'/'.join(parts)}"
+            if os.environ.get("RAILKD_REQUIRE_ALL") == "1":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return tiny.make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A BERT of 4 blocks, 16 wide, two classes, with its tokenizer."""
+    return tiny.save(tmp_path_factory.mktemp("teacher"), tiny.make_model(), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def rows() -> Dataset:
+    """22 labelled rows of unlike length: no batch size that the tests use divides them."""
+    return tiny.text_rows()
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path, rows: Dataset) -> TeacherCache:
+    """The teacher's cache of ``rows``: both poolings, single precision. Read only."""
+    folder = tmp_path_factory.mktemp("cache") / "teacher"
+    return TeacherCache.build(teacher_folder, rows, folder, pooling=["mean", "cls"], dtype="float32", batch_size=7)
+
+
+# make fuzz: pytest --hypothesis-profile=fuzz
+hypothesis.settings.register_profile("fuzz", max_examples=10_000, deadline=None)

@@ -1,0 +1,131 @@
+"""The model families railkd is proven on: a config small enough to be built in code, and a tokenizer that fits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from tiny import LABELS, WORDS
+
+BLOCKS, WIDTH = 4, 16
+#: Adam divides a gradient by its own size: where it is zero but for rounding (the bias of attention's keys), the last
+#: digit would become a whole step. Laws of equal numbers are therefore tried with plain descent.
+SGD: dict[str, Any] = {"optim": "sgd", "learning_rate": 0.05}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row: what its config is called, what differs from BERT's, and what it can be asked.
+
+    Attributes:
+        sides: of padding that leave its numbers alone; absolute positions count from the left edge, so only "right".
+        final_norm: module between the last block and the last hidden state, of pre-norm models.
+        template: special tokens around a text. pad: the id it must have.
+    """
+
+    model_type: str
+    config: dict[str, Any] = field(default_factory=dict)
+    sides: tuple[str, ...] = ("right",)
+    final_norm: str | None = None
+    template: str | None = "[CLS] $A [SEP]"
+    pad: int = 0
+    causal: bool = False
+    segments: bool = False
+
+
+BERT_NAMES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,  # wide: tiny models that tell texts apart
+}
+T5_NAMES = {
+    "d_model": WIDTH,
+    "num_layers": BLOCKS,
+    "num_heads": 2,
+    "d_kv": 8,
+    "d_ff": 32,
+    "initializer_factor": 1.0,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 0,
+}
+DISTIL_NAMES = {"dim": WIDTH, "n_layers": BLOCKS, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64}
+DISENTANGLED = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+}
+BOTH = ("right", "left")
+DECODER: dict[str, Any] = {"sides": BOTH, "final_norm": "model.norm", "template": None, "causal": True}
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family("bert", BERT_NAMES, segments=True),
+    "minilm": Family("bert", BERT_NAMES | {"num_attention_heads": 4, "layer_norm_eps": 1e-12}, segments=True),
+    "roberta": Family("roberta", BERT_NAMES | {"max_position_embeddings": 66, "type_vocab_size": 1}, BOTH),
+    "xlm-roberta": Family("xlm-roberta", BERT_NAMES | {"max_position_embeddings": 66, "type_vocab_size": 1}, BOTH),
+    "distilbert": Family("distilbert", DISTIL_NAMES | {"initializer_range": 0.2}),
+    "electra": Family("electra", BERT_NAMES | {"embedding_size": 8}, segments=True),
+    "albert": Family("albert", BERT_NAMES | {"embedding_size": 8}, segments=True),
+    "albert-two-groups": Family("albert", BERT_NAMES | {"embedding_size": 8, "num_hidden_groups": 2}, segments=True),
+    "deberta-v2": Family("deberta-v2", BERT_NAMES | DISENTANGLED),
+    "deberta-v3": Family(
+        "deberta-v2",
+        BERT_NAMES | DISENTANGLED | {"share_att_key": True, "position_biased_input": False, "type_vocab_size": 0},
+        BOTH,
+    ),
+    "mpnet": Family("mpnet", BERT_NAMES | {"max_position_embeddings": 66}, BOTH, pad=1),
+    "modernbert": Family(
+        "modernbert",
+        BERT_NAMES | {"global_attn_every_n_layers": 3, "local_attention": 4, "initializer_cutoff_factor": 2.0},
+        BOTH,
+        final_norm="model.final_norm",
+    ),
+    "llama": Family("llama", BERT_NAMES | {"num_key_value_heads": 1}, **DECODER),
+    "qwen2": Family("qwen2", BERT_NAMES | {"num_key_value_heads": 1}, **DECODER),
+    "qwen3": Family("qwen3", BERT_NAMES | {"num_key_value_heads": 1, "head_dim": 8}, **DECODER),
+    "t5": Family("t5", T5_NAMES, final_norm="transformer.encoder.final_layer_norm", template="$A [SEP]"),
+}
+
+
+def make_tokenizer(family: Family, side: str = "right", words: list[str] | None = None) -> PreTrainedTokenizerFast:
+    """One token per word, the special tokens where the family has them."""
+    special = ["[CLS]", "[UNK]", "[SEP]"]
+    special.insert(family.pad, "[PAD]")
+    vocabulary = {word: i for i, word in enumerate([*special, *(words or WORDS)])}
+    rules = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    rules.pre_tokenizer = pre_tokenizers.Whitespace()
+    if family.template is not None:
+        named = [(name, vocabulary[name]) for name in ("[CLS]", "[SEP]") if name in family.template]
+        rules.post_processor = TemplateProcessing(single=family.template, special_tokens=named)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=rules,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        padding_side=side,
+        model_input_names=inputs if family.segments else [name for name in inputs if name != "token_type_ids"],
+    )
+
+
+def make_model(family: Family, *, seed: int = 0, **changes: Any) -> Any:
+    """A sequence classifier of the family, all numbers random, in evaluation mode."""
+    special = {
+        "pad_token_id": family.pad,
+        "bos_token_id": None,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    }
+    names = {"id2label": LABELS, "label2id": {name: i for i, name in LABELS.items()}}
+    config = AutoConfig.for_model(family.model_type, **({"vocab_size": 32} | special | names | family.config | changes))
+    torch.manual_seed(seed)
+    return AutoModelForSequenceClassification.from_config(config).eval()

@@ -1,0 +1,76 @@
+"""kill -9 at chosen moments of a real process, then --resume: the run is that which was never killed, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.driver import Driver
+from faults.runs import BY_EPOCHS, BY_STEPS, differences, left, room
+
+# 12 steps, 6 an epoch; saved at 3, 6, 9, 12.
+MOMENTS = {
+    "teacher pass, shard begun": "KILL@open:.shard-",
+    "teacher pass, shard written": "KILL@rename:.shard-",
+    "teacher pass, before the manifest": "KILL@rename:.manifest.json",
+    "before the first checkpoint": "KILL@step:2",
+    "between steps": "KILL@step:5",
+    "at the end of an epoch": "KILL@step:6",
+    "in the first epoch's last checkpoint": "KILL@open:.checkpoint-6.tmp/trainer_state.json",
+    "checkpoint written, not renamed": "KILL@rename:.checkpoint-9.tmp",
+    "checkpoint begun": "KILL@open:.checkpoint-9.tmp",
+    "after the last step": "KILL@step:12",
+    "student saved, no record yet": "KILL@open:metrics.json",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+def test_killed_and_resumed_is_never_killed(
+    tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any], moment: str
+) -> None:
+    folder = room(base, tmp_path / "run")
+    code, said = railkd(folder, "distill", *BY_STEPS, "--output", "out", fault=MOMENTS[moment])
+    assert code == -9, said
+    assert not (folder / "out" / "metrics.json").exists()
+    code, said = railkd(folder, "distill", *BY_STEPS, "--output", "out", "--resume")
+    assert code == 0, said
+    assert differences(left(folder), by_steps) == []
+    assert not list((folder / "out").glob(".*.tmp"))
+
+
+def test_two_kills_in_one_run(tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any]) -> None:
+    folder = room(base, tmp_path / "run")
+    assert railkd(folder, "distill", *BY_STEPS, "--output", "out", fault="KILL@step:5")[0] == -9
+    assert railkd(folder, "distill", *BY_STEPS, "--output", "out", "--resume", fault="KILL@step:11")[0] == -9
+    assert railkd(folder, "distill", *BY_STEPS, "--output", "out", "--resume")[0] == 0
+    assert differences(left(folder), by_steps) == []
+
+
+def test_an_incomplete_checkpoint_is_skipped_with_a_word(
+    tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any]
+) -> None:
+    folder = room(base, tmp_path / "run")
+    assert railkd(folder, "distill", *BY_STEPS, "--output", "out", fault="KILL@step:10")[0] == -9
+    weights = folder / "out" / "checkpoint-9" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    loud = [word for word in BY_STEPS if word != "--quiet"]
+    code, said = railkd(folder, "distill", *loud, "--output", "out", "--resume")
+    assert code == 0 and "checkpoint-9' is skipped: model.safetensors has" in said
+    assert differences(left(folder), by_steps) == []
+
+
+@pytest.mark.parametrize(("name", "code", "step"), [("TERM", 143, 2), ("INT", 130, 2), ("TERM", 143, 6)])
+def test_an_interruption_saves_a_checkpoint_and_says_how_to_go_on(
+    tmp_path: Path, base: Path, railkd: Driver, by_epochs: dict[str, Any], name: str, code: int, step: int
+) -> None:
+    """Saved by epochs: what stands at step 2 is there because of the signal. Step 6 ends an epoch."""
+    folder = room(base, tmp_path / "run")
+    got, said = railkd(folder, "distill", *BY_EPOCHS, "--output", "out", fault=f"{name}@step:{step}")
+    assert got == code, said
+    assert "with --resume to go on from the newest checkpoint in 'out'" in said and "Traceback" not in said
+    assert [path.name for path in (folder / "out").glob("checkpoint-*")] == [f"checkpoint-{step}"]
+    got, said = railkd(folder, "distill", *BY_EPOCHS, "--output", "out", "--resume")
+    assert got == 0, said
+    assert differences(left(folder), by_epochs) == []

@@ -1,0 +1,116 @@
+"""Two ranks (torchrun, gloo) do what one does: the same cache, student and record; a dead rank ends the job."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BertForSequenceClassification
+
+import tiny
+from faults.two_ranks import FILES, TRAINING
+from railkd.cli import main
+from railkd.teacher import TeacherCache
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 rows: global batches of 8 divide them, so one rank and two see the same."""
+    base = tmp_path_factory.mktemp("ranks")
+    tiny.save(base / "teacher", tiny.make_model(4, width=8, dropout=0.0), tiny.make_tokenizer())
+    for name, count, seed in (("train", 24, 0), ("dev", 9, 5)):
+        rows = tiny.text_rows(count, seed=seed)
+        lines = [f"{text}\t{label}" for text, label in zip(rows["text"], rows["label"], strict=True)]
+        (base / f"{name}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    return base
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> dict[str, Any]:
+    """Both ranks have run: what came of it."""
+    paths = [str(HERE.parents[1] / "src"), str(HERE.parent)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [*command, str(HERE / "two_ranks.py"), str(folder)], env=env, capture_output=True, text=True, timeout=150
+    )
+    return {"code": done.returncode, "said": done.stdout + done.stderr, "seconds": time.perf_counter() - start}
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path, two: dict[str, Any]) -> Path:
+    """The same by one rank, with the global batch of both."""
+    before = Path.cwd()
+    os.chdir(folder)
+    (folder / "cache").rename(folder / "cache-of-two")
+    try:
+        words = ["cache", "--teacher", "teacher", *FILES, "--cache", "cache", "--batch-size", 5, "--no-bf16"]
+        assert main([str(word) for word in words]) == 0
+        words = ["distill", *FILES, *TRAINING, "--batch-size", 8, "--output", "one"]
+        assert main([str(word) for word in words]) == 0
+        words = ["evaluate", "--model", "out/student", "--test", "dev.tsv", "--output", "scores-of-one.json"]
+        assert main([str(word) for word in words]) == 0
+    finally:
+        os.chdir(before)
+    return folder / "one"
+
+
+def test_both_ranks_came_to_the_end_and_a_dead_rank_ends_the_job(folder: Path, two: dict[str, Any]) -> None:
+    assert (folder / "done-0").exists() and (folder / "done-1").exists(), two["said"][-3000:]
+    assert two["code"] != 0 and "SIGKILL" in two["said"] and not (folder / "dead" / "metrics.json").exists()
+
+
+def test_two_ranks_build_the_cache_of_one_in_disjoint_parts(folder: Path, one: Path) -> None:
+    ours, theirs = TeacherCache.open(folder / "cache-of-two"), TeacherCache.open(folder / "cache")
+    ours.verify()
+    parts = [{tuple(key) for key in load_file(path)["keys"].tolist()} for path in ours.path.glob("shard-*")]
+    assert len(parts) == 2 and not parts[0] & parts[1] and len(parts[0] | parts[1]) == theirs.rows == 24
+    (path,) = theirs.path.glob("shard-*")
+    keys = load_file(path)["keys"]
+    for cache in (ours, theirs):
+        assert (cache.find(keys.numpy()) >= 0).all()
+    a, b = ours({"example_key": keys}, "mean"), theirs({"example_key": keys}, "mean")
+    assert a.states is not None and b.states is not None
+    assert torch.equal(a.logits, b.logits) and torch.equal(a.states, b.states)
+
+
+def test_two_ranks_train_the_student_of_one_and_agree_on_every_weight(folder: Path, one: Path) -> None:
+    """Projections too, those of maps that no draw has met among them."""
+    first, second = (load_file(folder / f"weights-{rank}.safetensors") for rank in (0, 1))
+    assert first.keys() == second.keys() and any("objective" in name for name in first)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    for name in ("objective.safetensors", "student/model.safetensors"):
+        ours, theirs = load_file(folder / "out" / name), load_file(one / name)
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            torch.testing.assert_close(ours[key], theirs[key], rtol=1e-5, atol=1e-5, msg=key)
+
+
+def test_the_record_of_two_ranks_is_that_of_one(folder: Path, one: Path) -> None:
+    """Losses and terms are the mean over the ranks."""
+    ours, theirs = (json.loads((path / "metrics.json").read_text()) for path in (folder / "out", one))
+    assert ours["draws"] == theirs["draws"] and ours["metrics"] == theirs["metrics"]
+    assert len(ours["curve"]) == len(theirs["curve"])
+    for mine, other in zip(ours["curve"], theirs["curve"], strict=True):
+        for name in ("loss", "ce", "kd", "intermediate", "grad_norm", "train_loss", "gauge_rank", "step"):
+            assert (name in mine) == (name in other)
+            assert mine.get(name, 0) == pytest.approx(other.get(name, 0), rel=1e-4, abs=1e-6), name
+    assert json.loads((folder / "scores.json").read_text()) == json.loads((folder / "scores-of-one.json").read_text())
+
+
+def test_a_sharded_distiller_leaves_a_plain_student(folder: Path, two: dict[str, Any]) -> None:
+    _, report = BertForSequenceClassification.from_pretrained(folder / "sharded", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert np.isfinite(two["seconds"])

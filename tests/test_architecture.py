@@ -1,0 +1,135 @@
+"""The house: imports run one way, files stay short, nothing is pickled."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+FILES = sorted(SRC.rglob("*.py"))
+by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC / "railkd")))
+
+#: Floors from the ground up; a room imports from its own floor and those below. A new room is given its floor here.
+FLOORS = (
+    {"_version", "errors"},
+    {"functional", "mapping", "records", "options", "configuration", "hardware", "ranks", "tasks"},
+    {"examples", "signals", "checkpoints", "checks", "gauges", "predictions", "progress"},
+    {"objectives", "student", "distiller", "inference"},
+    {"teacher"},
+    {"training", "datafiles"},
+    {"inspection", "runfolder"},
+    {"job", "scoring"},
+    {"demo", "cli"},
+)
+FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+#: They hand out names lazily or start the program, and belong to no floor.
+DOORS = {"__init__", "__main__"}
+#: Rooms that may know transformers' Trainer: progress shows a bar while it runs.
+TRAINERS = {"training", "progress"}
+#: Read before heavy imports, or without torch at all.
+LIGHT = {"_version", "errors", "mapping", "records", "options", "configuration"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(SRC / "railkd").parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(absolute module, names) of every import of a file: lazy ones and those for types included."""
+    package = path.relative_to(SRC).parent.parts
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            yield ".".join([*base, *([node.module] if node.module else [])]), [alias.name for alias in node.names]
+
+
+def rooms_imported(path: Path) -> set[str]:
+    rooms = set()
+    for module, names in imports(path):
+        parts = module.split(".")
+        if parts[0] == "railkd":
+            rooms |= {parts[1]} if len(parts) > 1 else set(names)
+    return rooms - {room_of(path), "__version__"}
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room_of(path) for path in FILES} - DOORS == set(FLOOR)
+
+
+@by_file
+def test_imports_run_one_way(path: Path) -> None:
+    if room_of(path) not in DOORS:
+        # Names that the package hands out lazily come from no room: inside, import them from where they live.
+        assert rooms_imported(path) <= {room for room in FLOOR if FLOOR[room] <= FLOOR[room_of(path)]}
+
+
+def test_rooms_of_one_floor_do_not_import_each_other_in_a_circle() -> None:
+    wanted: dict[str, set[str]] = {room: set() for room in FLOOR}
+    for path in FILES:
+        if room_of(path) not in DOORS:
+            wanted[room_of(path)] |= rooms_imported(path)
+    while free := [room for room, others in wanted.items() if not others & wanted.keys()]:
+        for room in free:
+            del wanted[room]
+    assert wanted == {}
+
+
+@by_file
+def test_light_rooms_know_no_heavy_library(path: Path) -> None:
+    if room_of(path) in LIGHT:
+        heavy = {"torch", "transformers", "datasets", "numpy", "scipy", "sklearn"}
+        assert {module.split(".")[0] for module, _ in imports(path)} & heavy == set()
+
+
+@by_file
+def test_training_alone_knows_trainer(path: Path) -> None:
+    if room_of(path) not in TRAINERS:
+        known = {name for module, names in imports(path) if module.split(".")[0] == "transformers" for name in names}
+        assert known & {"Trainer", "TrainingArguments", "TrainerCallback"} == set()
+
+
+@by_file
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+
+
+@by_file
+def test_public_names_are_sorted_and_there(path: Path) -> None:
+    for node in tree(path).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            names = ast.literal_eval(node.value)
+            assert names == sorted(names) and len(set(names)) == len(names)
+            module = importlib.import_module(
+                ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+            )
+            assert [name for name in names if not hasattr(module, name)] == []
+
+
+@by_file
+def test_nothing_is_pickled(path: Path) -> None:
+    pickles = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert {module.split(".")[0] for module, _ in imports(path)} & pickles == set()
+    for node in ast.walk(tree(path)):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
+            call = f"{node.func.value.id}.{node.func.attr}"
+            settings = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert call != "torch.save"
+            assert call != "torch.load" or settings.get("weights_only") == "True"
+            assert call not in ("np.load", "np.save") or settings.get("allow_pickle") == "False"

@@ -1,0 +1,79 @@
+"""Files are data: none of them makes railkd run code, read outside of its folder, or tell a secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from railkd import checkpoints, configuration
+from railkd.errors import RailkdError
+from railkd.teacher import TeacherCache
+from railkd.teacher.writer import manifest_checksum
+
+
+@pytest.fixture
+def copied(tmp_path: Path, cache: TeacherCache) -> Path:
+    return Path(shutil.copytree(cache.path, tmp_path / "cache"))
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    """An edited manifest with a checksum that fits: what someone would hand over on purpose."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    manifest["checksum"] = manifest_checksum(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("which", ["index", "shards"])
+@pytest.mark.parametrize("kind", ["up", "absolute", "link", "nul"])
+def test_a_manifest_cannot_name_files_elsewhere(copied: Path, which: str, kind: str) -> None:
+    outside = copied.parent / "outside"
+
+    def change(manifest: dict[str, Any]) -> None:
+        entry = manifest["index"] if which == "index" else manifest["shards"][0]
+        shutil.copy(copied / entry["file"], outside)
+        if kind == "link":
+            (copied / entry["file"]).unlink()
+            (copied / entry["file"]).symlink_to(outside)
+        else:
+            names: dict[str, Any] = {"up": "../outside", "absolute": str(outside), "nul": "a\0b"}
+            entry["file"] = names[kind]
+
+    rewrite(copied, change)
+    with pytest.raises(RailkdError, match="wanted a file of the cache's own folder and no link"):
+        TeacherCache.open(copied)
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path: Path, teacher_folder: Path) -> None:
+    folder = Path(shutil.copytree(teacher_folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(RailkdError):
+        checkpoints.load_config(folder)
+    with pytest.raises(RailkdError):
+        checkpoints.load_classifier(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_yaml_makes_no_objects(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(f"train: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']\n")
+    with pytest.raises(RailkdError, match="is no YAML"):
+        configuration.load(config)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_cache_that_may_only_be_read_is_read(copied: Path) -> None:
+    for path in (*copied.iterdir(), copied):
+        os.chmod(path, 0o555 if path.is_dir() else 0o444)
+    try:
+        TeacherCache.open(copied).verify()
+    finally:
+        os.chmod(copied, 0o755)

@@ -1,0 +1,90 @@
+"""A stream of raw text with a live teacher: the same rows in the same order give the same student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+
+import tiny
+from railkd import DistillationTrainer
+from railkd.errors import RailkdError
+from railkd.training.samplers import shuffled
+
+STEPS = 6  # 22 rows by fours: the last batch is a ragged one
+
+
+def in_order(rows: Dataset) -> Dataset:
+    """The rows as the map-style run meets them."""
+    return rows.select(shuffled(len(rows), seed=42, epoch=0).tolist())
+
+
+def generated(rows: Dataset) -> IterableDataset:
+    """A stream that does not know its columns."""
+
+    def one_by_one() -> Iterator[dict[str, Any]]:
+        yield from rows
+
+    return IterableDataset.from_generator(one_by_one)
+
+
+STREAMS: dict[str, Callable[[Dataset], IterableDataset]] = {
+    "from a dataset": lambda rows: rows.to_iterable_dataset(),
+    "from a generator": generated,
+}
+
+
+@pytest.mark.parametrize("method", ["rail-kd-l", "kd"])
+@pytest.mark.parametrize("kind", STREAMS)
+@pytest.mark.parametrize("own_tokenizer", [True, False], ids=["one tokenizer", "two tokenizers"])
+def test_a_stream_trains_as_its_rows_do(
+    method: str, kind: str, own_tokenizer: bool, teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path
+) -> None:
+    theirs = None if own_tokenizer else tiny.make_tokenizer([*reversed(tiny.WORDS)])
+    settings: dict[str, Any] = {
+        "method": method,
+        "max_steps": STEPS,
+        "length_groups": False,
+        "teacher_processing_class": theirs,
+    }
+    trained = {}
+    for name, dataset in (("map", rows), ("stream", STREAMS[kind](in_order(rows)))):
+        student = tiny.make_small(teacher_folder, 3, dropout=0.0)
+        teacher = tiny.make_model()
+        trainer = tiny.make_trainer(tmp_path / name, teacher, dataset, tokenizer, student=student, **settings)
+        trainer.train()
+        trained[name] = tiny.weights_of(trainer.model), tiny.losses(trainer)
+    assert trained["map"][1] == pytest.approx(trained["stream"][1], rel=1e-5) and len(trained["map"][1]) == STEPS
+    for name, tensor in trained["map"][0].items():
+        torch.testing.assert_close(tensor, trained["stream"][0][name], msg=name)
+
+
+def test_a_stream_is_evaluated_too(teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path) -> None:
+    student = tiny.make_small(teacher_folder, 3)
+    trainer = tiny.make_trainer(tmp_path, None, rows, tokenizer, student=student, method="finetune")
+    trainer.args.per_device_eval_batch_size = len(rows)  # the loss of a stream is a mean over batches
+    assert trainer.evaluate(rows.to_iterable_dataset())["eval_loss"] == pytest.approx(
+        trainer.evaluate(rows)["eval_loss"], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"method": "kd"}, "wanted max_steps"), ({"method": "codir", "max_steps": 2}, "wanted a Dataset")],
+)
+def test_what_a_stream_does_not_let_is_said_at_once(
+    settings: dict[str, Any], message: str, teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path
+) -> None:
+    arguments = tiny.arguments(tmp_path, **settings)
+    with pytest.raises(RailkdError, match=message):
+        DistillationTrainer(
+            tiny.make_small(teacher_folder, 3),
+            tiny.make_model(),
+            arguments,
+            train_dataset=rows.to_iterable_dataset(),
+            processing_class=tokenizer,
+        )
