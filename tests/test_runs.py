@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from transformers import BertForSequenceClassification
 
 import tiny
 from railkd.cli import main
+from railkd.errors import RailkdError
+from railkd.examples import held_out
 from railkd.records import RunRecord
 
 Shared = Callable[..., Path]
@@ -350,3 +353,53 @@ def test_unlabelled_rows_have_as_many_texts_as_the_training_rows(
     got, wanted = ("pairs of texts", "one text a row") if more == "pair" else ("one text a row", "pairs of texts")
     assert f"--unlabelled: got {got} in '{unlabelled}', wanted {wanted} as in --train '{train}'; name" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_share_of_the_training_rows_chooses_the_epoch(base: Path, tmp_path: Path) -> None:
+    """No dev file: rows held out choose, are not trained on, and the record says so; other runs hold out the same."""
+    lines = [f"the good who {i % 20}\t{'yes' if i % 3 else 'no'}" for i in range(60)]
+    (tmp_path / "train.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    train = ["finetune", "--model", base, "--train", tmp_path / "train.tsv", "--eval-share", 0.25, "--epochs", 1]
+    records = []
+    for name, seed in (("one", 0), ("two", 1)):
+        railkd(*train, "--output", tmp_path / name, "--seed", seed, "--no-bf16", "--quiet")
+        records.append(RunRecord.read(tmp_path / name / "metrics.json"))
+    for record in records:
+        held = int(re.search(r"(\d+) training rows held out", record.selection)[1])  # type: ignore[index]
+        assert held == 15 and record.metrics["eval"]  # 20 texts, each three times: a quarter of them
+    again = ["--model", tmp_path / "one" / "model", "--train", tmp_path / "train.tsv", "--eval-share", 0.25]
+    assert (
+        main(["finetune", *map(str, again), "--eval", str(tmp_path / "train.tsv"), "--output", str(tmp_path / "3")])
+        == 2
+    )
+
+
+def test_rows_held_out_are_a_function_of_their_content() -> None:
+    rows = tiny.text_rows(40)
+    rest, held = held_out(rows, 0.2, 0)
+    other, again = held_out(rows.select(range(39, -1, -1)), 0.2, 0)
+    assert sorted(held["text"]) == sorted(again["text"]) and not set(held["text"]) & set(rest["text"])
+    assert len(rest) + len(held) == 40 == len(other) + len(again)
+    assert sorted(held_out(rows, 0.2, 1)[1]["text"]) != sorted(held["text"])
+    with pytest.raises(RailkdError, match="leaves one part empty"):
+        held_out(rows, 0.001, 0)
+
+
+def test_answers_that_are_kept_give_the_metrics_of_the_record(base: Path, shared_data: Shared, tmp_path: Path) -> None:
+    """Of a set with coarser classes too: its answers are kept as they are scored."""
+    train = some_lines(shared_data("other", "SNLI_CAD", "train.tsv"), tmp_path / "SNLI_CAD" / "train.tsv", 40)
+    hans = some_lines(shared_data("ood", "HANS", "test.tsv"), tmp_path / "HANS" / "test.tsv", 40)
+    railkd(
+        *("finetune", "--model", base, "--train", train, "--eval-share", 0.2, "--ood", f"hans={hans}", "--quiet"),
+        *("--output", tmp_path / "out", "--epochs", 1, "--max-length", 48, "--no-bf16", "--keep-predictions", "texts"),
+    )
+    record = RunRecord.read(tmp_path / "out" / "metrics.json")
+    assert set(record.predictions) == {"hans", "eval"} and record.labels == ["contradiction", "entailment", "neutral"]
+    gold = {}
+    for name, file in record.predictions.items():
+        with (tmp_path / "out" / file).open(encoding="utf-8", newline="") as handle:
+            kept = list(csv.DictReader(handle, delimiter="\t"))
+        right = sum(row["gold"] == row["label"] for row in kept) / len(kept)
+        assert right == pytest.approx(record.metrics[name]["accuracy"]) and all(row["text"] for row in kept)
+        gold[name] = {row["gold"] for row in kept}
+    assert gold["hans"] == {"entailment", "non-entailment"}

@@ -134,6 +134,26 @@ class DataFiles:
             positive = loose.index(_loose(positive_name)) if _loose(positive_name) in loose else 1
         return metrics.score(logits, values, regression=space.regression, metrics=wanted, positive=positive)
 
+    def answers(self, logits: Any, values: Any, source: str | None = None) -> tuple[list[Any], list[Any]]:
+        """Gold and given answers of each row, as `score` compares them: names (of the coarser classes where the set has
+        them), lists of names where there are several a row, or numbers. A row without a label has ``None``.
+        """
+        space, fold = self._known_space(), self._folds.get(source or "")
+        logits, values = np.asarray(logits), np.asarray(values)
+        if space.multi:
+            names = np.asarray(space.names)
+            chosen = [[list(names[row > at]) for row in table] for table, at in ((values, 0.5), (logits, 0.0))]
+            missing = np.isnan(values).any(axis=1)
+            return [None if gone else row for gone, row in zip(missing, chosen[0], strict=True)], chosen[1]
+        if space.regression:
+            numbers = [None if np.isnan(value) else float(value) for value in values.reshape(-1)]
+            return numbers, [float(value) for value in logits.reshape(-1)]
+        classes = fold.names if fold else space.names
+        if fold:
+            logits, values = _folded(logits, values, fold)
+        gold = [None if value == labels.MISSING else classes[int(value)] for value in values]
+        return gold, [classes[int(best)] for best in logits.argmax(axis=1)]
+
     @property
     def problem_type(self) -> ProblemType:
         """What the model predicts, in transformers' words."""

@@ -41,6 +41,27 @@ def example_key(*fields: str | int) -> tuple[int, int]:
     return high, low
 
 
+def held_out(dataset: Any, share: float, seed: int) -> tuple[Any, Any]:
+    """Split rows in two by their content: (the rest, about ``share`` of the rows).
+
+    A pure function of seed and texts, so file order and other rows play no part; rows of equal text stay together, so
+    nothing that is trained on is held out as well.
+
+    Raises:
+        RailkdError: a part would be empty.
+    """
+    names = [name for name in ("text", "text_pair") if name in dataset.column_names]
+    rank = np.asarray([example_key(seed, *row)[0] for row in zip(*[dataset[name] for name in names], strict=True)])
+    cut = np.sort(rank)[round(share * len(rank)) - 1] if round(share * len(rank)) else None
+    inside = rank <= cut if cut is not None else np.zeros(len(rank), dtype=bool)
+    if not inside.any() or inside.all():
+        raise RailkdError(
+            f"got a share of {share:g} of {len(rank):,} rows to hold out, which leaves one part empty; wanted a share "
+            "that leaves rows in both"
+        )
+    return dataset.select(np.flatnonzero(~inside)), dataset.select(np.flatnonzero(inside))
+
+
 def key_array(keys: Iterable[Sequence[int]]) -> np.ndarray:
     """(N, 2) int64 out of key tuples."""
     return np.asarray(list(keys), dtype=np.int64).reshape(-1, 2)

@@ -16,7 +16,7 @@ from railkd import checkpoints, configuration, inspection, ranks, runfolder
 from railkd.datafiles import DataFiles, named_tests, test_split
 from railkd.distiller import problem_type_of
 from railkd.errors import RailkdError
-from railkd.examples import check_texts, truncation_line
+from railkd.examples import check_texts, held_out, truncation_line
 from railkd.functional import UNLABELLED
 from railkd.hardware import fast_bf16
 from railkd.inference import predict_logits
@@ -28,6 +28,7 @@ from railkd.options import (
     FinetuneOptions,
     required,
 )
+from railkd.predictions import write_answers
 from railkd.progress import StepProgress, bar
 from railkd.records import RunRecord, write_text
 from railkd.student import blocks_to_keep, describe_student, head_config, make_student
@@ -35,6 +36,7 @@ from railkd.tasks import multilabel
 from railkd.tasks.metrics import greater_is_better
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.teacher.cache import checked_poolings
+from railkd.teacher.protocol import label_names
 from railkd.teacher.writer import MANIFEST
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
 from railkd.training.interruption import Interruption
@@ -161,6 +163,7 @@ class _Tables:
     test: dict[str, Dataset]
     sources: dict[str, str]  # of the test sets
     domains: dict[str, str]
+    selecting: str = "--eval"  # what ``eval`` is, in words
 
     @classmethod
     def read(cls, files: DataFiles, options: FinetuneOptions | DistillOptions) -> _Tables:
@@ -178,13 +181,20 @@ class _Tables:
                 f"--unlabelled: got {got} in '{more}', wanted {wanted} as in --train '{options.train}'; name the same "
                 "columns of both with --text-column, or give another file"
             )
+        selecting = files.read(options.eval, split="dev") if options.eval else None
+        words = "--eval"
+        if options.eval_share is not None:
+            train, selecting = held_out(train, options.eval_share, options.eval_seed)
+            words = f"{len(selecting):,} training rows held out (seed {options.eval_seed})"
+            files.say(f"the epoch is chosen by {words}; {len(train):,} are trained on")
         return cls(
             train=train,
             unlabelled=unlabelled,
-            eval=files.read(options.eval, split="dev") if options.eval else None,
+            eval=selecting,
             test={name: files.read(source, split=test_split(source)) for name, source in named.items()},
             sources=named,
             domains=domains,
+            selecting=words,
         )
 
     def texts(self) -> Dataset:
@@ -254,15 +264,29 @@ def _fit(
             trainer.add_callback(callback)
         with interruption.listening():
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    record.labels = list(label_names(model.config))
     with record.phase("evaluation"):
         # In float32 and outside Trainer: the numbers that the saved student gives wherever it is loaded.
         scored = dict(tables.test) | ({"eval": tables.eval} if tables.eval is not None else {})
         for set_name, table in scored.items():
             logits = predict_logits(trainer.model.student, tokenizer, table, max_length=args.max_length)
-            record.metrics[set_name] = files.score(logits, np.asarray(table["label"]), tables.sources.get(set_name))
+            gold, where = np.asarray(table["label"]), tables.sources.get(set_name)
+            record.metrics[set_name] = files.score(logits, gold, where)
             record.domains[set_name] = tables.domains.get(set_name, "in")
+            if options.keep_predictions and args.should_save:
+                record.predictions[set_name] = f"predictions/{set_name}.tsv"
+                (output / "predictions").mkdir(exist_ok=True)
+                names = [name for name in ("text", "text_pair") if name in table.column_names]
+                texts = list(zip(*[table[name] for name in names], strict=True))
+                write_answers(
+                    output / record.predictions[set_name],
+                    *files.answers(logits, gold, where),
+                    logits,
+                    record.labels,
+                    texts if options.keep_predictions == "texts" else None,
+                )
         if tables.eval is not None:
-            record.selection = runfolder.selection(trainer, files.primary_metric)
+            record.selection = runfolder.selection(trainer, files.primary_metric, tables.selecting)
     runfolder.leave(record, trainer, output / name, tokenizer, keep=any(key.startswith("save_") for key in training))
     ranks.wait()  # the student is there for all of them
     say(f"saved: {output / name} (plain transformers loads it); results: {output / 'metrics.json'}")

@@ -66,14 +66,26 @@ class RunFolderOptions:
 
 
 @dataclass
-class FinetuneOptions(RunFolderOptions, TrainingDataOptions):
+class RunOptions(RunFolderOptions, TrainingDataOptions):
+    """What every training run can be told."""
+
+    eval_share: float | None = option("hold out this share of the training rows, to choose the best epoch", metavar="P")
+    eval_seed: int = option("which rows --eval-share holds out", 0, metavar="N")
+    keep_predictions: str | None = option(
+        "keep what the model says of every scored row, with or without its text, in the run folder",
+        choices=["answers", "texts"],
+    )
+
+
+@dataclass
+class FinetuneOptions(RunOptions):
     """``railkd finetune``: a labelled classifier or regressor out of any checkpoint."""
 
     model: str | None = option("checkpoint to fine-tune: folder or hub name", metavar="MODEL")
 
 
 @dataclass
-class DistillOptions(RunFolderOptions, TrainingDataOptions):
+class DistillOptions(RunOptions):
     """``railkd distill``: teacher into student."""
 
     teacher: str | None = option("fine-tuned teacher: folder or hub name", metavar="MODEL")

@@ -45,9 +45,41 @@ def prediction_rows(logits: np.ndarray, labels: Sequence[str], problem_type: Pro
     ]
 
 
+def write_answers(
+    target: Path,
+    gold: Sequence[Any],
+    given: Sequence[Any],
+    logits: np.ndarray,
+    labels: Sequence[str],
+    texts: Sequence[Sequence[str]] | None = None,
+) -> None:
+    """Predictions of a labelled set as tsv, for a later look: ``index``, ``gold``, ``label``, a ``logit_NAME`` for each
+    class of the model, and the ``text`` where it is given.
+
+    Args:
+        gold, given: N answers as they are scored (`railkd.datafiles.DataFiles.answers`). logits: (N, C).
+        texts: N rows of one or two texts.
+    """
+    rows = []
+    for i, row in enumerate(logits):
+        answers = {"index": i, "gold": _cell(gold[i]), "label": _cell(given[i])}
+        answers |= {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, row, strict=True)}
+        rows.append(answers | ({"text": " | ".join(texts[i])} if texts is not None else {}))
+    write_text(target, _as_tsv(rows))
+
+
+def _as_tsv(rows: Sequence[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    names = list(rows[0]) if rows else ["index"]
+    writer = csv.DictWriter(buffer, fieldnames=names, delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
 def _cell(value: Any) -> Any:
     """Several labels in one cell: joined as `railkd.tasks.multilabel` reads them back."""
-    return "|".join(value) if isinstance(value, list) else value
+    return "|".join(value) if isinstance(value, list) else "" if value is None else value
 
 
 def write_predictions(target: str | None, logits: np.ndarray, labels: Sequence[str], problem_type: ProblemType) -> None:
@@ -57,13 +89,7 @@ def write_predictions(target: str | None, logits: np.ndarray, labels: Sequence[s
     if suffix == ".jsonl":
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     elif suffix == ".tsv":
-        buffer = io.StringIO()
-        writer = csv.DictWriter(
-            buffer, fieldnames=list(rows[0]) if rows else ["index"], delimiter="\t", lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-        text = buffer.getvalue()
+        text = _as_tsv(rows)
     else:
         raise RailkdError(f"cannot write predictions as '{target}'; wanted a name that ends in .tsv or .jsonl")
     if target:

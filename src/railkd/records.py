@@ -5,46 +5,77 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import re
+import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from railkd._version import __version__
+from railkd.errors import RailkdError
 
-SCHEMA = 1
+#: 2 adds what a benchmark and its report need; a record of 1 is read with those fields empty.
+SCHEMA = 2
 _LIBRARIES = ("railkd", "torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
+
+
+#: What differs between two runs of the same settings: compare records without these.
+VARYING = ("started", "seconds", "examples_per_second", "peak_memory", "commit", "machine", "predictions")
 
 
 @dataclass
 class RunRecord:
-    """One finished job.
+    """One job: a line of ``records.jsonl``, and the ``metrics.json`` of its run folder.
 
     Attributes:
-        job: finetune or distill. method: None for finetune jobs. seed: of the run.
-        config: the settings as the user gave them. metrics: test name -> metric -> value.
+        job: finetune (a teacher), cache (a teacher pass) or distill. method: None for finetune and cache jobs.
+        seed: of the run.
+        task, student, arm: as a benchmark names them; an arm is a method with its options. Empty outside of one.
+        config: the settings as the user gave them.
+        metrics: test name -> metric -> value, the metric that counts first. "eval" chose the kept weights and is no
+            test.
         domains: test name -> "in" or "out" of the domain of the training rows.
-        curve: what was logged, step by step. draws: teacher blocks of each draw, in order. coverage: teacher block ->
-            how often it taught the 1st, 2nd, ... matched block.
-        seconds: by phase. sizes: parameters and bytes. versions: of the libraries. selection: which rows chose the kept
-            weights.
+        curve: what was logged, step by step. draws: teacher blocks of each draw, in order.
+        coverage: teacher block -> how often it taught the 1st, 2nd, ... matched block.
+        gauges: readings and the similarity of blocks, as `railkd.training.gauging` keeps them.
+        seconds: by phase. examples_per_second: of training. peak_memory: of the process, in bytes.
+        sizes: parameters and bytes. labels: names of the outputs, in order.
+        predictions: test name -> file of predictions, relative to the run folder.
+        selection: which rows chose the kept weights.
+        started: UTC, ISO 8601. versions: of the libraries. commit: of railkd, where it runs from a git checkout.
+        machine: what it ran on. state: finished or failed, and then the error in words.
     """
 
     job: str
     method: str | None
     seed: int
+    task: str = ""
+    student: str = ""
+    arm: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     domains: dict[str, str] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     draws: list[list[int]] = field(default_factory=list)
     coverage: dict[int, list[int]] = field(default_factory=dict)
+    gauges: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    examples_per_second: float = 0.0
+    peak_memory: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    predictions: dict[str, str] = field(default_factory=dict)
     selection: str = "last step"
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = field(default_factory=lambda: versions())
+    commit: str | None = field(default_factory=lambda: commit())
+    machine: dict[str, Any] = field(default_factory=dict)
+    state: str = "finished"
+    error: str = ""
     schema: int = SCHEMA
 
     @contextmanager
@@ -63,9 +94,36 @@ class RunRecord:
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
         """What `write` wrote."""
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        values["coverage"] = {int(block): counts for block, counts in values["coverage"].items()}
-        return cls(**values)
+        return cls.from_text(Path(path).read_text(encoding="utf-8"), str(path))
+
+    @classmethod
+    def from_text(cls, text: str, where: str) -> RunRecord:
+        """A record out of JSON.
+
+        Raises:
+            RailkdError: no JSON object, a newer schema, or fields that no schema has; ``where`` says of what.
+        """
+        try:
+            values = json.loads(text)
+            if values["schema"] not in range(1, SCHEMA + 1):
+                raise RailkdError(
+                    f"{where}: is a record of schema {values['schema']!r}, this railkd reads up to {SCHEMA}; update "
+                    "railkd"
+                )
+            before = {} if values["schema"] == SCHEMA else {"started": "", "commit": None}
+            values["coverage"] = {int(block): counts for block, counts in values["coverage"].items()}
+            return cls(**(before | values))
+        except RailkdError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RailkdError(f"{where}: is no run record ({type(error).__name__}: {error})") from None
+
+    def comparable(self) -> dict[str, Any]:
+        """All that two runs of the same settings have in common: no times, no memory, no machine."""
+        kept = {name: value for name, value in asdict(self).items() if name not in VARYING}
+        times = re.compile(r"runtime|per_second")
+        kept["curve"] = [{k: v for k, v in entry.items() if not times.search(k)} for entry in self.curve]
+        return kept
 
     def summary(self) -> str:
         """The results, a line for each scored set, and a coverage line for each teacher block that could be drawn."""
@@ -76,6 +134,18 @@ class RunRecord:
                 f"  teacher block {block}: {' '.join(map(str, counts))}" for block, counts in self.coverage.items()
             ]
         return "\n".join(lines)
+
+
+def write_lines(path: str | Path, records: Iterable[RunRecord]) -> None:
+    """As JSON lines, one record a line."""
+    write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
+
+
+def read_lines(path: str | Path) -> list[RunRecord]:
+    """What `write_lines` wrote."""
+    # Not splitlines(): a line separator inside a JSON string is text.
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    return [RunRecord.from_text(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -101,6 +171,21 @@ def scored_line(name: str, metrics: Mapping[str, float], domain: str | None = No
 def described(metrics: Mapping[str, float]) -> str:
     """``accuracy 0.8125, f1 0.8000``."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def commit() -> str | None:
+    """The git commit railkd runs from, with ``+`` where files were changed since; None: installed, or no git."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, timeout=10).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):  # inside of somebody else's checkout
+            return None
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from railkd import configuration, mapping, ranks
+from railkd import configuration, hardware, mapping, ranks
 from railkd.errors import RailkdError
 from railkd.options import DistillOptions, FinetuneOptions
 from railkd.records import RunRecord, write_text
@@ -17,7 +17,17 @@ from railkd.training import DistillationTrainer
 from railkd.training.checkpointing import OBJECTIVE_FILE, clear_unfinished, newest_checkpoint, save_model
 
 #: Settings that change nothing of what training computes: a resumed run may have others.
-_FREE_ON_RESUME = {"test", "ood", "cache", "save_steps", "save_total_limit", "logging_steps", "allow_weak_teacher"}
+_FREE_ON_RESUME = {
+    "test",
+    "ood",
+    "cache",
+    "save_steps",
+    "save_total_limit",
+    "logging_steps",
+    "allow_weak_teacher",
+    "keep_predictions",
+}
+_RATE = "train_samples_per_second"
 
 
 def claim(
@@ -34,7 +44,7 @@ def claim(
     if output.is_dir() and ranks.first():
         clear_unfinished(output)
     if options.overwrite and output.is_dir() and ranks.first():
-        for path in (*output.glob("checkpoint-*"), output / "student", output / "model"):
+        for path in (*output.glob("checkpoint-*"), *(output / name for name in ("student", "model", "predictions"))):
             shutil.rmtree(path, ignore_errors=True)
         for file in ("metrics.json", "draws.json", "gauges.json", OBJECTIVE_FILE, "config.yaml"):
             (output / file).unlink(missing_ok=True)
@@ -69,6 +79,10 @@ def leave(record: RunRecord, trainer: DistillationTrainer, model: Path, tokenize
     """
     output = model.parent
     record.curve = list(trainer.state.log_history)
+    record.examples_per_second = next((e[_RATE] for e in reversed(record.curve) if _RATE in e), 0.0)
+    record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
+    if trainer.gauging.similarity:
+        record.gauges = trainer.gauging.as_dict()
     _record_draws(record, trainer)
     student = trainer.model.student
     record.sizes = {"parameters": sum(parameter.numel() for parameter in student.parameters())}
@@ -82,8 +96,8 @@ def leave(record: RunRecord, trainer: DistillationTrainer, model: Path, tokenize
     shutil.rmtree(model, ignore_errors=True)
     fresh.rename(model)  # a student folder is complete or absent
     record.sizes["bytes"] = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    if trainer.gauging.similarity:
-        write_text(output / "gauges.json", json.dumps(trainer.gauging.as_dict(), indent=1) + "\n")
+    if record.gauges:
+        write_text(output / "gauges.json", json.dumps(record.gauges, indent=1) + "\n")
     if record.draws:
         drawn = {"redraw": _redraw(trainer), "draws": record.draws, "coverage": record.coverage}
         write_text(output / "draws.json", json.dumps(drawn) + "\n")
@@ -106,11 +120,11 @@ def _record_draws(record: RunRecord, trainer: DistillationTrainer) -> None:
     record.coverage = mapping.coverage(drawn, objective.candidates)
 
 
-def selection(trainer: DistillationTrainer, metric: str) -> str:
-    """Which rows chose the weights that were kept, in words."""
+def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
+    """Which rows chose the weights that were kept, in words; ``rows`` are those that could."""
     if not trainer.args.load_best_model_at_end or trainer.state.best_model_checkpoint is None:
         return "last step"
-    return f"best {metric} on --eval, at step {trainer.state.best_global_step}"
+    return f"best {metric} on {rows}, at step {trainer.state.best_global_step}"
 
 
 def _redraw(trainer: DistillationTrainer) -> str | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import tiny
+from railkd.records import RunRecord
 
 #: 22 rows in batches of 4, twice: 12 steps. Saves, logs and epochs fall on unlike steps.
 SETTINGS = ["--student-layers", 2, "--shared-size", 8, "--max-length", 16, "--epochs", 2, "--batch-size", 4]
@@ -42,12 +42,8 @@ def left(folder: Path) -> dict[str, Any]:
         for path in sorted(out.rglob("*"))
         if path.is_file() and "checkpoint-" not in str(path.relative_to(out)) and path.name != ".lock"
     }
-    record = json.loads(files.pop("metrics.json"))
-    del record["seconds"]
-    record["curve"] = [
-        {k: v for k, v in line.items() if not k.endswith(("_runtime", "_per_second"))} for line in record["curve"]
-    ]
-    return files | {"record": record}
+    files.pop("metrics.json")
+    return files | {"record": RunRecord.read(out / "metrics.json").comparable()}
 
 
 def differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:

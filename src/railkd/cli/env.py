@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import dataclass
 from typing import Any
@@ -22,18 +21,9 @@ class EnvOptions:
 
 def facts() -> dict[str, str | int | bool]:
     """Name -> fact, versions first."""
-    import torch
+    from railkd.hardware import machine
 
-    from railkd.hardware import fast_bf16
-
-    return {
-        **versions(),
-        "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "torch threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
-        "fast bf16": fast_bf16(),
-    }
+    return {**versions(), "platform": platform.platform(), **machine()}
 
 
 def run(options: EnvOptions, training: dict[str, Any]) -> None:

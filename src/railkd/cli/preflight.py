@@ -69,6 +69,11 @@ def check_data(problems: Problems, options: DataOptions) -> None:
         problems.add(f"--batch-size: got {options.batch_size}, wanted at least 1")  # type: ignore[attr-defined]
     with problems.collect():
         parse_label_map(options.label_map or [])
+    share = getattr(options, "eval_share", None)
+    if share is not None and not 0 < share < 1:
+        problems.add(f"--eval-share: got {share:g}, wanted a share between 0 and 1, such as 0.1")
+    if share is not None and getattr(options, "eval", None):
+        problems.add("got --eval and --eval-share; wanted one of them to choose the epoch: a file, or a share")
     for name in ("train", "eval", "unlabelled"):
         value = getattr(options, name, None)
         for source in value if isinstance(value, list) else [value] if value else []:
