@@ -44,6 +44,7 @@ class RunRecord:
         gauges: readings and the similarity of blocks, as `railkd.training.gauging` keeps them.
         seconds: by phase. examples_per_second: of training. peak_memory: of the process, in bytes.
         sizes: parameters and bytes. labels: names of the outputs, in order.
+        folder: the run folder, relative to the file of records that holds this one.
         predictions: test name -> file of predictions, relative to the run folder.
         selection: which rows chose the kept weights.
         started: UTC, ISO 8601. versions: of the libraries. commit: of railkd, where it runs from a git checkout.
@@ -68,6 +69,7 @@ class RunRecord:
     peak_memory: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
+    folder: str = ""
     predictions: dict[str, str] = field(default_factory=dict)
     selection: str = "last step"
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
