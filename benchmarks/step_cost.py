@@ -3,10 +3,10 @@
     python benchmarks/step_cost.py                  # everything, about six minutes on two cores
     python benchmarks/step_cost.py --part steps     # or: disk, memory, help
 
-Steps: one student (MiniLM's 3 of 6 blocks; random weights of that shape when the demo's package is missing), real or
-made sentences of like lengths, batch 32, one process. Every method takes the same batches in turn, so that noise of the
-machine falls on all alike; a ratio is the median over batches of (step of the method / step of fine-tuning on the same
-batch), its interval a bootstrap over batches.
+Steps: one student (--pair: 6 of 12 random blocks, or the demo's MiniLM, 3 of its 6), real sentences, batch 32, one
+process. Every method takes the same batches in turn, so that noise of the machine falls on all alike; a ratio is the
+median over batches of (step of the method / step of fine-tuning on the same batch), its interval a bootstrap over
+batches.
 """
 
 from __future__ import annotations
@@ -24,18 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import work
 
 BLOCKS, WIDTH, LABELS = 6, 384, 2
 DEFAULT_METHODS = ("rail-kd-l", "rail-kd-c", "kd")
 #: Methods measured side by side, each with a student and optimizer of its own: all at once would want 5 GB.
 GROUP = 6
-
-
-def texts(count: int) -> list[str]:
-    """Sentences of 8 to 40 words; what they say does not matter to the clock."""
-    rng = np.random.default_rng(0)
-    words = [f"w{i}" for i in range(1000)]
-    return [" ".join(rng.choice(words, rng.integers(8, 41))) for _ in range(count)]
 
 
 def models() -> tuple[Any, Any]:
@@ -53,26 +47,32 @@ def models() -> tuple[Any, Any]:
     return teacher, tokenizer
 
 
-def steps(methods: tuple[str, ...], batches: int, bf16: bool) -> dict[str, Any]:
+def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict[str, Any]:
     """Median step time of each method over that of fine-tuning, from a warm cache."""
     import torch
     from datasets import Dataset
 
+    from railkd import checkpoints, hardware
     from railkd.distiller import Distiller
     from railkd.examples import PaddingCollator, keyed_tokens
     from railkd.objectives import METHODS
-    from railkd.student import make_student
     from railkd.teacher import TeacherCache
     from railkd.training.negatives import Negatives
 
-    teacher, tokenizer = models()
-    rows = Dataset.from_dict({"text": texts(32 * 24)})
-    labels = [i % LABELS for i in range(len(rows))]
-    with tempfile.TemporaryDirectory() as folder:
-        cache = TeacherCache.build(teacher, rows, folder, tokenizer=tokenizer, pooling=("mean", "cls"))
+    hardware.keep_freed_memory()  # as every run does
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        work.prepare(folder, pair, 32 * 24)
+        table, _ = work.read(folder)
+        rows = Dataset.from_list(table)
+        labels = list(rows["label"])
+        student, tokenizer = (
+            checkpoints.load_classifier(folder / "student"),
+            checkpoints.load_tokenizer(folder / "student"),
+        )
+        cache = TeacherCache.build(folder / "teacher", rows, folder / "cache", pooling=("mean", "cls"), bf16=bf16)
         tokens = keyed_tokens(rows, tokenizer, max_length=128)
         cache(_keys(tokens.keys), "mean"), cache(_keys(tokens.keys), "cls")  # warm: every checksum is behind us
-        student = make_student(teacher, 3)
         order = np.argsort(tokens.lengths)
         collate = PaddingCollator(tokenizer)
         table = [
@@ -252,6 +252,7 @@ def main() -> None:
     parser.add_argument("--part", choices=["steps", "disk", "memory", "help", "all"], default="all")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), help="methods, or 'all'")
     parser.add_argument("--batches", type=int, default=150)
+    parser.add_argument("--pair", choices=list(work.PAIRS), default="deep")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -275,7 +276,7 @@ def main() -> None:
         print("railkd --help:", json.dumps(help_seconds()))
     if args.part in ("steps", "all"):
         for bf16 in [False, True] if fast_bf16() else [False]:
-            print("steps:", json.dumps(steps(tuple(chosen), args.batches, bf16), indent=1))
+            print("steps:", json.dumps(steps(tuple(chosen), args.batches, bf16, args.pair), indent=1))
 
 
 if __name__ == "__main__":

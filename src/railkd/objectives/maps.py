@@ -40,9 +40,13 @@ class MapBank(nn.Module):
         self.weight = nn.Parameter(torch.empty(maps, d_in, d_out).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(maps, d_out).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        """(B, m, d_in) through the maps ``index`` (m,) to (B, m, d_out)."""
-        return torch.einsum("bmd,mdu->bmu", x, self.weight[index].to(x.dtype)) + self.bias[index].to(x.dtype)
+    def forward(self, x: Tensor, index: Tensor | None) -> Tensor:
+        """(B, m, d_in) through the maps ``index`` (m,) to (B, m, d_out); None: through all of them, in order."""
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if index is not None:
+            weight, bias = weight.index_select(0, index), bias.index_select(0, index)
+        return torch.einsum("bmd,mdu->bmu", x, weight.to(x.dtype)) + bias.to(x.dtype)
 
     def principal_(self, moments: Moments, *, whiten: bool) -> MapBank:
         """Map g becomes the top principal components of block g, over their standard deviations if ``whiten``."""

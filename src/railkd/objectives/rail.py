@@ -184,12 +184,12 @@ class RailLayerwise(_Rail):
         h_s, h_t, drawn = self._matched(student, teacher, draw)
         match = torch.arange(self.m, device=h_s.device)
         if self.match == "drawn":
-            by_draw = drawn if self.student_by_block else match
+            by_draw = drawn if self.student_by_block else None
             a = self.student_maps(h_s, match * self.teacher_shape.blocks + drawn if self.frozen else by_draw)
-            return a, self.teacher_maps(h_t, drawn if self.by_block else match)
+            return a, self.teacher_maps(h_t, drawn if self.by_block else None)
         b = self.teacher_maps(h_t, drawn).unsqueeze(1)  # (B, 1, N, u)
         if not self.frozen:
-            return self.student_maps(h_s, match).unsqueeze(2), b  # (B, m, 1, u)
+            return self.student_maps(h_s, None).unsqueeze(2), b  # (B, m, 1, u)
         pairs = match.unsqueeze(1) * self.teacher_shape.blocks + drawn  # (m, N)
         repeated = h_s.unsqueeze(2).expand(-1, -1, len(drawn), -1).flatten(1, 2)  # (B, m * N, d_s)
         return self.student_maps(repeated, pairs.flatten()).unflatten(1, tuple(pairs.shape)), b

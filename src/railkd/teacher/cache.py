@@ -174,7 +174,8 @@ class TeacherCache:
         live = LiveTeacher(module, tokenizer, max_length=max_length, poolings=poolings, bf16=bf16, blocks=blocks)
         with CacheWriter(target, live.info, identity, poolings, overwrite=overwrite, together=True) as writer:
             todo = writer.missing(rows.keys)
-            _run(live, rows, todo, writer, batch_size, on_progress)
+            with live.in_a_row():
+                _run(live, rows, todo, writer, batch_size, on_progress)
         return cls.open(target)
 
     def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:

@@ -78,5 +78,9 @@ class LiveTeacher:
                 )
         return logits, {name: states[name] for name in poolings}
 
+    def in_a_row(self) -> AbstractContextManager[Any]:
+        """Around several calls: autocast then casts every weight once, and not once a call."""
+        return self._autocast(next(self.model.parameters()).device)
+
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()

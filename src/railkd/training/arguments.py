@@ -70,6 +70,10 @@ class DistillationTrainingArguments(TrainingArguments):
     projection_learning_rate: float | None = _option("Learning rate of the projections (default: the student's).")
     gauges: bool = _option("Read the gauges of the intermediate term at every epoch, and warn of a collapse.", True)
     skip_nonfinite: bool = _option("Skip a batch whose loss or gradient is not finite, instead of stopping.", False)
+    freeze_embeddings: bool = _option(
+        "Leave the student's word embeddings as they are: less to compute, each step.", False
+    )
+    keep_freed_memory: bool = _option("On a CPU: keep freed memory for the next step (glibc; the whole process).", True)
     length_groups: bool = _option("Batches of like length: less padding, same rows.", True)
     text_columns: list[str] | None = _option("Text column, or two for pairs (default: found by convention).")
     label_column: str | None = _option("Label column (default: found by convention).")

@@ -20,7 +20,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
-from railkd import checkpoints, ranks
+from railkd import checkpoints, hardware, ranks
 from railkd.distiller import Distiller
 from railkd.errors import RailkdError
 from railkd.examples import KEY, TEACHER_PREFIX, PaddingCollator
@@ -142,6 +142,12 @@ class DistillationTrainer(Trainer):
         self._resuming = Resuming(self)
         self.add_callback(self._resuming)
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the rows of the whole step
+
+    def train(self, *args: Any, **options: Any) -> Any:
+        """Trainer's own."""
+        if self.args.keep_freed_memory and self.args.device.type == "cpu":
+            hardware.keep_freed_memory()
+        return super().train(*args, **options)
 
     # ---- one batch ----------------------------------------------------------------------------
 
@@ -268,6 +274,8 @@ class DistillationTrainer(Trainer):
         if self.teacher is not None:
             rows.check_labels(student.config, self.teacher.info)
             shape = self.teacher.info.shape
+        if args.freeze_embeddings:
+            student.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
         set_seed(args.seed)  # the projections are drawn from it
         options = args.objective_options()
         distiller = Distiller.from_method(args.method, student, shape, blocks_pattern=args.blocks, **options)
