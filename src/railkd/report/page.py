@@ -1,0 +1,69 @@
+"""The report as one HTML page that needs nothing else: no network, no script, no font, no second file."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from railkd.errors import RailkdError
+from railkd.report import words
+
+try:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+except ImportError:
+    raise RailkdError(
+        "the page of a report needs jinja2, which is not installed; wanted: pip install 'railkd[report]'"
+    ) from None
+
+_FILTERS = (
+    words.number,
+    words.signed,
+    words.interval,
+    words.p_value,
+    words.percent,
+    words.seconds,
+    words.size,
+    words.count,
+    words.ratio,
+)
+
+
+def html(content: dict[str, Any]) -> str:
+    """The page. Every text is escaped; only our own drawings and style sheet are taken as they are."""
+    from railkd.report.plots import plots
+
+    environment = Environment(
+        loader=PackageLoader("railkd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {function.__name__: function for function in _FILTERS}
+    drawn: dict[str, dict[str, list[Markup]]] = {}
+    for kind, panels in plots(content).items():
+        drawn[kind] = {}
+        for panel in panels:
+            drawn[kind].setdefault(panel["group"], []).append(Markup(panel["svg"]))
+    css = resources.files("railkd.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
+        report=content,
+        plots=drawn,
+        css=Markup(css),
+        sections=[(anchor, name) for anchor, name, there in _sections(content) if there],
+        seeds_note=words.seeds_note(content),
+        bold=words.BOLD,
+        exploring=words.EXPLORING,
+    )
+
+
+def _sections(content: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    return [
+        ("short", "In short", True),
+        ("scores", "Scores", content["scores"]["in"]["columns"]),
+        ("out", "Out of the domain", content["scores"]["out"]["columns"]),
+        ("differences", "Differences", content["contrasts"]["rows"] or content["differences"]),
+        ("time", "Time and cost", content["times"]["rows"]),
+        ("training", "Training", True),
+        ("blocks", "Blocks", True),
+        ("teacher", "Teacher and student", True),
+        ("calibration", "Calibration", True),
+        ("origin", "Where this comes from", True),
+    ]
