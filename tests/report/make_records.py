@@ -89,9 +89,9 @@ def make(
     write_lines(folder / "records.jsonl", records)
     (folder / "grid.yaml").write_text(
         "name: a look at random layers\nbaseline: kd\ncontrasts:\n"
-        "  - {name: \"does RAIL-KD beat plain KD?\", arm: rail-kd-l, baseline: kd}\n"
-        "  - {name: \"do frozen targets help?\", arm: rail-kd-w, baseline: rail-kd-l}\n"
-        "  - {name: \"does it carry over?\", arm: rail-kd-l, baseline: kd, domain: out}\n",
+        '  - {name: "does RAIL-KD beat plain KD?", arm: rail-kd-l, baseline: kd}\n'
+        '  - {name: "do frozen targets help?", arm: rail-kd-w, baseline: rail-kd-l}\n'
+        '  - {name: "does it carry over?", arm: rail-kd-l, baseline: kd, domain: out}\n',
         encoding="utf-8",
     )
     return records
@@ -148,8 +148,8 @@ def _student(
     record.folder = f"{_safe(task)}/{student}/{arm}/seed-{seed}".replace(" ", "-")
     record.config = {
         "train": f"glue/{task.name}", "test": [f"test=glue/{task.name}"], "eval_share": 0.1, "output": record.folder,
-        "teacher": f"{_safe(task)}/teacher/model", "student_layers": int(student.split()[0]), "cache": f"{_safe(task)}/cache",
-        "method": method, "seed": seed, "epochs": 3.0,
+        "teacher": f"{_safe(task)}/teacher/model", "student_layers": int(student.split()[0]),
+        "cache": f"{_safe(task)}/cache", "method": method, "seed": seed, "epochs": 3.0,
     }  # fmt: skip
     if failed:
         record.state, record.error = "failed", "RuntimeError: the loss is not finite at step 41"

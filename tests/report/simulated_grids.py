@@ -80,7 +80,7 @@ class Outcome:
 
 
 def simulate(design: Design, grids: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Scores (grids, tasks, 1 + arms, seeds), nan where the run failed, and their true means (grids, tasks, 1 + arms)."""
+    """Scores (grids, tasks, 1 + arms, seeds), nan where the run failed, and the true means without the last axis."""
     arms = 1 + len(design.effects)
     level = rng.uniform(60, 90, (grids, design.tasks, 1))
     effect = np.array([0.0, *design.effects]) + design.spread * rng.standard_normal((grids, design.tasks, arms))

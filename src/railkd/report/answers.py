@@ -91,8 +91,8 @@ class Kept:
             return answers if rows and answers.scores.size else None
         except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
             raise RailkdError(
-                f"{path}: are no predictions of the run ({type(error).__name__}: {error}); wanted a tsv with gold, label "
-                "and a logit for each class; remove the file to do without"
+                f"{path}: are no predictions of the run ({type(error).__name__}: {error}); wanted a tsv with gold, "
+                "label and a logit for each class; remove the file to do without"
             ) from None
 
     def __iter__(self) -> Iterator[tuple[tuple[str, str], dict[tuple[str, str], dict[int, Answers]]]]:

@@ -25,7 +25,7 @@ def curves(study: Study) -> list[dict[str, Any]]:
     found = []
     for task, student in sorted(groups):
         arms = groups[task, student]
-        for name in (*TERMS, _selecting_metric(next(iter(arms.values())))):
+        for name in (_selecting_metric(next(iter(arms.values()))), *TERMS):
             lines = [line for arm in arm_order(arms) if (line := _line(arm, [_series(run, name) for run in arms[arm]]))]
             if lines:
                 found.append({"task": task, "student": student, "quantity": name, "lines": lines})
@@ -61,7 +61,7 @@ def _line(arm: str, series: Sequence[Sequence[tuple[float, float]]]) -> dict[str
 
 
 def coverage(study: Study) -> list[dict[str, Any]]:
-    """For each student and arm that draws: the share of draws in which a teacher block taught the 1st, 2nd, ... match."""
+    """For each student and arm that draws: share of draws in which a teacher block taught the 1st, 2nd, ... match."""
     groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in study.students:
         if run.record.coverage and any(map(sum, run.record.coverage.values())):
@@ -88,7 +88,7 @@ def coverage(study: Study) -> list[dict[str, Any]]:
 
 
 def similarity(study: Study) -> list[dict[str, Any]]:
-    """For each student and arm: similarity of its blocks (rows) with the teacher's, before and after, mean over runs."""
+    """For each student and arm: similarity of its blocks (rows) with the teacher's, before and after; mean of runs."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for run in study.students:
         matrices = run.record.gauges.get("similarity") or {}

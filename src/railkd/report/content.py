@@ -56,24 +56,23 @@ def _subject(asked: dict[str, Any], arms: list[str], baseline: str) -> str:
 
 def _notes(study: Study, report: dict[str, Any], kept: answers.Kept) -> list[str]:
     """What must be known before the numbers are believed."""
+    failed, gone = len(report["failed"]), kept.gone
+    tables = report["scores"].values()
     notes = [*study.notes]
-    if report["failed"]:
-        notes.append(
-            f"{words.count(len(report['failed']), 'run')} failed and {'is' if len(report['failed']) == 1 else 'are'} left out."
-        )
-    if not report["scores"]["in"]["columns"] and not report["scores"]["out"]["columns"]:
+    if failed:
+        notes.append(f"{words.count(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out.")
+    if not any(table["columns"] for table in tables):
         notes.append("No finished run was scored on a test set: give the runs a --test.")
-    collapsed = [row for row in report["gauges"] if row["warned"]]
-    notes += [
-        f"{row['arm']}: the intermediate term collapsed in {row['warned']} of {words.count(row['runs'], 'run')}."
-        for row in collapsed
-    ]
-    if any(not column["points"] for table in report["scores"].values() for column in table["columns"]):
+    for row in report["gauges"]:
+        if row["warned"]:
+            who = row["arm"] + (f", {row['student']}" if len(report["students"]) > 1 else "")
+            notes.append(
+                f"{who}: the intermediate term collapsed in {row['warned']} of {words.count(row['runs'], 'run')}."
+            )
+    if any(not column["points"] for table in tables for column in table["columns"]):
         notes.append("Squared errors are shown as they are, and are in no average, rank or contrast.")
-    if kept.gone:
-        notes.append(
-            f"{words.count(kept.gone, 'file')} of predictions {'is' if kept.gone == 1 else 'are'} no longer there."
-        )
+    if gone:
+        notes.append(f"{words.count(gone, 'file')} of predictions {'is' if gone == 1 else 'are'} no longer there.")
     return notes + report["environment"]["warnings"]
 
 

@@ -5,16 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-from railkd.errors import RailkdError
-from railkd.report import words
-
-try:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-except ImportError:
-    raise RailkdError(
-        "the page of a report needs jinja2, which is not installed; wanted: pip install 'railkd[report]'"
-    ) from None
+from railkd.report import require_extra, words
 
 _FILTERS = (
     words.number,
@@ -31,13 +22,17 @@ _FILTERS = (
 
 def html(content: dict[str, Any]) -> str:
     """The page. Every text is escaped; only our own drawings and style sheet are taken as they are."""
+    require_extra()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
     from railkd.report.plots import plots
 
     environment = Environment(
         loader=PackageLoader("railkd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {function.__name__: function for function in _FILTERS}
-    drawn: dict[str, dict[str, list[Markup]]] = {}
+    drawn: dict[str, dict[str, list[Any]]] = {}
     for kind, panels in plots(content).items():
         drawn[kind] = {}
         for panel in panels:
@@ -51,6 +46,8 @@ def html(content: dict[str, Any]) -> str:
         seeds_note=words.seeds_note(content),
         bold=words.BOLD,
         exploring=words.EXPLORING,
+        shown=words.SHOWN,
+        not_shown=words.NOT_SHOWN,
     )
 
 

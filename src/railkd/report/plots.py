@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from railkd.report import words
 from railkd.report.svg import ACCENT, INK, LINE, PAPER, SOFT, figure, render, series, style
 
 Panel = dict[str, str]
-#: A panel fits a phone.
-WIDTH, HEIGHT = 350, 220
-_QUANTITIES = {"ce": "task loss (CE)", "kd": "logit loss (KD)", "intermediate": "intermediate loss"}
+#: In CSS pixels: a panel fits a phone, and four of them a desk. A letter of a label is about so wide.
+WIDTH, CURVE, HEIGHT, LETTER = 345, 272, 230, 6.0
+_QUANTITIES = {"ce": "CE loss", "kd": "KD loss", "intermediate": "intermediate loss"}
 
 
 def plots(content: dict[str, Any]) -> dict[str, list[Panel]]:
@@ -40,13 +42,15 @@ def _forests(content: dict[str, Any], several: bool) -> list[Panel]:
     for domain, student, arm in keys:
         of_arm = [row for row in rows if (row["domain"], row["student"], row["arm"]) == (domain, student, arm)]
         of_arm.sort(key=lambda row: row["over"] == "tasks")
-        made, ax = figure(WIDTH, 62 + 20 * len(of_arm))
+        made, ax = figure(WIDTH, 68 + 22 * len(of_arm))
         for place, row in enumerate(reversed(of_arm)):
             pooled = row["over"] == "tasks"
             colour = ACCENT if pooled else INK
             if row["low"] is not None:
                 low, high = max(row["low"], -reach), min(row["high"], reach)
-                ax.plot([low, high], [place, place], color=colour, linewidth=2.4 if pooled else 1.2, solid_capstyle="butt")
+                ax.plot(
+                    [low, high], [place, place], color=colour, linewidth=2.4 if pooled else 1.2, solid_capstyle="butt"
+                )
                 for bound, cut, mark in ((low, row["low"] < -reach, "<"), (high, row["high"] > reach, ">")):
                     if cut:
                         ax.plot([bound], [place], mark, color=colour, markersize=4, clip_on=False)
@@ -61,14 +65,16 @@ def _forests(content: dict[str, Any], several: bool) -> list[Panel]:
         ax.set_xlabel(f"points above {content['baseline']}")
         title = f"{arm}" + (f", {student}" if several else "")
         ax.set_title(title, color=INK)
-        _margins(made, left=max(map(len, names)) * 5.2 + 14, right=12, top=24, bottom=36)
+        _margins(made, left=max(map(len, names)) * LETTER + 14, right=14, top=26, bottom=42)
         said = "; ".join(
             f"{name} {words.signed(row['mean'])} {words.interval(row['low'], row['high'])}"
             for name, row in zip(reversed(names), of_arm, strict=True)
         )
         name = f"forest{len(found)}"
         heading = "In the domain" if domain == "in" else "Out of the domain"
-        found.append({"group": heading, "svg": render(made, name, f"{title}: differences to {content['baseline']}", said)})
+        found.append(
+            {"group": heading, "svg": render(made, name, f"{title}: differences to {content['baseline']}", said)}
+        )
     return found
 
 
@@ -98,10 +104,10 @@ def _costs(content: dict[str, Any], colours: dict[str, str], several: bool) -> l
         for point, a, b in zip(points, x, y, strict=True):
             ax.plot([a], [b], "o", color=colours[point["arm"]], markersize=7)
         _frame(ax, label, "average test score")
-        wide = (max(x) - min(x)) or max(x) or 1.0
-        ax.set_xlim(min(x) - 0.12 * wide, max(x) + 0.55 * wide)
+        wide = max(x) or 1.0  # from zero: a cost is read as a ratio
+        ax.set_xlim(0, 1.5 * wide)
         ax.margins(y=0.12)
-        _margins(made, left=42, right=8, top=12, bottom=38)
+        _margins(made, left=52, right=8, top=12, bottom=44)
         names = [point["arm"] + (f", {point['student']}" if several else "") for point in points]
         _name_points(ax, x, y, names, [colours[point["arm"]] for point in points])
         said = "; ".join(f"{n}: {words.number(b)} at {words.number(a)}" for n, a, b in zip(names, x, y, strict=True))
@@ -116,27 +122,27 @@ def _name_points(ax: Any, x: Sequence[float], y: Sequence[float], names: Sequenc
     for at, a, b, name, colour in zip(_apart(y, gap, low, high), x, y, names, colours, strict=True):
         arrow = {"arrowstyle": "-", "color": LINE, "linewidth": 0.6, "shrinkB": 4}
         edge = ax.get_xlim()[0] + 0.72 * (ax.get_xlim()[1] - ax.get_xlim()[0])
-        ax.annotate(name, (a, b), (edge, at), color=colour, fontsize=8.5, va="center", arrowprops=arrow)
+        ax.annotate(name, (a, b), (edge, at), color=colour, fontsize=10.5, va="center", arrowprops=arrow)
 
 
 def _curve(curve: dict[str, Any], colours: dict[str, str], number: int, several: bool) -> Panel:
-    made, ax = figure(WIDTH, HEIGHT)
+    made, ax = figure(CURVE, HEIGHT)
     for line in curve["lines"]:
         x, mean, sd = (np.array(line[name]) for name in ("x", "mean", "sd"))
         ax.fill_between(x, mean - sd, mean + sd, color=colours[line["arm"]], alpha=0.14, linewidth=0)
         ax.plot(x, mean, color=colours[line["arm"]])
     quantity = curve["quantity"]
-    title = _QUANTITIES.get(quantity, f"{quantity.removeprefix('eval_')} on the selecting rows")
+    title = _QUANTITIES.get(quantity, f"{quantity.removeprefix('eval_')}, selecting rows")
     _frame(ax, "epoch", "")
     ax.set_title(title, color=INK)
-    names = [line["arm"] for line in curve["lines"]]
-    _margins(made, left=40, right=max(map(len, names)) * 5.0 + 14, top=24, bottom=36)
+    names = [_short(line["arm"], 13) for line in curve["lines"]]
+    _margins(made, left=38, right=max(map(len, names)) * LETTER + 8, top=26, bottom=42)
     low, high = ax.get_ylim()
     ends = [line["mean"][-1] for line in curve["lines"]]
-    for line, at in zip(curve["lines"], _apart(ends, (high - low) * 0.075, low, high), strict=True):
+    for name, line, at in zip(names, curve["lines"], _apart(ends, (high - low) * 0.08, low, high), strict=True):
         ax.annotate(
-            line["arm"], (1.02, at), xycoords=("axes fraction", "data"), color=colours[line["arm"]],
-            fontsize=8.5, va="center", annotation_clip=False,
+            name, (1.02, at), xycoords=("axes fraction", "data"), color=colours[line["arm"]],
+            fontsize=10.5, va="center", annotation_clip=False,
         )  # fmt: skip
     said = "; ".join(f"{line['arm']}: {line['mean'][0]:.3f} to {line['mean'][-1]:.3f}" for line in curve["lines"])
     heading = curve["task"] + (f", {curve['student']}" if several else "")
@@ -175,15 +181,17 @@ def _heat(
     row_label: str, column_label: str, form: str, top: float,
 ) -> str:  # fmt: skip
     """Cells of one colour, the stronger the higher; their numbers where they fit."""
-    cell = 34 if len(columns) <= 8 else 24
-    made, ax = figure(70 + cell * len(columns), 66 + 24 * len(rows))
+    cell = 40 if len(columns) <= 7 else 22
+    made, ax = figure(max(150, 56 + cell * len(columns)), 76 + 26 * len(rows))
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             strength = min(max(float(value) / top, 0.0), 1.0)
-            ax.add_patch(_square(j, i, 0.06 + 0.84 * strength if value > 0 else 0.0))
-            if cell > 24:
-                colour = PAPER if strength > 0.55 else INK
-                ax.text(j, i, form.format(value) if value > 0 else "·", ha="center", va="center", color=colour, fontsize=8)
+            ax.add_patch(_square(j, i, 0.05 + 0.95 * strength if value > 0 else 0.0))
+            if cell == 40:
+                colour = PAPER if strength > 0.62 else INK
+                ax.text(
+                    j, i, form.format(value) if value > 0 else "·", ha="center", va="center", color=colour, fontsize=9.5
+                )
     ax.set_xlim(-0.5, len(columns) - 0.5)
     ax.set_ylim(-0.5, len(rows) - 0.5)
     ax.set_xticks(range(len(columns)), columns)
@@ -193,8 +201,8 @@ def _heat(
         spine.set_visible(False)
     ax.set_xlabel(column_label)
     ax.set_ylabel(row_label)
-    ax.set_title(title, color=INK, fontsize=9)
-    _margins(made, left=38, right=4, top=24, bottom=36)
+    ax.set_title(title, color=INK)
+    _margins(made, left=48, right=4, top=28, bottom=44)
     said = "; ".join(
         f"{row_label} {r}: {', '.join(form.format(v) for v in line)}" for r, line in zip(rows, values, strict=True)
     )
@@ -202,8 +210,6 @@ def _heat(
 
 
 def _square(x: int, y: int, strength: float) -> Any:
-    from matplotlib.patches import Rectangle
-
     return Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor=ACCENT, alpha=strength, linewidth=0)
 
 
@@ -213,7 +219,7 @@ def _reliabilities(content: dict[str, Any], colours: dict[str, str], several: bo
     found: list[Panel] = []
     for task, name, student in dict.fromkeys((r["task"], r["set"], r["student"]) for r in rows if r["student"]):
         of_set = [r for r in rows if (r["task"], r["set"]) == (task, name) and r["student"] in ("", student)]
-        made, ax = figure(WIDTH - 40, HEIGHT + 30)
+        made, ax = figure(WIDTH, HEIGHT + 50)
         ax.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (3, 3)))
         least = 1.0
         for row in of_set:
@@ -227,11 +233,11 @@ def _reliabilities(content: dict[str, Any], colours: dict[str, str], several: bo
         ax.set_ylim(least, 1.03)
         _frame(ax, "confidence of the answer", "")
         ax.set_title(f"{_short(task, 24)}: share right" + (f", {student}" if several else ""), color=INK)
-        _margins(made, left=36, right=8, top=24, bottom=36)
+        _margins(made, left=38, right=8, top=26, bottom=42)
         for place, row in enumerate(of_set):
             colour = INK if not row["student"] else colours[row["arm"]]
             label = f"{row['arm']}  {100 * row['error']:.1f}"
-            ax.text(0.03, 0.96 - 0.075 * place, label, transform=ax.transAxes, color=colour, fontsize=8.5, va="top")
+            ax.text(0.03, 0.96 - 0.075 * place, label, transform=ax.transAxes, color=colour, fontsize=10.5, va="top")
         said = "; ".join(f"{row['arm']}: expected calibration error {100 * row['error']:.1f}" for row in of_set)
         title = f"{task} {name}: reliability"
         found.append({"group": "", "svg": render(made, f"reliability{len(found)}", title, said)})
@@ -244,7 +250,9 @@ def _frame(ax: Any, x: str, y: str) -> None:
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)
-    ax.locator_params(axis="both", nbins=5)
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=ax.dataLim.x1 >= 2))
+    ax.margins(x=0.02)
 
 
 def _margins(made: Any, *, left: float, right: float, top: float, bottom: float) -> None:

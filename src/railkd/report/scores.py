@@ -70,7 +70,7 @@ class Scores:
     def pooled(
         self, arm: str, baseline: str, domain: str, students: Iterable[str] | None = None
     ) -> statistics.Contrast | None:
-        """The contrast over tasks: a task's differences are those of its seeds, each the mean over students and sets."""
+        """The contrast over tasks: a task has a difference for each seed, the mean over students and sets."""
         found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for student in self.students if students is None else students:
             for column in self.columns[domain]:

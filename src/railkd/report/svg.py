@@ -11,15 +11,8 @@ from contextlib import AbstractContextManager
 from html import escape
 from typing import Any
 
-from railkd.errors import RailkdError
-
-try:
-    import matplotlib
-    from matplotlib.figure import Figure
-except ImportError:
-    raise RailkdError(
-        "the plots of a report need matplotlib, which is not installed; wanted: pip install 'railkd[report]'"
-    ) from None
+import matplotlib
+from matplotlib.figure import Figure
 
 #: Marker colour -> CSS variable. Those of the arms follow.
 INK, SOFT, LINE, ACCENT, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
@@ -31,13 +24,13 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "railkd",
     "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 9.5,
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
     "axes.titlelocation": "left",
     "axes.titlecolor": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": SOFT,
-    "axes.labelsize": 8.5,
+    "axes.labelsize": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
@@ -45,8 +38,8 @@ _STYLE = {
     "ytick.color": LINE,
     "xtick.labelcolor": SOFT,
     "ytick.labelcolor": SOFT,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
     "xtick.major.size": 3,
     "ytick.major.size": 0,
     "grid.color": LINE,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from railkd.report.statistics import ALPHA, LEVEL
+from railkd.report.statistics import ALPHA
 
 MINUS = "−"
 DASH = "–"
-_LEVEL = f"{100 * LEVEL:g} %"
+SHOWN, NOT_SHOWN = "a difference is shown", "no difference shown"
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -100,70 +100,66 @@ def ratio(value: float | None) -> str:
     return DASH if value is None else f"{value:.2f}×"
 
 
-def contrast(row: Mapping[str, Any], family: int) -> str:
-    """One contrast as a sentence with its verdict: "no difference shown" is a result."""
+def contrast(row: Mapping[str, Any], family: int) -> dict[str, str]:
+    """One contrast as a sentence, and its verdict: "no difference shown" is a result."""
     arm, baseline = row["arm"], row["baseline"]
     where = " out of the domain" if row["domain"] == "out" else ""
     if not row["over"]:
-        return f"{arm} and {baseline} have no test set{where} and seed in common: nothing to compare."
+        return _said(f"{arm} and {baseline} have no test set{where} and seed in common", "nothing to compare")
     mean = row["mean"]
-    level = number(abs(mean)) == "0.0"
-    said = (
-        f"is level with {baseline}"
-        if level
-        else f"is {number(abs(mean))} points {'above' if mean > 0 else 'below'} {baseline}"
+    side = f"{number(abs(mean))} points {'above' if mean > 0 else 'below'}"
+    place = "level with" if number(abs(mean)) == "0.0" else side
+    over = (
+        f"on average over {row['tasks']} tasks"
+        if row["over"] == "tasks"
+        else f"over {count(row['n'], 'seed')} of one task"
     )
-    if row["over"] == "tasks":
-        said += f" on average over {row['tasks']} tasks{where}"
-    else:
-        said += f" on the one task, over {count(row['n'], 'seed')}{where}"
+    said = f"{arm} is {place} {baseline} {over}{where}"
     if row["low"] is None:
-        reason = "one seed, so there is no interval" if row["n"] == 1 else "without any spread, so there is no interval"
-        return f"{arm} {said}: {reason}, and no difference is shown."
-    test = f"p = {p_value(row['p'])}" if row["p"] >= 0.001 else "p < 0.001"
-    if family > 1:
-        test += f", {p_value(row['holm'])} after Holm"
-    verdict = "a difference is shown" if row["shown"] else "no difference shown"
-    return f"{arm} {said} {interval(row['low'], row['high'])}, {test}: {verdict}."
+        why = "one seed" if row["n"] == 1 else f"all {row['n']} are equal"
+        return _said(f"{said} ({why}, so there is no interval)", NOT_SHOWN)
+    p = p_value(row["holm"])
+    test = f"p {p if p.startswith('<') else f'= {p}'}{' after Holm' if family > 1 else ''}"
+    return _said(f"{said}, {interval(row['low'], row['high'])}, {test}", SHOWN if row["shown"] else NOT_SHOWN)
 
 
-def headline(content: Mapping[str, Any]) -> list[str]:
-    """What the report says, in the order a reader needs it."""
-    family = content["contrasts"]["family"]
-    found = [contrast(row, family) for row in content["contrasts"]["rows"]] if content["contrasts"]["named"] else []
-    return found + _standing(content) + _price(content)
+def headline(content: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What the report says, in the order a reader needs it: ``text``, and a ``verdict`` where there is one."""
+    asked = content["contrasts"]
+    found = [contrast(row, asked["family"]) for row in asked["rows"]] if asked["named"] else []
+    return [*found, *map(_said, _standing(content)), *map(_said, _price(content))]
+
+
+def _said(text: str, verdict: str = "") -> dict[str, str]:
+    return {"text": text, "verdict": verdict}
 
 
 def _standing(content: Mapping[str, Any]) -> list[str]:
     """The highest average, beside the teacher's, and whether it is shown to be the best."""
     table = content["scores"]["in"]
-    teachers = [row for group in table["groups"] if not group["student"] for row in group["rows"]]
+    single = len(table["columns"]) == 1
+    if single and not table["columns"][0]["points"]:
+        return []
+    scored = [
+        (group["student"], row["arm"], cell)
+        for group in table["groups"]
+        for row in group["rows"]
+        if (cell := row["cells"][0] if single else row["average"])
+    ]
+    teacher = next((cell["mean"] for student, _, cell in scored if not student), None)
     said = []
-    for group in (group for group in table["groups"] if group["student"]):
-        single = len(table["columns"]) == 1
-        ranked = [
-            (cell, row["arm"])
-            for row in group["rows"]
-            if (cell := row["cells"][0] if single else row["average"])
-            and all(c["points"] for c in table["columns"][:1])
-        ]
-        if not ranked:
-            continue
-        cell, arm = max(ranked, key=lambda item: item[0]["mean"])
-        what = "score" if single else "average"
-        words = f"{group['student']}: the highest {what} is {arm}'s, {number(cell['mean'])}"
-        theirs = [c["mean"] for row in teachers if (c := row["cells"][0] if single else row["average"])]
-        if theirs and theirs[0]:
-            words += f" of the teacher's {number(theirs[0])} ({percent(cell['mean'] / theirs[0])} kept)"
-        best = len(ranked) > 1 and cell.get("best")
-        tail = (
-            ""
-            if len(ranked) < 2
-            else ", shown to be above every other arm"
-            if best
-            else "; it is not shown to be the best"
-        )
-        said.append(f"{words}{tail}.")
+    for student in content["students"]:
+        ranked = [(cell, arm) for owner, arm, cell in scored if owner == student]
+        if ranked:
+            cell, arm = max(ranked, key=lambda item: item[0]["mean"])
+            words = f"{student}: the highest {'score' if single else 'average'} is {arm}'s, {number(cell['mean'])}"
+            if teacher:
+                words += f" of the teacher's {number(teacher)} ({percent(cell['mean'] / teacher)} kept)"
+            if len(ranked) > 1:
+                words += (
+                    ", above every other arm in a paired test" if cell["best"] else "; it is not shown to be the best"
+                )
+            said.append(f"{words}.")
     return said
 
 
@@ -208,4 +204,3 @@ EXPLORING = (
     "No contrast was named before the run, so these compare every arm with the baseline after the fact: read them as a "
     "question for the next run."
 )
-OVER_SEEDS = f"{_LEVEL} t interval over seeds: what another seed would have given on the same test rows."
