@@ -43,7 +43,7 @@ def test_every_view_is_written(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert "60.5" in targets["html"].read_text()
     rows = list(csv.DictReader(targets["csv"].read_text().splitlines()))
     assert [float(row["mean"]) for row in rows] == pytest.approx([51.0, 60.5])
-    assert [row["difference"] for row in rows][0] == "" and float(rows[1]["difference"]) == pytest.approx(9.5)
+    assert rows[0]["difference"] == "" and float(rows[1]["difference"]) == pytest.approx(9.5)
 
 
 def test_several_folders_make_one_report(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,8 @@ import pytest
 from railkd.report.content import content
 from railkd.report.page import html
 from railkd.report.reading import read
-from report.make_records import TASKS, make
+from report.make_records import HOSTILE, TASKS, make
 
-#: What a careless page would run.
-HOSTILE = "<script>alert(1)</script>"
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",

@@ -35,6 +35,8 @@ SENTENCES = (
 )
 ADJECTIVES = ("quiet", "tired", "warm", "hollow", "sly", "endless", "bright", "clumsy")
 BLOCKS = 6
+#: The name of a task that a careless page would run.
+HOSTILE = "<script>alert(1)</script>"
 
 
 @dataclass(frozen=True)

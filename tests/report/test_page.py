@@ -13,7 +13,7 @@ import pytest
 from railkd.errors import RailkdError
 from railkd.report import require_extra
 from railkd.report.page import html
-from report.conftest import HOSTILE
+from report.make_records import HOSTILE
 
 PLOTS = ("forest", "cost", "curve", "coverage", "similarity", "reliability")
 Opened = Callable[..., Any]

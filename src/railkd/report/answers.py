@@ -136,7 +136,9 @@ def agreement(kept: Kept) -> list[dict[str, Any]]:
     found = []
     for (task, name), owners in kept:
         teacher = _first(owners.get(("", TEACHER)))
-        for student, arm in _in_order(owners) if teacher and teacher.kind == "classes" else []:
+        if teacher is None or teacher.kind != "classes":
+            continue
+        for student, arm in _in_order(owners):
             runs = [run for run in owners[student, arm].values() if run.gold == teacher.gold]
             if runs:
                 shares = np.mean([_shares(teacher, run) for run in runs], axis=0)

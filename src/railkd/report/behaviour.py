@@ -71,7 +71,7 @@ def coverage(study: Study) -> list[dict[str, Any]]:
         shapes = {(tuple(sorted(r.record.coverage)), len(next(iter(r.record.coverage.values())))) for r in runs}
         if len(shapes) == 1:  # teachers of one depth
             ((blocks, _),) = shapes
-            counts = sum(np.array([run.record.coverage[block] for block in blocks]) for run in runs)
+            counts = np.sum([[run.record.coverage[block] for block in blocks] for run in runs], axis=0)
             shares = counts / np.maximum(1, counts.sum(axis=0))
             draws = int(counts.sum(axis=0).max())
             found.append(

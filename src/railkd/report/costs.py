@@ -85,7 +85,7 @@ def cost(study: Study, scores: Scores) -> list[dict[str, Any]]:
 
 def _shared_passes(study: Study) -> dict[str, tuple[float, int, dict[str, int]]]:
     """task -> seconds of the teacher pass, how many runs share it, and its sizes."""
-    users = defaultdict(int)
+    users: dict[str, int] = defaultdict(int)
     for run in study.students:
         users[run.record.task] += _reads_cache(run)
     return {

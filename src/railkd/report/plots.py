@@ -34,54 +34,59 @@ def plots(content: dict[str, Any]) -> dict[str, list[Panel]]:
 
 
 def _forests(content: dict[str, Any], several: bool) -> list[Panel]:
-    """A panel for each student, arm and domain: its difference to the baseline, task by task, and over tasks."""
+    """A panel for each domain, student and arm: its difference to the baseline, task by task, and over tasks."""
     rows = [row for row in content["differences"] if row["points"]]
     reach = _reach(rows)
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["domain"], row["student"], row["arm"]), []).append(row)
     found: list[Panel] = []
-    keys = list(dict.fromkeys((row["domain"], row["student"], row["arm"]) for row in rows))
-    for domain, student, arm in keys:
-        of_arm = [row for row in rows if (row["domain"], row["student"], row["arm"]) == (domain, student, arm)]
-        of_arm.sort(key=lambda row: row["over"] == "tasks")
-        made, ax = figure(WIDTH, 68 + 22 * len(of_arm))
-        for place, row in enumerate(reversed(of_arm)):
-            pooled = row["over"] == "tasks"
-            colour = ACCENT if pooled else INK
-            if row["low"] is not None:
-                low, high = max(row["low"], -reach), min(row["high"], reach)
-                ax.plot(
-                    [low, high], [place, place], color=colour, linewidth=2.4 if pooled else 1.2, solid_capstyle="butt"
-                )
-                for bound, cut, mark in ((low, row["low"] < -reach, "<"), (high, row["high"] > reach, ">")):
-                    if cut:
-                        ax.plot([bound], [place], mark, color=colour, markersize=4, clip_on=False)
-            inside = min(max(row["mean"], -reach), reach)
-            ax.plot([inside], [place], "D" if pooled else "o", color=colour, markersize=5.5 if pooled else 4)
-        ax.axvline(0, color=SOFT, linewidth=0.8)
-        ax.set_xlim(-reach * 1.04, reach * 1.04)
-        ax.set_ylim(-0.7, len(of_arm) - 0.3)
-        names = [_row_name(row) for row in reversed(of_arm)]
-        ax.set_yticks(range(len(of_arm)), names)
-        ax.spines["left"].set_visible(False)
-        ax.set_xlabel(f"points above {content['baseline']}")
-        title = f"{arm}" + (f", {student}" if several else "")
-        ax.set_title(title, color=INK)
-        _margins(made, left=max(map(len, names)) * LETTER + 14, right=14, top=26, bottom=42)
-        said = "; ".join(
-            f"{name} {words.signed(row['mean'])} {words.interval(row['low'], row['high'])}"
-            for name, row in zip(reversed(names), of_arm, strict=True)
-        )
-        name = f"forest{len(found)}"
-        heading = "In the domain" if domain == "in" else "Out of the domain"
-        found.append(
-            {"group": heading, "svg": render(made, name, f"{title}: differences to {content['baseline']}", said)}
-        )
+    for (domain, student, arm), of_arm in groups.items():
+        title = arm + (f", {student}" if several else "")
+        svg = _forest(of_arm, f"forest{len(found)}", title, f"points above {content['baseline']}", reach)
+        found.append({"group": "In the domain" if domain == "in" else "Out of the domain", "svg": svg})
     return found
+
+
+def _forest(rows: Sequence[dict[str, Any]], name: str, title: str, label: str, reach: float) -> str:
+    """One row under the other, over tasks the last."""
+    names = [_row_name(row) for row in rows]
+    places = range(len(rows) - 1, -1, -1)
+    made, ax = figure(WIDTH, 68 + 22 * len(rows))
+    for place, row in zip(places, rows, strict=True):
+        _interval(ax, place, row, reach)
+    ax.axvline(0, color=SOFT, linewidth=0.8)
+    ax.set_xlim(-reach * 1.04, reach * 1.04)
+    ax.set_ylim(-0.7, len(rows) - 0.3)
+    ax.set_yticks(places, names)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel(label)
+    ax.set_title(title)
+    _margins(made, left=max(map(len, names)) * LETTER + 14, right=14, top=26, bottom=42)
+    said = "; ".join(
+        f"{one} {words.signed(row['mean'])} {words.interval(row['low'], row['high'])}"
+        for one, row in zip(names, rows, strict=True)
+    )
+    return render(made, name, f"{title}: {label}", said)
+
+
+def _interval(ax: Any, place: int, row: dict[str, Any], reach: float) -> None:
+    """A mean with its interval; what is out of reach ends in an arrow."""
+    pooled = row["over"] == "tasks"
+    colour, width, mark, size = (ACCENT, 2.4, "D", 5.5) if pooled else (INK, 1.2, "o", 4)
+    if row["low"] is not None:
+        low, high = max(row["low"], -reach), min(row["high"], reach)
+        ax.plot([low, high], [place, place], color=colour, linewidth=width, solid_capstyle="butt")
+        for at, beyond, arrow in ((low, row["low"] < low, "<"), (high, row["high"] > high, ">")):
+            if beyond:
+                ax.plot([at], [place], arrow, color=colour, markersize=4, clip_on=False)
+    ax.plot([min(max(row["mean"], -reach), reach)], [place], mark, color=colour, markersize=size)
 
 
 def _row_name(row: dict[str, Any]) -> str:
     if row["over"] == "tasks":
         return "all tasks"
-    return _short(row["task"] if row["domain"] == "in" and row["set"] == "test" else f"{row['task']}: {row['set']}", 22)
+    return _short(f"{row['task']}: {row['set']}" if row["show_set"] else row["task"], 22)
 
 
 def _reach(rows: Sequence[dict[str, Any]]) -> float:
@@ -122,7 +127,7 @@ def _name_points(ax: Any, x: Sequence[float], y: Sequence[float], names: Sequenc
     for at, a, b, name, colour in zip(_apart(y, gap, low, high), x, y, names, colours, strict=True):
         arrow = {"arrowstyle": "-", "color": LINE, "linewidth": 0.6, "shrinkB": 4}
         edge = ax.get_xlim()[0] + 0.72 * (ax.get_xlim()[1] - ax.get_xlim()[0])
-        ax.annotate(name, (a, b), (edge, at), color=colour, fontsize=10.5, va="center", arrowprops=arrow)
+        ax.annotate(name, (a, b), (edge, at), color=colour, va="center", arrowprops=arrow)
 
 
 def _curve(curve: dict[str, Any], colours: dict[str, str], number: int, several: bool) -> Panel:
@@ -134,7 +139,7 @@ def _curve(curve: dict[str, Any], colours: dict[str, str], number: int, several:
     quantity = curve["quantity"]
     title = _QUANTITIES.get(quantity, f"{quantity.removeprefix('eval_')}, selecting rows")
     _frame(ax, "epoch", "")
-    ax.set_title(title, color=INK)
+    ax.set_title(title)
     names = [_short(line["arm"], 13) for line in curve["lines"]]
     _margins(made, left=38, right=max(map(len, names)) * LETTER + 8, top=26, bottom=42)
     low, high = ax.get_ylim()
@@ -142,7 +147,7 @@ def _curve(curve: dict[str, Any], colours: dict[str, str], number: int, several:
     for name, line, at in zip(names, curve["lines"], _apart(ends, (high - low) * 0.08, low, high), strict=True):
         ax.annotate(
             name, (1.02, at), xycoords=("axes fraction", "data"), color=colours[line["arm"]],
-            fontsize=10.5, va="center", annotation_clip=False,
+            va="center", annotation_clip=False,
         )  # fmt: skip
     said = "; ".join(f"{line['arm']}: {line['mean'][0]:.3f} to {line['mean'][-1]:.3f}" for line in curve["lines"])
     heading = curve["task"] + (f", {curve['student']}" if several else "")
@@ -201,7 +206,7 @@ def _heat(
         spine.set_visible(False)
     ax.set_xlabel(column_label)
     ax.set_ylabel(row_label)
-    ax.set_title(title, color=INK)
+    ax.set_title(title)
     _margins(made, left=48, right=4, top=28, bottom=44)
     said = "; ".join(
         f"{row_label} {r}: {', '.join(form.format(v) for v in line)}" for r, line in zip(rows, values, strict=True)
@@ -232,12 +237,12 @@ def _reliabilities(content: dict[str, Any], colours: dict[str, str], several: bo
         ax.set_xlim(least, 1.01)
         ax.set_ylim(least, 1.03)
         _frame(ax, "confidence of the answer", "")
-        ax.set_title(f"{_short(task, 24)}: share right" + (f", {student}" if several else ""), color=INK)
+        ax.set_title(f"{_short(task, 24)}: share right" + (f", {student}" if several else ""))
         _margins(made, left=38, right=8, top=26, bottom=42)
         for place, row in enumerate(of_set):
             colour = INK if not row["student"] else colours[row["arm"]]
             label = f"{row['arm']}  {100 * row['error']:.1f}"
-            ax.text(0.03, 0.96 - 0.075 * place, label, transform=ax.transAxes, color=colour, fontsize=10.5, va="top")
+            ax.text(0.03, 0.96 - 0.075 * place, label, transform=ax.transAxes, color=colour, va="top")
         said = "; ".join(f"{row['arm']}: expected calibration error {100 * row['error']:.1f}" for row in of_set)
         title = f"{task} {name}: reliability"
         found.append({"group": "", "svg": render(made, f"reliability{len(found)}", title, said)})

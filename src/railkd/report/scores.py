@@ -62,6 +62,11 @@ class Scores:
         """Of a student, in the order of the tables."""
         return arm_order(arm for owner, arm in self.values if owner == student)
 
+    def described(self, column: Column, domain: str) -> dict[str, Any]:
+        """A column, and whether its task alone does not say which set it is."""
+        alone = domain == "in" and sum(other.task == column.task for other in self.columns[domain]) == 1
+        return asdict(column) | {"points": column.points, "show_set": not alone}
+
     def differences(self, student: str, arm: str, baseline: str, column: Column) -> Seeds:
         """Arm minus baseline, on equal seeds."""
         ours, theirs = self.values.get((student, arm), {}), self.values.get((student, baseline), {})
@@ -101,12 +106,9 @@ def table(scores: Scores, domain: str) -> dict[str, Any]:
         if arms and any(scores.values[student, arm].get(column) for arm in arms for column in columns):
             rows = _rows(scores, student, arms, domain)
             groups.append({"student": student, "averaged": any(row["average"] for row in rows), "rows": rows})
-    several = {task for task in (c.task for c in columns) if sum(c.task == task for c in columns) > 1}
     return {
         "domain": domain,
-        "columns": [
-            asdict(c) | {"points": c.points, "show_set": domain == "out" or c.task in several} for c in columns
-        ],
+        "columns": [scores.described(column, domain) for column in columns],
         "groups": groups,
     }
 
@@ -114,7 +116,9 @@ def table(scores: Scores, domain: str) -> dict[str, Any]:
 def _rows(scores: Scores, student: str, arms: Sequence[str], domain: str) -> list[dict[str, Any]]:
     columns = scores.columns[domain]
     estimates = {arm: [_estimate(scores.values[student, arm].get(c)) for c in columns] for arm in arms}
-    rows = [{"arm": arm, "cells": [_cell(e) for e in estimates[arm]], "average": None, "rank": None} for arm in arms]
+    rows: list[dict[str, Any]] = [
+        {"arm": arm, "cells": [_cell(e) for e in estimates[arm]], "average": None, "rank": None} for arm in arms
+    ]
     if student:
         for place, column in enumerate(columns):
             for row, best in zip(rows, _best_of_column(scores, student, arms, column), strict=True):
@@ -128,21 +132,19 @@ def _averages(scores: Scores, student: str, rows: list[dict[str, Any]], domain: 
     """Average and rank over tasks, of the arms that were scored on every task."""
     columns = [column for column in scores.columns[domain] if column.points]
     tasks = list(dict.fromkeys(column.task for column in columns))
-    by_arm = {}
+    if len(tasks) < 2:
+        return
+    by_arm: dict[str, list[float]] = {}
     for row in rows:
         values = scores.values[student, row["arm"]]
-        if columns and all(values.get(column) for column in columns):
-            means = {c: float(np.mean(list(values[c].values()))) for c in columns}
-            by_arm[row["arm"]] = [float(np.mean([means[c] for c in columns if c.task == task])) for task in tasks]
+        if all(values.get(column) for column in columns):
+            of_set = {c: float(np.mean(list(values[c].values()))) for c in columns}
+            by_arm[row["arm"]] = [float(np.mean([of_set[c] for c in columns if c.task == task])) for task in tasks]
             row["average"] = {
                 "mean": float(np.mean(by_arm[row["arm"]])),
                 "sd": _sd_of_average(values, columns, tasks),
                 "best": False,
             }
-    if len(tasks) < 2:
-        for row in rows:
-            row["average"] = None
-        return
     if not student or len(by_arm) < 2:
         return
     complete = list(by_arm)
@@ -214,14 +216,11 @@ def differences(scores: Scores) -> list[dict[str, Any]]:
                     values = scores.differences(student, arm, baseline, column)
                     if values:
                         one = asdict(statistics.estimate(list(values.values())))
-                        found.append(base | asdict(column) | {"points": column.points, "over": "seeds"} | one)
+                        found.append(base | scores.described(column, domain) | {"over": "seeds"} | one)
                 pooled = scores.pooled(arm, baseline, domain, [student])
                 if pooled and pooled.over == "tasks":
-                    found.append(
-                        base
-                        | {"task": "", "set": "", "metric": "", "points": True, "over": "tasks"}
-                        | asdict(pooled.estimate)
-                    )
+                    nothing = {"task": "", "set": "", "metric": "", "points": True, "show_set": False}
+                    found.append(base | nothing | {"over": "tasks"} | asdict(pooled.estimate))
     return found
 
 
