@@ -247,7 +247,7 @@ def test_disagreement_by_hand() -> None:
     # the same answer on row 1 alone; both right: 1; the teacher alone: 4; the student alone: 2 and 3
     assert answers._shares(teacher, student) == [0.25, 0.25, 0.25, 0.5, 0.0]
     detail = answers._detail(teacher, student)
-    assert detail["matrix"] == [[1, 1], [1, 1]] and detail["differ"] == 3
+    assert detail["matrix"] == [[1, 1], [2, 0]] and detail["differ"] == 3
     assert detail["triples"][0] == {"gold": "n", "teacher": "p", "student": "n", "rows": 1}
     assert [row["row"] for row in detail["examples"]] == [1, 2, 3] and len(
         detail["examples"][2]["text"]

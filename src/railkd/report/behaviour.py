@@ -14,7 +14,7 @@ from railkd.report.scores import scored
 #: Terms of the loss, as logged.
 TERMS = ("ce", "kd", "intermediate")
 #: Points of a curve: enough for the eye, few enough for a page.
-POINTS = 40
+POINTS = 24
 
 
 def curves(study: Study) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from railkd.report.svg import ACCENT, INK, LINE, PAPER, SOFT, figure, render, se
 Panel = dict[str, str]
 #: In CSS pixels: a panel fits a phone, and four of them a desk. A letter of a label is about so wide.
 WIDTH, CURVE, HEIGHT, LETTER = 345, 272, 230, 6.0
+_STEPS = [1, 2, 2.5, 5, 10]
 _QUANTITIES = {"ce": "CE loss", "kd": "KD loss", "intermediate": "intermediate loss"}
 
 
@@ -255,8 +256,8 @@ def _frame(ax: Any, x: str, y: str) -> None:
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     ax.spines["left"].set_visible(False)
-    ax.yaxis.set_major_locator(MaxNLocator(5))
-    ax.xaxis.set_major_locator(MaxNLocator(4, integer=ax.dataLim.x1 >= 2))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=_STEPS, integer=ax.dataLim.x1 >= 2))
     ax.margins(x=0.02)
 
 

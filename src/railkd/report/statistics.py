@@ -56,17 +56,20 @@ class Bin:
 
 
 def t_test(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Low and high of the t interval of the mean, and the p-value of mean 0, along the last axis: (..., n) -> (...)."""
-    result = stats.ttest_1samp(values, 0.0, axis=-1)
-    interval = result.confidence_interval(LEVEL)
-    return interval.low, interval.high, result.pvalue
+    """Low and high of the t interval of the mean, and the p-value of mean 0, along the last axis: (..., n) -> (...).
+
+    Values without spread give nan: seeds that agree to the last test row would make a small difference look certain.
+    """
+    spread = values.std(axis=-1) > 1e-9 * np.maximum(1.0, np.abs(values.mean(axis=-1)))
+    low, high, p = (np.full(spread.shape, np.nan) for _ in range(3))
+    result = stats.ttest_1samp(values[spread], 0.0, axis=-1)
+    low[spread], high[spread] = result.confidence_interval(LEVEL)
+    p[spread] = result.pvalue
+    return low, high, p
 
 
 def estimate(values: ArrayLike) -> Estimate:
     """Mean, standard deviation (n - 1) and t interval.
-
-    Values without spread give no interval: seeds that agree to the last test row would make a small difference look
-    certain.
 
     >>> estimate([1.0, 2.0, 3.0]).sd
     1.0
@@ -77,11 +80,10 @@ def estimate(values: ArrayLike) -> Estimate:
     mean, n = float(x.mean()), len(x)
     if n < 2:
         return Estimate(mean, n)
-    sd = float(x.std(ddof=1))
-    if sd <= 1e-9 * max(1.0, abs(mean)):
+    low, high, p = (float(number[0]) for number in t_test(x[None]))
+    if np.isnan(p):
         return Estimate(mean, n, sd=0.0)
-    low, high, p = (float(number) for number in t_test(x))
-    return Estimate(mean, n, sd, low, high, p)
+    return Estimate(mean, n, float(x.std(ddof=1)), low, high, p)
 
 
 def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float]) -> dict[Any, float]:

@@ -20,6 +20,18 @@ SERIES = 12
 _THEME = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", PAPER: "paper"} | {
     f"#0102{16 + i:02x}": f"s{i}" for i in range(SERIES)
 }
+#: What the page says once, or nobody sees.
+_SPARED = tuple(
+    (re.compile(found, flags=re.DOTALL), put)
+    for found, put in (
+        (r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<g/>", ""),
+        (r"font: ([\d.]+px) [^;\"]+", r"font-size: \1"),
+        (r" font-family: [^;\"]+;", ""),
+        (r' transform="rotate\(-0 [^"]+"', ""),
+        (r"\s*\n\s*", "\n"),
+        (r"<g>\s*</g>", ""),
+    )
+)
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "railkd",
@@ -78,15 +90,14 @@ def render(made: Figure, name: str, title: str, description: str) -> str:
     made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)
+    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d{2})\d+", r"\1", tag[0]), text)  # a hundredth of a pixel
+    for found, put in _SPARED:
+        text = found.sub(put, text)
     for colour, variable in _THEME.items():
         text = text.replace(colour, f"var(--{variable})")
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)  # a hundredth of a pixel is enough
-    text = re.sub(r"\s*\n\s*", "\n", text)
     head, body = text.split(">", 1)
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', head)
     assert box is not None
