@@ -15,7 +15,7 @@ import pytest
 from railkd.report.content import content
 from railkd.report.page import html
 from railkd.report.reading import read
-from report.make_records import HOSTILE, TASKS, make
+from report.make_records import FORMULA, HOSTILE, TASKS, make
 
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -38,9 +38,9 @@ def report(grid: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a benchmark whose third task has a hostile name."""
+    """The page of a benchmark with names that want care."""
     folder = tmp_path_factory.mktemp("hostile")
-    make(folder, [*TASKS[:2], replace(TASKS[2], name=HOSTILE)])
+    make(folder, [TASKS[0], replace(TASKS[1], name=FORMULA), replace(TASKS[2], name=HOSTILE)])
     path = folder / "report.html"
     path.write_text(html(json.loads(json.dumps(content(read([folder]))))), encoding="utf-8")
     return path

@@ -35,8 +35,8 @@ SENTENCES = (
 )
 ADJECTIVES = ("quiet", "tired", "warm", "hollow", "sly", "endless", "bright", "clumsy")
 BLOCKS = 6
-#: The name of a task that a careless page would run.
-HOSTILE = "<script>alert(1)</script>"
+#: Names of tasks: one that a careless page would run, one that a careless plot would set as a formula.
+HOSTILE, FORMULA = "<script>alert(1)</script>", "情感 $a_b^$"
 
 
 @dataclass(frozen=True)

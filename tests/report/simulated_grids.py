@@ -28,7 +28,8 @@ class Design:
     Attributes:
         effects: true mean difference of each arm to the baseline; 0: nothing to find. spread: sd over tasks of an
             arm's effect. seed: sd of the effect shared by arms. noise: sd of a run, least and most over tasks.
-        missing: share of runs that failed. rows: of each test set.
+        missing: share of runs that failed. rows: of each test set. wide: tasks are so unlike in noise that an interval
+            over them must be too wide; it has no upper bound here.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Design:
     noise: tuple[float, float] = (0.6, 0.6)
     missing: float = 0.0
     rows: int = 2000
+    wide: bool = False
 
 
 DESIGNS = (
@@ -56,6 +58,7 @@ DESIGNS = (
     Design("9 tasks, 5 seeds, effects", 9, 5, effects=(1.0, 0.3, 0.0)),
     Design("9 tasks, noise from 0.3 to 1.5, effects", 9, 5, effects=(1.0, 0.3, 0.0), noise=(0.3, 1.5)),
     Design("9 tasks, one run in ten failed, effects", 9, 5, effects=(1.0, 0.3, 0.0), missing=0.1),
+    Design("3 tasks, noise from 0.1 to 3, no effect on any", 3, 5, spread=0.0, noise=(0.1, 3.0), wide=True),
     Design("6 tasks, test sets of 277 rows, effects", 6, 5, effects=(1.0, 0.3, 0.0), noise=(1.5, 1.5), rows=277),
 )
 
@@ -140,19 +143,20 @@ def main() -> None:
     rng = np.random.default_rng(asked.seed)
     outcomes = {design.name: judge(design, asked.grids, rng) for design in DESIGNS}
     print(f"{asked.grids:,} grids each; covered of 95 % intervals, %")
-    print(f"{'':44}{'means':>7}{'pairs':>7}{'tasks':>7}{'family':>8}{'found':>7}{'best':>7}")
+    print(f"{'':48}{'means':>7}{'pairs':>7}{'tasks':>7}{'family':>8}{'found':>7}{'best':>7}")
     for name, o in outcomes.items():
         rest = "".join(
             f"{100 * value:{w}.1f}" if value is not None else " " * w for value, w in ((o.found, 7), (o.best, 7))
         )
-        print(f"{name:44}{100 * o.mean:7.1f}{100 * o.paired:7.1f}{100 * o.pooled:7.1f}{100 * o.family:8.1f}{rest}")
-    bad = [name for name, o in outcomes.items() if not sound(o)]
+        print(f"{name:48}{100 * o.mean:7.1f}{100 * o.paired:7.1f}{100 * o.pooled:7.1f}{100 * o.family:8.1f}{rest}")
+    bad = [design.name for design in DESIGNS if not sound(design, outcomes[design.name])]
     raise SystemExit(f"out of bounds: {'; '.join(bad)}" if bad else 0)
 
 
-def sound(outcome: Outcome) -> bool:
+def sound(design: Design, outcome: Outcome) -> bool:
     """Coverage from 94 to 96 %, errors in at most 6 % of families, and at most 5 % of columns marked by chance."""
-    covered = all(0.94 <= share <= 0.96 for share in (outcome.mean, outcome.paired, outcome.pooled))
+    covered = all(0.94 <= share <= 0.96 for share in (outcome.mean, outcome.paired))
+    covered &= 0.94 <= outcome.pooled <= (1.0 if design.wide else 0.96)
     return covered and outcome.family <= 0.06 and (outcome.best or 0.0) <= 0.05
 
 

@@ -13,7 +13,7 @@ import pytest
 from railkd.errors import RailkdError
 from railkd.report import require_extra
 from railkd.report.page import html
-from report.make_records import HOSTILE
+from report.make_records import FORMULA, HOSTILE
 
 PLOTS = ("forest", "cost", "curve", "coverage", "similarity", "reliability")
 Opened = Callable[..., Any]
@@ -47,11 +47,19 @@ def test_it_opens_from_a_file_without_a_word_on_the_console_or_a_request(opened:
     assert page.stat().st_size < 3_000_000
 
 
-def test_a_hostile_name_is_text(opened: Opened) -> None:
+def test_names_are_text(opened: Opened) -> None:
     browser = opened()
     assert browser.execute_script("return document.scripts.length") == 0
-    assert HOSTILE in browser.execute_script("return document.querySelector('#scores').textContent")
-    assert HOSTILE in browser.execute_script("return document.querySelector('svg').closest('section').textContent")
+    for where, names in (
+        ("#scores table", {HOSTILE, FORMULA}),
+        ("#training svg", {HOSTILE, FORMULA}),
+        ("#differences svg text", {FORMULA}),
+        ("#origin", {HOSTILE, FORMULA}),
+    ):
+        texts = browser.execute_script(
+            f"return [...document.querySelectorAll('{where}')].map(one => one.textContent).join(' ')"
+        )
+        assert {name for name in names if name in texts} == names, where
 
 
 def test_every_plot_is_there_and_has_a_name(opened: Opened) -> None:

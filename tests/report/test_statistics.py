@@ -8,7 +8,7 @@ from scipy import stats
 
 from railkd.report import statistics
 from railkd.report.statistics import Bin
-from report.simulated_grids import DESIGNS, judge, sound
+from report.simulated_grids import DESIGNS, Design, judge, sound
 
 
 def test_an_estimate_by_hand() -> None:
@@ -111,6 +111,6 @@ def test_softmax_adds_to_one_and_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
-def test_intervals_cover_and_families_err_as_seldom_as_they_say(design: object) -> None:
-    outcome = judge(design, 4000, np.random.default_rng(0))  # type: ignore[arg-type]
-    assert sound(outcome), outcome
+def test_intervals_cover_and_families_err_as_seldom_as_they_say(design: Design) -> None:
+    outcome = judge(design, 4000, np.random.default_rng(0))
+    assert sound(design, outcome), outcome

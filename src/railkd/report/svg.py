@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import re
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import escape
 from typing import Any
 
@@ -69,9 +71,13 @@ def series(number: int) -> str:
     return f"#0102{16 + number % SERIES:02x}"
 
 
-def style() -> AbstractContextManager[None]:
+@contextmanager
+def style() -> Iterator[None]:
     """What every figure is drawn and written in."""
-    return matplotlib.rc_context(_STYLE)
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # Letters that matplotlib's own font lacks are written by the reader's.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
+        yield
 
 
 def figure(width: int, height: int) -> tuple[Figure, Any]:
