@@ -117,6 +117,13 @@ def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
     assert not any(row["cells"][0]["best"] for row in found["scores"]["in"]["groups"][0]["rows"])
 
 
+def test_arms_that_tie_share_the_highest_place_and_no_interval_is_made_up(tmp_path: Path) -> None:
+    records = [made(arm, seed, 0.5) for arm in ("kd", "x") for seed in (1, 2)]
+    first, second = reported(tmp_path, *records, grid="contrasts: [{name: q, arm: x}]")["headline"]
+    assert "x is level with kd over 2 seeds of one task (the 2 seeds agree exactly" in first["text"]
+    assert first["verdict"] == words.NOT_SHOWN and "shared by 2 of 2 arms, 50.0" in second["text"]
+
+
 def test_a_clear_difference_is_shown_and_the_best_is_marked(tmp_path: Path) -> None:
     wobble = {1: 0.0, 2: 0.004, 3: -0.003}
     records = [made("kd", s, 0.5 + w, t) for s, w in wobble.items() for t in ("A", "B", "C")]

@@ -17,7 +17,9 @@ from railkd.report import require_extra
 class ReportOptions:
     """What is read, and what is written."""
 
-    folders: list[str] = option("output folders of railkd bench, or folders with run folders in them", [])
+    folders: list[str] = option(
+        "output folders of railkd bench, or folders with run folders in them", [], metavar="FOLDER ..."
+    )
     html: str | None = option("write one self-contained page", metavar="FILE")
     markdown: str | None = option("write the tables as Markdown", metavar="FILE")
     csv: str | None = option("write the scores as CSV", metavar="FILE")

@@ -64,9 +64,8 @@ def speaks() -> bool:
 
 def help_text(verb: Verb) -> str:
     """The help of a verb; it ends with its example."""
-    many = verb.positional is not None and verb.settings()[verb.positional].many
-    name = "" if not verb.positional else " FOLDER [FOLDER ...]" if many else " [NAME]"
-    usage = f"railkd {verb.name}{name} [--flag value ...]"
+    first = f" [{verb.settings()[verb.positional].metavar or 'NAME'}]" if verb.positional else ""
+    usage = f"railkd {verb.name}{first} [--flag value ...]"
     parser = argparse.ArgumentParser(
         prog="railkd", usage=usage, description=verb.about, add_help=False, formatter_class=_Wide
     )

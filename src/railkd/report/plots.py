@@ -43,9 +43,9 @@ def _forests(content: dict[str, Any], several: bool) -> list[Panel]:
         groups.setdefault((row["domain"], row["student"], row["arm"]), []).append(row)
     found: list[Panel] = []
     for (domain, student, arm), of_arm in groups.items():
-        title = arm + (f", {student}" if several else "")
-        svg = _forest(of_arm, f"forest{len(found)}", title, f"points above {content['baseline']}", reach)
-        found.append({"group": "In the domain" if domain == "in" else "Out of the domain", "svg": svg})
+        heading = ("In the domain" if domain == "in" else "Out of the domain") + (f", {student}" if several else "")
+        svg = _forest(of_arm, f"forest{len(found)}", arm, f"points above {content['baseline']}", reach)
+        found.append({"group": heading, "svg": svg})
     return found
 
 

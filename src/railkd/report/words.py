@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from railkd.report.statistics import ALPHA
@@ -116,7 +116,7 @@ def contrast(row: Mapping[str, Any], family: int) -> dict[str, str]:
     )
     said = f"{arm} is {place} {baseline} {over}{where}"
     if row["low"] is None:
-        why = "one seed" if row["n"] == 1 else f"all {row['n']} are equal"
+        why = "one seed" if row["n"] == 1 else f"the {row['n']} {row['over']} agree exactly"
         return _said(f"{said} ({why}, so there is no interval)", NOT_SHOWN)
     p = p_value(row["holm"])
     test = f"p {p if p.startswith('<') else f'= {p}'}{' after Holm' if family > 1 else ''}"
@@ -149,18 +149,25 @@ def _standing(content: Mapping[str, Any]) -> list[str]:
     teacher = next((cell["mean"] for student, _, cell in scored if not student), None)
     said = []
     for student in content["students"]:
-        ranked = [(cell, arm) for owner, arm, cell in scored if owner == student]
+        ranked = sorted(
+            ((arm, cell) for owner, arm, cell in scored if owner == student), key=lambda item: -item[1]["mean"]
+        )
         if ranked:
-            cell, arm = max(ranked, key=lambda item: item[0]["mean"])
-            words = f"{student}: the highest {'score' if single else 'average'} is {arm}'s, {number(cell['mean'])}"
-            if teacher:
-                words += f" of the teacher's {number(teacher)} ({percent(cell['mean'] / teacher)} kept)"
-            if len(ranked) > 1:
-                words += (
-                    ", above every other arm in a paired test" if cell["best"] else "; it is not shown to be the best"
-                )
-            said.append(f"{words}.")
+            said.append(f"{student}: {_highest(ranked, 'score' if single else 'average', teacher)}.")
     return said
+
+
+def _highest(ranked: Sequence[tuple[str, Mapping[str, Any]]], what: str, teacher: float | None) -> str:
+    """The first of the arms, highest first, or how many share its place."""
+    arm, best = ranked[0]
+    ties = sum(number(cell["mean"]) == number(best["mean"]) for _, cell in ranked)
+    whose = f"{arm}'s" if ties == 1 else f"shared by {ties} of {count(len(ranked), 'arm')}"
+    said = f"the highest {what} is {whose}, {number(best['mean'])}"
+    if teacher:
+        said += f" of the teacher's {number(teacher)} ({percent(best['mean'] / teacher)} kept)"
+    if best["best"]:
+        return f"{said}, above every other arm in a paired test"
+    return said if len(ranked) < 2 or ties > 1 else f"{said}; it is not shown to be the best"
 
 
 def _price(content: Mapping[str, Any]) -> list[str]:
