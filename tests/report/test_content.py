@@ -113,7 +113,7 @@ def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
     found = reported(tmp_path, made("kd", 1, 0.5), made("x", 1, 0.9), grid=grid)
     line = found["headline"][0]
     assert line["verdict"] == words.NOT_SHOWN and "one seed, so there is no interval" in line["text"]
-    assert "One seed each" in words.seeds_note(found)
+    assert "One seed each" in words.scores_note(found)
     assert not any(row["cells"][0]["best"] for row in found["scores"]["in"]["groups"][0]["rows"])
 
 

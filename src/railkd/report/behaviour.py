@@ -51,7 +51,7 @@ def _line(arm: str, series: Sequence[Sequence[tuple[float, float]]]) -> dict[str
         return None
     by_seed = [dict(points) for points in series]
     at = sorted(set.intersection(*map(set, by_seed)))
-    if len(at) < 2:
+    if not at:
         return None
     if len(at) > POINTS:
         at = [at[round(i * (len(at) - 1) / (POINTS - 1))] for i in range(POINTS)]

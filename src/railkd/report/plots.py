@@ -13,8 +13,8 @@ from railkd.report import words
 from railkd.report.svg import ACCENT, INK, LINE, PAPER, SOFT, figure, render, series, style
 
 Panel = dict[str, str]
-#: In CSS pixels: a panel fits a phone, and four of them a desk. A letter of a label is about so wide.
-WIDTH, CURVE, HEIGHT, LETTER = 345, 272, 230, 6.0
+#: In CSS pixels. A panel fits a phone, its names included; a letter of a name is about so wide.
+WIDTH, CURVE, HEIGHT, LETTER = 345, 165, 230, 6.0
 _STEPS = [1, 2, 2.5, 5, 10]
 _QUANTITIES = {"ce": "CE loss", "kd": "KD loss", "intermediate": "intermediate loss"}
 
@@ -132,24 +132,24 @@ def _name_points(ax: Any, x: Sequence[float], y: Sequence[float], names: Sequenc
 
 
 def _curve(curve: dict[str, Any], colours: dict[str, str], number: int, several: bool) -> Panel:
-    made, ax = figure(CURVE, HEIGHT)
+    """Lines with their bands, named where they end; a quantity read once is a dot."""
+    names = [_short(line["arm"], 22) for line in curve["lines"]]
+    left, right = 40, max(map(len, names)) * LETTER + 10
+    made, ax = figure(left + CURVE + round(right), HEIGHT)
     for line in curve["lines"]:
         x, mean, sd = (np.array(line[name]) for name in ("x", "mean", "sd"))
         ax.fill_between(x, mean - sd, mean + sd, color=colours[line["arm"]], alpha=0.14, linewidth=0)
-        ax.plot(x, mean, color=colours[line["arm"]])
+        ax.plot(x, mean, "-" if len(x) > 1 else "o", color=colours[line["arm"]], markersize=4)
     quantity = curve["quantity"]
     title = _QUANTITIES.get(quantity, f"{quantity.removeprefix('eval_')}, selecting rows")
     _frame(ax, "epoch", "")
     ax.set_title(title)
-    names = [_short(line["arm"], 13) for line in curve["lines"]]
-    _margins(made, left=38, right=max(map(len, names)) * LETTER + 8, top=26, bottom=42)
+    _margins(made, left=left, right=right, top=26, bottom=42)
     low, high = ax.get_ylim()
     ends = [line["mean"][-1] for line in curve["lines"]]
     for name, line, at in zip(names, curve["lines"], _apart(ends, (high - low) * 0.08, low, high), strict=True):
-        ax.annotate(
-            name, (1.02, at), xycoords=("axes fraction", "data"), color=colours[line["arm"]],
-            va="center", annotation_clip=False,
-        )  # fmt: skip
+        place: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
+        ax.annotate(name, (1.03, at), color=colours[line["arm"]], **place)
     said = "; ".join(f"{line['arm']}: {line['mean'][0]:.3f} to {line['mean'][-1]:.3f}" for line in curve["lines"])
     heading = curve["task"] + (f", {curve['student']}" if several else "")
     return {"group": heading, "svg": render(made, f"curve{number}", f"{heading}: {title}", said)}

@@ -29,7 +29,7 @@ def markdown(content: dict[str, Any]) -> str:
         table = content["scores"][domain]
         if table["columns"]:
             parts += [f"## {title}", "", *_grid(*_score_rows(content, table, mark="**")), ""]
-            parts += [words.seeds_note(content) + words.BOLD, ""] if domain == "in" else []
+            parts += [words.scores_note(content), ""] if domain == "in" else []
     asked = content["contrasts"]
     if asked["rows"]:
         parts += ["## Contrasts named before the run" if asked["named"] else "## Every arm against the baseline", ""]
@@ -144,7 +144,11 @@ def _contrast_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list
         if not row["over"]:
             found.append([*names, *[words.DASH] * 5, "nothing to compare"])
             continue
-        numbers = [words.signed(row["mean"]), words.interval(row["low"], row["high"]), f"{row['n']} {row['over']}"]
+        numbers = [
+            words.signed(row["mean"]),
+            words.interval(row["low"], row["high"]),
+            words.count(row["n"], row["over"][:-1]),
+        ]
         tests = [words.p_value(row["p"]), words.p_value(row["holm"])]
         found.append([*names, *numbers, *tests, words.SHOWN if row["shown"] else words.NOT_SHOWN])
     return head, found

@@ -183,30 +183,19 @@ def _price(content: Mapping[str, Any]) -> list[str]:
     return [f"Training from the teacher's cache took {span} the time of fine-tuning the same student."]
 
 
-def seeds_note(content: Mapping[str, Any]) -> str:
-    """What the spread in the tables is of."""
-    numbers = sorted(
-        {
-            cell["n"]
-            for group in content["scores"]["in"]["groups"]
-            for row in group["rows"]
-            if group["student"]
-            for cell in row["cells"]
-            if cell
-        }
-    )
-    if not numbers:
-        return ""
-    if numbers == [1]:
+def scores_note(content: Mapping[str, Any]) -> str:
+    """What the spread in the tables is of, and what bold means."""
+    groups = [group for table in content["scores"].values() for group in table["groups"] if group["student"]]
+    seeds = sorted({cell["n"] for group in groups for row in group["rows"] for cell in row["cells"] if cell})
+    if not seeds or seeds == [1]:
         return "One seed each: there is no spread and no interval, and no difference between arms is shown."
-    shown = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
-    return f"Mean ± standard deviation over {shown} seeds. "
+    shown = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return (
+        f"Mean ± standard deviation over {shown} seeds. Bold: shown to be the best of its student, above every other "
+        f"arm in a paired test at {100 * ALPHA:g} %; where no number is bold, none is shown to be the best."
+    )
 
 
-BOLD = (
-    f"Bold: shown to be the best of its student, above every other arm in a paired test at {100 * ALPHA:g} %; where no "
-    "number is bold, none is shown to be the best."
-)
 EXPLORING = (
     "No contrast was named before the run, so these compare every arm with the baseline after the fact: read them as a "
     "question for the next run."
