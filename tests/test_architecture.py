@@ -22,7 +22,7 @@ FLOORS = (
     {"objectives", "student", "distiller", "inference"},
     {"teacher"},
     {"training", "datafiles"},
-    {"inspection", "runfolder"},
+    {"inspection", "runfolder", "report"},
     {"job", "scoring"},
     {"demo", "cli"},
 )
@@ -92,6 +92,13 @@ def test_light_rooms_know_no_heavy_library(path: Path) -> None:
     if room_of(path) in LIGHT:
         heavy = {"torch", "transformers", "datasets", "numpy", "scipy", "sklearn"}
         assert {module.split(".")[0] for module, _ in imports(path)} & heavy == set()
+
+
+@by_file
+def test_a_report_needs_no_torch(path: Path) -> None:
+    if room_of(path) == "report":
+        assert {module.split(".")[0] for module, _ in imports(path)} & {"torch", "transformers", "datasets"} == set()
+        assert rooms_imported(path) <= {"errors", "records", "configuration", "tasks"}
 
 
 @by_file

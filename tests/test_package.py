@@ -49,7 +49,8 @@ def test_the_wheel_holds_all_of_railkd_and_nothing_else(wheel: Path) -> None:
     info = f"railkd-{__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"railkd", info}
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "railkd").rglob("*.py")}
-    assert {name for name in names if name.startswith("railkd/")} == sources | {"railkd/py.typed"}
+    templates = {f"railkd/report/templates/page.{kind}" for kind in ("html", "css")}
+    assert {name for name in names if name.startswith("railkd/")} == sources | {"railkd/py.typed"} | templates
     assert f"{info}/licenses/LICENSE" in names
 
 

@@ -9,6 +9,8 @@ A *short* name is what a user types (``epochs``), the *field* its long name amon
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -175,6 +177,33 @@ def dump(options: Any, training: Mapping[str, Any]) -> str:
     verb = type(options).__name__.removesuffix("Options").lower()
     body = yaml.safe_dump(as_dict(options, training), sort_keys=False, allow_unicode=True)
     return f"# railkd {verb} --config THIS_FILE --overwrite\n{body}"
+
+
+def command(verb: str, config: Mapping[str, Any]) -> str:
+    """The line for a shell that runs the job of `as_dict` again.
+
+    >>> command("distill", {"train": "my rows.tsv", "weights": [1.0, 0.0, 1.0], "live": True, "bf16": False})
+    "railkd distill --train 'my rows.tsv' --weights 1.0 0.0 1.0 --live --no-bf16"
+    """
+    words = ["railkd", verb]
+    for name, value in config.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, list):
+            words += [flag, *map(_word, value)] if not _dashed(value) else [f"{flag}={_word(item)}" for item in value]
+        elif value is not None:
+            words += [f"{flag}={_word(value)}"] if _dashed([value]) else [flag, _word(value)]
+    return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+
+
+def _dashed(values: Iterable[Any]) -> bool:
+    """Whether a value would read as a flag."""
+    return any(isinstance(value, str) and value.startswith("-") for value in values)
 
 
 def unknown(name: str, known: Iterable[str], where: str) -> RailkdError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from railkd.cli.evaluate import VERB as EVALUATE
 from railkd.cli.finetune import VERB as FINETUNE
 from railkd.cli.training import resolve
 from railkd.cli.words import Request, parse
-from railkd.configuration import TRAINING, Setting, convert, dump, load
+from railkd.configuration import TRAINING, Setting, as_dict, command, convert, dump, load
 from railkd.errors import RailkdError
 from railkd.options import DistillOptions
 
@@ -247,3 +248,37 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_values_of_another_kind_are_refused(setting: Setting, value: Any) -> None:
     with pytest.raises(RailkdError, match="^here: got .*, wanted "):
         convert(setting, value, "here")
+
+
+_TEXT = st.text(min_size=1, max_size=12).filter(lambda text: text.strip() and "\x00" not in text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "train": _TEXT,
+            "test": st.lists(_TEXT, min_size=1, max_size=3),
+            "label_map": st.lists(_TEXT, min_size=1, max_size=2),
+            "live": st.just(True),
+            "student_layers": st.integers(-3, 99),
+            "eval_share": st.floats(-1, 1),
+            "method": _TEXT,
+            "weights": st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3),
+            "learning_rate": st.floats(1e-9, 1e-1),
+            "bf16": st.booleans(),
+            "warmup_steps": st.integers(0, 99),
+            "gradient_checkpointing": st.booleans(),
+            "run_name": _TEXT,
+            "redraw": st.sampled_from(["epoch", "step", "never"]),
+            "lr_scheduler_kwargs": st.just({"num_cycles": 2}),
+        },
+    )
+)
+def test_the_command_of_a_config_is_read_back_to_it(config: dict[str, Any]) -> None:
+    words = shlex.split(command("distill", config))
+    assert words[:2] == ["railkd", "distill"]
+    request = parse(DISTILL, words[2:])
+    request.training |= resolve(request.others, verb="distill", known=DISTILL.settings())
+    assert as_dict(request.options, request.training) == config

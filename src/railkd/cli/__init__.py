@@ -27,6 +27,7 @@ VERBS = {
     "distill": "distil a teacher, or the cache of one, into a student",
     "evaluate": "score a model on labelled rows",
     "predict": "label every row of a file",
+    "report": "records of runs as one page, with statistics",
     "check": "find what would doom a run before it starts",
     "tasks": "list the data sets known by name, in and out of domain",
     "methods": "list the methods, their options and their draws",

@@ -75,11 +75,12 @@ def split(argv: Sequence[str], settings: Mapping[str, Setting], verb: Verb) -> d
     while rest:
         word = rest.pop(0)
         if not _is_flag(word):
-            if not verb.positional or verb.positional in found:
+            many = verb.positional is not None and settings[verb.positional].many
+            if not verb.positional or (verb.positional in found and not many):
                 raise RailkdError(
                     f"railkd {verb.name}: unexpected '{word}'; wanted a flag such as {_some_flag(settings)}"
                 )
-            found[verb.positional] = word
+            found[verb.positional] = [*found.get(verb.positional, []), word] if many else word
             continue
         if not word.startswith("--"):
             raise RailkdError(f"railkd {verb.name}: unknown flag '{word}'; flags start with two dashes, see --help")

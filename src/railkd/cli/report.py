@@ -1,0 +1,90 @@
+"""``railkd report``: the records of a benchmark, or of single runs, as one page, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from railkd.cli.preflight import Problems, check_target
+from railkd.cli.verb import Verb, talker
+from railkd.errors import RailkdError
+from railkd.options import option
+from railkd.report import require_extra
+
+
+@dataclass
+class ReportOptions:
+    """What is read, and what is written."""
+
+    folders: list[str] = option(
+        "output folders of railkd bench, or folders with run folders in them", [], metavar="FOLDER ..."
+    )
+    html: str | None = option("write one self-contained page", metavar="FILE")
+    markdown: str | None = option("write the tables as Markdown", metavar="FILE")
+    csv: str | None = option("write the scores as CSV", metavar="FILE")
+    baseline: str | None = option("arm the others are compared with (default: the grid's, or kd)", metavar="ARM")
+    quiet: bool = option("print results only", False)
+
+
+def check(options: ReportOptions, training: dict[str, Any]) -> None:
+    """Folders and targets."""
+    problems = Problems()
+    if not options.folders:
+        problems.add("got no folder; wanted the output folder of railkd bench, or one with run folders in it")
+    for target in _targets(options):
+        with problems.collect():
+            _check_target(target)
+    if options.html:
+        with problems.collect():
+            require_extra()
+    problems.report()
+
+
+def run(options: ReportOptions, training: dict[str, Any]) -> None:
+    """Write what was asked for; nothing asked for: the main table goes to standard output."""
+    from railkd.records import write_text
+    from railkd.report.content import content
+    from railkd.report.reading import read
+    from railkd.report.tables import csv_text, markdown, terminal
+
+    say = talker(options.quiet)
+    found = content(read(options.folders, options.baseline))
+    if options.html:
+        from railkd.report.page import html
+
+        write_text(options.html, html(found))
+    if options.markdown:
+        write_text(options.markdown, markdown(found))
+    if options.csv:
+        write_text(options.csv, csv_text(found))
+    for target in _targets(options):
+        say(f"written: {target}")
+    if not _targets(options):
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        for part in terminal(found):
+            console.print(part)
+
+
+def _targets(options: ReportOptions) -> list[str]:
+    return [target for target in (options.html, options.markdown, options.csv) if target]
+
+
+def _check_target(target: str) -> None:
+    problems = Problems()
+    check_target(problems, Path(target), folder=False)
+    if problems.found:
+        raise RailkdError(problems.found[0].replace("--output ", "", 1))
+
+
+VERB = Verb(
+    name="report",
+    about="Turn the records of runs into one page: scores, statistics, times, curves, and where they come from.",
+    example="railkd report runs/bench --html report.html --markdown report.md --csv report.csv",
+    options=ReportOptions,
+    check=check,
+    run=run,
+    positional="folders",
+)

@@ -1,0 +1,68 @@
+"""One synthetic benchmark, its report as a dict and as a page, and a browser; all made once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from railkd.report.content import content
+from railkd.report.page import html
+from railkd.report.reading import read
+from report.make_records import FORMULA, HOSTILE, TASKS, make
+
+_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a benchmark; read only."""
+    folder = tmp_path_factory.mktemp("grid")
+    make(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report(grid: Path) -> dict[str, Any]:
+    return content(read([grid]))
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a benchmark with names that want care."""
+    folder = tmp_path_factory.mktemp("hostile")
+    make(folder, [TASKS[0], replace(TASKS[1], name=FORMULA), replace(TASKS[2], name=HOSTILE)])
+    path = folder / "report.html"
+    path.write_text(html(json.loads(json.dumps(content(read([folder]))))), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium, with a log of its console and of its requests."""
+    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if chromium is None or driver is None:
+        reason = "chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)"
+        if os.environ.get("RAILKD_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*_FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(driver))
+    yield started
+    started.quit()

@@ -1,0 +1,262 @@
+"""What a report says of records: the whole of a fixed file, and laws of single parts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from railkd.errors import RailkdError
+from railkd.records import RunRecord, read_lines, write_lines
+from railkd.report import answers, words
+from railkd.report.content import content
+from railkd.report.reading import read
+from railkd.report.tables import csv_text, markdown
+from report.make_records import FIXED, HERE, make
+
+SUMMARY = HERE / "summary.json"
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number and text of nested lists and mappings, with where it is."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None or not value:
+        yield path, value
+    else:
+        for key, item in items:
+            yield from leaves(item, f"{path}/{key}")
+
+
+def test_the_fixed_records_are_those_of_the_generator(grid: Path) -> None:
+    assert read_lines(FIXED) == read_lines(grid / "records.jsonl")
+    assert FIXED.stat().st_size < 200_000
+
+
+def test_the_report_of_the_fixed_records_is_the_stored_summary(report: dict[str, Any]) -> None:
+    wanted = dict(leaves(json.loads(SUMMARY.read_text(encoding="utf-8"))))
+    got = dict(leaves(json.loads(json.dumps(report))))
+    assert got.keys() == wanted.keys()
+    for path, value in wanted.items():
+        assert got[path] == (pytest.approx(value, rel=1e-6, abs=1e-9) if isinstance(value, float) else value), path
+
+
+def test_markdown_and_csv_hold_the_numbers_of_the_page(report: dict[str, Any]) -> None:
+    text, rows = markdown(report), list(csv.DictReader(io.StringIO(csv_text(report))))
+    for line in report["headline"]:
+        assert line["text"] in text
+    for domain, table in report["scores"].items():
+        for group in table["groups"]:
+            for row in group["rows"]:
+                for column, cell in zip(table["columns"], row["cells"], strict=True):
+                    (found,) = (
+                        r for r in rows
+                        if (r["domain"], r["student"], r["arm"], r["task"], r["set"])
+                        == (domain, group["student"], row["arm"], column["task"], column["set"])
+                    )  # fmt: skip
+                    assert float(found["mean"]) == cell["mean"] and int(found["seeds"]) == cell["n"]
+                    assert words.spread(cell["mean"], cell["sd"]) in text
+    for row in report["contrasts"]["rows"]:
+        assert f"| {words.signed(row['mean'])} | {words.interval(row['low'], row['high'])} |" in text
+    for row in report["commands"]:
+        assert row["command"] in text
+
+
+def test_failed_runs_are_listed_and_left_out(report: dict[str, Any]) -> None:
+    (failed,) = report["failed"]
+    assert failed["error"].startswith("RuntimeError") and (failed["arm"], failed["seed"]) == ("rail-kd-w", 3)
+    place = [column["task"] for column in report["scores"]["in"]["columns"]].index("RTE")
+    (row,) = (row for row in report["scores"]["in"]["groups"][1]["rows"] if row["arm"] == "rail-kd-w")
+    assert row["cells"][place]["n"] == 2
+    assert "1 run failed and is left out." in report["notes"]
+
+
+def made(arm: str, seed: int, accuracy: float, task: str = "A", **fields: Any) -> RunRecord:
+    metrics = {"test": {"accuracy": accuracy}, "eval": {"accuracy": 0.99}}
+    fields = {"student": "small", "commit": None, "versions": {}, "started": f"2026-01-0{seed}"} | fields
+    return RunRecord("distill", arm, seed, task=task, arm=arm, metrics=metrics, **fields)
+
+
+def reported(folder: Path, *records: RunRecord, grid: str = "", baseline: str | None = None) -> dict[str, Any]:
+    write_lines(folder / "records.jsonl", records)
+    if grid:
+        (folder / "grid.yaml").write_text(grid)
+    return content(read([folder], baseline))
+
+
+def test_differences_by_hand(tmp_path: Path) -> None:
+    # On A 2 and 4 points above kd, mean 3; on B one pair, 1 point: over tasks (3 + 1) / 2 = 2.
+    records = [made("kd", 1, 0.50), made("kd", 2, 0.60), made("x", 1, 0.52), made("x", 2, 0.64)]
+    records += [made("kd", 1, 0.70, "B"), made("x", 1, 0.71, "B"), made("x", 2, 0.99, "B")]
+    found = reported(tmp_path, *records)
+    rows = {(row["task"], row["over"]): row for row in found["differences"]}
+    assert rows["A", "seeds"]["mean"] == pytest.approx(3) and rows["B", "seeds"]["mean"] == pytest.approx(1)
+    assert rows["B", "seeds"]["low"] is None
+    assert rows["", "tasks"]["mean"] == pytest.approx(2) and rows["", "tasks"]["n"] == 2
+    assert not found["contrasts"]["named"] and words.EXPLORING in markdown(found)
+
+
+def test_the_set_that_chose_the_weights_is_no_test(tmp_path: Path) -> None:
+    found = reported(tmp_path, made("kd", 1, 0.5), made("kd", 2, 0.5))
+    assert [column["set"] for column in found["scores"]["in"]["columns"]] == ["test"]
+    assert "99" not in words.number(found["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"])
+
+
+def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
+    grid = "contrasts: [{name: q, arm: x, baseline: kd}]"
+    found = reported(tmp_path, made("kd", 1, 0.5), made("x", 1, 0.9), grid=grid)
+    line = found["headline"][0]
+    assert line["verdict"] == words.NOT_SHOWN and "one seed, so there is no interval" in line["text"]
+    assert "One seed each" in words.scores_note(found)
+    assert not any(row["cells"][0]["best"] for row in found["scores"]["in"]["groups"][0]["rows"])
+
+
+def test_arms_that_tie_share_the_highest_place_and_no_interval_is_made_up(tmp_path: Path) -> None:
+    records = [made(arm, seed, 0.5) for arm in ("kd", "x") for seed in (1, 2)]
+    first, second = reported(tmp_path, *records, grid="contrasts: [{name: q, arm: x}]")["headline"]
+    assert "x is level with kd over 2 seeds of one task (the 2 seeds agree exactly" in first["text"]
+    assert first["verdict"] == words.NOT_SHOWN and "shared by 2 of 2 arms, 50.0" in second["text"]
+
+
+def test_a_clear_difference_is_shown_and_the_best_is_marked(tmp_path: Path) -> None:
+    wobble = {1: 0.0, 2: 0.004, 3: -0.003}
+    records = [made("kd", s, 0.5 + w, t) for s, w in wobble.items() for t in ("A", "B", "C")]
+    records += [made("x", s, 0.6 + 0.9 * w, t) for s, w in wobble.items() for t in ("A", "B")]
+    records += [made("x", s, 0.61 + 0.9 * w, "C") for s, w in wobble.items()]
+    grid = "baseline: kd\ncontrasts: [{name: q, arm: x}, {name: gone, arm: y}, {name: far, arm: x, domain: out}]"
+    found = reported(tmp_path, *records, grid=grid)
+    first, gone, far, *_ = found["headline"]
+    assert first["verdict"] == words.SHOWN and "x is 10.3 points above kd on average over 3 tasks" in first["text"]
+    assert (gone["verdict"], far["verdict"]) == ("nothing to compare", "nothing to compare")
+    assert found["contrasts"]["family"] == 1  # what cannot be tested costs the others nothing
+    rows = {row["arm"]: row for row in found["scores"]["in"]["groups"][0]["rows"]}
+    assert [cell["best"] for cell in rows["x"]["cells"]] == [True] * 3 and rows["x"]["average"]["best"]
+    assert not any(cell["best"] for cell in rows["kd"]["cells"])
+    assert (rows["x"]["rank"], rows["kd"]["rank"]) == (1.0, 2.0)
+    assert "**60.0 ± 0.3**" in markdown(found)
+
+
+def test_of_a_squared_error_the_lowest_is_best_and_no_average_holds_it(tmp_path: Path) -> None:
+    records = [made(arm, s, 0.5) for arm in ("kd", "x") for s in (1, 2, 3)]
+    for record in records:
+        record.metrics = {
+            "test": {"mse": (0.2 if record.arm == "x" else 0.4) + 0.001 * record.seed**2 * (record.arm == "x")}
+        }
+    rows = {row["arm"]: row for row in reported(tmp_path, *records)["scores"]["in"]["groups"][0]["rows"]}
+    assert rows["x"]["cells"][0]["best"] and not rows["kd"]["cells"][0]["best"] and rows["x"]["average"] is None
+
+
+def test_a_teacher_pass_is_shared_and_charged(tmp_path: Path) -> None:
+    seconds = {"training": 10.0, "evaluation": 1.0}
+    records = [made("finetune", 1, 0.5, seconds=seconds), made("kd", 1, 0.5, seconds=seconds | {"training": 11.0})]
+    records += [
+        made("x", 1, 0.5, seconds=seconds),
+        made("live", 1, 0.5, seconds=seconds | {"training": 20.0}, config={"live": True}),
+    ]
+    records += [RunRecord("cache", None, 0, task="A", seconds={"teacher pass": 4.0})]
+    rows = {row["arm"]: row for row in reported(tmp_path, *records)["times"]["rows"]}
+    ratios = {arm: [round(row[name], 6) for name in ("ratio", "shared", "charged")] for arm, row in rows.items()}
+    assert ratios == {"finetune": [1, 1, 1], "kd": [1.1, 1.3, 1.5], "x": [1, 1.2, 1.4], "live": [2, 2, 2]}
+    assert {arm: row["teacher"] for arm, row in rows.items()} == {
+        "finetune": "none",
+        "kd": "cached",
+        "x": "cached",
+        "live": "live",
+    }
+
+
+def test_mixed_versions_and_machines_are_said(tmp_path: Path) -> None:
+    one = made("kd", 1, 0.5, versions={"torch": "2.6"}, machine={"cores": 2}, commit="abc")
+    two = made("kd", 2, 0.5, versions={"torch": "2.7"}, machine={"cores": 8}, commit="abd+")
+    said = " ".join(reported(tmp_path, one, two)["notes"])
+    for part in ("2 versions of torch (2.6, 2.7)", "2 kinds of machine", "2 commits", "marked +"):
+        assert part in said
+
+
+def test_folders_of_single_runs_are_read_and_named(tmp_path: Path) -> None:
+    for seed, rate in ((1, 1e-4), (2, 1e-4), (1, 5e-5)):
+        run = RunRecord("distill", "kd", seed, metrics={"dev": {"accuracy": 0.5}}, commit=None)
+        run.config = {
+            "train": "data/movie/train.tsv",
+            "student_layers": 3,
+            "learning_rate": rate,
+            "seed": seed,
+            "method": "kd",
+        }
+        folder = tmp_path / f"{seed}-{rate}"
+        folder.mkdir()
+        run.write(folder / "metrics.json")
+    study = read([tmp_path])
+    assert {run.key for run in study.students} == {
+        ("movie", "3 blocks", "kd learning_rate=0.0001", 1), ("movie", "3 blocks", "kd learning_rate=0.0001", 2),
+        ("movie", "3 blocks", "kd learning_rate=5e-05", 1),
+    }  # fmt: skip
+
+
+def test_a_run_made_twice_counts_once_and_that_is_said(tmp_path: Path) -> None:
+    old, new = made("kd", 1, 0.1), made("kd", 1, 0.9)
+    new.started = "2027"
+    found = reported(tmp_path, new, old)
+    assert found["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"] == pytest.approx(90)
+    assert "1 run repeats another" in found["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "holds neither records.jsonl nor a run folder"),
+        ({"records.jsonl": "{"}, "records.jsonl, line 1: is no run record"),
+        ({"run/metrics.json": "[]"}, "metrics.json: is no run record"),
+        ({"records.jsonl": "", "grid.yaml": "[a"}, "grid.yaml: is no YAML"),
+        ({"records.jsonl": "", "grid.yaml": "- a"}, "grid.yaml: holds list"),
+        ({"records.jsonl": "", "grid.yaml": "contrasts: [kd]"}, "got the contrast 'kd'"),
+        ({"records.jsonl": "", "grid.yaml": "contrasts: [{arm: kd, domain: far}]"}, "got the domain 'far'"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RailkdError, match=re.escape(said)):
+        read([tmp_path])
+
+
+def test_a_baseline_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RailkdError, match="no run of the arm 'kdd'; wanted one of: kd"):
+        reported(tmp_path, made("kd", 1, 0.5), baseline="kdd")
+
+
+def test_predictions_that_are_gone_are_said_and_broken_ones_refused(tmp_path: Path) -> None:
+    make(tmp_path, seeds=(1,))
+    study = read([tmp_path])
+    some = study.students[0].folder / "predictions" / "test.tsv"
+    some.unlink()
+    assert "1 file of predictions is no longer there." in content(study)["notes"]
+    some.write_text("index\tgold\n0\tpositive\n")
+    with pytest.raises(RailkdError, match=r"test\.tsv: are no predictions of the run"):
+        content(study)
+
+
+def told(gold: str, given: str, sure: float = 2.0, texts: tuple[str, ...] = ()) -> answers.Answers:
+    """Answers ``n`` and ``p``, a letter a row."""
+    logits = np.array([[sure * (letter == name) for name in "np"] for letter in given])
+    return answers.Answers(list(gold), list(given), logits, list(texts) or [""] * len(gold), ["n", "p"], "classes")
+
+
+def test_disagreement_by_hand() -> None:
+    teacher, student = told("nnpp", "npnp", texts=("a", "b", "c", "d" * 500)), told("nnpp", "nnpn", sure=1.0)
+    # the same answer on row 1 alone; both right: 1; the teacher alone: 4; the student alone: 2 and 3
+    assert answers._shares(teacher, student) == [0.25, 0.25, 0.25, 0.5, 0.0]
+    detail = answers._detail(teacher, student)
+    assert detail["matrix"] == [[1, 1], [2, 0]] and detail["differ"] == 3
+    assert detail["triples"][0] == {"gold": "n", "teacher": "p", "student": "n", "rows": 1}
+    assert [row["row"] for row in detail["examples"]] == [1, 2, 3] and len(
+        detail["examples"][2]["text"]
+    ) == answers.TEXT
+    assert detail["by_class"][0] == {"gold": "n", "rows": 2, "agree": 0.5, "teacher": 0.5, "student": 1.0}
