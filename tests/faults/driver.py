@@ -46,14 +46,17 @@ class Driver:
 @contextmanager
 def driver() -> Iterator[Driver]:
     """Start one; it ends with the block."""
+    modules = tempfile.TemporaryDirectory()  # where transformers copies the code that models bring
     env = os.environ | {
+        "HF_MODULES_CACHE": modules.name,
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, str(Path(__file__))]
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    popen = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with modules, popen as process:
         try:
             yield Driver(process)
         finally:
