@@ -71,8 +71,11 @@ class Interruption(TrainerCallback):
             self.heard = self.heard or signal.SIGTERM  # another rank has heard it
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer: what belongs to the end of the epoch is done before a checkpoint here."""
-        if self.heard is not None:
+        """Called by Trainer: what belongs to the end of the epoch is done before a checkpoint here.
+
+        Asked anew: a signal need not reach all ranks before the same step ends.
+        """
+        if ranks.any_rank(self.heard is not None):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
