@@ -119,7 +119,7 @@ def load_config(folder: str | Path) -> Any:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a checkpoint."""
+    """The tokenizer of a checkpoint. It pads on the right where the model is not made for the left."""
     from transformers import AutoTokenizer
 
     try:
@@ -128,6 +128,11 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise RailkdError(f"'{folder}' holds no tokenizer that loads: {_reason(error)}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.padding_side == "left":
+        from railkd.examples import left_padding_counts
+
+        if left_padding_counts(load_config(folder), tokenizer):
+            tokenizer.padding_side = "right"
     return tokenizer
 
 
