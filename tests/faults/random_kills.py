@@ -1,5 +1,5 @@
-"""``make faults N=50``: kill -9 after a random time or at a random file, up to three times in one run, and resume. Every
-run must end as if it had never been killed. The moments come from a seed, which is printed."""
+"""``make faults N=50``: kill -9 after a random time or at a random file, up to three times in one run, and resume.
+Every run must end as if it had never been killed. The moments come from a seed, which is printed."""
 
 from __future__ import annotations
 
