@@ -95,6 +95,22 @@ def test_a_terminated_launcher_leaves_one_checkpoint_and_the_resumed_run_is_the_
     assert (folder / "again.json").read_bytes() == (folder / "scores.json").read_bytes()
 
 
+def test_a_signal_that_one_rank_hears_ends_all_at_the_same_step(folder: Path, resumed: dict[str, Any]) -> None:
+    assert [(folder / f"too-{rank}").read_text() for rank in (0, 1)] == ["130", "130"], resumed["said"][-3000:]
+    assert [path.name for path in (folder / "stopped-too").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_the_first_rank_alone_writes_the_run_folder(folder: Path, two: dict[str, Any]) -> None:
+    """But for what is the other's own: the state of its random numbers, in each checkpoint.
+
+    Told apart by the umask. Weights have a mode of safetensors' own, but never come without a config.json beside them.
+    """
+    assert (folder / "out" / "metrics.json").stat().st_mode & 0o077 == 0o044  # the first's
+    files = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    theirs = {path.name for path in files if path.stat().st_mode & 0o077 == 0o040}
+    assert theirs == {"rng_state_1.pth"}
+
+
 def test_a_dead_rank_ends_the_job(folder: Path, resumed: dict[str, Any]) -> None:
     assert resumed["code"] != 0 and "SIGKILL" in resumed["said"] and not (folder / "dead" / "metrics.json").exists()
 

@@ -2,7 +2,7 @@
 
 Two launches for all of it, since every start costs seconds; both launchers run cache, distill and evaluate through the
 command line. The first ends when its launcher is terminated in the middle of a run; the second resumes that run, trains
-under plain fully_shard, and ends with a rank that dies.
+under plain fully_shard, interrupts one rank of a run, and ends with a rank that dies.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ def second() -> None:
     assert same("--output", "stopped", "--resume") == 0
     assert railkd("evaluate", "--model", "stopped/student", "--test", "dev.tsv", "--output", "again.json") == 0
     sharded()
+    code = same("--output", "stopped-too", callback=At(2, rank=1, process=os.getpid(), number=signal.SIGINT))
+    Path(f"too-{ranks.rank()}").write_text(str(code))
     Path(f"second-{ranks.rank()}").touch()
     same("--output", "dead", callback=At(2, rank=1, process=os.getpid(), number=signal.SIGKILL))
 
@@ -123,4 +125,5 @@ def second() -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     os.chdir(sys.argv[2])
+    os.umask(0o022 if os.environ["RANK"] == "0" else 0o027)  # who made a file shows in its mode
     {"first": first, "second": second}[sys.argv[1]]()
