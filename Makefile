@@ -63,11 +63,9 @@ fuzz: $(READY)
 soak: $(READY)
 	$(ONE_THREAD) PYTHONPATH=src:tests $(BIN)/python tests/faults/soak.py $(ARGS)
 
-# Some package indexes serve no advisories: that is said, and is no failure of ours.
 audit: $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet "pip-audit>=2.7" || { echo "audit: pip-audit cannot be installed here" >&2; exit 0; }; \
-	found=$$($(BIN)/python -m pip_audit -r constraints.txt --no-deps --disable-pip --progress-spinner off 2>&1); code=$$?; echo "$$found"; \
-	if echo "$$found" | grep -qiE "ConnectionError|ServiceError|Max retries|NameResolution|HTTPError"; then echo "audit: no advisory service can be reached from here" >&2; exit 0; fi; exit $$code
+	-@$(BIN)/python -m pip install --disable-pip-version-check --quiet "pip-audit>=2.7"
+	@$(BIN)/python tests/faults/audit.py
 
 # The stamp comes last, so an installation that was interrupted starts again. The demo's data is fetched here too, so that
 # tests need no network; should that fail, the demo tries again and says why.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from railkd import checkpoints, configuration
+from railkd import checkpoints, configuration, make_student
 from railkd.errors import RailkdError
 from railkd.teacher import TeacherCache
 from railkd.teacher.writer import manifest_checksum
@@ -49,17 +49,45 @@ def test_a_manifest_cannot_name_files_elsewhere(copied: Path, which: str, kind: 
         TeacherCache.open(copied)
 
 
-def test_code_in_a_checkpoint_is_never_run(tmp_path: Path, teacher_folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["mine", "bert"])
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, teacher_folder: Path, kind: str) -> None:
+    """Of a type that transformers does not know, it is refused; otherwise transformers' own class is taken."""
     folder = Path(shutil.copytree(teacher_folder, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
-    (folder / "config.json").write_text(json.dumps(config))
+    named = dict.fromkeys(["AutoConfig", "AutoModelForSequenceClassification", "AutoTokenizer"], "mine.Mine")
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": kind, "auto_map": named}))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    with pytest.raises(RailkdError):
-        checkpoints.load_config(folder)
-    with pytest.raises(RailkdError):
-        checkpoints.load_classifier(folder)
+    for load in (checkpoints.load_config, checkpoints.load_classifier, lambda path: make_student(path, 2)):
+        if kind == "bert":
+            assert load(folder) is not None
+        else:
+            with pytest.raises(
+                RailkdError, match="brings Python code of its own, which is not run.*--trust-remote-code"
+            ):
+                load(folder)
     assert not (tmp_path / "ran").exists()
+
+
+def test_trust_is_of_one_path_and_is_lost_with_it(teacher_folder: Path) -> None:
+    trusted = checkpoints.resolve(teacher_folder, trust_remote_code=True)
+    assert (
+        checkpoints.trusts(trusted) and checkpoints.trusts(checkpoints.resolve(trusted)) and trusted == teacher_folder
+    )
+    for other in (teacher_folder, Path(trusted), str(trusted), checkpoints.resolve(teacher_folder)):
+        assert not checkpoints.trusts(other)
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_python_files_of_the_hub_are_downloaded_only_where_they_are_trusted(teacher_folder: Path, trust: bool) -> None:
+    asked: list[str] = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(teacher_folder)
+
+    found = checkpoints.resolve("org/name", trust_remote_code=trust, download=download)
+    assert found == teacher_folder and checkpoints.trusts(found) == trust
+    assert any(pattern.endswith(".py") for pattern in asked) == trust
 
 
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ same example by the same key, and a changed text by another one.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from railkd.errors import RailkdError
 from railkd.tasks.columns import find_columns
 
+logger = logging.getLogger(__name__)
 #: Column of the key: two signed 64-bit integers per row.
 KEY = "example_key"
 #: A live teacher's own tokens travel beside the student's under this prefix.
@@ -108,6 +110,29 @@ def position_limit(config: Any) -> int | None:
     if kind in ("deberta", "deberta-v2"):  # relative positions; a table only where they are added to the input too
         return int(positions) if config.position_biased_input else None
     return int(positions) if kind in _TABLES else None
+
+
+def left_padding_counts(config: Any, tokenizer: Any) -> bool:
+    """Whether a tokenizer pads on the left of a model that is not made for it.
+
+    A text then has other numbers in every batch: an encoder's head reads the first token, absolute positions count from
+    there, a decoder behind an encoder reads the padding. Decoders with rotary positions, and XLNet, do not mind.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
+
+    if getattr(tokenizer, "padding_side", "right") != "left":
+        return False
+    return bool(config.is_encoder_decoder) or config.model_type in {*ENCODERS, *_TABLES} - {"opt"}  # counts by the mask
+
+
+def warn_of_padding(config: Any, tokenizer: Any, who: str) -> None:
+    """Say so, of a tokenizer that is the caller's own."""
+    if left_padding_counts(config, tokenizer):
+        logger.warning(
+            "the tokenizer of %s pads on the left, which %s models are not made for: what they say of a text depends "
+            "on the texts beside it; set tokenizer.padding_side = 'right'",
+            *(who, config.model_type),
+        )
 
 
 def check_length(config: Any, lengths: np.ndarray, max_length: int, who: str) -> None:

@@ -81,7 +81,8 @@ def before_distilling(
 
 def check(options: CheckOptions, say: Say) -> list[Finding]:
     """Everything, on a sample unless ``--full``. What cannot be read at all is a finding too."""
-    teacher = checkpoints.resolve(options.teacher) if options.teacher else None
+    trust = options.trust_remote_code
+    teacher = checkpoints.resolve(options.teacher, trust_remote_code=trust) if options.teacher else None
     stored = None
     if options.cache and (teacher is None or (Path(options.cache) / MANIFEST).is_file()):
         stored = TeacherCache.open(options.cache)
@@ -90,7 +91,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     files = DataFiles(options, say)
     names, problem_type = labels_of(teacher, stored)
     files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
-    student = checkpoints.resolve(options.student) if options.student else teacher
+    student = checkpoints.resolve(options.student, trust_remote_code=trust) if options.student else teacher
     findings = checks.output_names(names, _own_names(options.student and student), problem_type)
     try:
         tables = _read(options, files)
@@ -229,7 +230,7 @@ def _about_cost(
     ours = copy.deepcopy(checkpoints.load_config(student)) if student else None
     if ours is not None and options.student_layers:
         ours.num_hidden_layers = options.student_layers
-    theirs, our_parameters = _parameters(origin), _parameters(ours)
+    theirs, our_parameters = (_parameters(config, options.trust_remote_code) for config in (origin, ours))
     needed = 0
     if origin is not None and stored is None:
         poolings = len(options.pooling or ("mean",))
@@ -275,12 +276,12 @@ def _own_names(folder: Any) -> tuple[str, ...] | None:
     return label_names(config) if config is not None and config.label2id else None
 
 
-def _parameters(config: Any) -> int:
+def _parameters(config: Any, trust_remote_code: bool) -> int:
     """Of a classifier with this config; nothing is allocated."""
     from transformers import AutoModelForSequenceClassification
 
     if config is None:
         return 0
     with torch.device("meta"), checkpoints.quiet_transformers():
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=trust_remote_code)
     return sum(parameter.numel() for parameter in model.parameters())

@@ -51,7 +51,7 @@ def finetune(options: FinetuneOptions, training: dict[str, Any], say: Say, callb
     """Fine-tune a checkpoint on labelled rows: how a teacher is made. Callbacks as transformers' Trainer takes them."""
     files = DataFiles(options, say)
     source = required(options.train, "--train")
-    folder = checkpoints.resolve(required(options.model, "--model"))
+    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     files.infer(source)
     tables = _Tables.read(files, options)
     args = _arguments({**training, "method": "finetune"}, options, files, tables, say)
@@ -68,7 +68,8 @@ def finetune(options: FinetuneOptions, training: dict[str, Any], say: Say, callb
 def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
     """Distil a teacher, or the cache of one, into a student. Callbacks as transformers' Trainer takes them."""
     spec = method_spec(training.get("method", "rail-kd-l"))
-    teacher = checkpoints.resolve(options.teacher) if options.teacher else None
+    trust = options.trust_remote_code
+    teacher = checkpoints.resolve(options.teacher, trust_remote_code=trust) if options.teacher else None
     stored = TeacherCache.open(options.cache) if options.cache and (Path(options.cache) / MANIFEST).is_file() else None
     if teacher is None and stored is None:
         TeacherCache.open(required(options.cache, "--teacher or --cache"))
@@ -84,7 +85,7 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
             f"{options.max_length}; "
             "leave the flag out, or build another cache"
         )
-    start = checkpoints.resolve(options.student) if options.student else required(teacher, "--teacher")
+    start = _starts_from(options, teacher)
     tables.check_lengths(checkpoints.load_config(start), tokenizer, args.max_length, "the student")
     say(truncation_line(tables.train, tokenizer, args.max_length))
     if spec.needs_teacher and not options.resume:  # a resumed run has passed
@@ -109,7 +110,7 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
             source = _cache(options, teacher, stored, tables.texts(), args, spec.pooling, say)
     set_seed(args.seed)
     student = make()
-    say(f"student: {describe_student(checkpoints.load_config(start), student)}")
+    say(f"student: {describe_student(checkpoints.load_config(start), student, trust_remote_code=trust)}")
     trained = (args, student, tokenizer, source, files, tables, say)
     return _fit(record, options, training, *trained, name="student", callbacks=callbacks)
 
@@ -124,7 +125,7 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
             cache.verify(advance)
         say(f"every checksum of {cache.rows:,} rows fits: {path}")
         return cache
-    teacher = checkpoints.resolve(required(options.teacher, "--teacher"))
+    teacher = checkpoints.resolve(required(options.teacher, "--teacher"), trust_remote_code=options.trust_remote_code)
     files = DataFiles(options, say)
     if not options.train:
         required(None, "--train")
@@ -375,8 +376,7 @@ def _check_pair(
     options: DistillOptions, args: DistillationTrainingArguments, teacher: Path | None, stored: TeacherCache | None
 ) -> None:
     """Make the objective of this pair once, from sizes: options that do not fit are said before the teacher runs."""
-    start: Any = checkpoints.resolve(options.student) if options.student else teacher
-    origin = checkpoints.load_config(start)
+    origin = checkpoints.load_config(_starts_from(options, teacher))
     theirs: Any = stored.info.shape if stored is not None else None
     if teacher is not None:
         config = checkpoints.load_config(teacher)
@@ -392,13 +392,8 @@ def _student_plan(
     starts.
     """
     keep = options.keep if not options.keep[:1].isdigit() else [int(block) for block in options.keep.split(",")]
-    if options.student:
-        origin = checkpoints.resolve(options.student)
-        head = _head(files)
-    elif teacher is not None:
-        origin, head = teacher, {}
-    else:
-        raise RailkdError("--cache without --teacher needs --student: the checkpoint to start from")
+    origin = _starts_from(options, teacher)
+    head = _head(files) if options.student else {}
     layers = options.student_layers
     if layers is None and not options.student:
         raise RailkdError(
@@ -410,6 +405,15 @@ def _student_plan(
     if layers is None:  # a head of another task's size is made anew
         return tokenizer, lambda: checkpoints.load_classifier(origin, **head, ignore_mismatched_sizes=True)
     return tokenizer, lambda: make_student(origin, layers, keep, blocks=blocks, **head)
+
+
+def _starts_from(options: DistillOptions, teacher: Path | None) -> Path:
+    """The checkpoint that the student's weights come from."""
+    if options.student:
+        return checkpoints.resolve(options.student, trust_remote_code=options.trust_remote_code)
+    if teacher is None:
+        raise RailkdError("--cache without --teacher needs --student: the checkpoint to start from")
+    return teacher
 
 
 def _head(files: DataFiles) -> dict[str, Any]:

@@ -46,6 +46,16 @@ class DataOptions:
 
 
 @dataclass
+class ModelOptions:
+    """How models are loaded."""
+
+    trust_remote_code: bool = option(
+        "run the Python code that a model brings in its folder or hub repository (such models are refused otherwise)",
+        False,
+    )
+
+
+@dataclass
 class TrainingDataOptions(DataOptions):
     """The files of a training job."""
 
@@ -66,7 +76,7 @@ class RunFolderOptions:
 
 
 @dataclass
-class RunOptions(RunFolderOptions, TrainingDataOptions):
+class RunOptions(ModelOptions, RunFolderOptions, TrainingDataOptions):
     """What every training run can be told."""
 
     eval_share: float | None = option("hold out this share of the training rows, to choose the best epoch", metavar="P")
@@ -100,7 +110,7 @@ class DistillOptions(RunOptions):
 
 
 @dataclass
-class CacheOptions(DataOptions):
+class CacheOptions(ModelOptions, DataOptions):
     """``railkd cache``: run the teacher once over the rows and keep its pooled states and logits."""
 
     teacher: str | None = option("fine-tuned teacher: folder or hub name", metavar="MODEL")
@@ -117,7 +127,7 @@ class CacheOptions(DataOptions):
 
 
 @dataclass
-class EvaluateOptions(DataOptions):
+class EvaluateOptions(ModelOptions, DataOptions):
     """``railkd evaluate``: score a model on labelled rows."""
 
     model: str | None = option("model to score: folder or hub name", metavar="MODEL")
@@ -129,7 +139,7 @@ class EvaluateOptions(DataOptions):
 
 
 @dataclass
-class PredictOptions(DataOptions):
+class PredictOptions(ModelOptions, DataOptions):
     """``railkd predict``: label, score and logits for every row, in the order of the file."""
 
     model: str | None = option("model that predicts: folder or hub name", metavar="MODEL")
@@ -140,7 +150,7 @@ class PredictOptions(DataOptions):
 
 
 @dataclass
-class CheckOptions(TrainingDataOptions):
+class CheckOptions(ModelOptions, TrainingDataOptions):
     """``railkd check``: what would doom a run, found before it starts."""
 
     teacher: str | None = option("fine-tuned teacher: folder or hub name", metavar="MODEL")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,22 +39,22 @@ def wait() -> None:
         dist.barrier()
 
 
-def any_rank(flag: bool) -> bool:
-    """Whether it is so on any rank; the same answer on all."""
+def largest(number: int) -> int:
+    """Of the numbers of all ranks; the same answer on all."""
     if world() == 1:
-        return flag
-    return bool(_summed(torch.tensor(float(flag))) > 0)
+        return number
+    return int(_reduced(torch.tensor(number), dist.ReduceOp.MAX))
 
 
 def added(parts: np.ndarray) -> np.ndarray:
     """The sum of an array of this shape over the ranks; where others hold zeros, it is exact."""
     if world() == 1:
         return parts
-    return np.asarray(_summed(torch.from_numpy(parts)).cpu().numpy())
+    return np.asarray(_reduced(torch.from_numpy(parts), dist.ReduceOp.SUM).cpu().numpy())
 
 
-def _summed(tensor: torch.Tensor) -> torch.Tensor:
+def _reduced(tensor: torch.Tensor, how: Any) -> torch.Tensor:
     if dist.get_backend() == "nccl":  # it knows tensors of its own device only
         tensor = tensor.to(torch.device("cuda", torch.cuda.current_device()))
-    dist.all_reduce(tensor)
+    dist.all_reduce(tensor, how)
     return tensor

@@ -34,7 +34,7 @@ class Scored:
 def evaluate(options: EvaluateOptions, say: Say) -> dict[str, Scored]:
     """Score a model on labelled files."""
     ranks.start()
-    folder = checkpoints.resolve(required(options.model, "--model"))
+    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     named, domains = named_tests(options)
     if not named:
         required(None, "--test")
@@ -58,7 +58,7 @@ def evaluate(options: EvaluateOptions, say: Say) -> dict[str, Scored]:
 def predict(options: PredictOptions, say: Say) -> None:
     """Write label, score and logits of every row, in the order of the file."""
     ranks.start()
-    folder = checkpoints.resolve(required(options.model, "--model"))
+    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     if len(options.test) != 1:
         raise RailkdError(f"got {len(options.test)} files to predict, wanted one: --test FILE")
     table = DataFiles(options, say).read(options.test[0], split="test", labelled=False)

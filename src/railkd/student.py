@@ -60,7 +60,8 @@ def make_student(
     precision, whatever the source is kept in: steps as small as fine-tuning's are lost in half precision.
 
     Args:
-        source: checkpoint (a sequence classifier or a bare encoder) or a model in memory.
+        source: checkpoint (a sequence classifier or a bare encoder) or a model in memory. One that brings code of its
+            own goes through `railkd.checkpoints.resolve` first.
         num_layers: blocks of the student; of an encoder-decoder, of each side (the decoder has no more than it had).
         keep: which of the source's blocks to copy; see `blocks_to_keep`. A decoder of another depth is cut evenly.
         blocks: see `railkd.signals.find_blocks`.
@@ -71,6 +72,7 @@ def make_student(
     """
     from transformers import AutoModelForSequenceClassification
 
+    trusted = checkpoints.trusts(source)
     if isinstance(source, nn.Module):
         their_config: Any = source.config
         their_config = type(their_config).from_dict(their_config.to_dict())
@@ -88,7 +90,7 @@ def make_student(
     for name, value in {**config, **_shallower(their_config, chosen, behind)}.items():
         setattr(their_config, name, value)
     with checkpoints.quiet_transformers():
-        plan = AutoModelForSequenceClassification.from_config(their_config)
+        plan = AutoModelForSequenceClassification.from_config(their_config, trust_remote_code=trusted)
         renamed = weights
         for path, kept in ({} if shared else _stacks(plan, chosen, behind, blocks)).items():
             renamed = _renumbered(renamed, path, f"{plan.base_model_prefix}.", kept)
@@ -98,7 +100,7 @@ def make_student(
     return student
 
 
-def describe_student(source_config: Any, student: nn.Module) -> str:
+def describe_student(source_config: Any, student: nn.Module, *, trust_remote_code: bool = False) -> str:
     """A student beside the model it learns from, in words: blocks, parameters, and the speed-up to expect.
 
     The speed-up is the ratio of the weights a token passes through, shared blocks counted as often as they run:
@@ -107,7 +109,7 @@ def describe_student(source_config: Any, student: nn.Module) -> str:
     from transformers import AutoModelForSequenceClassification
 
     with torch.device("meta"), checkpoints.quiet_transformers():  # sizes only, nothing is allocated
-        source = AutoModelForSequenceClassification.from_config(source_config)
+        source = AutoModelForSequenceClassification.from_config(source_config, trust_remote_code=trust_remote_code)
     ours, theirs = _size(student), _size(source)
     return (
         f"{ours.blocks} blocks of {ours.width}, {ours.parameters / 1e6:.2f} M parameters "

@@ -46,14 +46,17 @@ class Driver:
 @contextmanager
 def driver() -> Iterator[Driver]:
     """Start one; it ends with the block."""
+    modules = tempfile.TemporaryDirectory()  # where transformers copies the code that models bring
     env = os.environ | {
+        "HF_MODULES_CACHE": modules.name,
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, str(Path(__file__))]
-    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    popen = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with modules, popen as process:
         try:
             yield Driver(process)
         finally:
@@ -70,7 +73,8 @@ def arm(fault: str) -> list[Any]:
     ``KIND@MOMENT``: KIND is KILL, TERM, INT (signals to the process itself), FULL:BYTES (no file grows beyond) or
     OFFLINE (a socket that is made or asked for ends the process with code 77).
     MOMENT: ``step:N`` (after optimizer step N), ``open:PART`` or ``rename:PART`` (a file whose path holds PART is about
-    to be opened, or renamed), ``after:SECONDS``, ``now``.
+    to be opened, or renamed), ``touch:N`` (the N-th file of a folder ``out`` about to be opened, made or renamed),
+    ``after:SECONDS``, ``now``.
     """
     from transformers import TrainerCallback
 
@@ -103,9 +107,20 @@ def arm(fault: str) -> list[Any]:
         if event == ("open" if what == "open" else "os.rename") and any(where in str(path) for path in args[:2]):
             strike()
 
+    touched = 0
+
+    def count(event: str, args: tuple[Any, ...]) -> None:
+        nonlocal touched
+        if event in ("open", "os.mkdir", "os.rename") and "out/" in str(args[0]):
+            touched += 1
+            if touched == int(where):
+                strike()
+
     if what == "step":
         return [AtStep()]
-    if what in ("open", "rename"):
+    if what == "touch":
+        sys.addaudithook(count)
+    elif what in ("open", "rename"):
         sys.addaudithook(hear)
     else:
         assert what == "now", fault

@@ -1,5 +1,5 @@
-"""``make faults N=50``: kill -9 after a random time, up to three times in one run, and resume; every run must end as if
-it had never been killed. The times come from a seed, which is printed."""
+"""``make faults N=50``: kill -9 after a random time or at a random file, up to three times in one run, and resume.
+Every run must end as if it had never been killed. The moments come from a seed, which is printed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 # ruff: noqa: E402
 from faults.driver import driver
 from faults.runs import BY_EPOCHS, BY_STEPS, differences, left, prepare, room
+
+#: As many files a run opens, makes or renames in its folder, about; most of them in checkpoints.
+FILES = 120
 
 
 def main() -> int:
@@ -40,7 +43,8 @@ def main() -> int:
             folder = room(base, Path(name) / f"run-{number}")
             resume: list[str] = []
             for _ in range(chance.randint(1, 3)):
-                fault = f"KILL@after:{chance.uniform(0, seconds[kind]):.3f}"
+                moments = f"after:{chance.uniform(0, seconds[kind]):.3f}", f"touch:{chance.randint(1, FILES)}"
+                fault = f"KILL@{chance.choice(moments)}"
                 code, said = railkd(folder, "distill", *kinds[kind], "--output", "out", *resume, fault=fault)
                 if code == 0:
                     break

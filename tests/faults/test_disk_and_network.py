@@ -31,7 +31,7 @@ def test_a_full_disk_is_said_once_and_leaves_nothing_to_trust(
 
 
 def test_the_whole_local_path_opens_no_socket_and_tells_no_secret(tmp_path: Path, base: Path, railkd: Driver) -> None:
-    """finetune -> cache -> distill -> evaluate -> predict on local folders, in processes that a socket would end."""
+    """Every verb but the demo, on local folders, in processes that a socket would end."""
     folder = room(base, tmp_path / "run")
     files = ["--train", "train.tsv", "--max-length", 16, "--quiet"]
     training = ["--epochs", 1, "--no-bf16", "--eval", "dev.tsv"]
@@ -43,6 +43,10 @@ def test_the_whole_local_path_opens_no_socket_and_tells_no_secret(tmp_path: Path
         ["distill", "--teacher", "tuned/model", "--cache", "cache", *files, *training, *student, *secret],
         ["evaluate", "--model", "out/student", "--test", "dev.tsv", "--output", "scores.json"],
         ["predict", "--model", "out/student", "--test", "dev.tsv", "--output", "predictions.tsv"],
+        ["check", "--teacher", "tuned/model", "--student-layers", 2, *files, "--allow-weak-teacher"],
+        ["methods", "rail-kd-l", "--draws", 3, "--student-layers", 2, "--teacher-layers", 3],
+        ["tasks"],
+        ["env"],
     ):
         code, said = railkd(folder, *words, fault="OFFLINE@now")
         assert code == 0, said

@@ -1,6 +1,6 @@
 """Hostile files: any config, table or manifest is read right or refused in words; never a traceback, never a wrong row.
 
-100 cases of each in the default suite; ``make fuzz``: 10,000.
+500 cases of each in the default suite; ``make fuzz``: 10,000.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from railkd.teacher import TeacherCache
 from railkd.teacher.writer import manifest_checksum
 
 slow = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], print_blob=True
+    max_examples=max(500, settings().max_examples),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    print_blob=True,
 )
 VERBS = [distill.VERB, finetune.VERB, evaluate.VERB, cache_verb.VERB]
 NAMES = sorted({name for verb in VERBS for name in verb.settings()})

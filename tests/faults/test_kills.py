@@ -74,3 +74,20 @@ def test_an_interruption_saves_a_checkpoint_and_says_how_to_go_on(
     got, said = railkd(folder, "distill", *BY_EPOCHS, "--output", "out", "--resume")
     assert got == 0, said
     assert differences(left(folder), by_epochs) == []
+
+
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_an_interrupted_teacher_pass_is_gone_on_with(
+    tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any], name: str, code: int
+) -> None:
+    folder = room(base, tmp_path / "run")
+    got, said = railkd(folder, "distill", *BY_STEPS, "--output", "out", fault=f"{name}@open:.shard-")
+    assert got == code and "to go on from the newest checkpoint in 'out'" in said and "Traceback" not in said
+    assert not list((folder / "out" / "cache").glob(".*.tmp"))
+    got, said = railkd(folder, "distill", *BY_STEPS, "--output", "out", "--resume")
+    assert got == 0, said
+    assert differences(left(folder), by_steps) == []
+    words = ["cache", "--teacher", "teacher", "--train", "train.tsv", "--cache", "cache"]
+    got, said = railkd(folder, *words, fault=f"{name}@open:.shard-")
+    assert got == code and "; repeat the command to go on with what is built" in said
+    assert railkd(folder, *words)[0] == 0 and railkd(folder, "cache", "--verify", "--cache", "cache")[0] == 0

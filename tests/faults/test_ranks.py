@@ -1,4 +1,4 @@
-"""Two ranks (torchrun, gloo) do what one does: the same cache, student and record; a dead rank ends the job."""
+"""Two ranks (accelerate launch, torchrun; gloo) do what one does: cache, student, record; a dead rank ends the job."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +17,7 @@ from transformers import BertForSequenceClassification
 import tiny
 from faults.two_ranks import FILES, TRAINING
 from railkd.cli import main
+from railkd.records import RunRecord
 from railkd.teacher import TeacherCache
 
 HERE = Path(__file__).resolve().parent
@@ -36,21 +35,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-@pytest.fixture(scope="module")
-def two(folder: Path) -> dict[str, Any]:
-    """Both ranks have run: what came of it."""
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def launch(launcher: list[str], part: str, folder: Path) -> dict[str, Any]:
+    """Both ranks run a part of two_ranks.py: what came of it."""
     paths = [str(HERE.parents[1] / "src"), str(HERE.parent)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    start = time.perf_counter()
-    done = subprocess.run(
-        [*command, str(HERE / "two_ranks.py"), str(folder)], env=env, capture_output=True, text=True, timeout=150
-    )
-    return {"code": done.returncode, "said": done.stdout + done.stderr, "seconds": time.perf_counter() - start}
+    command = [sys.executable, "-m", *launcher, str(HERE / "two_ranks.py"), part, str(folder)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=150)
+    return {"code": done.returncode, "said": done.stdout + done.stderr}
 
 
 @pytest.fixture(scope="module")
-def one(folder: Path, two: dict[str, Any]) -> Path:
+def two(folder: Path) -> dict[str, Any]:
+    """A whole job of two ranks, and one whose launcher was terminated."""
+    return launch(ACCELERATE, "first", folder)
+
+
+@pytest.fixture(scope="module")
+def resumed(folder: Path, two: dict[str, Any]) -> dict[str, Any]:
+    """That one resumed, and one of which a rank died."""
+    (folder / "stopped-at").write_text("\n".join(path.name for path in (folder / "stopped").glob("checkpoint-*")))
+    return launch(TORCHRUN, "second", folder)
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path, resumed: dict[str, Any]) -> Path:
     """The same by one rank, with the global batch of both."""
     before = Path.cwd()
     os.chdir(folder)
@@ -67,13 +79,45 @@ def one(folder: Path, two: dict[str, Any]) -> Path:
     return folder / "one"
 
 
-def test_both_ranks_came_to_the_end_and_a_dead_rank_ends_the_job(folder: Path, two: dict[str, Any]) -> None:
-    assert (folder / "done-0").exists() and (folder / "done-1").exists(), two["said"][-3000:]
-    assert two["code"] != 0 and "SIGKILL" in two["said"] and not (folder / "dead" / "metrics.json").exists()
+def test_a_terminated_launcher_leaves_one_checkpoint_and_the_resumed_run_is_the_uninterrupted_one(
+    folder: Path, two: dict[str, Any], resumed: dict[str, Any]
+) -> None:
+    """The launcher passes the signal on. Saved every 3 steps: what stands at 2 is there because of it."""
+    assert (folder / "first-0").exists() and (folder / "first-1").exists(), two["said"][-3000:]
+    assert two["code"] != 0 and [(folder / f"code-{rank}").read_text() for rank in (0, 1)] == ["143", "143"]
+    assert two["said"].count("with --resume to go on from the newest checkpoint in 'stopped'") == 1
+    assert (folder / "stopped-at").read_text() == "checkpoint-2"
+    assert (folder / "second-0").exists() and (folder / "second-1").exists(), resumed["said"][-3000:]
+    for name in ("objective.safetensors", "student/model.safetensors", "draws.json", "gauges.json"):
+        assert (folder / "stopped" / name).read_bytes() == (folder / "out" / name).read_bytes(), name
+    whole, parts = (RunRecord.read(folder / name / "metrics.json").comparable() for name in ("out", "stopped"))
+    assert whole | {"config": None} == parts | {"config": None}
+    assert (folder / "again.json").read_bytes() == (folder / "scores.json").read_bytes()
 
 
-def test_two_ranks_build_the_cache_of_one_in_disjoint_parts(folder: Path, one: Path) -> None:
-    ours, theirs = TeacherCache.open(folder / "cache-of-two"), TeacherCache.open(folder / "cache")
+def test_a_signal_that_one_rank_hears_ends_all_at_the_same_step(folder: Path, resumed: dict[str, Any]) -> None:
+    assert [(folder / f"too-{rank}").read_text() for rank in (0, 1)] == ["130", "130"], resumed["said"][-3000:]
+    assert [path.name for path in (folder / "stopped-too").glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+def test_the_first_rank_alone_writes_the_run_folder(folder: Path, two: dict[str, Any]) -> None:
+    """But for what is the other's own: the state of its random numbers, in each checkpoint.
+
+    Told apart by the umask. Weights have a mode of safetensors' own, but never come without a config.json beside them.
+    """
+    assert (folder / "out" / "metrics.json").stat().st_mode & 0o077 == 0o044  # the first's
+    files = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    theirs = {path.name for path in files if path.stat().st_mode & 0o077 == 0o040}
+    assert theirs == {"rng_state_1.pth"}
+
+
+def test_a_dead_rank_ends_the_job(folder: Path, resumed: dict[str, Any]) -> None:
+    assert resumed["code"] != 0 and "SIGKILL" in resumed["said"] and not (folder / "dead" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("name", ["cache-of-two", "again"])
+def test_two_ranks_build_the_cache_of_one_in_disjoint_parts(folder: Path, one: Path, name: str) -> None:
+    ours, theirs = TeacherCache.open(folder / name), TeacherCache.open(folder / "cache")
     ours.verify()
     parts = [{tuple(key) for key in load_file(path)["keys"].tolist()} for path in ours.path.glob("shard-*")]
     assert len(parts) == 2 and not parts[0] & parts[1] and len(parts[0] | parts[1]) == theirs.rows == 24
@@ -110,7 +154,6 @@ def test_the_record_of_two_ranks_is_that_of_one(folder: Path, one: Path) -> None
     assert json.loads((folder / "scores.json").read_text()) == json.loads((folder / "scores-of-one.json").read_text())
 
 
-def test_a_sharded_distiller_leaves_a_plain_student(folder: Path, two: dict[str, Any]) -> None:
+def test_a_sharded_distiller_leaves_a_plain_student(folder: Path, resumed: dict[str, Any]) -> None:
     _, report = BertForSequenceClassification.from_pretrained(folder / "sharded", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
-    assert np.isfinite(two["seconds"])

@@ -1,7 +1,8 @@
-"""What two ranks do, for `test_ranks.py`: ``torchrun --nproc-per-node 2 two_ranks.py FOLDER``.
+"""What two ranks do, for `test_ranks.py`: ``LAUNCHER two_ranks.py first FOLDER``, then ``... second FOLDER``.
 
-One launch for all of it, since every start costs seconds: cache, distill and evaluate through the command line, plain
-fully_shard over a Distiller, and at the end a rank that dies.
+Two launches for all of it, since every start costs seconds; both launchers run cache, distill and evaluate through the
+command line. The first ends when its launcher is terminated in the middle of a run; the second resumes that run, trains
+under plain fully_shard, interrupts one rank of a run, and ends with a rank that dies.
 """
 
 from __future__ import annotations
@@ -41,15 +42,24 @@ def railkd(*words: object, callback: Any = None) -> int:
     return main([str(word) for word in words], {"distill": dataclasses.replace(distill.VERB, run=run)})
 
 
-class Witness(TrainerCallback):
-    """Writes down the weights of the whole distiller as this rank has them, undrawn maps included; or dies."""
+def same(*words: object, **options: Any) -> int:
+    """The distillation that every run here is, in parts or as a whole."""
+    return railkd("distill", *FILES, *TRAINING, "--batch-size", 4, *words, **options)
 
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.dies_at = dies_at
+
+class At(TrainerCallback):
+    """A signal to a process, sent by one rank after a step."""
+
+    def __init__(self, step: int, rank: int, process: int, number: int) -> None:
+        self.step, self.rank, self.process, self.number = step, rank, process, number
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        if state.global_step == self.dies_at and ranks.rank() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if state.global_step == self.step and ranks.rank() == self.rank:
+            os.kill(self.process, self.number)
+
+
+class Witness(TrainerCallback):
+    """Writes down the weights of the whole distiller as this rank has them, undrawn maps included."""
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: object) -> None:
         safetensors.torch.save_file(model.state_dict(), f"weights-{ranks.rank()}.safetensors")
@@ -90,12 +100,30 @@ def sharded() -> None:
     assert [name for name in doubled if not torch.equal(back[name], doubled[name])] == []
 
 
+def first() -> None:
+    """All of a job; then the launcher is told to end while another runs, and passes that on to both ranks."""
+    assert railkd("cache", "--teacher", "teacher", *FILES, "--cache", "cache", "--batch-size", 5, "--no-bf16") == 0
+    assert same("--output", "out", callback=Witness()) == 0
+    assert railkd("evaluate", "--model", "out/student", "--test", "dev.tsv", "--output", "scores.json") == 0
+    Path(f"first-{ranks.rank()}").touch()
+    code = same("--output", "stopped", callback=At(2, rank=0, process=os.getppid(), number=signal.SIGTERM))
+    Path(f"code-{ranks.rank()}").write_text(str(code))
+
+
+def second() -> None:
+    """The stopped job is resumed."""
+    assert railkd("cache", "--teacher", "teacher", *FILES, "--cache", "again", "--batch-size", 5, "--no-bf16") == 0
+    assert same("--output", "stopped", "--resume") == 0
+    assert railkd("evaluate", "--model", "stopped/student", "--test", "dev.tsv", "--output", "again.json") == 0
+    sharded()
+    code = same("--output", "stopped-too", callback=At(2, rank=1, process=os.getpid(), number=signal.SIGINT))
+    Path(f"too-{ranks.rank()}").write_text(str(code))
+    Path(f"second-{ranks.rank()}").touch()
+    same("--output", "dead", callback=At(2, rank=1, process=os.getpid(), number=signal.SIGKILL))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    os.chdir(sys.argv[1])
-    assert railkd("cache", "--teacher", "teacher", *FILES, "--cache", "cache", "--batch-size", 5, "--no-bf16") == 0
-    assert railkd("distill", *FILES, *TRAINING, "--batch-size", 4, "--output", "out", callback=Witness()) == 0
-    assert railkd("evaluate", "--model", "out/student", "--test", "dev.tsv", "--output", "scores.json") == 0
-    sharded()
-    Path(f"done-{ranks.rank()}").touch()
-    railkd("distill", *FILES, *TRAINING, "--batch-size", 4, "--output", "dead", callback=Witness(dies_at=2))
+    os.chdir(sys.argv[2])
+    os.umask(0o022 if os.environ["RANK"] == "0" else 0o027)  # who made a file shows in its mode
+    {"first": first, "second": second}[sys.argv[1]]()

@@ -1,12 +1,7 @@
-"""The cache: keyed by content, of one teacher, complete or absent, and never silently wrong."""
+"""The cache: keyed by content, of one teacher, and never silently wrong."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,66 +11,13 @@ import torch
 from datasets import Dataset, concatenate_datasets
 
 from railkd.errors import RailkdError
-from railkd.examples import KEY, example_key, keyed_tokens
+from railkd.examples import KEY
 from railkd.teacher import CacheWriter, TeacherCache, TeacherInfo
-from railkd.teacher.identity import Identity, identify
-from tiny import WORDS, CountingBert, bert_config, make_model, make_tokenizer, save, text_rows
+from railkd.teacher.identity import identify
+from teacher.made import INFO, identity, keys_of, read, rows_read, same, signals, write
+from tiny import WORDS, CountingBert, make_model, make_tokenizer, save, text_rows
 
-TESTS = Path(__file__).resolve().parents[1]
-
-
-# ---- made of numbers, without a model ---------------------------------------------------------------
-
-
-INFO = TeacherInfo(blocks=3, width=4, labels=("neg", "pos"), problem_type="single_label_classification", max_length=128)
-
-
-def identity(dtype: str = "float32", **changes: Any) -> Identity:
-    parts: dict[str, Any] = {
-        "weights": "w",
-        "config": {"a": 1},
-        "tokenizer": "t",
-        "max_length": 128,
-        "precision": "float32",
-    }
-    return Identity(**(parts | {"states_dtype": dtype, "versions": {}} | changes))
-
-
-def signals(rows: int, *, start: int = 0, size: float = 1.0) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Keys, logits and states of rows start .. start + rows: a function of the row's number alone."""
-    numbers = [np.random.default_rng(i) for i in range(start, start + rows)]
-    keys = np.asarray([example_key(f"row {i}") for i in range(start, start + rows)], dtype=np.int64)
-    logits = np.stack([rng.normal(size=2) for rng in numbers]).astype(np.float32)
-    states = {
-        name: np.stack([rng.normal(size=(3, 4)) * size for rng in numbers]).astype(np.float32)
-        for name in ("mean", "cls")
-    }
-    return keys, logits, states
-
-
-def write(folder: Path, *parts: tuple[Any, ...], dtype: str = "float32") -> TeacherCache:
-    """A cache with one shard for each part."""
-    with CacheWriter(folder, INFO, identity(dtype), ("mean", "cls")) as writer:
-        for part in parts:
-            writer.add(*part)
-            writer.flush()
-    return TeacherCache.open(folder)
-
-
-def read(cache: TeacherCache, keys: np.ndarray) -> dict[str, np.ndarray]:
-    """Everything the cache holds of these rows."""
-    batch = {KEY: torch.from_numpy(keys.copy())}
-    found = {name: cache(batch, name).states.float().numpy() for name in ("mean", "cls")}
-    return found | {"logits": cache(batch, None).logits.numpy()}
-
-
-def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(a[name], b[name]) for name in a)
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> TeacherCache:
-    return write(tmp_path / "cache", signals(6))
+# ---- made of numbers, without a model -----------------------------------------------------------
 
 
 def test_a_row_is_read_back_as_it_was_written(small: TeacherCache) -> None:
@@ -145,214 +87,7 @@ def test_a_cache_costs_little_more_than_its_numbers(tmp_path: Path, poolings: tu
     assert TeacherCache.open(tmp_path).bytes / rows <= 1.1 * wanted
 
 
-# ---- damage -----------------------------------------------------------------------------------------
-
-
-def spoil(cache: TeacherCache, part: str, stride: int) -> Iterator[tuple[Path, int]]:
-    """Flip one byte at a time of the files of a cache, and mend it again."""
-    for path in sorted(cache.path.glob(part)):
-        with path.open("r+b") as file:
-            data = file.read()
-            for position in range(0, len(data), stride):
-                file.seek(position)
-                file.write(bytes([data[position] ^ 0x41]))
-                file.flush()
-                yield path, position
-                file.seek(position)
-                file.write(data[position : position + 1])
-                file.flush()
-
-
-def use(folder: Path, keys: np.ndarray) -> dict[str, np.ndarray]:
-    """Open a cache, read rows, verify all."""
-    found = read(TeacherCache.open(folder), keys)
-    TeacherCache.open(folder).verify()
-    return found
-
-
-def test_a_flipped_byte_anywhere_in_a_shard_is_found_and_the_file_named(small: TeacherCache) -> None:
-    keys, flips = signals(6)[0], 0
-    for path, position in spoil(small, "shard-*", 3):
-        flips += 1
-        with pytest.raises(RailkdError) as found:
-            use(small.path, keys)
-        assert path.name in str(found.value), position
-    assert flips > 300
-    use(small.path, keys)  # mended
-
-
-def test_a_flipped_byte_in_the_index_is_found(small: TeacherCache) -> None:
-    keys, other = signals(6)[0], []
-    for _, position in spoil(small, "index-*", 1):
-        try:
-            use(small.path, keys)
-        except RailkdError:
-            continue
-        except Exception as error:
-            other.append((position, type(error).__name__))
-        else:
-            other.append((position, "not found"))
-    assert other == []
-
-
-def test_flipped_keys_of_a_shard_never_give_another_rows_numbers(small: TeacherCache) -> None:
-    """verify alone reads the stored keys: a batch goes by the index, and checksums take in the key asked for."""
-    keys, wanted = signals(6)[0], read(small, signals(6)[0])
-    (path,) = small.path.glob("shard-*")
-    data = path.read_bytes()
-    place = data.index(keys.tobytes())
-    path.write_bytes(data[:place] + keys[::-1].tobytes() + data[place + keys.nbytes :])
-    assert same(read(TeacherCache.open(small.path), keys), wanted)
-    with pytest.raises(RailkdError, match=path.name):
-        TeacherCache.open(small.path).verify()
-
-
-def test_a_flipped_byte_in_the_manifest_is_found(small: TeacherCache) -> None:
-    keys = signals(6)[0]
-    data = (small.path / "manifest.json").read_bytes()
-    for path, position in spoil(small, "manifest.json", 2):
-        if data[position : position + 1].isspace():  # between the words
-            continue
-        with pytest.raises(RailkdError, match=path.name):
-            use(small.path, keys)
-
-
-def test_an_edited_manifest_is_refused(small: TeacherCache) -> None:
-    path = small.path / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["identity"]["max_length"] = 64
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(RailkdError, match="manifest.json' was altered"):
-        TeacherCache.open(small.path)
-    path.write_text("{")
-    with pytest.raises(RailkdError, match="manifest.json' cannot be read"):
-        TeacherCache.open(small.path)
-
-
-@pytest.mark.parametrize("part", ["shard-*", "index-*"])
-def test_a_cut_or_missing_file_is_found_when_the_cache_is_opened(small: TeacherCache, part: str) -> None:
-    (path,) = small.path.glob(part)
-    data = path.read_bytes()
-    path.write_bytes(data[:-1])
-    with pytest.raises(RailkdError, match=f"{path.name}' has {len(data) - 1} bytes, wanted {len(data)}"):
-        TeacherCache.open(small.path)
-    path.unlink()
-    with pytest.raises(RailkdError, match=f"{path.name}' is missing"):
-        TeacherCache.open(small.path)
-
-
-def test_two_shards_that_changed_places_are_found(tmp_path: Path) -> None:
-    cache = write(tmp_path / "cache", signals(5), signals(5, start=5))
-    one, two = cache.path.glob("shard-*")
-    spare = tmp_path / "spare"
-    one.rename(spare), two.rename(one), spare.rename(two)
-    with pytest.raises(RailkdError, match=r"shard-\w+.safetensors"):
-        read(TeacherCache.open(cache.path), signals(10)[0][:1])
-    with pytest.raises(RailkdError):
-        TeacherCache.open(cache.path).verify()
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls", None])
-def test_only_what_is_touched_is_checked_and_verify_checks_all(small: TeacherCache, pooling: str | None) -> None:
-    """Start-up time must not grow with the cache."""
-    keys = signals(6)[0]
-    (path,) = small.path.glob("shard-*")
-    data = bytearray(path.read_bytes())
-    last = signals(6)[2]["cls"][5].tobytes()
-    place = bytes(data).index(last)
-    data[place] ^= 1
-    path.write_bytes(data)
-    cache = TeacherCache.open(small.path)
-    cache({KEY: torch.from_numpy(keys[:5])}, "cls")
-    cache({KEY: torch.from_numpy(keys)}, "mean")
-    with pytest.raises(RailkdError, match="checksum of cls, row 5"):
-        cache({KEY: torch.from_numpy(keys)}, "cls")
-    with pytest.raises(RailkdError, match="checksum of cls, row 5"):
-        cache.verify()
-
-
-def test_reading_changes_no_file(small: TeacherCache) -> None:
-    def listing() -> list[tuple[str, int, int]]:
-        return sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in small.path.iterdir())
-
-    before = listing()
-    os.chmod(small.path, 0o555)  # no obstacle to root, hence the listing
-    try:
-        cache = TeacherCache.open(small.path)
-        read(cache, signals(6)[0])
-        cache.verify()
-    finally:
-        os.chmod(small.path, 0o755)
-    assert listing() == before
-
-
-# ---- unfinished builds, growth, two builders --------------------------------------------------------
-
-
-def test_a_cache_grows_by_new_rows_and_keeps_the_old(small: TeacherCache) -> None:
-    keys, logits, states = signals(9)
-    with CacheWriter(small.path, INFO, identity(), ("mean", "cls")) as writer:
-        new = writer.missing(np.concatenate([keys, keys]))
-        assert new.tolist() == [6, 7, 8]
-        writer.add(keys[new], logits[new], {name: s[new] for name, s in states.items()})
-    grown = TeacherCache.open(small.path)
-    assert grown.rows == 9 and np.array_equal(read(grown, keys)["logits"], logits)
-    # A reader may have the manifest from before: the index it names stays, until the next build.
-    assert len(list(grown.path.glob("index-*"))) == 2
-    with CacheWriter(small.path, INFO, identity(), ("mean", "cls")) as writer:
-        assert not len(writer.missing(keys))
-    assert len(list(grown.path.glob("index-*"))) == 1
-    grown.verify()
-
-
-def test_a_writer_refuses_the_folder_of_another_teacher(small: TeacherCache) -> None:
-    with (
-        pytest.raises(RailkdError, match="another teacher"),
-        CacheWriter(small.path, INFO, identity(weights="x"), ("mean", "cls")),
-    ):
-        pass
-    with (
-        pytest.raises(RailkdError, match="stores the poolings mean, cls, wanted mean"),
-        CacheWriter(small.path, INFO, identity()),
-    ):
-        pass
-    TeacherCache.open(small.path).verify()
-
-
-def test_a_finished_shard_of_a_build_that_died_is_kept(tmp_path: Path) -> None:
-    def die(writer: CacheWriter) -> None:
-        writer.add(*signals(5))
-        writer.flush()
-        writer.add(*signals(5, start=5))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), CacheWriter(tmp_path, INFO, identity(), ("mean", "cls")) as writer:
-        die(writer)
-    with pytest.raises(RailkdError, match="unfinished cache"):
-        TeacherCache.open(tmp_path)
-    with CacheWriter(tmp_path, INFO, identity(), ("mean", "cls")) as writer:
-        assert set(writer.missing(signals(10)[0]).tolist()) <= set(range(5, 10))
-
-
-# ---- of a real teacher ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def counting() -> CountingBert:
-    torch.manual_seed(0)
-    return CountingBert(bert_config(2, width=8)).eval()
-
-
-def rows_read(
-    teacher: CountingBert, dataset: Dataset, folder: Path, tokenizer: Any, **options: Any
-) -> tuple[int, TeacherCache]:
-    before = teacher.rows_read
-    cache = TeacherCache.build(teacher, dataset, folder, tokenizer=tokenizer, **options)
-    return teacher.rows_read - before, cache
-
-
-def keys_of(dataset: Dataset, tokenizer: Any) -> np.ndarray:
-    return keyed_tokens(dataset, tokenizer, max_length=128).keys
+# ---- of a real teacher --------------------------------------------------------------------------
 
 
 def test_shuffles_subsets_and_merged_sets_hit_and_a_changed_text_misses(
@@ -385,56 +120,6 @@ def test_the_teacher_runs_once_over_each_text_and_only_over_what_is_missing(
     read_now, cache = rows_read(counting, more, tmp_path, tokenizer)
     assert read_now == distinct - 22 and cache.rows == distinct
     cache.verify()
-
-
-def test_a_complete_cache_is_not_written_to_again(
-    tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any
-) -> None:
-    rows_read(counting, rows, tmp_path, tokenizer)
-    before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
-    rows_read(counting, rows, tmp_path, tokenizer)
-    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
-
-
-def test_a_build_without_its_manifest_is_unfinished_and_taken_up_again(
-    tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any
-) -> None:
-    wanted = read_all(rows_read(counting, rows, tmp_path, tokenizer, pooling=["mean", "cls"])[1], rows, tokenizer)
-    (tmp_path / "manifest.json").unlink()
-    with pytest.raises(RailkdError, match="unfinished cache"):
-        TeacherCache.open(tmp_path)
-    count, cache = rows_read(counting, rows, tmp_path, tokenizer, pooling=["mean", "cls"])
-    assert count == 0 and same(read_all(cache, rows, tokenizer), wanted)
-
-
-def read_all(cache: TeacherCache, rows: Dataset, tokenizer: Any) -> dict[str, np.ndarray]:
-    return read(cache, keys_of(rows, tokenizer))
-
-
-def test_a_build_that_died_in_the_middle_runs_the_teacher_only_on_what_is_missing(
-    tmp_path: Path, tokenizer: Any
-) -> None:
-    torch.manual_seed(0)
-    teacher = CountingBert(bert_config(1, width=2)).eval()
-    words = [f"{a} {b} {c} {d}" for a in WORDS for b in WORDS for c in WORDS[:10] for d in WORDS[:3]][:9000]
-    many = Dataset.from_dict({"text": words})
-
-    def die(done: int, _: int) -> None:
-        if done >= 4000:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        rows_read(teacher, many, tmp_path, tokenizer, batch_size=1024, on_progress=die)
-    assert not list(tmp_path.glob(".*.tmp")) and not (tmp_path / "manifest.json").exists()
-    count, cache = rows_read(teacher, many, tmp_path, tokenizer, batch_size=1024)
-    assert count == 9000 - 4096 and cache.rows == 9000
-    cache.verify()
-
-
-def test_progress_counts_the_rows_to_do(tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any) -> None:
-    told: list[tuple[int, int]] = []
-    rows_read(counting, rows, tmp_path, tokenizer, batch_size=8, on_progress=lambda *numbers: told.append(numbers))
-    assert told == [(8, 22), (16, 22), (22, 22)]
 
 
 def test_a_pooling_that_is_not_stored_is_refused_by_name(
@@ -512,38 +197,6 @@ def test_what_is_no_cache_is_refused(tmp_path: Path, rows: Dataset) -> None:
     with pytest.raises(RailkdError, match="holds no model"):
         TeacherCache.build(tmp_path, rows, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
-
-
-BUILDER = """
-import sys, time
-from pathlib import Path
-from tiny import text_rows
-from railkd.teacher import TeacherCache
-Path(sys.argv[1] + sys.argv[3]).touch()
-while not (Path(sys.argv[1] + "1").exists() and Path(sys.argv[1] + "2").exists()):
-    time.sleep(0.01)
-print(TeacherCache.build(sys.argv[2], text_rows(600, seed=3), sys.argv[1], batch_size=8, dtype="float32").rows)
-"""
-
-
-def test_two_builders_at_once_end_with_one_right_cache(tmp_path: Path, teacher_folder: Path, tokenizer: Any) -> None:
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", BUILDER, str(tmp_path / "cache"), str(teacher_folder)]
-    builders = [
-        subprocess.Popen([*command, name], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for name in "12"
-    ]
-    for builder in builders:
-        out, err = builder.communicate(timeout=120)
-        assert builder.returncode == 0 and out.strip() == "600", err
-    rows = text_rows(600, seed=3)
-    cache = TeacherCache.open(tmp_path / "cache")
-    cache.verify()
-    alone = TeacherCache.build(teacher_folder, rows, tmp_path / "alone", batch_size=8, dtype="float32")
-    keys = keys_of(rows, tokenizer)
-    batch = {KEY: torch.from_numpy(keys)}
-    assert cache.rows == alone.rows == 600
-    torch.testing.assert_close(cache(batch, "mean").states, alone(batch, "mean").states)
 
 
 def test_a_teacher_folder_needs_no_tokenizer_argument(tmp_path: Path, tokenizer: Any, rows: Dataset) -> None:

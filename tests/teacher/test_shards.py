@@ -22,3 +22,5 @@ def test_equal_rows_make_equal_files(tmp_path: Path) -> None:
     shard = shards.Shard(tmp_path / "shard")
     assert (shard.identity, shard.poolings, shard.rows) == ("a teacher", ("mean", "cls", "max"), 4)
     np.testing.assert_array_equal(shard.states(np.arange(4), keys, "cls")[:, 1], states["cls"][:, 1])
+    wide = {name: array.shape for name, array in shard.arrays.items() if name.endswith(".wide")}
+    assert wide == {"cls.wide": (4, 1, 5)} and shard.arrays["cls"].dtype == np.float16  # that block alone

@@ -59,9 +59,9 @@ def main(argv: Sequence[str] | None = None, verbs: Mapping[str, Any] | None = No
     except RailkdError as error:
         return _fail(2, f"error: {error}")
     except KeyboardInterrupt:
-        return _fail(130, f"interrupted{_how_to_go_on(words, asked)}")
+        return _interrupted(130, f"interrupted{_how_to_go_on(words, asked)}")
     except Terminated:
-        return _fail(143, f"terminated{_how_to_go_on(words, asked)}")
+        return _interrupted(143, f"terminated{_how_to_go_on(words, asked)}")
     except BrokenPipeError:
         # The reader has seen enough. Python flushes stdout once more at exit, which must not complain either.
         with open(os.devnull, "w") as nowhere, suppress(OSError):
@@ -133,6 +133,13 @@ def _fail(code: int, message: str, hint: str = "") -> int:
         message += f"\n{hint}"
     print(f"railkd: {message}", file=sys.stderr)
     return code
+
+
+def _interrupted(code: int, message: str) -> int:
+    """Said once: a launcher passes its signal on to every rank."""
+    from railkd.cli.verb import speaks
+
+    return _fail(code, message) if speaks() else code
 
 
 def _how_to_go_on(words: list[str], asked: list[Any]) -> str:

@@ -53,7 +53,7 @@ class TeacherCache:
         self._shards: list[Shard | None] = [None] * len(self._entries)
         self._moments: dict[str, Moments] = {}
         self._starts = np.cumsum([0] + [entry["rows"] for entry in self._entries])
-        index = path / manifest["index"]["file"]
+        self._index = index = path / manifest["index"]["file"]
         try:
             with index.open("rb") as file:
                 if zlib.crc32(file.read(INDEX_HEADER)) != manifest["index"]["header_crc"]:
@@ -183,6 +183,8 @@ class TeacherCache:
         keys = batch[KEY].cpu().numpy()
         found = self.find(keys)
         if (found < 0).any():
+            for number in range(len(self._entries)):
+                self._check_index(number)  # are they really not there?
             raise RailkdError(
                 f"{int((found < 0).sum())} of {len(keys)} examples are not in the cache '{self.path}' "
                 f"(first key {keys[int(np.argmax(found < 0))].tolist()}); build it again with these rows"
@@ -216,8 +218,19 @@ class TeacherCache:
                     break
                 start += 1
         if (found >= self.rows).any() or (found < -1).any():
-            raise RailkdError(f"the index of the cache '{self.path}' was altered; delete the cache and build it again")
+            raise self._altered_index()
         return found
+
+    def _check_index(self, number: int) -> None:
+        """Hold the index against the keys of a shard."""
+        shard = self._shard(number)
+        if (self.find(np.asarray(shard.keys)) != np.arange(shard.rows) + self._starts[number]).any():
+            raise self._altered_index()
+
+    def _altered_index(self) -> RailkdError:
+        return RailkdError(
+            f"cache file '{self._index}' was altered, or the keys of a shard; delete the cache and build it again"
+        )
 
     def missing(self, keys: np.ndarray) -> np.ndarray:
         """Positions of the keys (N, 2) that the cache does not hold."""
@@ -258,11 +271,7 @@ class TeacherCache:
         for number in range(len(self._entries)):
             shard = self._shard(number)
             shard.verify()
-            found = self.find(np.asarray(shard.keys))
-            if (found != np.arange(shard.rows) + self._starts[number]).any():
-                raise RailkdError(
-                    f"the index of the cache '{self.path}' was altered; delete the cache and build it again"
-                )
+            self._check_index(number)
             if on_progress is not None:
                 on_progress(int(self._starts[number + 1]), self.rows)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from railkd.distiller import problem_type_of
 from railkd.errors import RailkdError
-from railkd.examples import TEACHER_PREFIX
+from railkd.examples import TEACHER_PREFIX, warn_of_padding
 from railkd.signals import BlockReader, Signals, accepted_inputs
 from railkd.teacher.protocol import TeacherInfo, label_names
 
@@ -45,6 +45,7 @@ class LiveTeacher:
         self._reader = BlockReader(model, self.poolings, blocks)
         self._takes = accepted_inputs(model)
         config: Any = model.config
+        warn_of_padding(config, tokenizer, "the teacher")
         self.info = TeacherInfo(*self._reader.shape, label_names(config), problem_type_of(config), max_length)
 
     def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:

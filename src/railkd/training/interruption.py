@@ -65,20 +65,26 @@ class Interruption(TrainerCallback):
             self._restore()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer. All ranks must save at the same step, so they look at what they agreed on."""
-        if ranks.any_rank(self.heard is not None):
+        """Called by Trainer. All ranks must save at the same step."""
+        if self._agreed():
             control.should_save = not at_boundary(state)
-            self.heard = self.heard or signal.SIGTERM  # another rank has heard it
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called by Trainer: what belongs to the end of the epoch is done before a checkpoint here."""
-        if self.heard is not None:
+        if self._agreed():
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called by Trainer, when the checkpoint is complete."""
-        if ranks.any_rank(self.heard is not None):
+        if self._agreed():
             self._leave(self.heard or signal.SIGTERM)
+
+    def _agreed(self) -> bool:
+        """Whether any rank has heard a signal, which is then heard by all. They need not hear it in the same step."""
+        number = ranks.largest(self.heard or 0)
+        if number:  # what was heard in the meantime is left for the next time
+            self.heard = number
+        return bool(number)
 
     def _leave(self, number: int) -> None:
         self._restore()

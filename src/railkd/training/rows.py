@@ -12,7 +12,7 @@ import numpy as np
 
 from railkd.distiller import problem_type_of
 from railkd.errors import RailkdError
-from railkd.examples import KEY, TEACHER_PREFIX, check_length, keyed_tokens
+from railkd.examples import KEY, TEACHER_PREFIX, check_length, keyed_tokens, warn_of_padding
 from railkd.functional import UNLABELLED
 from railkd.tasks.columns import find_columns
 from railkd.tasks.labels import LabelSpace, is_missing, label_name, match_label_space
@@ -40,6 +40,7 @@ class Preparer:
     ) -> None:
         self.config, self.tokenizer, self.args = config, tokenizer, args
         self.teacher_tokenizer, self.teacher_config = teacher_tokenizer, teacher_config
+        warn_of_padding(config, tokenizer, "the student")
         self.regression = problem_type_of(config) == "regression"
         self.multi = problem_type_of(config) == "multi_label_classification"
         # Our own rows are known by their description, which selecting and shuffling keep; a user's may have any column.

@@ -1,0 +1,145 @@
+"""Builds: unfinished ones are gone on with, caches grow, and of two builders at once one waits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from railkd.errors import RailkdError
+from railkd.examples import KEY
+from railkd.teacher import CacheWriter, TeacherCache
+from teacher.made import INFO, identity, keys_of, read, read_all, rows_read, same, signals
+from tiny import WORDS, CountingBert, bert_config, text_rows
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def test_a_cache_grows_by_new_rows_and_keeps_the_old(small: TeacherCache) -> None:
+    keys, logits, states = signals(9)
+    with CacheWriter(small.path, INFO, identity(), ("mean", "cls")) as writer:
+        new = writer.missing(np.concatenate([keys, keys]))
+        assert new.tolist() == [6, 7, 8]
+        writer.add(keys[new], logits[new], {name: s[new] for name, s in states.items()})
+    grown = TeacherCache.open(small.path)
+    assert grown.rows == 9 and np.array_equal(read(grown, keys)["logits"], logits)
+    # A reader may have the manifest from before: the index it names stays, until the next build.
+    assert len(list(grown.path.glob("index-*"))) == 2
+    with CacheWriter(small.path, INFO, identity(), ("mean", "cls")) as writer:
+        assert not len(writer.missing(keys))
+    assert len(list(grown.path.glob("index-*"))) == 1
+    grown.verify()
+
+
+def test_a_writer_refuses_the_folder_of_another_teacher(small: TeacherCache) -> None:
+    with (
+        pytest.raises(RailkdError, match="another teacher"),
+        CacheWriter(small.path, INFO, identity(weights="x"), ("mean", "cls")),
+    ):
+        pass
+    with (
+        pytest.raises(RailkdError, match="stores the poolings mean, cls, wanted mean"),
+        CacheWriter(small.path, INFO, identity()),
+    ):
+        pass
+    TeacherCache.open(small.path).verify()
+
+
+def test_a_finished_shard_of_a_build_that_died_is_kept(tmp_path: Path) -> None:
+    def die(writer: CacheWriter) -> None:
+        writer.add(*signals(5))
+        writer.flush()
+        writer.add(*signals(5, start=5))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), CacheWriter(tmp_path, INFO, identity(), ("mean", "cls")) as writer:
+        die(writer)
+    with pytest.raises(RailkdError, match="unfinished cache"):
+        TeacherCache.open(tmp_path)
+    with CacheWriter(tmp_path, INFO, identity(), ("mean", "cls")) as writer:
+        assert set(writer.missing(signals(10)[0]).tolist()) <= set(range(5, 10))
+
+
+def test_a_complete_cache_is_not_written_to_again(
+    tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any
+) -> None:
+    rows_read(counting, rows, tmp_path, tokenizer)
+    before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    rows_read(counting, rows, tmp_path, tokenizer)
+    assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
+
+
+def test_a_build_without_its_manifest_is_unfinished_and_taken_up_again(
+    tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any
+) -> None:
+    wanted = read_all(rows_read(counting, rows, tmp_path, tokenizer, pooling=["mean", "cls"])[1], rows, tokenizer)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(RailkdError, match="unfinished cache"):
+        TeacherCache.open(tmp_path)
+    count, cache = rows_read(counting, rows, tmp_path, tokenizer, pooling=["mean", "cls"])
+    assert count == 0 and same(read_all(cache, rows, tokenizer), wanted)
+
+
+def test_a_build_that_died_in_the_middle_runs_the_teacher_only_on_what_is_missing(
+    tmp_path: Path, tokenizer: Any
+) -> None:
+    torch.manual_seed(0)
+    teacher = CountingBert(bert_config(1, width=2)).eval()
+    words = [f"{a} {b} {c} {d}" for a in WORDS for b in WORDS for c in WORDS[:10] for d in WORDS[:3]][:9000]
+    many = Dataset.from_dict({"text": words})
+
+    def die(done: int, _: int) -> None:
+        if done >= 4000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rows_read(teacher, many, tmp_path, tokenizer, batch_size=1024, on_progress=die)
+    assert not list(tmp_path.glob(".*.tmp")) and not (tmp_path / "manifest.json").exists()
+    count, cache = rows_read(teacher, many, tmp_path, tokenizer, batch_size=1024)
+    assert count == 9000 - 4096 and cache.rows == 9000
+    cache.verify()
+
+
+def test_progress_counts_the_rows_to_do(tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any) -> None:
+    told: list[tuple[int, int]] = []
+    rows_read(counting, rows, tmp_path, tokenizer, batch_size=8, on_progress=lambda *numbers: told.append(numbers))
+    assert told == [(8, 22), (16, 22), (22, 22)]
+
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from tiny import text_rows
+from railkd.teacher import TeacherCache
+Path(sys.argv[1] + sys.argv[3]).touch()
+while not (Path(sys.argv[1] + "1").exists() and Path(sys.argv[1] + "2").exists()):
+    time.sleep(0.01)
+print(TeacherCache.build(sys.argv[2], text_rows(600, seed=3), sys.argv[1], batch_size=8, dtype="float32").rows)
+"""
+
+
+def test_two_builders_at_once_end_with_one_right_cache(tmp_path: Path, teacher_folder: Path, tokenizer: Any) -> None:
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", BUILDER, str(tmp_path / "cache"), str(teacher_folder)]
+    builders = [
+        subprocess.Popen([*command, name], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in "12"
+    ]
+    for builder in builders:
+        out, err = builder.communicate(timeout=120)
+        assert builder.returncode == 0 and out.strip() == "600", err
+    rows = text_rows(600, seed=3)
+    cache = TeacherCache.open(tmp_path / "cache")
+    cache.verify()
+    alone = TeacherCache.build(teacher_folder, rows, tmp_path / "alone", batch_size=8, dtype="float32")
+    keys = keys_of(rows, tokenizer)
+    batch = {KEY: torch.from_numpy(keys)}
+    assert cache.rows == alone.rows == 600
+    torch.testing.assert_close(cache(batch, "mean").states, alone(batch, "mean").states)

@@ -1,0 +1,156 @@
+"""A damaged cache is found out, with the file named, and reading damages nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from railkd.errors import RailkdError
+from railkd.examples import KEY
+from railkd.teacher import TeacherCache
+from teacher.made import read, same, signals, write
+
+
+def spoil(cache: TeacherCache, part: str, stride: int) -> Iterator[tuple[Path, int]]:
+    """Flip one byte at a time of the files of a cache, and mend it again."""
+    for path in sorted(cache.path.glob(part)):
+        with path.open("r+b") as file:
+            data = file.read()
+            for position in range(0, len(data), stride):
+                file.seek(position)
+                file.write(bytes([data[position] ^ 0x41]))
+                file.flush()
+                yield path, position
+                file.seek(position)
+                file.write(data[position : position + 1])
+                file.flush()
+
+
+def use(folder: Path, keys: np.ndarray) -> dict[str, np.ndarray]:
+    """Open a cache, read rows, verify all."""
+    found = read(TeacherCache.open(folder), keys)
+    TeacherCache.open(folder).verify()
+    return found
+
+
+def test_a_flipped_byte_anywhere_in_a_shard_is_found_and_the_file_named(small: TeacherCache) -> None:
+    keys, flips = signals(6)[0], 0
+    for path, position in spoil(small, "shard-*", 3):
+        flips += 1
+        with pytest.raises(RailkdError) as found:
+            use(small.path, keys)
+        assert path.name in str(found.value), position
+    assert flips > 300
+    use(small.path, keys)  # mended
+
+
+def test_a_flipped_byte_in_the_index_is_found(small: TeacherCache) -> None:
+    keys, other = signals(6)[0], []
+    for path, position in spoil(small, "index-*", 1):
+        try:
+            use(small.path, keys)
+        except RailkdError as error:
+            if path.name not in str(error):
+                other.append((position, str(error)))
+        except Exception as error:
+            other.append((position, type(error).__name__))
+        else:
+            other.append((position, "not found"))
+    assert other == []
+
+
+def test_flipped_keys_of_a_shard_never_give_another_rows_numbers(small: TeacherCache) -> None:
+    """verify alone reads the stored keys: a batch goes by the index, and checksums take in the key asked for."""
+    keys, wanted = signals(6)[0], read(small, signals(6)[0])
+    (path,) = small.path.glob("shard-*")
+    data = path.read_bytes()
+    place = data.index(keys.tobytes())
+    path.write_bytes(data[:place] + keys[::-1].tobytes() + data[place + keys.nbytes :])
+    assert same(read(TeacherCache.open(small.path), keys), wanted)
+    with pytest.raises(RailkdError, match=path.name):
+        TeacherCache.open(small.path).verify()
+
+
+def test_a_flipped_byte_in_the_manifest_is_found(small: TeacherCache) -> None:
+    keys = signals(6)[0]
+    data = (small.path / "manifest.json").read_bytes()
+    for path, position in spoil(small, "manifest.json", 2):
+        if data[position : position + 1].isspace():  # between the words
+            continue
+        with pytest.raises(RailkdError, match=path.name):
+            use(small.path, keys)
+
+
+def test_an_edited_manifest_is_refused(small: TeacherCache) -> None:
+    path = small.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["identity"]["max_length"] = 64
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(RailkdError, match="manifest.json' was altered"):
+        TeacherCache.open(small.path)
+    path.write_text("{")
+    with pytest.raises(RailkdError, match="manifest.json' cannot be read"):
+        TeacherCache.open(small.path)
+
+
+@pytest.mark.parametrize("part", ["shard-*", "index-*"])
+def test_a_cut_or_missing_file_is_found_when_the_cache_is_opened(small: TeacherCache, part: str) -> None:
+    (path,) = small.path.glob(part)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(RailkdError, match=f"{path.name}' has {len(data) - 1} bytes, wanted {len(data)}"):
+        TeacherCache.open(small.path)
+    path.unlink()
+    with pytest.raises(RailkdError, match=f"{path.name}' is missing"):
+        TeacherCache.open(small.path)
+
+
+def test_two_shards_that_changed_places_are_found(tmp_path: Path) -> None:
+    cache = write(tmp_path / "cache", signals(5), signals(5, start=5))
+    one, two = cache.path.glob("shard-*")
+    spare = tmp_path / "spare"
+    one.rename(spare), two.rename(one), spare.rename(two)
+    with pytest.raises(RailkdError, match=r"shard-\w+.safetensors"):
+        read(TeacherCache.open(cache.path), signals(10)[0][:1])
+    with pytest.raises(RailkdError):
+        TeacherCache.open(cache.path).verify()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", None])
+def test_only_what_is_touched_is_checked_and_verify_checks_all(small: TeacherCache, pooling: str | None) -> None:
+    """Start-up time must not grow with the cache."""
+    keys = signals(6)[0]
+    (path,) = small.path.glob("shard-*")
+    data = bytearray(path.read_bytes())
+    last = signals(6)[2]["cls"][5].tobytes()
+    place = bytes(data).index(last)
+    data[place] ^= 1
+    path.write_bytes(data)
+    cache = TeacherCache.open(small.path)
+    cache({KEY: torch.from_numpy(keys[:5])}, "cls")
+    cache({KEY: torch.from_numpy(keys)}, "mean")
+    with pytest.raises(RailkdError, match="checksum of cls, row 5"):
+        cache({KEY: torch.from_numpy(keys)}, "cls")
+    with pytest.raises(RailkdError, match="checksum of cls, row 5"):
+        cache.verify()
+
+
+def test_reading_changes_no_file(small: TeacherCache) -> None:
+    def listing() -> list[tuple[str, int, int]]:
+        return sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in small.path.iterdir())
+
+    before = listing()
+    os.chmod(small.path, 0o555)  # no obstacle to root, hence the listing
+    try:
+        cache = TeacherCache.open(small.path)
+        read(cache, signals(6)[0])
+        cache.verify()
+    finally:
+        os.chmod(small.path, 0o755)
+    assert listing() == before
