@@ -40,7 +40,7 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     if states.device.type == "cpu" and not torch.compiler.is_compiling():
         # On a CPU a product costs a quarter of a fill, forward and backward; but it lets NaN at padding through.
         total = (states * kept).sum(dim=1, dtype=dtype)
-        if bool(total.isfinite().all()):
+        if all_finite(total):
             return total / count
     return states.masked_fill(~kept, 0).sum(dim=1, dtype=dtype) / count
 
@@ -73,6 +73,15 @@ def token_at_edge(states: Tensor, mask: Tensor, *, last: bool = False) -> Tensor
 def full_precision(x: Tensor) -> Tensor:
     """Half-precision tensors as float32, others as they are: three digits are too few for small differences."""
     return x.float() if x.dtype.itemsize < 4 else x
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no number is NaN or infinite. One such makes the sum such, and a sum is fast; it may overflow, though.
+
+    >>> all_finite(torch.tensor([3e38, 3e38])), all_finite(torch.tensor([1.0, torch.nan]))
+    (True, False)
+    """
+    return bool(full_precision(x.detach()).sum().isfinite()) or bool(x.isfinite().all())
 
 
 def unit(x: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from railkd.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
-#: Enough to tell many dimensions from few; a reading costs as much as a training step or two.
-PROBE_ROWS = 128
+#: Enough to tell many dimensions from few; a reading costs about as much as a training step.
+PROBE_ROWS = 64
 #: What a reading of a drawing method holds; logged with ``gauge_`` before the name.
 READ = ("rank", "target_rank", "variance", "term")
 

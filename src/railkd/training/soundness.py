@@ -9,6 +9,7 @@ from torch import Tensor
 
 from railkd.errors import RailkdError
 from railkd.examples import KEY
+from railkd.functional import all_finite
 from railkd.signals import Signals
 
 _SHOWN = 3
@@ -29,7 +30,7 @@ def check_inputs(inputs: Mapping[str, Tensor], teacher: Signals | None, step: in
         raise _error("an infinite label", step, inputs, labels.isinf())
     if teacher is not None:
         for name, values in (("logits", teacher.logits), ("states", teacher.states)):
-            if values is not None and not bool(values.isfinite().all()):
+            if values is not None and not all_finite(values):
                 raise _error(f"teacher {name} that are NaN or infinite", step, inputs, ~values.isfinite())
 
 
