@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,16 +23,30 @@ from railkd.errors import RunFailed
 from railkd.records import read_lines
 
 BENCH = ["bench", "grid.yaml", "--output", "out"]
-ENV = os.environ | {
-    "PYTHONPATH": str(Path(work.__file__).parents[2]),
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
-def started(folder: Path, *flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "railkd", *BENCH, *flags]
-    return subprocess.Popen(command, cwd=folder, env=ENV, stderr=subprocess.PIPE, text=True)
+class Child:
+    """``railkd ARGV`` in a process of its own: forked from this one, which has imported everything that is slow."""
+
+    def __init__(self, folder: Path, *argv: str) -> None:
+        self._said = folder / "said.txt"
+        self.process = os.fork()
+        if self.process == 0:
+            code = 99
+            try:
+                os.chdir(folder)
+                sys.stdout = sys.stderr = self._said.open("w", buffering=1)
+                code = main(list(argv))
+            finally:
+                os._exit(code)
+
+    def send(self, number: int) -> None:
+        os.kill(self.process, number)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it: exit code (negative: a signal) and what it said."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        return code, self._said.read_text()
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
@@ -61,7 +74,7 @@ def is_alive(process: int) -> bool:
 def test_the_smoke_grid_by_both_executors(
     base: Path, small: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two workers, one Ray worker, and this process: the same records, whoever did what before."""
+    """Two workers, a Ray worker (killed once), and this process: the same records, whoever did what before."""
     local, ray = (room(base, tmp_path / name, SMOKE) for name in ("local", "ray"))
     with inside(local):
         assert main([*BENCH, "--processes", "2", "--quiet"]) == 0
@@ -79,9 +92,12 @@ def test_the_smoke_grid_by_both_executors(
         if os.environ.get("RAILKD_REQUIRE_ALL") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    words = [sys.executable, "-m", "railkd", *BENCH, "--executor", "ray", "--threads", "1", "--quiet"]
-    done = subprocess.run(words, cwd=ray, env=ENV, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    child = Child(ray, *BENCH, "--executor", "ray", "--threads", "1")
+    log = ray / "out" / "teachers" / "one" / "base" / work.LOG
+    wait_for(lambda: log.exists() and log.read_text())
+    os.kill(worker_of(log.parent), signal.SIGKILL)
+    code, said = child.end()
+    assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); tried again" in said, said
     assert records(ray) == found
 
 
@@ -115,14 +131,14 @@ def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, A
         saved = out.glob("runs/*/checkpoint-*")
         return [path.parent for path in saved if not (path.parent / work.RECORD).exists()]
 
-    with started(folder, "--processes", "1") as process:
-        assert process.stderr is not None
-        wait_for(lambda: (teacher / work.LOG).exists() and (teacher / work.LOG).read_text())
-        first = worker_of(teacher)
-        os.kill(first, signal.SIGKILL)
-        cut = wait_for(in_a_run)[0]
-        process.kill()
-        assert "one, teacher: its process ended by SIGKILL; tried again" in process.stderr.read()
+    child = Child(folder, *BENCH, "--processes", "1")
+    wait_for(lambda: (teacher / work.LOG).exists() and (teacher / work.LOG).read_text())
+    first = worker_of(teacher)
+    os.kill(first, signal.SIGKILL)
+    cut = wait_for(in_a_run)[0]
+    child.send(signal.SIGKILL)
+    code, said = child.end()
+    assert code == -signal.SIGKILL and "one, teacher: its process ended by SIGKILL; tried again" in said
     second = worker_of(cut)
     wait_for(lambda: not is_alive(second), 10)
     assert first != second and len(records(folder)) < 4
@@ -144,14 +160,13 @@ def test_an_interrupted_bench_stops_its_workers_and_says_how_to_go_on(
     base: Path, small: dict[str, Any], tmp_path: Path, number: signal.Signals, code: int, there: str
 ) -> None:
     folder = room(base, tmp_path / "run", SMALL)
-    with started(folder, "--processes", "1") as process:
-        wait_for((folder / "out" / there).exists)
-        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        (worker,) = wait_for(lambda: workers.read_text().split())
-        process.send_signal(number)
-        assert process.stderr is not None
-        said = process.stderr.read()
-    assert process.returncode == code, said
+    child = Child(folder, *BENCH, "--processes", "1")
+    wait_for((folder / "out" / there).exists)
+    workers = Path(f"/proc/{child.process}/task/{child.process}/children")
+    (worker,) = wait_for(lambda: workers.read_text().split())
+    child.send(number)
+    got, said = child.end()
+    assert got == code, said
     assert "what is finished is kept: repeat the command with --resume" in said and "Traceback" not in said
     assert not is_alive(int(worker))
     ours = records(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,22 @@ def test_glue_folders_need_no_more_than_their_name(tmp_path: Path) -> None:
     assert rte.data["test"] == [f"dev={glue}/rte:dev", f"test={glue}/rte:test"]
     (rte,) = read(tmp_path, tasks=["RTE"], selection={"eval": "dev"}, **roots).tasks
     assert rte.data["eval"] == f"{glue}/rte:dev" and rte.data["test"] == [f"test={glue}/rte:test"]
+
+
+def test_the_grid_of_the_documents_is_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "bench.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    for name in ("RTE", "SST-2"):
+        for split in ("train", "dev"):
+            table(tmp_path / "glue" / name / f"{split}.tsv")
+    table(tmp_path / "ood" / "HANS" / "test.tsv")
+    (tmp_path / "grid.yaml").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    grid = load("grid.yaml")
+    assert [task.name for task in grid.tasks] == ["RTE", "SST-2", "reviews"]
+    assert grid.tasks[0].data["ood"] == ["HANS=ood/HANS"] and grid.tasks[2].data["ood"] == ["news=news/test.tsv"]
+    assert [arm.name for arm in grid.arms] == ["finetune", "kd", "rail-kd-l redraw=epoch", "rail-kd-l redraw=step"]
+    assert [student.name for student in grid.students] == ["6-layers", "DistilBERT"]
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

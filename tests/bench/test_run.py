@@ -160,6 +160,8 @@ def test_the_best_so_far_is_a_mean_over_seeds_in_domain() -> None:
     records = [scored("kd", 1, 0.5), scored("kd", 2, 0.7), scored("rail", 1, 0.5)]
     assert best_so_far(records, "task") == "small, kd: dev accuracy 0.6000, 2 seeds"
     assert best_so_far(records, "other") == ""
+    records.append(scored("pkd", 1, 0.6))
+    assert best_so_far(records, "task") == "small, kd and 1 equal: dev accuracy 0.6000, 2 seeds"
 
 
 def test_a_terminal_sees_a_table(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -44,9 +45,13 @@ def best_so_far(records: Sequence[RunRecord], task: str) -> str:
             scores[record.student, record.arm, found[0]].append(found[1])
     if not scores:
         return ""
-    (student, arm, what), values = max(scores.items(), key=lambda item: statistics.fmean(item[1]))
-    many = f", {len(values)} seeds" if len(values) > 1 else ""
-    return f"{student}, {arm}: {what} {statistics.fmean(values):.4f}{many}"
+    means = {key: statistics.fmean(values) for key, values in scores.items()}
+    best = max(means, key=means.__getitem__)
+    student, arm, what = best
+    ties = sum(mean == means[best] for mean in means.values()) - 1
+    equal = f" and {ties} equal" if ties else ""
+    many = f", {len(scores[best])} seeds" if len(scores[best]) > 1 else ""
+    return f"{student}, {arm}{equal}: {what} {means[best]:.4f}{many}"
 
 
 def in_words(seconds: float) -> str:
@@ -155,7 +160,7 @@ class Progress:
 
     def _say(self, line: str, *, loud: bool = False) -> None:
         if self._live is not None:
-            self._live.console.print(Text(line))
+            self._live.console.print(Text(line, style="red" if loud else ""))
         elif loud or not self.quiet:
             print(line, file=sys.stderr, flush=True)
 
@@ -190,7 +195,8 @@ class Progress:
             Text(f"running: {name_of(job)} ({in_words(now - start)})", style="dim")
             for job, start in self._running.values()
         ]
-        return Group(Text(", ".join(head), style="bold"), table, *running)
+        bar = ProgressBar(total=max(1, len(self._jobs)), completed=len(records), width=60)
+        return Group(Text(", ".join(head), style="bold"), bar, table, *running)
 
     def _teacher(self, jobs: Sequence[Job]) -> str:
         """The teachers of a task: how good, or how far."""

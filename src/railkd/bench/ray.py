@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 from pathlib import Path
 from typing import Any
@@ -59,27 +60,26 @@ class RayExecutor:
         self._task = ray.remote(_attempt).options(num_cpus=threads, num_gpus=gpus, max_retries=0)
         self._arguments = (str(Path.cwd()), output, threads)
         self._running: dict[Any, Job] = {}
+        self._done: queue.Queue[tuple[Any, Any]] = queue.Queue()
 
     def submit(self, job: Job) -> None:
         """Hand a job to the cluster."""
-        self._running[self._task.remote(json.dumps(job.plain()), *self._arguments)] = job
+        reference = self._task.remote(json.dumps(job.plain()), *self._arguments)
+        self._running[reference] = job
+        # Waiting is done here and not in ray.wait, in whose compiled code Ctrl-C and SIGTERM would be lost.
+        reference.future().add_done_callback(lambda future: self._done.put((reference, future)))
 
     def next(self, seconds: float) -> Outcome | None:
         """The result of a task, or that its worker or machine is gone."""
-        done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
-        if not done:
-            return None
-        job = self._running.pop(done[0])
-        errors = self._ray.exceptions
         try:
-            return Outcome(job, self._ray.get(done[0]))
-        except (
-            errors.WorkerCrashedError,
-            errors.NodeDiedError,
-            errors.OutOfMemoryError,
-            errors.ObjectLostError,
-        ) as error:
+            reference, future = self._done.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        job, errors = self._running.pop(reference), self._ray.exceptions
+        error = future.exception()
+        if isinstance(error, (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError)):
             return Outcome(job, f"its process ended ({type(error).__name__})", died=True)
+        return Outcome(job, future.result())
 
     def close(self) -> None:
         """Stop what runs, and the cluster where it is our own."""

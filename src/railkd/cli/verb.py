@@ -64,7 +64,8 @@ def speaks() -> bool:
 
 def help_text(verb: Verb) -> str:
     """The help of a verb; it ends with its example."""
-    usage = f"railkd {verb.name}{' [NAME]' if verb.positional else ''} [--flag value ...]"
+    first = f" [{verb.settings()[verb.positional].metavar or 'NAME'}]" if verb.positional else ""
+    usage = f"railkd {verb.name}{first} [--flag value ...]"
     parser = argparse.ArgumentParser(
         prog="railkd", usage=usage, description=verb.about, add_help=False, formatter_class=_Wide
     )
