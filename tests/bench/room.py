@@ -98,4 +98,4 @@ def in_process(folder: Path) -> list[RunRecord]:
         jobs = jobs_of(load("grid.yaml"), "out", verbs())
         Path("out").mkdir()
         progress = Progress("test", quiet=True)
-        return run(jobs, InProcess("out"), Path("out"), grid="", retries=0, progress=progress)
+        return run(jobs, InProcess("out"), Path("out"), done={}, grid="", retries=0, progress=progress)

@@ -85,7 +85,7 @@ def test_the_smoke_grid_by_both_executors(
     with inside(local):
         capsys.readouterr()
         assert main([*BENCH, "--dry-run"]) == 0
-    assert "16 of 16 jobs are finished" in capsys.readouterr().out
+    assert "16 of 16 jobs done" in capsys.readouterr().out
 
     if importlib.util.find_spec("ray") is None:
         reason = "Ray is not installed: pip install 'railkd[ray]'"

@@ -68,9 +68,8 @@ PLAN = [
 
 def play(output: Path, script: dict[str, list[str]], plan: list[Job] = PLAN, **settings: int) -> Scripted:
     executor = Scripted(output, script, settings.get("slots", 2))
-    run(
-        plan, executor, output, grid="name: x\n", retries=settings.get("retries", 2), progress=Progress("x", quiet=True)
-    )
+    done, progress = finished(plan, str(output)), Progress("x", quiet=True)
+    run(plan, executor, output, done=done, grid="x", retries=settings.get("retries", 2), progress=progress)
     return executor
 
 
@@ -168,7 +167,7 @@ def test_a_terminal_sees_a_table(tmp_path: Path) -> None:
     console = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
     executor = Scripted(tmp_path, {"runs/a2": ["failed"]})
     with Progress("x", console=console) as progress:
-        run(PLAN, executor, tmp_path, grid="", retries=0, progress=progress)
+        run(PLAN, executor, tmp_path, done={}, grid="", retries=0, progress=progress)
         console.print(progress.screen())
     text = console.export_text()
     assert "x: 5 of 5 jobs done, 1 failed" in text and "best so far" in text

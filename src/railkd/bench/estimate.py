@@ -11,13 +11,17 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from railkd import checkpoints, checks, hardware
 from railkd.bench import work
@@ -38,53 +42,95 @@ class _Speed:
     training: float
 
 
-def describe(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine) -> str:
-    """The plan in words, a line for each task, and the sums."""
+@dataclass(frozen=True)
+class _Line:
+    """What a task will take. None: not known before models and rows are on this machine."""
+
+    task: str
+    jobs: Counter[str]
+    done: int
+    rows: int | None
+    bytes: int | None
+    seconds: float | None
+
+
+def describe(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine, console: Console) -> None:
+    """Print the plan: a row for each task, the sums, and where the numbers come from."""
     slots, threads = machine.processes or 1, machine.threads or 1
+    torch.set_num_threads(threads)
     records = {job.folder: record for job in jobs if (record := work.result(job, str(output))) is not None}
     done = {folder: record for folder, record in records.items() if record.state == "finished"}
-    torch.set_num_threads(threads)
-    kinds = Counter(job.kind for job in jobs)
-    lines = [
-        f"{grid.name}: {_many(len(grid.tasks), 'task')} x {_many(len(grid.students), 'student')} x "
-        f"{_many(len(grid.arms), 'arm')} x {_many(len(grid.seeds), 'seed')} = {_many(kinds['distill'], 'run')}, "
-        f"{_many(kinds['finetune'], 'teacher')}, {_many(kinds['cache'], 'teacher pass')}"
-        + (f"; {len(done)} of {len(jobs)} jobs are finished" if done else ""),
-        f"arms: {', '.join(arm.name for arm in grid.arms)}",
-    ]
-    total_bytes, total_seconds, unknown = 0, 0.0, False
-    for task in dict.fromkeys(job.task for job in jobs):
-        mine = [job for job in jobs if job.task == task]
-        left = [job for job in mine if job.folder not in done]
-        rows = _rows(str(mine[-1].options.train))
-        bytes_ = [_cache_bytes(job, mine, rows) for job in mine if job.kind == "cache"]
-        times = [_measured(job, done, mine) or _expected(job, mine, rows) for job in left]
-        known_bytes, known_times = [b for b in bytes_ if b is not None], [t for t in times if t is not None]
-        size = _size(sum(known_bytes)) if len(known_bytes) == len(bytes_) else "not known"
-        takes = in_words(sum(known_times) / slots) if len(known_times) == len(times) else "not known"
-        count = f"{rows:,}" if rows is not None else "not known"
-        lines.append(f"{task}: {_many(len(left), 'job')} to run; training rows {count}; caches {size}; time {takes}")
-        total_bytes, total_seconds = total_bytes + sum(known_bytes), total_seconds + sum(known_times)
-        unknown = unknown or len(known_bytes) < len(bytes_) or len(known_times) < len(times)
-    some = " for what is known" if unknown else ""
+    lines = [_line(task, [job for job in jobs if job.task == task], done, slots) for task in _tasks(jobs)]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    for name in ("task", "teachers", "teacher passes", "runs", "done", "training rows", "caches", "time left"):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for line in lines:
+        kinds = [str(line.jobs[kind]) for kind in ("finetune", "cache", "distill")]
+        known = [_or(f"{line.rows:,}" if line.rows else None), _size(line.bytes), _time(line.seconds)]
+        table.add_row(Text(line.task), *kinds, str(line.done), *known)
+    counts = Counter(job.kind for job in jobs)
+    head = [_many(len(part), name) for part, name in _parts(grid)]
+    totals = [_many(counts[kind], name) for kind, name in _KINDS.items()]
     where = "as Ray shares them out" if machine.executor == "ray" else "on this machine"
-    lines.append(
-        f"in all{some}: caches {_size(total_bytes)}, time about {in_words(total_seconds / slots)} with {slots} "
-        f"at a time, {_many(threads, 'thread')} each, {where}"
+    console.print(Text(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}"))
+    console.print(Text(f"arms: {', '.join(arm.name for arm in grid.arms)}"), "", table, "", sep="\n")
+    size, left = _size(_sum(line.bytes for line in lines)), _time(_sum(line.seconds for line in lines))
+    pace = f"{slots} at a time, {_many(threads, 'thread')} each, {where}"
+    console.print(Text(f"in all: {len(done)} of {len(jobs)} jobs done; caches {size}; time left {left}, {pace}"))
+    console.print(Text(_HOW))
+
+
+_HOW = (
+    "time: from finished jobs where there are like ones, else from a few batches of each model, with random weights, "
+    "on this machine; evaluation is left out. not known: models or rows that are not on this machine yet"
+)
+_KINDS = {"distill": "run", "finetune": "teacher", "cache": "teacher pass"}
+
+
+def _parts(grid: Grid) -> list[tuple[Sequence[Any], str]]:
+    return [(grid.tasks, "task"), (grid.students, "student"), (grid.arms, "arm"), (grid.seeds, "seed")]
+
+
+def _tasks(jobs: Sequence[Job]) -> list[str]:
+    return list(dict.fromkeys(job.task for job in jobs))
+
+
+def _line(task: str, jobs: Sequence[Job], done: dict[str, Any], slots: int) -> _Line:
+    left = [job for job in jobs if job.folder not in done]
+    rows = _rows(str(jobs[-1].options.train))
+    seconds = _sum(_measured(job, done, jobs) or _expected(job, jobs, rows) for job in left)
+    return _Line(
+        task=task,
+        jobs=Counter(job.kind for job in jobs),
+        done=len(jobs) - len(left),
+        rows=rows,
+        bytes=_sum(_cache_bytes(job, jobs, rows) for job in jobs if job.kind == "cache"),
+        seconds=None if seconds is None else seconds / slots,
     )
-    lines.append(
-        "time: from finished jobs where there are like ones, else from a few batches of each model on this machine, "
-        "evaluation left out" + ("; not known: models or rows that are not on this machine yet" if unknown else "")
-    )
-    return "\n".join(lines)
+
+
+def _sum(values: Iterable[Any]) -> Any:
+    """None as soon as one is not known."""
+    found = list(values)
+    return None if None in found else sum(found)
+
+
+def _or(text: str | None) -> str:
+    return text or "not known"
+
+
+def _time(seconds: float | None) -> str:
+    return _or(None if seconds is None else in_words(seconds))
 
 
 def _many(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "es" if what.endswith("s") else "s")
 
 
-def _size(count: int) -> str:
+def _size(count: int | None) -> str:
     """``18.5 MB``."""
+    if count is None:
+        return _or(None)
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,32 +85,43 @@ def forgotten(jobs: Sequence[Job], output: Path) -> list[str]:
 
 
 def run(
-    jobs: Sequence[Job], executor: Executor, output: Path, *, grid: str, retries: int, progress: Progress
+    jobs: Sequence[Job],
+    executor: Executor,
+    output: Path,
+    *,
+    done: Mapping[str, RunRecord],
+    grid: str,
+    retries: int,
+    progress: Progress,
 ) -> list[RunRecord]:
     """Run a plan to its end.
 
     Args:
+        done: of `finished`, which is not run again.
         grid: the text of the grid file, kept beside the records.
         retries: how often a job is tried again whose process died.
 
     Returns:
         A record for each job, in the order of the plan.
     """
-    records = finished(jobs, str(output))
+    records = dict(done)
     write_text(output / GRID, grid)
     waiting = {job.folder: job for job in jobs if job.folder not in records}
     running: dict[str, float] = {}
     tries: dict[str, int] = {}
 
+    def keep() -> None:
+        write_lines(output / RECORDS, [records[job.folder] for job in jobs if job.folder in records])
+
     def ended(job: Job, seconds: float | None = None) -> None:
         record = work.result(job, str(output))
         assert record is not None
         records[job.folder] = record
-        write_lines(output / RECORDS, [records[job.folder] for job in jobs if job.folder in records])
+        keep()
         progress.ended(job, record, seconds)
 
+    keep()
     progress.begin(jobs, records, executor.slots)
-    write_lines(output / RECORDS, [records[job.folder] for job in jobs if job.folder in records])
     while waiting or running:
         for job in list(waiting.values()):
             lost = [need for need in job.needs if need in records and records[need].state != "finished"]

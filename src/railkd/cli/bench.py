@@ -84,25 +84,27 @@ def _bench(options: BenchOptions) -> None:
     output = Path(options.output or "bench")
     jobs = jobs_of(grid, str(output), verbs())
     if options.dry_run:
+        from rich.console import Console
+
         from railkd.bench.estimate import describe
 
-        print(describe(grid, jobs, output, machine))
+        console = Console()
+        # Into a pipe or file rich would fold the lines at 80 columns.
+        console = console if console.is_terminal else Console(width=240)
+        describe(grid, jobs, output, machine, console)
         return
     with bench.claimed(output, resume=options.resume, overwrite=options.overwrite):
-        gone = bench.forgotten(jobs, output)
-        executor: Any = None
+        done, gone = bench.finished(jobs, str(output)), bench.forgotten(jobs, output)
         with Progress(grid.name, quiet=options.quiet) as progress:
             if gone:
-                progress.note(
-                    f"{len(gone)} finished runs are not in the grid any more: {gone[0]}, ...; they stay there"
-                )
-            bench.finished(jobs, str(output))  # refuses changed settings before anything starts
+                progress.note(f"no longer in the grid, left where they are: {', '.join(gone)}")
             executor = _executor(machine, str(output), options.address)
             try:
                 records = bench.run(
                     jobs,
                     executor,
                     output,
+                    done=done,
                     grid=path.read_text(encoding="utf-8"),
                     retries=machine.retries,
                     progress=progress,
