@@ -155,7 +155,7 @@ class _Reader(Reader):
         selection = self.selection(found.get("selection"))
         arms = self.arms(found.get("methods"))
         grid = Grid(
-            name=self.text(found.get("name", ""), "name") or "grid",
+            name=self.text(found.get("name"), "name") or "grid",
             tasks=self.tasks(found, teacher, selection),
             students=self.students(found.get("students")),
             arms=arms,
@@ -250,7 +250,7 @@ class _Reader(Reader):
             parts = [_name_of(given["model"])] if isinstance(given.get("model"), str) else []
             parts += [f"{given['layers']}-layers"] if "layers" in given else []
             parts += [f"keep={given['keep']}"] if "keep" in given else []
-            name = self.text(given["name"], f"{where}.name") if "name" in given else " ".join(parts)
+            name = self.text(given.get("name"), f"{where}.name") or " ".join(parts)
             words = {"layers": "student_layers", "keep": "keep", "model": "student"}
             settings = {words[key]: given[key] for key in words if key in given}
             found.append(Student(name, settings, self.teacher(given.get("teacher"), f"{where}.teacher")))
@@ -322,7 +322,7 @@ class _Reader(Reader):
                 self.problems.add(f"{where}.domain: got {shown(domain)}, wanted in or out")
             arm = self.arm_name(given.get("arm"), arms, f"{where}.arm") or ""
             baseline = self.arm_name(given.get("baseline"), arms, f"{where}.baseline") or ""
-            found.append(Contrast(self.text(given.get("name", ""), f"{where}.name"), arm, baseline, str(domain)))
+            found.append(Contrast(self.text(given.get("name"), f"{where}.name"), arm, baseline, str(domain)))
         self.unique([contrast.name for contrast in found], "contrasts")
         return tuple(found)
 

@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class RayExecutor:
             raise RailkdError(
                 "--executor ray needs Ray, which is not installed; install it with: pip install 'railkd[ray]'"
             ) from error
+        if address is not None:
+            check_address(address)
         self._ray: Any = ray
         before = signal.getsignal(signal.SIGTERM)
         new: dict[str, Any] = {}
@@ -86,6 +89,22 @@ class RayExecutor:
         for reference in getattr(self, "_running", {}):
             self._ray.cancel(reference, force=True)
         self._ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Refuse what is no HOST:PORT, and a host that does not answer: Ray itself would try for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise RailkdError(f"--address: got '{address}', wanted HOST:PORT of the cluster's head, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise RailkdError(
+            f"--address {address}: nobody answers ({error.strerror or error}); start one with 'ray start --head', "
+            "or leave --address out"
+        ) from None
 
 
 def _attempt(job: str, folder: str, output: str, threads: int) -> str:

@@ -65,9 +65,10 @@ class Reader:
         return value if isinstance(value, list) else [] if value is None else [value]
 
     def text(self, value: Any, where: str) -> str:
+        """Text; what is missing altogether (None) is said by `missing`."""
         if isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).strip():
             return str(value)
-        if value != "":
+        if value is not None:
             self.problems.add(f"{where}: got {shown(value)}, wanted text")
         return ""
 
