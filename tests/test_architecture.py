@@ -24,6 +24,7 @@ FLOORS = (
     {"training", "datafiles"},
     {"inspection", "runfolder", "report"},
     {"job", "scoring"},
+    {"bench"},
     {"demo", "cli"},
 )
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}

@@ -96,8 +96,8 @@ def settings_of(options: type, training: Iterable[str] = ()) -> dict[str, Settin
     return found | {setting.name: setting for setting in TRAINING if setting.name in wanted}
 
 
-def load(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a mapping with underscores in its keys.
+def load(path: str | Path, flag: str = "--config ") -> dict[str, Any]:
+    """A YAML file as a mapping with underscores in its keys; ``flag`` is what it was given as, for messages.
 
     Raises:
         RailkdError: no such file, no YAML, no mapping.
@@ -105,10 +105,10 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RailkdError(f"--config {path}: no such file; check the path") from None
+        raise RailkdError(f"{flag}{path}: no such file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise RailkdError(f"--config {path}: cannot be read: {reason}; wanted a YAML file") from None
+        raise RailkdError(f"{flag}{path}: cannot be read: {reason}; wanted a YAML file") from None
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -122,7 +122,7 @@ def load(path: str | Path) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise RailkdError(f"{path}: holds {_shown(found)}, wanted a mapping, with lines such as 'train: train.tsv'")
+        raise RailkdError(f"{path}: holds {shown(found)}, wanted a mapping, with lines such as 'train: train.tsv'")
     config: dict[str, Any] = {}
     for key, value in found.items():
         name = key.replace("-", "_") if isinstance(key, str) else key
@@ -142,13 +142,13 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
     """
     if not setting.many:
         if isinstance(value, (list, tuple, dict)):
-            raise RailkdError(f"{where}: got {_shown(value)}, wanted {_WANTED[setting.kind]}")
+            raise RailkdError(f"{where}: got {shown(value)}, wanted {_WANTED[setting.kind]}")
         return _checked(setting, _single(setting, value, where), where)
     if isinstance(value, dict):
-        raise RailkdError(f"{where}: got {_shown(value)}, wanted a list")
+        raise RailkdError(f"{where}: got {shown(value)}, wanted a list")
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if setting.exactly and not isinstance(value, (list, tuple)) and not (isinstance(value, str) and "," in value):
-        raise RailkdError(f"{where}: got {_shown(value)}, wanted a list of {setting.exactly} {_plural(setting.kind)}")
+        raise RailkdError(f"{where}: got {shown(value)}, wanted a list of {setting.exactly} {_plural(setting.kind)}")
     if setting.name in _WITH_COMMAS:
         values = [part for item in values for part in (item.split(",") if isinstance(item, str) else [item])]
         values = [part.strip() if isinstance(part, str) else part for part in values if part != ""]
@@ -165,10 +165,10 @@ def as_dict(options: Any, training: Mapping[str, Any]) -> dict[str, Any]:
     for setting in settings_of(type(options)).values():
         value = getattr(options, setting.name)
         if setting.name not in NEVER_WRITTEN and value != setting.default:
-            chosen[setting.name] = _plain(value)
+            chosen[setting.name] = plain(value)
     for field, value in training.items():
         if field not in NEVER_WRITTEN and value is not None:
-            chosen[_SHORT.get(field, field)] = _plain(value)
+            chosen[_SHORT.get(field, field)] = plain(value)
     return chosen
 
 
@@ -221,7 +221,7 @@ def _kind(hint: Any) -> tuple[type, bool]:
 def _single(setting: Setting, value: Any, where: str) -> Any:
     kind = setting.kind
     text = value.strip().lower() if isinstance(value, str) else None
-    wanted = RailkdError(f"{where}: got {_shown(value)}, wanted {_WANTED[kind]}")
+    wanted = RailkdError(f"{where}: got {shown(value)}, wanted {_WANTED[kind]}")
     if kind is bool:
         # Words as transformers' parser takes them; YAML gives booleans.
         if isinstance(value, bool) or text in ("true", "false"):
@@ -255,13 +255,14 @@ def _checked(setting: Setting, value: Any, where: str) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of a setting as YAML and JSON can hold it."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
@@ -269,7 +270,8 @@ def _plural(kind: type) -> str:
     return "values" if kind is str else "numbers"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value in a message, cut to a readable length."""
     text = repr(value)
     name = "the list " if isinstance(value, list) else "the mapping " if isinstance(value, dict) else ""
     return name + (text if len(text) <= 80 else text[:77] + "...")

@@ -60,6 +60,8 @@ def machine() -> dict[str, Any]:
 
 def forget_peak_memory() -> None:
     """Start `peak_memory` anew, where the system lets a process do so (Linux)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

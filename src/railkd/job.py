@@ -54,7 +54,7 @@ def finetune(options: FinetuneOptions, training: dict[str, Any], say: Say, callb
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     files.infer(source)
     tables = _Tables.read(files, options)
-    args = _arguments({**training, "method": "finetune"}, options, files, tables, say)
+    args = _arguments({**training, "method": "finetune"}, options, len(tables.train), tables.chosen_by(files), say)
     tokenizer = checkpoints.load_tokenizer(folder)
     tables.check_lengths(checkpoints.load_config(folder), tokenizer, args.max_length, "the model")
     say(truncation_line(tables.train, tokenizer, args.max_length))
@@ -77,7 +77,7 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
     names, problem_type = inspection.labels_of(teacher, stored)
     files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
     tables = _Tables.read(files, options)
-    args = _arguments(training, options, files, tables, say, stored)
+    args = _arguments(training, options, len(tables.train), tables.chosen_by(files), say, stored)
     tokenizer, make = _student_plan(options, files, teacher, args.blocks)
     if stored is not None and teacher is None and options.max_length not in (None, stored.identity.max_length):
         raise RailkdError(
@@ -151,6 +151,21 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
     return cache
 
 
+def check_settings(options: FinetuneOptions | DistillOptions, training: dict[str, Any], teacher: Path | None) -> None:
+    """Refuse what a run would refuse once it has started, as far as settings and configs tell; no row is read.
+
+    Args:
+        teacher: a folder with the teacher's config; None: it is on the hub, and is not asked for.
+    """
+    metric = "accuracy" if options.eval or options.eval_share else None
+    if isinstance(options, FinetuneOptions):
+        _arguments({**training, "method": "finetune"}, options, 1, metric, lambda line: None)
+        return
+    args = _arguments(training, options, 1, metric, lambda line: None)
+    if teacher is not None and (options.student is None or Path(options.student).is_dir()):
+        _check_pair(options, args, teacher, None)
+
+
 # ---- their steps -------------------------------------------------------------------------------
 
 
@@ -197,6 +212,10 @@ class _Tables:
             domains=domains,
             selecting=words,
         )
+
+    def chosen_by(self, files: DataFiles) -> str | None:
+        """The metric that chooses the best epoch; None: no rows do."""
+        return files.primary_metric if self.eval is not None else None
 
     def texts(self) -> Dataset:
         """The rows a teacher must have seen: all that are trained on."""
@@ -297,12 +316,16 @@ def _fit(
 def _arguments(
     training: dict[str, Any],
     options: FinetuneOptions | DistillOptions,
-    files: DataFiles,
-    tables: _Tables,
+    rows: int,
+    metric: str | None,
     say: Say,
     stored: TeacherCache | None = None,
 ) -> DistillationTrainingArguments:
-    """The training arguments: what the user gave, and what a job chooses where nothing was given."""
+    """The training arguments: what the user gave, and what a job chooses where nothing was given.
+
+    Args:
+        rows: that are trained on. metric: chooses the best epoch; None: nothing does.
+    """
     chosen: dict[str, Any] = {
         "output_dir": required(options.output, "--output"),
         "max_length": options.max_length or (stored.identity.max_length if stored else DEFAULT_MAX_LENGTH),
@@ -311,17 +334,17 @@ def _arguments(
         "dataloader_pin_memory": torch.accelerator.is_available(),  # without one it does nothing but warn
         "save_strategy": "epoch",
         "save_total_limit": 2,
-        "logging_steps": max(1, len(tables.train) // 320),
+        "logging_steps": max(1, rows // 320),
     }
     if "save_steps" in training:
         chosen["save_strategy"] = "steps"
-    if tables.eval is not None:
+    if metric is not None:
         chosen |= {
             "eval_strategy": training.get("save_strategy", chosen["save_strategy"]),
             "eval_steps": training.get("save_steps"),
             "load_best_model_at_end": True,
-            "metric_for_best_model": files.primary_metric,
-            "greater_is_better": greater_is_better(files.primary_metric),
+            "metric_for_best_model": metric,
+            "greater_is_better": greater_is_better(metric),
         }
     given = {name: value for name, value in training.items() if value is not None}
     if "bf16" not in given and "fp16" not in given:

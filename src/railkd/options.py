@@ -13,6 +13,7 @@ from typing import Any
 from railkd.errors import RailkdError
 
 DEFAULT_MAX_LENGTH = 128
+Words = list[str]  # where a field is called list
 
 
 def option(help: str, default: Any = None, **metadata: Any) -> Any:
@@ -146,6 +147,9 @@ class PredictOptions(ModelOptions, DataOptions):
     test: list[str] = option("rows to predict", [], metavar="FILE")
     batch_size: int = option("rows per batch", 64, metavar="N")
     output: str | None = option("write here: .tsv or .jsonl (default: standard output)", metavar="FILE")
+    glue_submission: bool = option(
+        "write the files of GLUE's leaderboard for the test set(s) of a GLUE folder into the folder --output", False
+    )
     quiet: bool = option("print results only", False)
 
 
@@ -162,4 +166,23 @@ class CheckOptions(ModelOptions, TrainingDataOptions):
     full: bool = option("look at every row instead of a sample", False)
     allow_weak_teacher: bool = option("warn of a teacher that is no better than the majority class", False)
     json: bool = option("findings as JSON", False)
+    quiet: bool = option("print results only", False)
+
+
+@dataclass
+class BenchOptions:
+    """``railkd bench``: which grid, where to, and on what."""
+
+    grid: str | None = option("grid file", metavar="GRID")
+    output: str | None = option("folder of the bench", metavar="DIR")
+    list: bool = option("list the grids that come with railkd, and what they hold", False)
+    copy: Words | None = option("write a grid that comes with railkd to a file (default: NAME.yaml)", metavar="NAME")
+    dry_run: bool = option("print the runs, the size of the caches and the time to expect, and stop", False)
+    resume: bool = option("go on with the bench in the output folder; what is finished is not repeated", False)
+    overwrite: bool = option("replace the bench that is in the output folder", False)
+    executor: str | None = option("where runs go (default: the grid's, or local)", choices=["local", "ray"])
+    processes: int | None = option("runs at a time on this machine (default: the grid's, or 1)", metavar="N")
+    threads: int | None = option("threads of each run (default: the cores shared out)", metavar="N")
+    address: str | None = option("Ray cluster to use (default: a new one on this machine)", metavar="HOST:PORT")
+    retries: int | None = option("how often a run is tried again whose process died (default: 2)", metavar="N")
     quiet: bool = option("print results only", False)

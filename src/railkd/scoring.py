@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from railkd.inference import predict_logits
 from railkd.options import DEFAULT_MAX_LENGTH, EvaluateOptions, PredictOptions, required
 from railkd.predictions import write_predictions
 from railkd.records import write_text
+from railkd.tasks import submission
+from railkd.tasks.labels import parse_label_map
 from railkd.teacher.protocol import label_names
 
 Say = Callable[[str], None]
@@ -68,6 +71,27 @@ def predict(options: PredictOptions, say: Say) -> None:
     logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
     if ranks.first():
         write_predictions(options.output, logits, label_names(model.config), problem_type_of(model.config))
+
+
+def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
+    """Write the leaderboard's file of every test set in a GLUE folder; returns where."""
+    ranks.start()
+    folder = checkpoints.resolve(required(options.model, "--model"))
+    found = submission.find(required(options.test, "--test")[0])
+    model = checkpoints.load_classifier(folder).to(hardware.device())
+    tokenizer = checkpoints.load_tokenizer(folder)
+    names, renamed = label_names(model.config), parse_label_map(options.label_map or [])
+    length, target, written = _trained_length(options.max_length, model.config), Path(options.output or "."), []
+    words = submission.check_model(next(iter(found)), names, model=str(options.model), label_map=renamed)
+    for row, source in found.items():
+        table = DataFiles(options, say).read(source, split="test", labelled=False)
+        logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
+        given = submission.answers(row, logits, words)
+        written.append(target / row.file)
+        if ranks.first():
+            target.mkdir(parents=True, exist_ok=True)
+            write_text(written[-1], submission.text_of(submission.numbers(source, len(given)), given))
+    return written
 
 
 def _trained_length(given: int | None, config: Any) -> int:

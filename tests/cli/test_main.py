@@ -18,7 +18,7 @@ from railkd import mapping
 from railkd._version import __version__
 from railkd.cli import VERBS, main
 from railkd.cli.verb import Verb
-from railkd.errors import RailkdError
+from railkd.errors import RailkdError, RunFailed
 from railkd.options import option
 
 # The package under test, installed or not.
@@ -90,6 +90,7 @@ def test_cheap_answers_import_nothing_heavy(argv: list[str]) -> None:
     ("error", "code", "fragment"),
     [
         (RailkdError("got this, wanted that"), 2, "railkd: error: got this, wanted that\n"),
+        (RunFailed("1 of 4 jobs failed"), 1, "railkd: failed: 1 of 4 jobs failed\n"),
         (OSError(28, "No space left on device"), 1, "railkd: failed: OSError: [Errno 28] No space left"),
         (RuntimeError("first\nsecond"), 1, "railkd: failed: RuntimeError: first\nrun with RAILKD_DEBUG=1"),
         (KeyError(), 1, "railkd: failed: KeyError\n"),

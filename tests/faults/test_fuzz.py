@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,12 @@ from datasets import Dataset
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import tiny
+from railkd.bench.grid import load as load_grid
+from railkd.bench.plan import Job, jobs_of
 from railkd.cli import cache as cache_verb
 from railkd.cli import distill, evaluate, finetune
+from railkd.cli.bench import verbs
 from railkd.cli.training import resolve
 from railkd.cli.words import parse
 from railkd.datafiles import DataFiles
@@ -91,6 +97,98 @@ def test_any_bytes_are_a_config_or_no_config(scratch: Path, data: bytes) -> None
     file.write_bytes(data)
     try:
         parse(distill.VERB, ["--config", str(file)])
+    except RailkdError as error:
+        in_words(error)
+
+
+GRID: dict[str, Any] = {
+    "name": "x",
+    "data": "data",
+    "ood": "ood",
+    "tasks": {
+        "RTE": {"settings": {"epochs": 1}},
+        "own": {"train": "own.tsv", "test": ["own.tsv"], "label_column": "label"},
+    },
+    "teacher": {"finetune": "teacher", "epochs": 1, "seed": 3},
+    "students": [{"layers": 2, "keep": "first"}, {"name": "other", "model": "teacher"}],
+    "methods": ["kd", {"name": "rail-kd-l", "shared_size": 8, "redraw": ["epoch", "step"], "weights": [[1, 1, 1]]}],
+    "seeds": [1, 2],
+    "settings": {"max_length": 16, "epochs": 1.5, "warmup_steps": 2},
+    "selection": {"eval_share": 0.1, "eval_seed": 1},
+    "cache": {"dtype": "float16"},
+    "baseline": "kd",
+    "contrasts": [{"name": "c", "arm": "rail-kd-l redraw=epoch", "baseline": "kd", "domain": "in"}],
+    "executor": "local",
+    "processes": 2,
+    "threads": 1,
+    "retries": 0,
+    "resources": {"cpus": 1, "gpus": 0.5},
+}
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in the grid, as a path of keys."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, item in inside for place in places(item, (*path, key)))]
+
+
+def changed(value: Any, path: tuple[Any, ...], put: Any) -> Any:
+    """The grid with another value, or a value more, in one place."""
+    if not path:
+        return put
+    if isinstance(value, list) and isinstance(path[0], int) and path[0] < len(value):
+        return [changed(item, path[1:], put) if i == path[0] else item for i, item in enumerate(value)]
+    if isinstance(value, dict):
+        return value | {path[0]: changed(value.get(path[0]), path[1:], put)}
+    return value
+
+
+@pytest.fixture(scope="module")
+def grid_room(scratch: Path) -> Iterator[Path]:
+    """A folder where the grid above is right."""
+    tiny.save(scratch / "teacher", tiny.make_model(3, width=16), tiny.make_tokenizer())
+    for file in ("data/RTE/train.tsv", "data/RTE/dev.tsv", "own.tsv"):
+        (scratch / file).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / file).write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\n")
+    (scratch / "ood" / "HANS").mkdir(parents=True)
+    before = Path.cwd()
+    os.chdir(scratch)
+    yield scratch
+    os.chdir(before)
+
+
+new_keys = st.sampled_from([*GRID, *NAMES, "layers", "finetune", "redraw", "tasks", "model"]) | words
+changes = st.tuples(st.sampled_from(places(GRID)[1:]), st.lists(new_keys, max_size=1), values)
+
+
+@settings(slow, max_examples=max(300, settings.default.max_examples))
+@given(changed_places=st.lists(changes, max_size=3))
+@example(changed_places=[])
+@example(changed_places=[(("tasks",), [], {"": None})])  # found by make fuzz
+def test_any_grid_is_planned_or_refused_in_words(grid_room: Path, changed_places: list[Any]) -> None:
+    grid: Any = GRID
+    for path, more, put in changed_places:
+        grid = changed(grid, (*path, *more), put)
+    (grid_room / "grid.yaml").write_text(yaml.safe_dump(grid, allow_unicode=False), encoding="utf-8")
+    try:
+        jobs = jobs_of(load_grid("grid.yaml"), "out", verbs())
+        assert jobs and len({job.folder for job in jobs}) == len(jobs)
+        sent = [json.dumps(job.plain()) for job in jobs]
+        assert [json.dumps(Job.from_plain(json.loads(job)).plain()) for job in sent] == sent
+    except RailkdError as error:
+        assert changed_places
+        in_words(error)
+
+
+@slow
+@given(data=st.binary(max_size=60) | st.text(alphabet="!&*{}[]:-,#|>'\"%@`\n\t ab1", max_size=60).map(str.encode))
+@example(b"name: &a [*a]\ntasks: *a\nmethods: *a\nstudents: *a\n")
+@example(b"tasks: &a {b: *a}\nsettings: *a\n")
+def test_any_bytes_are_a_grid_or_no_grid(scratch: Path, data: bytes) -> None:
+    file = scratch / "bytes-grid.yaml"
+    file.write_bytes(data)
+    try:
+        load_grid(file)
     except RailkdError as error:
         in_words(error)
 

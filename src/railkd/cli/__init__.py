@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from railkd._version import __version__
-from railkd.errors import RailkdError, did_you_mean
+from railkd.errors import RailkdError, RunFailed, did_you_mean
 
 #: Verb -> one line. The module ``railkd.cli.VERB`` holds the rest, and is imported when its verb is used.
 VERBS = {
@@ -27,6 +27,7 @@ VERBS = {
     "distill": "distil a teacher, or the cache of one, into a student",
     "evaluate": "score a model on labelled rows",
     "predict": "label every row of a file",
+    "bench": "compare methods over tasks, students and seeds out of one grid file",
     "report": "records of runs as one page, with statistics",
     "check": "find what would doom a run before it starts",
     "tasks": "list the data sets known by name, in and out of domain",
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None, verbs: Mapping[str, Any] | None = No
         return 0
     except RailkdError as error:
         return _fail(2, f"error: {error}")
+    except RunFailed as error:
+        return _fail(1, f"failed: {error}")
     except KeyboardInterrupt:
         return _interrupted(130, f"interrupted{_how_to_go_on(words, asked)}")
     except Terminated:
@@ -144,6 +147,8 @@ def _interrupted(code: int, message: str) -> int:
 
 def _how_to_go_on(words: list[str], asked: list[Any]) -> str:
     options: Any = asked[0] if asked else None
+    if words[:1] == ["bench"]:
+        return "; what is finished is kept: repeat the command with --resume to go on" if options else ""
     if hasattr(options, "resume") and options.output:
         return (
             f"; repeat the command with --resume to go on from the newest checkpoint in '{options.output}', "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from railkd.cli.preflight import Problems, check_data, check_model, check_target
-from railkd.cli.verb import Verb, talker
+from railkd.cli.verb import Verb, speaks, talker
 from railkd.options import PredictOptions
 
 
@@ -18,7 +18,9 @@ def check(options: PredictOptions, training: dict[str, Any]) -> None:
         problems.add(f"--test: got {len(options.test)} files, wanted one: predictions keep the order of one file")
     check_data(problems, options)
     check_model(problems, options.model, "--model")
-    if options.output:
+    if options.glue_submission:
+        check_target(problems, Path(options.output or "."))
+    elif options.output:
         check_target(problems, Path(options.output), folder=False)
         if Path(options.output).suffix not in (".tsv", ".jsonl"):
             problems.add(f"--output '{options.output}': wanted a name that ends in .tsv or .jsonl")
@@ -29,6 +31,11 @@ def run(options: PredictOptions, training: dict[str, Any]) -> None:
     """Write the table."""
     from railkd import scoring
 
+    if options.glue_submission:
+        for file in scoring.glue_submission(options, talker(options.quiet)):
+            if speaks():
+                print(file)
+        return
     scoring.predict(options, talker(options.quiet))
 
 

@@ -9,13 +9,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from railkd import checkpoints
 from railkd.configuration import TRAINING
+from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean
 from railkd.options import DataOptions, RunFolderOptions
 from railkd.tasks.files import parse_named_all
@@ -25,38 +25,6 @@ _FLAGS = {setting.field: setting.flag for setting in TRAINING}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 _SUFFIX = re.compile(r"\.(csv|tsv|txt|jsonl?|parquet|arrow|gz|ya?ml)$", re.IGNORECASE)
 _DEPTH_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
-
-
-class Problems:
-    """Collects what is wrong; `report` raises it as one error of at most two lines."""
-
-    def __init__(self) -> None:
-        self.found: list[str] = []
-
-    def add(self, message: str) -> None:
-        self.found.append(message)
-
-    @contextmanager
-    def collect(self) -> Iterator[None]:
-        """Keep a `RailkdError` raised inside."""
-        try:
-            yield
-        except RailkdError as error:
-            self.found.append(str(error))
-
-    def required(self, options: Any, *names: str) -> None:
-        """Settings that must be given."""
-        missing = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) in (None, "", [])]
-        if missing:
-            self.add(
-                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; see --help for an example"
-            )
-
-    def report(self) -> None:
-        """Raise, if there is anything to say."""
-        if self.found:
-            first, *others = dict.fromkeys(self.found)
-            raise RailkdError(first + (f"\nalso: {'; '.join(others)}" if others else ""))
 
 
 def check_data(problems: Problems, options: DataOptions) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from argparse import SUPPRESS, Action
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
@@ -46,12 +47,8 @@ def resolve(others: Mapping[str, tuple[str, Any]], *, verb: str, known: Mapping[
     """
     if not others:
         return {}
-    parser = _Parser(DistillationTrainingArguments, add_help=False, allow_abbrev=False)
+    parser, hints = _parser()
     actions = {action.dest: action for action in parser._actions if action.nargs != 0}
-    for action in parser._actions:  # so that only what is given comes back
-        action.default = SUPPRESS
-    # Not the fields' types: making the parser reduces those to what a command line can say.
-    hints = {name: str(hint) for name, hint in get_type_hints(DistillationTrainingArguments).items()}
     found: dict[str, Any] = {}
     for name, (where, value) in others.items():
         off = name.removeprefix("no_")
@@ -69,6 +66,16 @@ def resolve(others: Mapping[str, tuple[str, Any]], *, verb: str, known: Mapping[
         if name in _AT_LEAST_ONE and found[name] < 1:
             raise RailkdError(f"{where}: got {found[name]}, wanted at least 1")
     return found
+
+
+@cache
+def _parser() -> tuple[_Parser, dict[str, str]]:
+    """transformers' parser of all training arguments, and their types as written."""
+    parser = _Parser(DistillationTrainingArguments, add_help=False, allow_abbrev=False)
+    for action in parser._actions:  # so that only what is given comes back
+        action.default = SUPPRESS
+    # Not the fields' types: making the parser reduces those to what a command line can say.
+    return parser, {name: str(hint) for name, hint in get_type_hints(DistillationTrainingArguments).items()}
 
 
 def _read(parser: _Parser, action: Action, value: Any, where: str, hint: str) -> Any:

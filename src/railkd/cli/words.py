@@ -37,11 +37,17 @@ def parse(verb: Verb, argv: Sequence[str]) -> Request:
     settings = verb.settings()
     words = split(argv, settings, verb)
     config_file = words.pop("config", None)
-    given: dict[str, Any] = {}
-    others: dict[str, tuple[str, Any]] = {}
     layers: list[tuple[str, Mapping[str, Any]]] = [("", words)]
     if config_file is not None:
         layers.insert(0, (f"{config_file}: ", load(config_file)))
+    return assemble(verb, layers)
+
+
+def assemble(verb: Verb, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Request:
+    """Settings out of layers, (where they were found, written name -> value) each; later layers win."""
+    settings = verb.settings()
+    given: dict[str, Any] = {}
+    others: dict[str, tuple[str, Any]] = {}
     for where, layer in layers:
         seen: dict[str, str] = {}
         for written, value in layer.items():

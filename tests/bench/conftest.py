@@ -1,0 +1,23 @@
+"""One prepared folder and one small bench for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.room import SMALL, in_process, prepare, records, room
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="session")
+def small(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The records of the small grid, run in this process, but for times."""
+    folder = room(base, tmp_path_factory.mktemp("small") / "run", SMALL)
+    in_process(folder)
+    return records(folder)

@@ -1,0 +1,101 @@
+"""A folder with an untrained model, two tasks of a few rows, and a grid of 2 tasks, 3 methods and 2 seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import tiny
+from railkd.bench.executor import InProcess
+from railkd.bench.grid import load
+from railkd.bench.plan import jobs_of
+from railkd.bench.progress import Progress
+from railkd.bench.run import run
+from railkd.cli.bench import verbs
+from railkd.records import RunRecord, read_lines
+
+SMOKE: dict[str, Any] = {
+    "name": "smoke",
+    "data": "data",
+    "tasks": ["one", "two"],
+    "teacher": {"finetune": "base", "epochs": 2, "batch_size": 8, "learning_rate": 0.01, "bf16": False},
+    "students": [{"layers": 2}],
+    "methods": ["finetune", "kd", {"name": "rail-kd-l", "shared_size": 8}],
+    "seeds": 2,
+    "settings": {
+        "max_length": 16,
+        "epochs": 2,
+        "batch_size": 8,
+        "learning_rate": 0.01,
+        "bf16": False,
+        "allow_weak_teacher": True,
+    },
+    "selection": {"eval_share": 0.2},
+    "baseline": "kd",
+    "contrasts": [{"name": "layers", "arm": "rail-kd-l", "baseline": "kd"}],
+    "threads": 1,
+}
+#: One task, two arms, one seed: a teacher, a pass and two students, all of them jobs of `SMOKE` too.
+SMALL = SMOKE | {"tasks": ["one"], "methods": SMOKE["methods"][1:], "seeds": 1}
+#: Nothing is compared: for grids of other methods.
+ALONE = {key: value for key, value in SMALL.items() if key not in ("baseline", "contrasts")}
+
+
+def prepare(folder: Path) -> Path:
+    """Model and data, as every bench finds them beside its grid."""
+    tiny.save(folder / "base", tiny.make_model(4, width=8, dropout=0.0), tiny.make_tokenizer())
+    for task, seed in (("one", 0), ("two", 20)):
+        for name, count in (("train", 48), ("dev", 16)):
+            table(folder / "data" / task / f"{name}.tsv", count, seed + count)
+    return folder
+
+
+def table(path: Path, count: int, seed: int) -> Path:
+    """Rows that can be learnt: positive where "good" is said."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{text}\t{'pos' if 'good' in text or i % 3 == 0 else 'neg'}" for i, text in enumerate(texts(count, seed))]
+    path.write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    return path
+
+
+def texts(count: int, seed: int) -> list[str]:
+    return list(tiny.text_rows(count, seed=seed)["text"])
+
+
+def room(base: Path, folder: Path, grid: Mapping[str, Any]) -> Path:
+    """A working directory of its own, so that equal benches have equal settings."""
+    folder.mkdir(parents=True)
+    for name in ("base", "data"):
+        (folder / name).symlink_to(base / name)
+    (folder / "grid.yaml").write_text(yaml.safe_dump(dict(grid)))
+    return folder
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a bench left, but for times, by folder."""
+    found: list[RunRecord] = read_lines(folder / "out" / "records.jsonl")
+    return {record.folder: record.comparable() for record in found}
+
+
+def in_process(folder: Path) -> list[RunRecord]:
+    """A bench without workers."""
+    with inside(folder):
+        jobs = jobs_of(load("grid.yaml"), "out", verbs())
+        Path("out").mkdir()
+        progress = Progress("test", quiet=True)
+        return run(jobs, InProcess("out"), Path("out"), done={}, grid="", retries=0, progress=progress)

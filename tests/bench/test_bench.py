@@ -1,0 +1,203 @@
+"""A small grid from file to records: by both executors, killed and resumed, with a run that fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.room import ALONE, SMALL, SMOKE, in_process, inside, records, room, table
+from railkd.bench import work
+from railkd.cli import main
+from railkd.cli.bench import closing
+from railkd.errors import RunFailed
+from railkd.records import read_lines
+
+BENCH = ["bench", "grid.yaml", "--output", "out"]
+
+
+class Child:
+    """``railkd ARGV`` in a process of its own: forked from this one, which has imported everything that is slow."""
+
+    def __init__(self, folder: Path, *argv: str) -> None:
+        self._said = folder / "said.txt"
+        self.process = os.fork()
+        if self.process == 0:
+            code = 99
+            try:
+                os.chdir(folder)
+                sys.stdout = sys.stderr = self._said.open("w", buffering=1)
+                code = main(list(argv))
+            finally:
+                os._exit(code)
+
+    def send(self, number: int) -> None:
+        os.kill(self.process, number)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it: exit code (negative: a signal) and what it said."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        return code, self._said.read_text()
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.002)
+    return found
+
+
+def worker_of(folder: Path) -> int:
+    """The process that wrote the last line about a process in a job's log."""
+    lines = (folder / work.LOG).read_text().splitlines()
+    return int(next(line for line in reversed(lines) if line.startswith("# ")).split()[-1])
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_the_smoke_grid_by_both_executors(
+    base: Path, small: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two workers, a Ray worker (killed once), and this process: the same records, whoever did what before."""
+    local, ray = (room(base, tmp_path / name, SMOKE) for name in ("local", "ray"))
+    with inside(local):
+        assert main([*BENCH, "--processes", "2", "--quiet"]) == 0
+    check_smoke(local)
+    found = records(local)
+    assert {name: found[name] for name in small} == small
+
+    with inside(local):
+        capsys.readouterr()
+        assert main([*BENCH, "--dry-run"]) == 0
+    assert "16 of 16 jobs done" in capsys.readouterr().out
+
+    if importlib.util.find_spec("ray") is None:
+        reason = "Ray is not installed: pip install 'railkd[ray]'"
+        if os.environ.get("RAILKD_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    child = Child(ray, *BENCH, "--executor", "ray", "--threads", "1")
+    log = ray / "out" / "teachers" / "one" / "base" / work.LOG
+    wait_for(lambda: log.exists() and log.read_text())
+    os.kill(worker_of(log.parent), signal.SIGKILL)
+    code, said = child.end()
+    assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); tried again" in said, said
+    assert records(ray) == found
+
+
+def check_smoke(folder: Path) -> None:
+    """What the report reads is there."""
+    found = read_lines(folder / "out" / "records.jsonl")
+    assert len(found) == 2 * (1 + 1 + 3 * 2)
+    assert {record.job for record in found} == {"finetune", "cache", "distill"}
+    for record in found:
+        assert record.state == "finished" and record.schema == 2 and (folder / "out" / record.folder).is_dir()
+        assert record.task in ("one", "two") and record.peak_memory > 0 and record.machine["threads"] == 1
+        if record.job == "cache":
+            assert record.sizes["rows"] == 48 and record.sizes["bytes"] > 0 and record.seconds["teacher pass"] > 0
+            continue
+        assert list(record.metrics) == ["dev", "eval"] and "training rows held out" in record.selection
+        texts = record.job == "finetune"
+        lines = (folder / "out" / record.folder / record.predictions["dev"]).read_text().splitlines()
+        assert len(lines) == 17 and ("text" in lines[0].split("\t")) == texts
+        assert (record.arm, record.student) == (("teacher", "") if texts else (record.method, "2-layers"))
+    assert yaml.safe_load((folder / "out" / "grid.yaml").read_text()) == SMOKE
+    assert {record.seed for record in found if record.job == "distill"} == {1, 2}
+
+
+def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, Any], tmp_path: Path) -> None:
+    """kill -9 first of a worker, which is replaced, then of the bench, whose workers end with it."""
+    folder = room(base, tmp_path / "run", SMALL)
+    out = folder / "out"
+    teacher = out / "teachers" / "one" / "base"
+
+    def in_a_run() -> list[Path]:
+        saved = out.glob("runs/*/checkpoint-*")
+        return [path.parent for path in saved if not (path.parent / work.RECORD).exists()]
+
+    child = Child(folder, *BENCH, "--processes", "1")
+    wait_for(lambda: (teacher / work.LOG).exists() and (teacher / work.LOG).read_text())
+    first = worker_of(teacher)
+    os.kill(first, signal.SIGKILL)
+    cut = wait_for(in_a_run)[0]
+    child.send(signal.SIGKILL)
+    code, said = child.end()
+    assert code == -signal.SIGKILL and "one, teacher: its process ended by SIGKILL; tried again" in said
+    second = worker_of(cut)
+    wait_for(lambda: not is_alive(second), 10)
+    assert first != second and len(records(folder)) < 4
+    kept = {path: path.stat().st_mtime_ns for path in out.glob(f"*/*/{work.RECORD}")}
+    with inside(folder):
+        assert main([*BENCH, "--resume", "--quiet"]) == 0
+    ours = records(folder)
+    assert len(ours) == 4 and ours == {name: small[name] for name in ours}
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert "goes on from the newest checkpoint" in (cut / work.LOG).read_text()
+
+
+#: Signal, exit code, and what is there when it comes: the worker still starts, or is at work.
+SIGNALS = [(signal.SIGINT, 130, "grid.yaml"), (signal.SIGTERM, 143, f"caches/one/base/{work.RECORD}")]
+
+
+@pytest.mark.parametrize(("number", "code", "there"), SIGNALS, ids=["INT", "TERM"])
+def test_an_interrupted_bench_stops_its_workers_and_says_how_to_go_on(
+    base: Path, small: dict[str, Any], tmp_path: Path, number: signal.Signals, code: int, there: str
+) -> None:
+    folder = room(base, tmp_path / "run", SMALL)
+    child = Child(folder, *BENCH, "--processes", "1")
+    wait_for((folder / "out" / there).exists)
+    workers = Path(f"/proc/{child.process}/task/{child.process}/children")
+    (worker,) = wait_for(lambda: workers.read_text().split())
+    child.send(number)
+    got, said = child.end()
+    assert got == code, said
+    assert "what is finished is kept: repeat the command with --resume" in said and "Traceback" not in said
+    assert not is_alive(int(worker))
+    ours = records(folder)
+    assert len(ours) < 4 and ours == {name: small[name] for name in ours}
+
+
+def test_a_run_that_fails_leaves_a_record_and_the_others_go_on(base: Path, tmp_path: Path) -> None:
+    grid = ALONE | {"methods": [{"name": "finetune", "learning_rate": 1e30}, "kd"]}
+    folder = room(base, tmp_path / "run", grid)
+    found = {record.arm: record for record in in_process(folder)}
+    assert found["finetune"].state == "failed" and "not finite" in found["finetune"].error
+    assert found["kd"].state == "finished" and found["kd"].metrics["dev"]
+    failure = folder / "out" / found["finetune"].folder / work.FAILURE
+    assert json.loads(failure.read_text())["state"] == "failed"
+    with pytest.raises(
+        RunFailed, match="1 of 4 jobs failed: runs/one_2-layers_finetune_1;.* --resume tries them again"
+    ):
+        closing(list(found.values()), folder / "out")
+
+
+def test_the_choice_of_weights_never_looks_at_test(base: Path, tmp_path: Path) -> None:
+    """Other test rows, in and out of domain: the same student to the last bit, and the same seeded choice."""
+    weights, chosen = [], []
+    for number in (1, 2):
+        data = {"train": "data/one/train.tsv", "test": ["t=t.tsv"], "ood": ["o=o.tsv"]}
+        grid = ALONE | {"tasks": {"one": data}, "methods": ["kd"]}
+        folder = room(base, tmp_path / str(number), grid)
+        for name in ("t", "o"):
+            table(folder / f"{name}.tsv", 12, 100 * number)
+        teacher, _, student = in_process(folder)
+        assert student.domains == {"t": "in", "o": "out", "eval": "in"}
+        chosen.append((teacher.selection, student.selection, student.metrics["eval"]))
+        weights.append((folder / "out" / student.folder / "student" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] and chosen[0] == chosen[1]

@@ -1,0 +1,187 @@
+"""The grid file in words: what it means, and everything that is wrong with it, said together."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from railkd.bench import grid as grids
+from railkd.bench.grid import Grid, load
+from railkd.cli import main
+from railkd.errors import RailkdError
+
+Capture = pytest.CaptureFixture[str]
+LEAST: dict[str, Any] = {
+    "name": "x",
+    "tasks": {"t": {"train": "train.tsv", "test": ["dev.tsv"]}},
+    "teacher": "teacher",
+    "students": [{"layers": 2}],
+    "methods": ["kd"],
+}
+
+
+def read(folder: Path, **changes: Any) -> Grid:
+    file = folder / "grid.yaml"
+    file.write_text(yaml.safe_dump({name: value for name, value in (LEAST | changes).items() if value is not None}))
+    return load(file)
+
+
+def arms(folder: Path, *methods: Any) -> list[str]:
+    return [arm.name for arm in read(folder, methods=list(methods)).arms]
+
+
+def test_an_arm_is_named_by_what_it_has_for_itself(tmp_path: Path) -> None:
+    assert arms(tmp_path, "kd", {"name": "rail-kd-l", "redraw": "step"}) == ["kd", "rail-kd-l"]
+    grid = {"name": "rail-kd-l", "redraw": ["epoch", "step"], "temperature": [1, 2], "shared_size": 8}
+    assert arms(tmp_path, grid) == [
+        "rail-kd-l redraw=epoch temperature=1",
+        "rail-kd-l redraw=epoch temperature=2",
+        "rail-kd-l redraw=step temperature=1",
+        "rail-kd-l redraw=step temperature=2",
+    ]
+    assert arms(tmp_path, "kd", {"name": "kd", "temperature": 4}) == ["kd", "kd temperature=4"]
+    weights = {"name": "kd", "weights": [[1, 1, 0], [1, 3, 0]]}
+    assert arms(tmp_path, weights) == ["kd weights=1,1,0", "kd weights=1,3,0"]
+    (one,) = read(tmp_path, methods=[{"name": "kd", "weights": [1, 3, 0]}]).arms
+    assert one.settings == {"weights": [1, 3, 0]}
+
+
+def test_seeds_are_a_number_or_a_list(tmp_path: Path) -> None:
+    assert read(tmp_path, seeds=3).seeds == (1, 2, 3) and read(tmp_path, seeds=[7, 42]).seeds == (7, 42)
+    assert read(tmp_path).seeds == (1,)
+
+
+def test_a_share_of_train_selects_unless_dev_is_asked_for(tmp_path: Path) -> None:
+    assert read(tmp_path).selection == {"eval_share": 0.1, "eval_seed": 0}
+    assert read(tmp_path, selection={"eval_share": 0.2}).selection == {"eval_share": 0.2}
+    task = LEAST["tasks"]["t"] | {"eval": "dev.tsv", "test": ["test.tsv"]}
+    grid = read(tmp_path, selection={"eval": "dev"}, tasks={"t": task})
+    assert grid.selection == {} and grid.tasks[0].data["eval"] == "dev.tsv"
+
+
+def table(path: Path, columns: str = "sentence1\tsentence2\tlabel") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{columns}\n" + "\t".join(["x"] * len(columns.split("\t"))) + "\n")
+
+
+def test_glue_folders_need_no_more_than_their_name(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        table(tmp_path / "glue" / "rte" / f"{split}.tsv")
+    table(tmp_path / "glue" / "rte" / "test.tsv", "index\tsentence1\tsentence2")  # the official one: no labels
+    for split in ("train", "dev_matched", "dev_mismatched"):
+        table(tmp_path / "glue" / "MNLI" / f"{split}.tsv", "sentence1\tsentence2\tgold_label")
+    for name in ("HANS", "IMDB_CONTRAST", "ADV_RTE"):
+        table(tmp_path / "ood" / name / "test.tsv")
+    roots = {"data": str(tmp_path / "glue"), "ood": str(tmp_path / "ood")}
+    rte, mnli = read(tmp_path, tasks=["RTE", "MNLI"], **roots).tasks
+    glue, ood = tmp_path / "glue", tmp_path / "ood"
+    assert rte.data == {
+        "train": f"{glue}/rte:train",
+        "test": [f"dev={glue}/rte:dev"],
+        "ood": [f"HANS={ood}/HANS", f"ADV_RTE={ood}/ADV_RTE"],
+    }
+    assert mnli.data["test"] == [
+        f"dev_matched={glue}/MNLI:dev_matched",
+        f"dev_mismatched={glue}/MNLI:dev_mismatched",
+    ]
+    table(glue / "rte" / "test.tsv")  # one with labels
+    (rte,) = read(tmp_path, tasks=["RTE"], **roots).tasks
+    assert rte.data["test"] == [f"dev={glue}/rte:dev", f"test={glue}/rte:test"]
+    (rte,) = read(tmp_path, tasks=["RTE"], selection={"eval": "dev"}, **roots).tasks
+    assert rte.data["eval"] == f"{glue}/rte:dev" and rte.data["test"] == [f"test={glue}/rte:test"]
+
+
+def test_the_grid_of_the_documents_is_a_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "bench.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    for name in ("RTE", "SST-2"):
+        for split in ("train", "dev"):
+            table(tmp_path / "glue" / name / f"{split}.tsv")
+    table(tmp_path / "ood" / "HANS" / "test.tsv")
+    (tmp_path / "grid.yaml").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    grid = load("grid.yaml")
+    assert [task.name for task in grid.tasks] == ["RTE", "SST-2", "reviews"]
+    assert grid.tasks[0].data["ood"] == ["HANS=ood/HANS"] and grid.tasks[2].data["ood"] == ["news=news/test.tsv"]
+    assert [arm.name for arm in grid.arms] == ["finetune", "kd", "rail-kd-l redraw=epoch", "rail-kd-l redraw=step"]
+    assert [student.name for student in grid.students] == ["6-layers", "DistilBERT"]
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"methdos": ["kd"]}, "unknown key 'methdos'. Did you mean 'methods'?"),
+    ({"students": None, "methods": None}, "'students' is missing.*also: 'methods' is missing"),
+    ({"teacher": None}, "tasks.t: has no teacher"),
+    ({"teacher": {"epochs": 3}}, "teacher: wanted the folder of a finished teacher, or 'finetune: MODEL'"),
+    ({"teacher": {"finetune": "m", "output": "x"}}, "teacher.output: is decided by the grid"),
+    ({"tasks": {"t": {"train": "a", "test": "b", "tset": "c"}}}, "tasks.t: unknown key 'tset'. Did you mean 'test'"),
+    ({"tasks": {"t": {"train": "a"}}}, "tasks.t: has no test set"),
+    ({"tasks": ["RTE"]}, "tasks.RTE: has no train"),
+    ({"tasks": {"a b": LEAST["tasks"]["t"], "a-b": LEAST["tasks"]["t"]}}, "'a b' and 'a-b' are too alike"),
+    ({"data": "/nowhere", "tasks": ["RTE"]}, "data: '/nowhere' cannot be listed"),
+    ({"students": [{"name": "x"}]}, "students\\[1\\]: wanted 'layers: N', or 'model: CHECKPOINT'"),
+    ({"students": [{"layers": 2}, {"layers": 2}]}, "students: '2-layers' is there twice"),
+    ({"methods": ["kd", "kd"]}, "methods: 'kd' is there twice"),
+    ({"methods": [{"temperature": 2}]}, "methods\\[1\\]: wanted the name of a method"),
+    ({"methods": [{"name": "kd", "max_length": 3}]}, "max_length: is no option of a method"),
+    ({"methods": [{"name": "kd", "temperature": []}]}, "methods\\[1\\]: got 0 combinations of options"),
+    ({"contrasts": [{"arm": "kd", "baseline": "kd"}]}, "contrasts\\[1\\]: 'name' is missing"),
+    ({"seeds": 0}, "seeds: got 0, wanted a number of seeds"),
+    ({"seeds": [1, 1]}, "seeds: '1' is there twice"),
+    ({"settings": {"seed": 3}}, "settings.seed: is decided by the grid"),
+    ({"settings": [1]}, "settings: got the list \\[1\\], wanted a mapping"),
+    ({"selection": {"eval": "test"}}, "selection: wanted 'eval: dev' alone"),
+    ({"selection": {"eval": "dev"}}, "tasks.t: selection is 'eval: dev', but it has no eval"),
+    ({"baseline": "KD"}, "baseline: got 'KD', wanted an arm: kd"),
+    ({"contrasts": [{"arm": "kd", "baseline": "kd", "domain": "far"}]}, "domain: got 'far', wanted in or out"),
+    ({"contrasts": [{"arm": "rail", "baseline": "kd"}]}, "contrasts\\[1\\].arm: got 'rail', wanted an arm"),
+    ({"executor": "slurm"}, "executor: got 'slurm', wanted local or ray"),
+    ({"processes": 0}, "processes: got 0, wanted 1 or more"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG, ids=[str(list(change)) for change, _ in WRONG])
+def test_what_is_wrong_is_said_in_words(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(RailkdError, match=f"(?s){said}"):
+        read(tmp_path, **change)
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> None:
+    with pytest.raises(RailkdError) as raised:
+        read(tmp_path, seeds="many", baseline="x", colour="red", methods=["kd", 3])
+    for said in ("seeds: got 'many'", "baseline: got 'x'", "unknown key 'colour'", "methods[2]: got 3"):
+        assert said in str(raised.value)
+    assert str(raised.value).startswith(f"{tmp_path / 'grid.yaml'}: ")
+    assert main(["bench", str(tmp_path / "grid.yaml"), "--output", str(tmp_path / "out")]) == 2
+    assert "Traceback" not in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["bench"], "got no grid file"),
+        (["bench", "nowhere.yaml", "--output", "x"], "nowhere.yaml: no such file"),
+        (["bench", "--copy", "smok"], "no grid 'smok'; there: ablation, paper, smoke. Did you mean 'smoke'?"),
+        (["bench", "g", "--output", "x", "--resume", "--overwrite"], "got --resume and --overwrite"),
+        (["bench", "g", "--output", "x", "--processes", "0"], "--processes: got 0, wanted 1 or more"),
+        (["bench", "g", "--output", "x", "--executor", "slurm"], "got 'slurm', wanted local or ray"),
+    ],
+)
+def test_bad_words_end_before_anything_starts(argv: list[str], said: str, capsys: Capture) -> None:
+    assert main(argv) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_grids_that_come_along_are_listed_and_copied_once(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["bench", "--list"]) == 0
+    out = capsys.readouterr().out
+    for name in grids.names():
+        assert f"{name}: " in out
+        target = tmp_path / f"{name}.yaml"
+        assert main(["bench", "--copy", name, str(target)]) == 0
+        assert target.read_text() == grids.text_of(name)
+    assert main(["bench", "--copy", "smoke", str(target)]) == 2
+    assert "exists already" in capsys.readouterr().err

@@ -1,0 +1,148 @@
+"""From a grid to its jobs: what is shared, what each waits for, and what is refused before the first one runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.room import ALONE, SMOKE, inside, room
+from railkd.bench import grid as grids
+from railkd.bench.plan import Job, jobs_of
+from railkd.cli import main
+from railkd.cli.bench import verbs
+from railkd.errors import RailkdError
+from railkd.objectives import METHODS
+from railkd.tasks.glue import GLUE
+
+Capture = pytest.CaptureFixture[str]
+
+
+def plan(base: Path, folder: Path, grid: dict[str, Any]) -> list[Job]:
+    with inside(room(base, folder, grid)):
+        return jobs_of(grids.load("grid.yaml"), "out", verbs())
+
+
+def test_a_teacher_is_trained_once_run_once_and_shared(base: Path, tmp_path: Path) -> None:
+    methods = ["finetune", "kd", {"name": "alp-kd"}, {"name": "rail-kd-l", "shared_size": 8}]
+    jobs = plan(base, tmp_path / "run", SMOKE | {"methods": methods})
+    assert Counter(job.kind for job in jobs) == {"finetune": 2, "cache": 2, "distill": 16}
+    teacher, cache, *students = [job for job in jobs if job.task == "one"]
+    assert (teacher.needs, cache.needs) == ((), (teacher.folder,))
+    assert cache.options.pooling == ["cls", "mean"] and cache.options.train == ["data/one:train"]
+    for job in students:
+        reads = job.arm != "finetune"
+        assert job.needs == ((teacher.folder, cache.folder) if reads else (teacher.folder,))
+        assert job.options.cache == ("out/caches/one/base/cache" if reads else None)
+        assert job.options.teacher == "out/teachers/one/base/model" and job.options.keep_predictions == "answers"
+        assert job.options.eval_share == 0.2 and job.options.eval is None and job.options.max_length == 16
+    assert len({job.folder for job in jobs}) == len(jobs)
+
+
+def test_a_job_survives_the_way_to_its_worker(base: Path, tmp_path: Path) -> None:
+    for job in plan(base, tmp_path / "run", SMOKE):
+        assert Job.from_plain(json.loads(json.dumps(job.plain()))) == job
+
+
+def test_a_finished_teacher_is_not_trained(base: Path, tmp_path: Path) -> None:
+    jobs = plan(base, tmp_path / "run", SMOKE | {"teacher": "base"})
+    assert Counter(job.kind for job in jobs) == {"cache": 2, "distill": 12}
+    assert all(job.options.teacher == "base" for job in jobs) and jobs[0].needs == ()
+
+
+def test_students_may_have_teachers_of_their_own(base: Path, tmp_path: Path) -> None:
+    students = [
+        {"layers": 2},
+        {"name": "other", "layers": 2, "teacher": {"finetune": "base", "epochs": 1}},
+        {"name": "third", "layers": 3},
+    ]
+    jobs = plan(base, tmp_path / "run", SMOKE | {"students": students, "tasks": ["one"]})
+    made = [job for job in jobs if job.kind == "finetune"]
+    assert [(job.folder, job.student) for job in made] == [
+        ("teachers/one/base", "2-layers, third"),
+        ("teachers/one/base-2", "other"),
+    ]
+    theirs = {job.student: job.needs for job in jobs if job.arm == "kd"}
+    assert theirs["other"] == ("teachers/one/base-2", "caches/one/base-2")
+    assert theirs["third"] == theirs["2-layers"] == ("teachers/one/base", "caches/one/base")
+
+
+def test_settings_of_a_task_win_over_those_of_all_and_options_of_a_method_over_both(base: Path, tmp_path: Path) -> None:
+    data = {"train": "data/one/train.tsv", "test": ["data/one/dev.tsv"], "settings": {"epochs": 5, "batch_size": 4}}
+    methods = ["kd", {"name": "finetune", "batch_size": 2}]
+    jobs = plan(base, tmp_path / "run", ALONE | {"tasks": {"one": data}, "methods": methods})
+    found = {job.arm: job.training for job in jobs if job.kind == "distill"}
+    assert found["kd"]["num_train_epochs"] == found["finetune"]["num_train_epochs"] == 5
+    assert found["kd"]["per_device_train_batch_size"] == 4 and found["finetune"]["per_device_train_batch_size"] == 2
+
+
+DOOMED: list[tuple[dict[str, Any], str]] = [
+    ({"methods": ["rail"]}, "unknown method 'rail'"),
+    ({"methods": [{"name": "rail-kd-l", "redrwa": "step"}]}, "unknown setting 'redrwa'. Did you mean 'redraw'"),
+    ({"methods": [{"name": "rail-kd-l", "redraw": "daily"}]}, "daily"),
+    ({"methods": [{"name": "kd", "redraw": "step"}]}, "kd has no option 'redraw'"),
+    ({"methods": [{"name": "kd", "temperature": "hot"}]}, "methods \\(kd\\): temperature: got 'hot', wanted a number"),
+    ({"settings": {"epochs": -1}}, "epochs: got -1, wanted a finite number above 0"),
+    ({"settings": {"lr_scheduler_type": "wavy"}}, "lr_scheduler_type: got 'wavy', wanted one of"),
+    ({"students": [{"layers": 9}]}, "got 9 blocks out of a model of 4"),
+    ({"students": [{"layers": 1}]}, "all"),  # RAIL-KD has no intermediate block to match
+    ({"teacher": {"finetune": "nowhere/at/all"}}, "no model at 'nowhere/at/all'"),
+    ({"teacher": {"finetune": "base", "method": "kd"}}, "teacher"),
+    ({"cache": {"dtype": "int4"}}, "dtype: got 'int4', wanted float16 or float32"),
+    ({"tasks": {"one": {"train": "data/one/trian.tsv", "test": "data/one/dev.tsv"}}}, "Did you mean 'train.tsv'"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), DOOMED, ids=[str(change) for change, _ in DOOMED])
+def test_a_doomed_grid_is_refused_before_the_first_teacher(
+    change: dict[str, Any], said: str, base: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    with pytest.raises(RailkdError, match=said):
+        plan(base, tmp_path / "run", ALONE | change)
+    with inside(tmp_path / "run"):
+        assert main(["bench", "grid.yaml", "--output", "out"]) == 2
+    assert not (tmp_path / "run" / "out").exists() and "Traceback" not in capsys.readouterr().err
+
+
+def test_the_paper_grid_is_all_of_glue_by_every_method_with_five_seeds(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["bench", "--copy", "paper", str(tmp_path / "paper.yaml")]) == 0
+    grid = grids.load(tmp_path / "paper.yaml")
+    assert [task.name for task in grid.tasks] == [task.name for task in GLUE]
+    assert [arm.name for arm in grid.arms] == list(METHODS) and len(grid.seeds) == 5
+    capsys.readouterr()
+    assert main(["bench", str(tmp_path / "paper.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "9 tasks x 2 students x 18 arms x 5 seeds = 1,620 runs, 18 teachers, 18 teacher passes" in out
+    assert re.search(r"RTE +2 +2 +180 +0 +not known +not known +not known", out), out
+    assert "0 of 1656 jobs done; caches not known; time left not known" in out
+
+
+@pytest.mark.parametrize("name", grids.names())
+def test_a_grid_that_comes_along_runs_with_tiny_stand_ins(
+    name: str, base: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Its methods, seeds, contrasts and settings as they are; models and rows of these tests."""
+    grid = yaml.safe_load(grids.text_of(name))
+    grid = {key: value for key, value in grid.items() if key not in ("ood", "resources")}
+    teacher = {"finetune": "base"} | {k: v for k, v in grid.get("teacher", {}).items() if k != "finetune"}
+    students = [{"name": s.get("name", "x"), "layers": 3} for s in grid["students"]]
+    grid |= {"data": "data", "tasks": ["one", "two"], "teacher": teacher, "students": students}
+    grid["settings"] |= {"max_length": 16}
+    # 16 numbers wide: maps of 128 do not fit, and the methods that have one say so
+    grid["methods"] = [
+        {"name": method, "shared_size": 8} if method.startswith("rail") else method for method in grid["methods"]
+    ]
+    with inside(room(base, tmp_path / "run", grid)):
+        assert main(["bench", "grid.yaml", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    runs = 2 * len(students) * len(grid["methods"]) * grid["seeds"]
+    assert f"= {runs} runs, 2 teachers, 2 teacher passes" in out
+    # 48 rows of 4 blocks of 8 numbers, two bytes each, for every pooling; two logits, and a key of 16 bytes
+    size = 48 * (4 * 8 * 2 * (1 if name == "smoke" or name == "ablation" else 2) + 2 * 4 + 16) / 1e3
+    assert re.search(rf"one +1 +1 +{runs // 2} +0 +48 +{size:.1f} kB +\d+ s", out), out
+    assert "caches not known" not in out and "time left not known" not in out
