@@ -22,7 +22,7 @@ FLOORS = (
     {"objectives", "student", "distiller", "inference"},
     {"teacher"},
     {"training", "datafiles"},
-    {"inspection", "runfolder", "report"},
+    {"inspection", "runfolder", "tables", "report"},
     {"job", "scoring"},
     {"bench"},
     {"demo", "cli"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ from datasets import Dataset, concatenate_datasets
 from transformers import EvalPrediction, PrinterCallback, set_seed
 
 from railkd import checkpoints, configuration, inspection, ranks, runfolder
-from railkd.datafiles import DataFiles, named_tests, test_split
-from railkd.distiller import problem_type_of
+from railkd.datafiles import DataFiles
 from railkd.errors import RailkdError
-from railkd.examples import check_texts, held_out, truncation_line
-from railkd.functional import UNLABELLED
+from railkd.examples import truncation_line
 from railkd.hardware import fast_bf16
 from railkd.inference import predict_logits
 from railkd.objectives import build_objective, method_spec
@@ -32,7 +29,7 @@ from railkd.predictions import write_answers
 from railkd.progress import StepProgress, bar
 from railkd.records import RunRecord, write_text
 from railkd.student import blocks_to_keep, describe_student, head_config, make_student
-from railkd.tasks import multilabel
+from railkd.tables import Tables
 from railkd.tasks.metrics import greater_is_better
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.teacher.cache import checked_poolings
@@ -53,7 +50,7 @@ def finetune(options: FinetuneOptions, training: dict[str, Any], say: Say, callb
     source = required(options.train, "--train")
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     files.infer(source)
-    tables = _Tables.read(files, options)
+    tables = Tables.read(files, options)
     args = _arguments({**training, "method": "finetune"}, options, len(tables.train), tables.chosen_by(files), say)
     tokenizer = checkpoints.load_tokenizer(folder)
     tables.check_lengths(checkpoints.load_config(folder), tokenizer, args.max_length, "the model")
@@ -76,7 +73,7 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
     files = DataFiles(options, say)
     names, problem_type = inspection.labels_of(teacher, stored)
     files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
-    tables = _Tables.read(files, options)
+    tables = Tables.read(files, options)
     args = _arguments(training, options, len(tables.train), tables.chosen_by(files), say, stored)
     tokenizer, make = _student_plan(options, files, teacher, args.blocks)
     if stored is not None and teacher is None and options.max_length not in (None, stored.identity.max_length):
@@ -169,79 +166,6 @@ def check_settings(options: FinetuneOptions | DistillOptions, training: dict[str
 # ---- their steps -------------------------------------------------------------------------------
 
 
-@dataclass
-class _Tables:
-    """Every table of a training job, read before anything is built."""
-
-    train: Dataset
-    unlabelled: Dataset | None
-    eval: Dataset | None
-    test: dict[str, Dataset]
-    sources: dict[str, str]  # of the test sets
-    domains: dict[str, str]
-    selecting: str = "--eval"  # what ``eval`` is, in words
-
-    @classmethod
-    def read(cls, files: DataFiles, options: FinetuneOptions | DistillOptions) -> _Tables:
-        named, domains = named_tests(options, trained_on=options.train)
-        if "eval" in named and options.eval:
-            raise RailkdError(f"--test: 'eval' is the name of --eval; name it otherwise: NAME={named['eval']}")
-        files.train_on(required(options.train, "--train"))
-        train = files.read(required(options.train, "--train"), split="train")
-        more = getattr(options, "unlabelled", None)
-        unlabelled = files.read(more, split="train", labelled=False) if more else None
-        if unlabelled is not None and ("text_pair" in unlabelled.column_names) != ("text_pair" in train.column_names):
-            one, two = "one text a row", "pairs of texts"
-            got, wanted = (two, one) if "text_pair" in unlabelled.column_names else (one, two)
-            raise RailkdError(
-                f"--unlabelled: got {got} in '{more}', wanted {wanted} as in --train '{options.train}'; name the same "
-                "columns of both with --text-column, or give another file"
-            )
-        selecting = files.read(options.eval, split="dev") if options.eval else None
-        words = "--eval"
-        if options.eval_share is not None:
-            train, selecting = held_out(train, options.eval_share, options.eval_seed)
-            words = f"{len(selecting):,} training rows held out (seed {options.eval_seed})"
-            files.say(f"the epoch is chosen by {words}; {len(train):,} are trained on")
-        return cls(
-            train=train,
-            unlabelled=unlabelled,
-            eval=selecting,
-            test={name: files.read(source, split=test_split(source)) for name, source in named.items()},
-            sources=named,
-            domains=domains,
-            selecting=words,
-        )
-
-    def chosen_by(self, files: DataFiles) -> str | None:
-        """The metric that chooses the best epoch; None: no rows do."""
-        return files.primary_metric if self.eval is not None else None
-
-    def texts(self) -> Dataset:
-        """The rows a teacher must have seen: all that are trained on."""
-        parts = [self.train.remove_columns("label")] + ([self.unlabelled] if self.unlabelled is not None else [])
-        return concatenate_datasets(parts)
-
-    def check_lengths(self, config: Any, tokenizer: Any, max_length: int, who: str) -> None:
-        """Refuse rows that a model would crash on, in whichever table they are."""
-        for table in (self.train, self.unlabelled, self.eval, *self.test.values()):
-            if table is not None:
-                check_texts(config, tokenizer, table, max_length, who)
-
-    def training_rows(self, config: Any) -> Dataset:
-        """Labelled rows and, marked as such, unlabelled ones."""
-        if self.unlabelled is None:
-            return self.train
-        marks: dict[str, Any] = {
-            "regression": float("nan"),
-            "multi_label_classification": multilabel.missing(config.num_labels),
-        }
-        mark = marks.get(problem_type_of(config), UNLABELLED)
-        columns = {name: self.unlabelled[name] for name in self.unlabelled.column_names}
-        marked = Dataset.from_dict({**columns, "label": [mark] * len(self.unlabelled)}, features=self.train.features)
-        return concatenate_datasets([self.train, marked])
-
-
 def _fit(
     record: RunRecord,
     options: FinetuneOptions | DistillOptions,
@@ -251,7 +175,7 @@ def _fit(
     tokenizer: Any,
     teacher: LiveTeacher | TeacherCache | None,
     files: DataFiles,
-    tables: _Tables,
+    tables: Tables,
     say: Say,
     *,
     name: str,

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,23 @@ def same(*words: object, **options: Any) -> int:
 
 
 class At(TrainerCallback):
-    """A signal to a process, sent by one rank after a step."""
+    """A signal to a process, sent by one rank after a step, which waits until it has come back to it."""
 
     def __init__(self, step: int, rank: int, process: int, number: int) -> None:
         self.step, self.rank, self.process, self.number = step, rank, process, number
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         if state.global_step == self.step and ranks.rank() == self.rank:
+            if self.number == signal.SIGKILL:
+                os.kill(self.process, self.number)
+            listener: Any = signal.getsignal(self.number)
+            heard: list[int] = []
+            signal.signal(self.number, lambda number, frame: heard.append(number))
             os.kill(self.process, self.number)
+            while not heard:  # a launcher passes it on in its own time
+                time.sleep(0.01)
+            signal.signal(self.number, listener)
+            listener(self.number, None)
 
 
 class Witness(TrainerCallback):

@@ -7,6 +7,7 @@ installed. Retries are the loop's, so that they mean the same everywhere; Ray's 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import signal
@@ -45,7 +46,7 @@ class RayExecutor:
         if address is None:
             new = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": 80 * 1024 * 1024}
         try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **new)
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **new)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise RailkdError(f"Ray did not start{f' at {address}' if address else ''}: {lines[0]}") from error
