@@ -21,7 +21,7 @@ help:
 	@echo "make test   run the test suite"
 	@echo "make test-large  distil a real decoder (SmolLM2-135M, a download of 94 MB) into a small encoder"
 	@echo "make lint   check style and types"
-	@echo "make bench  measure what a distillation step costs over a fine-tuning step"
+	@echo "make bench  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, quality, ...)"
 	@echo "make statistics  check coverage and error rates of the report's statistics on 4,000 simulated grids of each design"
 	@echo "make docs   run every example in the docstrings"
 	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
@@ -44,8 +44,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# On all cores, as a user runs. Other parts: step_cost, growth, quality, cache_memory.
+PART ?= speed
 bench: $(READY)
-	$(ONE_THREAD) $(BIN)/python benchmarks/step_cost.py $(ARGS)
+	$(BIN)/python benchmarks/$(PART).py $(ARGS)
 
 statistics: $(READY)
 	$(ONE_THREAD) $(BIN)/python tests/report/simulated_grids.py $(ARGS)

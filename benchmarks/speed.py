@@ -1,7 +1,7 @@
 """What a whole distillation costs, beside fine-tuning, a live teacher and the peers: ratios on one machine.
 
-    python benchmarks/speed.py                          # both pairs of models, with the peers; about 40 minutes
-    python benchmarks/speed.py --pair deep --no-peers --rounds 3
+    python benchmarks/speed.py                          # both pairs of models, all sides; over an hour on two cores
+    python benchmarks/speed.py --pair deep --sides rail shared live plain teacher_pass --rounds 3
     python benchmarks/speed.py --output speed.json
 
 Every side is a process that has its models loaded and warmed up; in each round each side runs one whole job, one side
@@ -28,6 +28,7 @@ import work
 HERE = Path(__file__).resolve().parent
 PEERS = ("textbrewer==0.2.1.post1", "silverspoon-kd==0.1.0", "tensorboard", "setuptools<81")
 OURS = ("rail", "shared", "live", "plain", "trainer", "teacher_pass")
+THEIRS = ("textbrewer", "silverspoon")
 #: What is measured -> (ours, theirs, the most the ratio may be).
 BARS = {
     "rail-kd-l, whole job / the same with a live teacher": ("rail", "live", 0.80),
@@ -43,23 +44,23 @@ BARS = {
 class Side:
     """A process that runs a job of one of its sides when asked."""
 
-    def __init__(self, python: Path, script: str, names: list[str], folder: Path, **environment: str) -> None:
-        self.names = names
-        self.process = subprocess.Popen(
-            [str(python), str(HERE / script), ",".join(names), str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if not os.environ.get("SPEED_DEBUG") else None,
-            text=True,
-            env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", **environment},
-        )
+    def __init__(self, python: Path, script: str, names: list[str], folder: Path) -> None:
+        self.names, self.log = names, folder / f"{script}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [str(python), str(HERE / script), ",".join(names), str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
+            )
 
     def ready(self) -> None:
         """Wait for the end of the warm-up."""
         assert self.process.stdout is not None
         if self.process.stdout.readline().strip() != "ready":
-            _, said = self.process.communicate()
-            raise SystemExit(f"the side {','.join(self.names)} did not start:\n{said}")
+            raise SystemExit(f"the side {','.join(self.names)} did not start:\n{self.log.read_text()[-2000:]}")
 
     def run(self, name: str, seed: int) -> dict[str, float]:
         """One whole job."""
@@ -67,7 +68,7 @@ class Side:
         print(name, seed, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"the side {name} ended: {self.process.communicate()[1]}")
+            raise SystemExit(f"the side {name} ended:\n{self.log.read_text()[-2000:]}")
         return dict(json.loads(answer))
 
     def close(self) -> None:
@@ -95,14 +96,17 @@ def peers_python() -> Path:
     return python
 
 
-def measure(pair: str, sentences: int, rounds: int, *, peers: bool) -> dict[str, Any]:
-    """All sides of one pair of models, in interleaved rounds."""
+def measure(pair: str, sentences: int, rounds: int, chosen: list[str]) -> dict[str, Any]:
+    """Some sides of one pair of models, in interleaved rounds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = work.prepare(folder, pair, sentences)
-        sides = [Side(Path(sys.executable), "sides.py", list(OURS), folder)]
-        if peers:  # TextBrewer names a symbol of an older tensorboard's protobuf
-            sides.append(Side(peers_python(), "peers.py", ["textbrewer", "silverspoon"], folder))
+        rooms = (("sides.py", OURS, lambda: Path(sys.executable)), ("peers.py", THEIRS, peers_python))
+        sides = [
+            Side(python(), script, [name for name in names if name in chosen], folder)
+            for script, names, python in rooms
+            if set(names) & set(chosen)
+        ]
         try:
             taken = _rounds(sides, rounds)
         finally:
@@ -114,6 +118,8 @@ def measure(pair: str, sentences: int, rounds: int, *, peers: bool) -> dict[str,
         for what, (ours, theirs, bar) in BARS.items()
         if ours in taken and theirs in taken
     }
+    if not {"rail", "shared", "plain"} <= taken.keys():
+        return found
     # Five seeds of two methods from one cache, its building included, over ten plain runs: the runs of all rounds.
     runs = taken["training"] + taken["shared"]
     build, plain = float(np.median(taken["pass_in_job"])), float(np.median(taken["plain"]))
@@ -162,13 +168,13 @@ def main() -> None:
     parser.add_argument("--pair", choices=[*work.PAIRS, "both"], default="both")
     parser.add_argument("--sentences", type=int, default=1920)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--sides", nargs="+", choices=[*OURS, *THEIRS], default=[*OURS, *THEIRS])
     parser.add_argument("--output", type=Path, help="write settings, seconds and ratios here, as JSON")
     args = parser.parse_args()
     results: dict[str, Any] = {"machine": work.machine(), "pairs": {}}
     print(results["machine"])
     for pair in work.PAIRS if args.pair == "both" else (args.pair,):
-        found = measure(pair, args.sentences, args.rounds, peers=args.peers)
+        found = measure(pair, args.sentences, args.rounds, args.sides)
         results["pairs"][pair] = found
         print(f"\n{pair}: {json.dumps(found['settings'])}\n\n{table(found)}", flush=True)
     if args.output:

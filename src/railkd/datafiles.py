@@ -209,10 +209,10 @@ class DataFiles:
             for name in asked:
                 find_columns(rows.column_names, text=columns.text, label=name)  # says what is not there
             self._refuse_kind(source, "several label columns")
-            found = multilabel.from_columns({name: list(rows[name]) for name in asked}, where=source)
+            found = multilabel.from_columns({name: rows[name][:] for name in asked}, where=source)
             columns = Columns(columns.text, " + ".join(asked))
             return _Labels(columns, label_map, [], _renamed(found, label_map))
-        values = list(rows[columns.label])
+        values = rows[columns.label][:]
         if any(isinstance(value, list) for value in values):
             self._refuse_kind(source, "lists of labels")
         elif self.options.problem_type != "multi-label" and not (self.space is not None and self.space.multi):
@@ -316,7 +316,7 @@ def test_split(source: str) -> str:
 
 
 def _texts(rows: Any, column: str, source: str) -> list[str]:
-    values = list(rows[column])
+    values = rows[column][:]
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
             raise RailkdError(

@@ -159,7 +159,7 @@ def check_texts(config: Any, tokenizer: Any, dataset: Any, max_length: int, who:
     if limit is None or max_length <= limit or not len(dataset):
         return
     columns = find_columns(dataset.column_names).text
-    lengths = full_lengths(tokenizer, list(zip(*[list(dataset[name]) for name in columns], strict=True)))
+    lengths = full_lengths(tokenizer, list(zip(*[dataset[name][:] for name in columns], strict=True)))
     check_length(config, np.minimum(lengths, max_length), max_length, who)
 
 
@@ -167,7 +167,7 @@ def truncation_line(dataset: Any, tokenizer: Any, max_length: int, *, sample: in
     """How many rows are cut, in words; counted on a sample of long files."""
     columns = find_columns(dataset.column_names).text
     chosen = dataset.select(some_rows(len(dataset), sample))
-    lengths = full_lengths(tokenizer, list(zip(*[list(chosen[name]) for name in columns], strict=True)))
+    lengths = full_lengths(tokenizer, list(zip(*[chosen[name][:] for name in columns], strict=True)))
     share, longest = float((lengths > max_length).mean()), int(lengths.max())
     of = "rows" if len(chosen) == len(dataset) else f"{len(chosen):,} sampled rows"
     advice = "" if share <= 0.1 else "; a larger --max-length reads more of them"
@@ -216,10 +216,10 @@ def keyed_tokens(
                 "one "
                 "that names each example, or give the raw text columns"
             )
-        inputs = {name: list(dataset[name]) for name in tokenizer.model_input_names if name in names}
+        inputs = {name: dataset[name][:] for name in tokenizer.model_input_names if name in names}
         if key_column not in names:
             return KeyedTokens(inputs, key_array(example_key(*ids) for ids in inputs["input_ids"]))
-        given = list(dataset[key_column])
+        given = dataset[key_column][:]
         return KeyedTokens(
             inputs, key_array(key if isinstance(key, (list, tuple)) else example_key(key) for key in given)
         )
@@ -229,7 +229,7 @@ def keyed_tokens(
 
 
 def _texts(dataset: Any, column: str) -> list[str]:
-    values = list(dataset[column])
+    values = dataset[column][:]
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise RailkdError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -79,6 +80,7 @@ def test_the_smoke_grid_by_both_executors(
     with inside(local):
         assert main([*BENCH, "--processes", "2", "--quiet"]) == 0
     check_smoke(local)
+    check_report(local)
     found = records(local)
     assert {name: found[name] for name in small} == small
 
@@ -99,6 +101,19 @@ def test_the_smoke_grid_by_both_executors(
     code, said = child.end()
     assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); tried again" in said, said
     assert records(ray) == found
+
+
+def check_report(folder: Path) -> None:
+    """A report reads what a bench leaves: its scores are the means of the records, its page holds every arm."""
+    assert main(["report", str(folder / "out"), "--csv", str(folder / "r.csv"), "--html", str(folder / "r.html")]) == 0
+    with (folder / "r.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for arm in ("finetune", "kd", "rail-kd-l"):
+        runs = [r for r in read_lines(folder / "out" / "records.jsonl") if (r.task, r.arm) == ("one", arm)]
+        (row,) = [r for r in rows if (r["task"], r["arm"], r["set"]) == ("one", arm, "dev")]
+        wanted = 100 * sum(run.metrics["dev"]["accuracy"] for run in runs) / len(runs)
+        assert len(runs) == 2 and float(row["mean"]) == pytest.approx(wanted)
+        assert arm in (folder / "r.html").read_text(encoding="utf-8")
 
 
 def check_smoke(folder: Path) -> None:

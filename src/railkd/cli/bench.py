@@ -123,7 +123,10 @@ def closing(records: Sequence[Any], output: Path) -> None:
         best = best_so_far(records, task)
         if best:
             print(f"{task}: best {best}")
-    print(f"{len(records) - len(failed)} of {len(records)} jobs finished; records: {output / 'records.jsonl'}")
+    print(
+        f"{len(records) - len(failed)} of {len(records)} jobs finished; records: {output / 'records.jsonl'}; "
+        f"railkd report {output} --html report.html makes a page of them"
+    )
     if failed:
         folders = ", ".join(record.folder for record in failed[:5]) + (", ..." if len(failed) > 5 else "")
         raise RunFailed(

@@ -42,7 +42,7 @@ class Size:
 
 SIZES = {
     "quick": Size(480, 200, 200, 2, 1, "under a minute"),
-    "normal": Size(3000, 500, 1000, 2, 3, "about four minutes"),
+    "normal": Size(3000, 500, 1000, 2, 3, "four to seven minutes"),
     "full": Size(10**9, 10**9, 10**9, 3, 4, "about a quarter of an hour"),
 }
 

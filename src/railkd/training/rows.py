@@ -131,7 +131,7 @@ class Preparer:
         reader = _Classes(self.config, getattr(getattr(feature, "feature", feature), "names", None))
         read = self._number if self.regression else reader.vector if self.multi else reader.index
         labels = []
-        for row, value in enumerate(dataset[column], first + 1):
+        for row, value in enumerate(dataset[column][:], first + 1):
             try:
                 labels.append(read(value.tolist() if hasattr(value, "tolist") else value))
             except ValueError as error:

@@ -316,7 +316,7 @@ class DistillationTrainer(Trainer):
         # Of the rows as they were prepared: Trainer has dropped the columns that no forward takes from `dataset`.
         names = getattr(self.train_dataset, "column_names", None) or []
         if self.args.length_groups and "length" in names and len(self.train_dataset) == count:
-            lengths, size = np.asarray(self.train_dataset["length"]), self._train_batch_size * self.args.world_size
+            lengths, size = np.asarray(self.train_dataset["length"][:]), self._train_batch_size * self.args.world_size
 
             def order(epoch: int) -> np.ndarray:
                 return length_grouped(lengths, size, seed=seed, epoch=epoch)
@@ -412,7 +412,7 @@ def _made(model_init: Callable[..., nn.Module]) -> nn.Module:
 def _longest_first(dataset: Any) -> np.ndarray:
     """Row order of evaluation: like lengths together, and a lack of memory shows in the first batch."""
     names = getattr(dataset, "column_names", [])
-    lengths = [len(ids) for ids in dataset["input_ids"]] if "input_ids" in names else [0] * len(dataset)
+    lengths = [len(ids) for ids in dataset["input_ids"][:]] if "input_ids" in names else [0] * len(dataset)
     return np.argsort(-np.asarray(lengths), kind="stable")
 
 
