@@ -3,8 +3,8 @@
     PEERS_PYTHON benchmarks/peers.py textbrewer,silverspoon FOLDER
 
 Each as its own examples use it: teacher and student at every step, one hidden match for each intermediate student block
-(evenly spaced teacher blocks), batches of 32 in random order, padded to their longest row, float32. Neither offers a
-cache of states or mixed precision on a CPU.
+(evenly spaced teacher blocks), batches of 32 in random order, padded to their longest row, float32. Neither has a
+cache of states.
 """
 
 from __future__ import annotations
