@@ -65,13 +65,13 @@ def read(folder: Path, rows: int, steps: int) -> dict[str, float]:
     opened = time.perf_counter() - start
     rng = np.random.default_rng(1)
     batches = [torch.from_numpy(keys[rng.choice(rows, BATCH, replace=False)]) for _ in range(steps)]
-    first, second, peak = [], [], rss_anon_mb()
+    first, second, peak = [], [], work.rss_anon_mb()
     for taken in (first, second):
         for batch in batches:
             start = time.perf_counter()
             cache({"example_key": batch}, "mean")
             taken.append(time.perf_counter() - start)
-            peak = max(peak, rss_anon_mb())
+            peak = max(peak, work.rss_anon_mb())
     return {
         "open_ms": 1000 * opened,
         "first_touch_ms": 1000 * float(np.median(first)),
@@ -116,16 +116,8 @@ def train(folder: Path, rows: int, steps: int) -> dict[str, float]:
         )[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-        peak = max(peak, rss_anon_mb())
+        peak = max(peak, work.rss_anon_mb())
     return {"anon_mb": peak}
-
-
-def rss_anon_mb() -> float:
-    """Anonymous resident memory of this process: file pages, which the system takes back at will, not counted."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("this system does not tell RssAnon; this benchmark needs Linux")
 
 
 def child(what: str, folder: Path, rows: int, steps: int) -> dict[str, float]:

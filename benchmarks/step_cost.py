@@ -217,16 +217,8 @@ def child(method: str, rows: int, folder: str) -> None:
         distiller(**batch)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-        peak = max(peak, rss_anon_mb())
+        peak = max(peak, work.rss_anon_mb())
     print(json.dumps({"anon_mb": round(peak, 1)}))
-
-
-def rss_anon_mb() -> float:
-    """Anonymous resident memory of this process: file pages, which the system takes back at will, not counted."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("this system does not tell RssAnon; the memory part needs Linux")
 
 
 def help_seconds(runs: int = 5) -> dict[str, Any]:

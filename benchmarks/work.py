@@ -92,6 +92,14 @@ def ratio(ours: list[float], theirs: list[float], *, seed: int = 0) -> dict[str,
     }
 
 
+def rss_anon_mb() -> float:
+    """Anonymous resident memory of this process: file pages, which the system takes back at will, not counted."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("this system does not tell RssAnon; measuring memory needs Linux")
+
+
 def machine() -> str:
     """One line: processor, cores, versions."""
     import torch

@@ -220,14 +220,16 @@ def _fit(
             if options.keep_predictions and args.should_save:
                 record.predictions[set_name] = f"predictions/{set_name}.tsv"
                 (output / "predictions").mkdir(exist_ok=True)
-                names = [name for name in ("text", "text_pair") if name in table.column_names]
-                texts = list(zip(*[table[name] for name in names], strict=True))
+                texts = None
+                if options.keep_predictions == "texts":
+                    names = [name for name in ("text", "text_pair") if name in table.column_names]
+                    texts = list(zip(*[table[name][:] for name in names], strict=True))
                 write_answers(
                     output / record.predictions[set_name],
                     *files.answers(logits, gold, where),
                     logits,
                     record.labels,
-                    texts if options.keep_predictions == "texts" else None,
+                    texts,
                 )
         if tables.eval is not None:
             record.selection = runfolder.selection(trainer, files.primary_metric, tables.selecting)

@@ -62,7 +62,7 @@ def write_answers(
     """
     rows = []
     for i, row in enumerate(logits):
-        answers = {"index": i, "gold": _cell(gold[i]), "label": _cell(given[i])}
+        answers = {"index": i, "gold": gold[i], "label": given[i]}
         answers |= {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, row, strict=True)}
         rows.append(answers | ({"text": " | ".join(texts[i])} if texts is not None else {}))
     write_text(target, _as_tsv(rows))
