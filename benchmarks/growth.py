@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def read(folder: Path, rows: int, steps: int) -> dict[str, float]:
     }
 
 
-def train(folder: Path, rows: int, steps: int) -> dict[str, float]:
-    """Peak of anonymous memory over random steps of a real student that learns from the cache."""
+def train(folder: Path, rows: int, steps: int, method: str = "rail-kd-l") -> dict[str, float]:
+    """Peak of anonymous memory over random steps of a student that learns from the cache, or from labels alone."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -92,7 +93,7 @@ def train(folder: Path, rows: int, steps: int) -> dict[str, float]:
     config = BertConfig(
         vocab_size=2000, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=12, intermediate_size=2 * WIDTH
     )
-    distiller = Distiller.from_method("rail-kd-l", BertForSequenceClassification(config), (BLOCKS, WIDTH)).train()
+    distiller = Distiller.from_method(method, BertForSequenceClassification(config), (BLOCKS, WIDTH)).train()
     optimizer = torch.optim.AdamW(distiller.parameters(), lr=1e-5, fused=True)
     # The table of keys is the data set's, not the cache's: a data set is paged from disk, so this one is too.
     table = folder.parent / f"keys-{rows}.npy"
@@ -105,15 +106,13 @@ def train(folder: Path, rows: int, steps: int) -> dict[str, float]:
     for step in range(steps):
         chosen = np.sort(rng.integers(0, rows, BATCH))
         ids = torch.from_numpy(rng.integers(5, 2000, (BATCH, 16)))
-        signals = cache({"example_key": torch.from_numpy(np.ascontiguousarray(keys[chosen]))}, "mean")
-        distiller(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            labels=torch.from_numpy(rng.integers(0, LABELS, BATCH)),
-            teacher_logits=signals.logits,
-            teacher_states=signals.states,
-            draw=torch.tensor(distiller.objective.draw(0, epoch=step, step=step)),
-        )[0].backward()
+        batch: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        batch["labels"] = torch.from_numpy(rng.integers(0, LABELS, BATCH))
+        if distiller.pooling is not None:
+            signals = cache({"example_key": torch.from_numpy(np.ascontiguousarray(keys[chosen]))}, "mean")
+            draw = torch.tensor(distiller.objective.draw(0, epoch=step, step=step))
+            batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states, "draw": draw}
+        distiller(**batch)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
         peak = max(peak, work.rss_anon_mb())
@@ -143,15 +142,17 @@ def growth(sizes: tuple[int, ...], steps: int) -> list[dict[str, float]]:
 
 
 def memory(steps: int) -> dict[str, Any]:
-    """Peak RssAnon over random training steps: a large cache minus a small one."""
+    """Peak RssAnon over random training steps: a large cache minus a small one, and fine-tuning beside them."""
     peaks = {}
     for size in (6_000, 600_000):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "cache"
             child("write", folder, size, 0)
-            peaks[size] = child("train", folder, size, steps)["anon_mb"]
-    more = round(peaks[600_000] - peaks[6_000], 1)
-    return {"anon_mb": {f"{size:,}": round(peak, 1) for size, peak in peaks.items()}, "more_mb": more, "bar": 100}
+            peaks[f"{size:,} examples"] = child("train", folder, size, steps)["anon_mb"]
+            if "fine-tuning" not in peaks:
+                peaks["fine-tuning"] = child("finetune", folder, size, steps)["anon_mb"]
+    more = round(peaks["600,000 examples"] - peaks["6,000 examples"], 1)
+    return {"anon_mb": {name: round(peak, 1) for name, peak in peaks.items()}, "more_mb": more, "bar": 100}
 
 
 def plot(rows: list[dict[str, float]], target: Path) -> None:
@@ -199,7 +200,8 @@ def main() -> None:
         if what == "write":
             print(json.dumps(write(Path(folder), int(rows))))
         else:
-            print(json.dumps((read if what == "read" else train)(Path(folder), int(rows), int(steps))))
+            parts = {"read": read, "train": train, "finetune": partial(train, method="finetune")}
+            print(json.dumps(parts[what](Path(folder), int(rows), int(steps))))
         return
     print(work.machine())
     if args.part in ("growth", "all"):

@@ -1,7 +1,7 @@
-"""What distillation costs beside plain fine-tuning: step time, cache on disk, memory, start of the command line.
+"""What a step of distillation costs beside one of plain fine-tuning, and how long the command line takes to start.
 
-    python benchmarks/step_cost.py                  # everything, about six minutes on two cores
-    python benchmarks/step_cost.py --part steps     # or: disk, memory, help
+    python benchmarks/step_cost.py                  # steps and start, about four minutes on two cores
+    python benchmarks/step_cost.py --part sharing   # two runs on one machine: at once, or one after the other
 
 Steps: one student (--pair: 6 of 12 random blocks, or the demo's MiniLM, 3 of its 6), real sentences, batch 32, one
 process. Every method takes the same batches in turn, so that noise of the machine falls on all alike; a ratio is the
@@ -15,7 +15,6 @@ import argparse
 import copy
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,25 +25,9 @@ from typing import Any
 import numpy as np
 import work
 
-BLOCKS, WIDTH, LABELS = 6, 384, 2
 DEFAULT_METHODS = ("rail-kd-l", "rail-kd-c", "kd")
 #: Methods measured side by side, each with a student and optimizer of its own: all at once would want 5 GB.
 GROUP = 6
-
-
-def models() -> tuple[Any, Any]:
-    """Teacher (6 blocks) and its tokenizer: the demo's MiniLM, or its shape with random weights."""
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    from railkd import checkpoints
-    from railkd.demo.model import encoder_folder
-
-    folder = encoder_folder()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = BertConfig.from_pretrained(folder, num_labels=LABELS)
-    teacher = checkpoints.load_classifier(folder, num_labels=LABELS)
-    assert isinstance(teacher, BertForSequenceClassification) and config.num_hidden_layers == BLOCKS
-    return teacher, tokenizer
 
 
 def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict[str, Any]:
@@ -126,6 +109,7 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
                 ratio = np.asarray(taken[name]) / base
                 draws = np.median(rng.choice(ratio, (2000, len(ratio))), axis=1)
                 results[name] = {
+                    "ms": round(1000 * float(np.median(taken[name])), 1),
                     "ratio": round(float(np.median(ratio)), 3),
                     "interval_95": [round(float(q), 3) for q in np.quantile(draws, [0.025, 0.975])],
                     "ratio_of_medians": round(float(np.median(taken[name]) / np.median(base)), 3),
@@ -133,92 +117,28 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
     return {"finetune_ms": round(1000 * float(np.median(bases)), 1), "batches": batches, "bf16": bf16} | results
 
 
-def disk() -> dict[str, Any]:
-    """Bytes of a cache over n * d * 2 + logits for each example and pooling."""
-    with tempfile.TemporaryDirectory() as folder:
-        cache, _ = synthetic_cache(Path(folder), 10_000)
-        each = cache.bytes / cache.rows
-    bound = BLOCKS * WIDTH * 2 + LABELS * 4
+def sharing(batches: int, pair: str, precision: str) -> dict[str, Any]:
+    """Two runs on this machine: one after the other with two threads, or at once with one thread each.
+
+    Milliseconds of the machine for one step of rail-kd-l, over three rounds of both ways.
+    """
+    command = [sys.executable, __file__, "--part", "steps", "--methods", "rail-kd-l", "--pair", pair]
+    command += ["--batches", str(batches), "--precision", precision]
+    taken: dict[str, list[float]] = {"one after the other": [], "at once": []}
+    for _ in range(3):
+        for way, processes in (("one after the other", 1), ("at once", 2)):
+            environment = os.environ | {"OMP_NUM_THREADS": str(2 // processes)}
+            running = [
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+                for _ in range(processes)
+            ]
+            lines = [process.communicate()[0].splitlines()[-1] for process in running]
+            each = [json.loads(line.removeprefix("steps: "))["rail-kd-l"]["ms"] for line in lines]
+            taken[way].append(float(np.mean(each)) / processes)
     return {
-        "bytes_per_example": round(each, 1),
-        "states_and_logits": bound,
-        "ratio": round(each / bound, 4),
-        "bar": 1.1,
+        "ms_per_step": {way: [round(value, 1) for value in values] for way, values in taken.items()},
+        "at once / one after the other": work.ratio(taken["at once"], taken["one after the other"]),
     }
-
-
-def synthetic_cache(folder: Path, rows: int) -> tuple[Any, np.ndarray]:
-    """A cache of random states, through the public writer."""
-    from railkd.examples import example_key, key_array
-    from railkd.teacher import CacheWriter, TeacherCache, TeacherInfo
-    from railkd.teacher.identity import Identity
-
-    rng = np.random.default_rng(0)
-    keys = key_array(example_key(i) for i in range(rows))
-    info = TeacherInfo(BLOCKS, WIDTH, ("a", "b"), "single_label_classification", 128)
-    with CacheWriter(folder, info, Identity("synthetic", {}, "none", 128, "float32", "float16")) as writer:
-        for start in range(0, rows, 2048):
-            part = keys[start : start + 2048]
-            states = rng.standard_normal((len(part), BLOCKS, WIDTH), dtype=np.float32)
-            writer.add(part, rng.standard_normal((len(part), LABELS), dtype=np.float32), {"mean": states})
-    return TeacherCache.open(folder), keys
-
-
-def memory() -> dict[str, Any]:
-    """Peak RssAnon of training from the cache over that of fine-tuning, each in a process of its own."""
-    results: dict[str, Any] = {"bar": 1.05}
-    with tempfile.TemporaryDirectory() as folder:
-        for rows in (10_000, 60_000):
-            cache = Path(folder) / str(rows)
-            synthetic_cache(cache, rows)
-            peaks = {}
-            for method in ("finetune", "rail-kd-l"):
-                command = [sys.executable, __file__, "--child", method, str(rows), str(cache)]
-                # One thread: the allocator's arenas of idle threads would be noise here.
-                environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-                out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-                peaks[method] = json.loads(out.splitlines()[-1])["anon_mb"]
-            ratio = round(peaks["rail-kd-l"] / peaks["finetune"], 3)
-            results[f"{rows:,} examples"] = {"anon_mb": peaks, "ratio": ratio}
-    return results
-
-
-def child(method: str, rows: int, folder: str) -> None:
-    """100 random steps of a small student; prints the peak of RssAnon."""
-    import torch
-
-    from railkd.distiller import Distiller
-    from railkd.examples import example_key, key_array
-    from railkd.student import make_student
-    from railkd.teacher import TeacherCache
-
-    torch.manual_seed(0)
-    teacher, _ = models()
-    student = make_student(teacher, 3)
-    del teacher
-    distiller = Distiller.from_method(method, student, (BLOCKS, WIDTH)).train()
-    optimizer = torch.optim.AdamW(distiller.parameters(), lr=1e-5, fused=True)
-    cache = TeacherCache.open(folder) if method != "finetune" else None
-    keys = key_array(example_key(i) for i in range(rows))
-    rng = np.random.default_rng(0)
-    peak = 0.0
-    for step in range(100):
-        chosen = rng.choice(rows, 32, replace=False)
-        ids = torch.from_numpy(rng.integers(1000, 20000, (32, 32)))
-        batch: dict[str, Any] = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "labels": torch.from_numpy(rng.integers(0, LABELS, 32)),
-        }
-        if cache is not None:
-            signals = cache(_keys(keys[chosen]), distiller.pooling)
-            draw = torch.tensor(distiller.objective.draw(0, epoch=step, step=step))
-            batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states, "draw": draw}
-        distiller(**batch)[0].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        peak = max(peak, work.rss_anon_mb())
-    print(json.dumps({"anon_mb": round(peak, 1)}))
 
 
 def help_seconds(runs: int = 5) -> dict[str, Any]:
@@ -241,34 +161,26 @@ def _keys(keys: np.ndarray) -> dict[str, Any]:
 def main() -> None:
     """Parse the command line and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["steps", "disk", "memory", "help", "all"], default="all")
+    parser.add_argument("--part", choices=["steps", "help", "sharing", "all"], default="all")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), help="methods, or 'all'")
     parser.add_argument("--batches", type=int, default=150)
     parser.add_argument("--pair", choices=list(work.PAIRS), default="deep")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "both"], default="both")
     args = parser.parse_args()
-    if args.child:
-        child(args.child[0], int(args.child[1]), args.child[2])
-        return
-    import torch
-
     from railkd.hardware import fast_bf16
     from railkd.objectives import METHODS
 
     chosen = [name for name in METHODS if name != "finetune"] if args.methods == ["all"] else args.methods
-    print(
-        f"machine: {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, "
-        f"{torch.get_num_threads()} threads"
-    )
-    if args.part in ("disk", "all"):
-        print("cache on disk:", json.dumps(disk()))
-    if args.part in ("memory", "all"):
-        print("memory:", json.dumps(memory()))
+    print(work.machine())
     if args.part in ("help", "all"):
         print("railkd --help:", json.dumps(help_seconds()))
+    if args.part == "sharing":
+        precision = "float32" if args.precision == "float32" or not fast_bf16() else "bfloat16"
+        print("sharing:", json.dumps(sharing(args.batches // 3, args.pair, precision)))
     if args.part in ("steps", "all"):
-        for bf16 in [False, True] if fast_bf16() else [False]:
-            print("steps:", json.dumps(steps(tuple(chosen), args.batches, bf16, args.pair), indent=1))
+        for precision in ("float32", "bfloat16"):
+            if args.precision in (precision, "both") and (precision == "float32" or fast_bf16()):
+                print("steps:", json.dumps(steps(tuple(chosen), args.batches, precision == "bfloat16", args.pair)))
 
 
 if __name__ == "__main__":

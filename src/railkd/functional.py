@@ -5,6 +5,7 @@ Letters: B batch, L tokens, n blocks, d hidden size, C classes.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -17,12 +18,23 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 UNLABELLED = -100
 
 
-def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
+def mean_weights(mask: Tensor) -> Tensor:
+    """(B, L) mask to (B, L) float32 weights: one over the number of real tokens at each of them, 0 at padding.
+
+    >>> mean_weights(torch.tensor([[1, 1, 0]]))
+    tensor([[0.5000, 0.5000, 0.0000]])
+    """
+    kept = mask.to(torch.bool).to(torch.float32)
+    return kept / kept.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean of the real tokens' states: ``sum_k mask_k h_k / sum_k mask_k``.
 
     Args:
         states: (B, L, d).
         mask: (B, L), nonzero at real tokens.
+        weights: `mean_weights` of the mask, where many states are pooled by one mask.
 
     Returns:
         (B, d), in float32 at least: the sum of a long half-precision text overflows. Whatever stands at padded
@@ -34,15 +46,18 @@ def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
     >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]]))
     tensor([[2.]])
     """
-    kept = mask.to(torch.bool).unsqueeze(-1)  # (B, L, 1)
-    count = kept.sum(dim=1).clamp(min=1)  # (B, 1)
-    dtype = torch.promote_types(states.dtype, torch.float32)
+    weights = mean_weights(mask) if weights is None else weights
     if states.device.type == "cpu" and not torch.compiler.is_compiling():
-        # On a CPU a product costs a quarter of a fill, forward and backward; but it lets NaN at padding through.
-        total = (states * kept).sum(dim=1, dtype=dtype)
-        if all_finite(total):
-            return total / count
-    return states.masked_fill(~kept, 0).sum(dim=1, dtype=dtype) / count
+        # One product reads the states once, forward and backward, where a fill and a sum cost several times that. But
+        # it lets NaN at padding through. Under autocast it would be taken in half precision.
+        with torch.autocast("cpu", enabled=False):
+            full = full_precision(states)
+            mean = torch.bmm(weights.to(full.dtype).unsqueeze(1), full).squeeze(1)
+        if all_finite(mean):
+            return mean
+    total = states.masked_fill((weights == 0).unsqueeze(2), 0)
+    dtype = torch.promote_types(states.dtype, torch.float32)
+    return total.sum(dim=1, dtype=dtype) * weights.amax(dim=1, keepdim=True)
 
 
 def token_at_edge(states: Tensor, mask: Tensor, *, last: bool = False) -> Tensor:
@@ -81,7 +96,7 @@ def all_finite(x: Tensor) -> bool:
     >>> all_finite(torch.tensor([3e38, 3e38])), all_finite(torch.tensor([1.0, torch.nan]))
     (True, False)
     """
-    return bool(full_precision(x.detach()).sum().isfinite()) or bool(x.isfinite().all())
+    return math.isfinite(full_precision(x.detach()).sum()) or bool(x.isfinite().all())
 
 
 def unit(x: Tensor) -> Tensor:

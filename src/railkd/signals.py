@@ -69,19 +69,15 @@ class Signals:
         )
 
 
-def pool(states: Tensor, mask: Tensor | None, pooling: str, *, causal: bool = False) -> Tensor:
+def pool(states: Tensor, mask: Tensor, pooling: str, *, causal: bool = False, weights: Tensor | None = None) -> Tensor:
     """(B, L, d) token states to (B, d), by name: ``mean`` over real tokens, or ``cls``.
 
-    ``cls`` is the first real token of an encoder and the last real token of a causal model. Without a mask (B, L) every
-    token is real.
+    ``cls`` is the first real token of an encoder and the last real token of a causal model. The mask is (B, L);
+    ``weights`` of the mean are made from it where they are not given.
     """
     if pooling == "mean":
-        if mask is None:
-            return states.mean(dim=1, dtype=torch.promote_types(states.dtype, torch.float32))
-        return functional.masked_mean(states, mask)
+        return functional.masked_mean(states, mask, weights)
     if pooling == "cls":
-        if mask is None:
-            return states[:, -1 if causal else 0]
         return functional.token_at_edge(states, mask, last=causal)
     raise RailkdError(f"unknown pooling '{pooling}'; known: {', '.join(POOLINGS)}.{did_you_mean(pooling, POOLINGS)}")
 
@@ -111,13 +107,14 @@ class BlockReader:
     def reading(self, mask: Tensor) -> Iterator[None]:
         """Catch the block states of the forward pass made inside; ``mask`` (B, L) says which tokens are real."""
         self._pooled = []
-        # Batches of one length are common where rows are grouped by it. Elsewhere than on a CPU asking would wait.
-        padding = mask if mask.device.type != "cpu" or not bool(mask.all()) else None
+        weights = functional.mean_weights(mask) if "mean" in self.poolings else None  # once for all blocks
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             states = output[0] if isinstance(output, tuple) else output  # (B, L, d)
             self._check(states, mask)
-            self._pooled.append(tuple(pool(states, padding, name, causal=self.causal) for name in self.poolings))
+            self._pooled.append(
+                tuple(pool(states, mask, name, causal=self.causal, weights=weights) for name in self.poolings)
+            )
 
         handles = [block.register_forward_hook(hook) for block in self.blocks]
         try:

@@ -147,8 +147,11 @@ def normalised_weights(weights: Sequence[float] | None, terms: Sequence[str]) ->
     return {name: w / total for name, w in kept.items()}
 
 
-def states_of(signals: Signals, shape: BlockShape, who: str) -> Tensor:
-    """The pooled states (B, n, d), checked against the shape the objective was made for, in float32 at least."""
+def states_of(signals: Signals, shape: BlockShape, who: str, *, blocks: Tensor | None = None) -> Tensor:
+    """The pooled states (B, n, d), checked against the shape the objective was made for, in float32 at least.
+
+    With ``blocks`` (m,), 0-based, those alone, on their device: (B, m, d).
+    """
     if signals.states is None:
         raise RailkdError(f"the {who}'s signals hold logits only, wanted pooled states of {shape.blocks} blocks too")
     if tuple(signals.states.shape[1:]) != tuple(shape):
@@ -156,4 +159,6 @@ def states_of(signals: Signals, shape: BlockShape, who: str) -> Tensor:
             f"got {who} states of {tuple(signals.states.shape[1:])} (blocks, width), wanted {tuple(shape)}; "
             "build the objective for this pair of models"
         )
-    return full_precision(signals.states)
+    if blocks is None:
+        return full_precision(signals.states)
+    return full_precision(signals.states.to(blocks.device)[:, blocks])

@@ -61,7 +61,8 @@ class TeacherCache:
             table = np.load(index, mmap_mode="r", allow_pickle=False)
             if table.shape != (3, self.rows) or table.dtype != np.int64 or self.rows != self._starts[-1]:
                 raise ValueError(f"it is of shape {table.shape}, the manifest of {self.rows} rows")
-            self._high, self._low, self._row = table
+            # As plain arrays: a memory map's own class makes every small read of it slow.
+            self._high, self._low, self._row = np.asarray(table)
         except (ValueError, OSError) as error:
             raise RailkdError(
                 f"cache file '{index}' was altered ({error}); delete the cache and build it again"
@@ -211,12 +212,14 @@ class TeacherCache:
         """Row of each key (N, 2), or -1."""
         place = np.searchsorted(self._high, keys[:, 0])
         found = np.full(len(keys), -1, dtype=np.int64)
-        for i, start in enumerate(place.tolist()):
-            while start < self.rows and self._high[start] == keys[i, 0]:  # ties of 64 bits: once in a universe
-                if self._low[start] == keys[i, 1]:
-                    found[i] = self._row[start]
-                    break
-                start += 1
+        todo = np.arange(len(keys))
+        while len(todo):
+            todo = todo[place[todo] < self.rows]
+            todo = todo[self._high[place[todo]] == keys[todo, 0]]
+            hit = self._low[place[todo]] == keys[todo, 1]
+            found[todo[hit]] = self._row[place[todo[hit]]]
+            todo = todo[~hit]  # equal in the first 64 bits only: once in a universe
+            place[todo] += 1
         if (found >= self.rows).any() or (found < -1).any():
             raise self._altered_index()
         return found

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,18 @@ def identify(
 
 
 def module_digest(model: nn.Module) -> str:
-    """SHA-256 over the names and bytes of a module's state."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    """SHA-256 over the names of a module's tensors and their own digests, which several threads take."""
+
+    def of_tensor(named: tuple[str, torch.Tensor]) -> str:
+        name, tensor = named
         data = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {data.dtype} {tuple(data.shape)}".encode())
-        digest.update(data.view(-1).view(torch.uint8).numpy().tobytes() if data.numel() else b"")
-    return digest.hexdigest()
+        digest = hashlib.sha256(f"{name} {data.dtype} {tuple(data.shape)}".encode())
+        if data.numel():
+            digest.update(data.view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return hashlib.sha256(" ".join(threads.map(of_tensor, sorted(model.state_dict().items()))).encode()).hexdigest()
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
@@ -115,13 +121,19 @@ def tokenizer_digest(tokenizer: Any) -> str:
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        rules = json.loads(backend.to_str())
-        rules.pop("truncation", None)
-        rules.pop("padding", None)
+        # Cut out of the text: reading and writing a vocabulary as JSON would cost more than the rest of the identity.
+        rules = _without(_without(backend.to_str(), "truncation"), "padding")
     else:
-        rules = {"vocab": sorted(tokenizer.get_vocab().items()), "class": type(tokenizer).__name__}
-    rules["special"] = {name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())}
-    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+        rules = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    special = {name: str(value) for name, value in sorted(tokenizer.special_tokens_map.items())}
+    return hashlib.sha256(f"{rules} {json.dumps(special)}".encode()).hexdigest()
+
+
+def _without(text: str, name: str) -> str:
+    """A tokenizer as compact JSON, one entry of the whole left out; they stand before all that may hold such a name."""
+    start = text.index(f'"{name}":')
+    _, end = json.JSONDecoder().raw_decode(text, start + len(f'"{name}":'))
+    return text[:start] + text[end:]
 
 
 def _short(value: Any) -> str:

@@ -140,7 +140,7 @@ class CacheWriter:
         data = shards.pack(
             keys,
             np.concatenate(self._logits),
-            {name: np.concatenate(parts) for name, parts in self._states.items()},
+            self._states,
             self.identity.states_dtype,
             self._digest,
         )
