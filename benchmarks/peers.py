@@ -10,14 +10,13 @@ cache of states.
 from __future__ import annotations
 
 import copy
-import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+import work
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
@@ -27,9 +26,8 @@ class Peers:
     """Every peer as a method: seed -> seconds."""
 
     def __init__(self, folder: Path) -> None:
-        lines = (folder / "rows.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
-        self.rows = Dataset.from_list([json.loads(line) for line in lines])
-        self.settings = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+        rows, self.settings = work.read(folder)
+        self.rows = Dataset.from_list(rows)
         self.teacher = AutoModelForSequenceClassification.from_pretrained(folder / "teacher").eval()
         self.student = AutoModelForSequenceClassification.from_pretrained(folder / "student")
         self.tokenizer = AutoTokenizer.from_pretrained(folder / "teacher")
@@ -116,11 +114,7 @@ class Peers:
                 per_device_train_batch_size=self.settings["batch"],
                 learning_rate=self.settings["rate"],
                 seed=seed,
-                report_to="none",
-                disable_tqdm=True,
-                save_strategy="no",
-                logging_strategy="no",
-                dataloader_pin_memory=False,
+                **work.QUIET,
             )
             HolisticDistiller(
                 student_model=student,
@@ -133,17 +127,5 @@ class Peers:
         return {"all": time.perf_counter() - start}
 
 
-def main() -> None:
-    """As `sides.serve`: warm up, say so, then run a job for every line "SIDE SEED"."""
-    said, sys.stdout = sys.stdout, sys.stderr
-    peers = Peers(Path(sys.argv[2]))
-    for name in sys.argv[1].split(","):
-        getattr(peers, name)(0, peers.rows.select(range(128)))
-    print("ready", file=said, flush=True)
-    for line in sys.stdin:
-        name, seed = line.split()
-        print(json.dumps(getattr(peers, name)(int(seed))), file=said, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    work.serve(Peers)

@@ -9,11 +9,8 @@ are in it, starting Python is not. Nothing is saved on any side.
 from __future__ import annotations
 
 import copy
-import json
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +22,6 @@ from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, Traini
 from railkd import DistillationTrainer, DistillationTrainingArguments, TeacherCache, checkpoints
 from railkd.hardware import fast_bf16
 from railkd.teacher import LiveTeacher
-
-QUIET: dict[str, Any] = {
-    "report_to": "none",
-    "disable_tqdm": True,
-    "save_strategy": "no",
-    "logging_strategy": "no",
-    "dataloader_pin_memory": False,
-}
 
 
 class Sides:
@@ -91,7 +80,7 @@ class Sides:
                 max_length=self.settings["max_length"],
                 bf16=self.bf16,
                 seed=seed,
-                **QUIET,
+                **work.QUIET,
             )
             DistillationTrainer(
                 model=student, teacher_model=teacher, args=args, train_dataset=rows, processing_class=self.tokenizer
@@ -116,7 +105,7 @@ class Sides:
                 per_device_train_batch_size=self.settings["batch"],
                 learning_rate=self.settings["rate"],
                 seed=seed,
-                **QUIET,
+                **work.QUIET,
             )
             collator = DataCollatorWithPadding(self.tokenizer)
             Trainer(model=student, args=args, train_dataset=tokens, data_collator=collator).train()
@@ -157,22 +146,5 @@ class Sides:
         return taken
 
 
-def serve(jobs: dict[str, Callable[..., dict[str, float]]], small: Any) -> None:
-    """Warm up on a few rows, say so, then run a job for every line "SIDE SEED"."""
-    said, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
-    for job in jobs.values():
-        job(0, small)
-    print("ready", file=said, flush=True)
-    for line in sys.stdin:
-        name, seed = line.split()
-        print(json.dumps(jobs[name](int(seed))), file=said, flush=True)
-
-
-def main() -> None:
-    """Answer for the sides named in the first argument, with commas."""
-    sides = Sides(Path(sys.argv[2]))
-    serve({name: getattr(sides, name) for name in sys.argv[1].split(",")}, sides.rows.select(range(128)))
-
-
 if __name__ == "__main__":
-    main()
+    work.serve(Sides)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,16 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 BATCH, EPOCHS, MAX_LENGTH, RATE = 32, 3, 128, 5e-5
 #: name -> (teacher blocks, student blocks); "deep" has random weights, "minilm" is the demo's real model.
 PAIRS = {"deep": (12, 6), "minilm": (6, 3)}
+
+
+#: What every Trainer of a timed job is told: nothing logged, nothing saved.
+QUIET: dict[str, Any] = {
+    "report_to": "none",
+    "disable_tqdm": True,
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "dataloader_pin_memory": False,
+}
 
 
 def prepare(folder: Path, pair: str, sentences: int) -> dict[str, Any]:
@@ -77,6 +89,21 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows and settings of a folder that `prepare` wrote."""
     lines = (folder / "rows.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     return [json.loads(line) for line in lines], json.loads((folder / "work.json").read_text(encoding="utf-8"))
+
+
+def serve(make: Callable[[Path], Any]) -> None:
+    """A process that answers for some sides: warm up on a few rows, say so, then run a job for every line "SIDE SEED".
+
+    Its arguments are the names of the sides, with commas, and the folder; ``make(folder)`` has a method for each side.
+    """
+    said, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    sides = make(Path(sys.argv[2]))
+    for name in sys.argv[1].split(","):
+        getattr(sides, name)(0, sides.rows.select(range(128)))
+    print("ready", file=said, flush=True)
+    for line in sys.stdin:
+        name, seed = line.split()
+        print(json.dumps(getattr(sides, name)(int(seed))), file=said, flush=True)
 
 
 def ratio(ours: list[float], theirs: list[float], *, seed: int = 0) -> dict[str, Any]:
