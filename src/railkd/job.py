@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import EvalPrediction, PrinterCallback, set_seed
@@ -25,7 +24,6 @@ from railkd.options import (
     FinetuneOptions,
     required,
 )
-from railkd.predictions import write_answers
 from railkd.progress import StepProgress, bar
 from railkd.records import RunRecord, write_text
 from railkd.student import blocks_to_keep, describe_student, head_config, make_student
@@ -214,23 +212,17 @@ def _fit(
         scored = dict(tables.test) | ({"eval": tables.eval} if tables.eval is not None else {})
         for set_name, table in scored.items():
             logits = predict_logits(trainer.model.student, tokenizer, table, max_length=args.max_length)
-            gold, where = np.asarray(table["label"]), tables.sources.get(set_name)
-            record.metrics[set_name] = files.score(logits, gold, where)
-            record.domains[set_name] = tables.domains.get(set_name, "in")
-            if options.keep_predictions and args.should_save:
-                record.predictions[set_name] = f"predictions/{set_name}.tsv"
-                (output / "predictions").mkdir(exist_ok=True)
-                texts = None
-                if options.keep_predictions == "texts":
-                    names = [name for name in ("text", "text_pair") if name in table.column_names]
-                    texts = list(zip(*[table[name][:] for name in names], strict=True))
-                write_answers(
-                    output / record.predictions[set_name],
-                    *files.answers(logits, gold, where),
-                    logits,
-                    record.labels,
-                    texts,
-                )
+            runfolder.score(
+                record,
+                files,
+                set_name,
+                table,
+                logits,
+                source=tables.sources.get(set_name),
+                domain=tables.domains.get(set_name, "in"),
+                keep=output if options.keep_predictions and args.should_save else None,
+                texts=options.keep_predictions == "texts",
+            )
         if tables.eval is not None:
             record.selection = runfolder.selection(trainer, files.primary_metric, tables.selecting)
     runfolder.leave(record, trainer, output / name, tokenizer, keep=any(key.startswith("save_") for key in training))

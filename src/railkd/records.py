@@ -32,7 +32,8 @@ class RunRecord:
     """One job: a line of ``records.jsonl``, and the ``metrics.json`` of its run folder.
 
     Attributes:
-        job: finetune (a teacher), cache (a teacher pass) or distill. method: None for finetune and cache jobs.
+        job: finetune (a teacher), cache (a teacher pass), distill, or evaluate (a model that was there already).
+        method: of a distill job.
         seed: of the run.
         task, student, arm: as a benchmark names them; an arm is a method with its options. Empty outside of one.
         config: the settings as the user gave them.

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from railkd import checkpoints, hardware, ranks
+from railkd import checkpoints, configuration, hardware, ranks, runfolder
 from railkd.datafiles import DataFiles, named_tests, test_split
 from railkd.distiller import problem_type_of
 from railkd.errors import RailkdError
@@ -18,7 +15,7 @@ from railkd.examples import truncation_line
 from railkd.inference import predict_logits
 from railkd.options import DEFAULT_MAX_LENGTH, EvaluateOptions, PredictOptions, required
 from railkd.predictions import write_predictions
-from railkd.records import write_text
+from railkd.records import RunRecord, write_text
 from railkd.tasks import submission
 from railkd.tasks.labels import parse_label_map
 from railkd.teacher.protocol import label_names
@@ -26,17 +23,14 @@ from railkd.teacher.protocol import label_names
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One labelled set: its metrics, and whether it is "in" or "out" of the training domain."""
+def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) -> RunRecord:
+    """Score a model on labelled files.
 
-    metrics: dict[str, float]
-    domain: str
-
-
-def evaluate(options: EvaluateOptions, say: Say) -> dict[str, Scored]:
-    """Score a model on labelled files."""
+    Args:
+        keep: folder that gets its predictions of every row, with the texts; None: they are not kept.
+    """
     ranks.start()
+    record = RunRecord("evaluate", None, 0, config=configuration.as_dict(options, {}))
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     named, domains = named_tests(options)
     if not named:
@@ -46,16 +40,22 @@ def evaluate(options: EvaluateOptions, say: Say) -> dict[str, Scored]:
     tables = {name: files.read(source, split=test_split(source)) for name, source in named.items()}
     model = checkpoints.load_classifier(folder).to(hardware.device())
     tokenizer = checkpoints.load_tokenizer(folder)
-    results = {}
     max_length = _trained_length(options.max_length, model.config)
-    for name, table in tables.items():
-        say(f"{name}: {truncation_line(table, tokenizer, max_length)}")
-        logits = predict_logits(model, tokenizer, table, max_length=max_length, batch_size=options.batch_size)
-        results[name] = Scored(files.score(logits, np.asarray(table["label"]), named[name]), domains[name])
+    record.labels = list(label_names(model.config))
+    with record.phase("evaluation"):
+        for name, table in tables.items():
+            say(f"{name}: {truncation_line(table, tokenizer, max_length)}")
+            logits = predict_logits(model, tokenizer, table, max_length=max_length, batch_size=options.batch_size)
+            place = {"source": named[name], "domain": domains[name]}
+            runfolder.score(
+                record, files, name, table, logits, **place, keep=keep if ranks.first() else None, texts=True
+            )
+    record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.first():
-        plain = {name: {**scored.metrics, "domain": scored.domain} for name, scored in results.items()}
+        plain = {name: {**metrics, "domain": record.domains[name]} for name, metrics in record.metrics.items()}
         write_text(options.output, json.dumps(plain, indent=1) + "\n")
-    return results
+    return record
 
 
 def predict(options: PredictOptions, say: Say) -> None:

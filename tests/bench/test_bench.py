@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -22,6 +23,8 @@ from railkd.cli import main
 from railkd.cli.bench import closing
 from railkd.errors import RunFailed
 from railkd.records import read_lines
+from railkd.report.content import content
+from railkd.report.reading import read
 
 BENCH = ["bench", "grid.yaml", "--output", "out"]
 
@@ -216,3 +219,21 @@ def test_the_choice_of_weights_never_looks_at_test(base: Path, tmp_path: Path) -
         chosen.append((teacher.selection, student.selection, student.metrics["eval"]))
         weights.append((folder / "out" / student.folder / "student" / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] and chosen[0] == chosen[1]
+
+
+def test_a_teacher_that_was_there_already_is_scored_once_and_stands_in_the_report(base: Path, tmp_path: Path) -> None:
+    folder = room(base, tmp_path / "run", ALONE | {"teacher": "base", "methods": ["kd"]})
+    teacher, _, student = in_process(folder)
+    assert (teacher.job, teacher.arm, teacher.state) == ("evaluate", "teacher", "finished")
+    assert list(teacher.metrics) == ["dev"] and teacher.sizes["parameters"] > student.sizes["parameters"]
+    (folder / "out" / "grid.yaml").unlink()  # empty: nobody read it from a file
+    found = content(read([folder / "out"]))
+    assert [row["arm"] for row in found["scores"]["in"]["groups"][0]["rows"]] == ["teacher"]
+    assert found["agreement"] and found["disagreements"]
+    said = next(row["command"] for row in found["commands"] if row["job"] == "evaluate")
+    with inside(folder):
+        scores = Path("out") / teacher.folder / "scores.json"
+        before = scores.read_text()
+        scores.unlink()
+        assert main(shlex.split(said)[1:]) == 0 and scores.read_text() == before
+    assert json.loads(before) == {"dev": {**teacher.metrics["dev"], "domain": "in"}}

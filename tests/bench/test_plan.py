@@ -51,8 +51,20 @@ def test_a_job_survives_the_way_to_its_worker(base: Path, tmp_path: Path) -> Non
 
 def test_a_finished_teacher_is_not_trained(base: Path, tmp_path: Path) -> None:
     jobs = plan(base, tmp_path / "run", SMOKE | {"teacher": "base"})
-    assert Counter(job.kind for job in jobs) == {"cache": 2, "distill": 12}
-    assert all(job.options.teacher == "base" for job in jobs) and jobs[0].needs == ()
+    assert Counter(job.kind for job in jobs) == {"evaluate": 2, "cache": 2, "distill": 12}
+    assert all(job.options.teacher == "base" for job in jobs if job.kind != "evaluate") and jobs[0].needs == ()
+
+
+def test_a_finished_teacher_is_scored_on_the_tests_of_its_task_in_and_out_of_the_domain(
+    base: Path, tmp_path: Path
+) -> None:
+    sets = {"train": "data/one/train.tsv", "test": ["dev=data/one/dev.tsv"], "ood": ["far=data/two/dev.tsv"]}
+    grid = {key: value for key, value in SMOKE.items() if key != "data"} | {"teacher": "base", "tasks": {"one": sets}}
+    scores, *others = plan(base, tmp_path / "run", grid)
+    assert (scores.kind, scores.arm, scores.folder) == ("evaluate", "teacher", "teachers/one/base")
+    assert (scores.options.model, scores.options.max_length) == ("base", 16)
+    assert (scores.options.test, scores.options.ood) == (["dev=data/one/dev.tsv"], ["far=data/two/dev.tsv"])
+    assert not [job for job in others if scores.folder in job.needs]  # nobody waits for it
 
 
 def test_students_may_have_teachers_of_their_own(base: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def describe(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine, co
         table.add_row(Text(line.task), *kinds, str(line.done), *known)
     counts = Counter(job.kind for job in jobs)
     head = [_many(len(part), name) for part, name in _parts(grid)]
-    totals = [_many(counts[kind], name) for kind, name in _KINDS.items()]
+    totals = [_many(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
     where = "as Ray shares them out" if machine.executor == "ray" else "on this machine"
     console.print(Text(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}"))
     console.print(Text(f"arms: {', '.join(arm.name for arm in grid.arms)}"), "", table, "", sep="\n")
@@ -84,7 +84,7 @@ _HOW = (
     "time: from finished jobs where there are like ones, else from a few batches of each model, with random weights, "
     "on this machine; evaluation is left out. not known: models or rows that are not on this machine yet"
 )
-_KINDS = {"distill": "run", "finetune": "teacher", "cache": "teacher pass"}
+_KINDS = {"distill": "run", "finetune": "teacher", "evaluate": "given teacher", "cache": "teacher pass"}
 
 
 def _parts(grid: Grid) -> list[tuple[Sequence[Any], str]]:
@@ -146,6 +146,8 @@ def _measured(job: Job, done: dict[str, Any], jobs: Sequence[Job]) -> float | No
 
 def _expected(job: Job, jobs: Sequence[Job], rows: int | None) -> float | None:
     """From the speed of its model over the rows; None: the model or the rows are not here."""
+    if job.kind == "evaluate":
+        return 0.0
     options = job.options
     teacher, length = _origin(job, jobs), options.max_length or DEFAULT_MAX_LENGTH
     if job.kind == "cache":

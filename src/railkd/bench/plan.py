@@ -1,7 +1,7 @@
 """From a grid to a plain list of jobs: each says what it runs, where it writes and what it waits for.
 
-A job's settings are those of ``railkd finetune``, ``cache`` or ``distill``, read and checked by the code of the command
-line, which hands it in as `Verbs`: a grid that would fail is refused before the first teacher is trained.
+A job's settings are those of ``railkd finetune``, ``evaluate``, ``cache`` or ``distill``, read and checked by the code
+of the command line, which hands it in as `Verbs`: a grid that would fail is refused before the first teacher is made.
 """
 
 from __future__ import annotations
@@ -16,18 +16,24 @@ from typing import Any
 from railkd import configuration
 from railkd.bench.grid import Arm, Grid, Settings, Student, Task, Teacher
 from railkd.bench.reading import slug
+from railkd.datafiles import named_tests
 from railkd.errors import Problems, RailkdError
 from railkd.objectives import method_spec
-from railkd.options import CacheOptions, DataOptions, DistillOptions, FinetuneOptions
+from railkd.options import CacheOptions, DataOptions, DistillOptions, EvaluateOptions, FinetuneOptions
 
 #: Kind of a job -> its options.
-OPTIONS: Mapping[str, type] = {"finetune": FinetuneOptions, "cache": CacheOptions, "distill": DistillOptions}
+OPTIONS: Mapping[str, type] = {
+    "finetune": FinetuneOptions,
+    "evaluate": EvaluateOptions,
+    "cache": CacheOptions,
+    "distill": DistillOptions,
+}
 Layers = Sequence[tuple[str, Settings]]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One teacher, teacher pass or student.
+    """One teacher made or scored, teacher pass or student.
 
     Attributes:
         folder: where it writes, relative to the bench's; also its name. kind: of `OPTIONS`, with that class of
@@ -137,7 +143,7 @@ class _Teaching:
         return self.teacher.model if self.teacher.settings is None else self._at("teachers", "model")
 
     def jobs(self, poolings: Sequence[str]) -> list[Job]:
-        """Its fine-tuning, if it is not finished; its pass over the training rows, if anyone reads it."""
+        """Its fine-tuning, or its scores where it is finished; its pass over the training rows, if anyone reads it."""
         made = []
         if self.teacher.settings is not None:
             base: dict[str, Any] = {
@@ -149,6 +155,8 @@ class _Teaching:
             options, training = self._read("finetune", [*layers, ("teacher: ", self.teacher.settings), ("", base)])
             made.append(self._job("teachers", "finetune", "teacher", int(training.get("seed", 42)), options, training))
             self.needs = (made[-1].folder,)
+        else:
+            made.append(self._scores())
         if poolings:
             self.cache = self._at("caches", "cache")
             base = {"teacher": self.model, "cache": self.cache, "pooling": list(poolings)}
@@ -158,6 +166,22 @@ class _Teaching:
             options, training = self._read("cache", layers)
             made.append(self._job("caches", "cache", "", 0, options, training))
         return made
+
+    def _scores(self) -> Job:
+        """The scores of a teacher that is there already: what its students are held against."""
+        read = [
+            (where, {key: value for key, value in found.items() if key != "bf16"}) for where, found in self._shared()
+        ]
+        sets = {key: value for key, value in self._tests().items() if key != "train"}
+        base = {"model": self.teacher.model, "output": self._at("teachers", "scores.json")}
+        options, training = self._read("evaluate", [*read, (f"tasks.{self.task.name}: ", sets), ("", base)])
+        # Whether a set is of the task's domain hangs on its training rows, which this job does not see.
+        named, domains = named_tests(options, trained_on=str(self.task.data["train"]))
+        by_domain = {
+            key: [f"{name}={source}" for name, source in named.items() if domains[name] == domain]
+            for key, domain in (("test", "in"), ("ood", "out"))
+        }
+        return self._job("teachers", "evaluate", "teacher", 0, dataclasses.replace(options, **by_domain), training)
 
     def students(self, student: Student, arm: Arm, needs_teacher: bool) -> list[Job]:
         """The runs of one student by one arm: a job for each seed."""
@@ -193,8 +217,8 @@ class _Teaching:
         """Settings, read and checked; a teacher that is not made yet is stood for by what it is fine-tuned from."""
         try:
             options, training = self.verbs.read(kind, layers)
-            standing: dict[str, Any] = {}
-            if kind != "finetune":
+            standing: dict[str, Any] = {"output": None} if kind == "evaluate" else {}
+            if kind in ("cache", "distill"):
                 standing = {"teacher": self.teacher.model}
             if kind == "distill":
                 standing |= {"cache": None, "output": self._at("runs")}

@@ -18,12 +18,14 @@ from rich.text import Text
 from railkd.bench.plan import Job
 from railkd.records import RunRecord
 
+_OF_TEACHERS = {"finetune": "teacher", "evaluate": "teacher", "cache": "teacher pass"}
+
 
 def name_of(job: Job) -> str:
     """A job in words: ``RTE, teacher``, ``RTE, 3-layers, kd, seed 1``."""
     if job.kind == "distill":
         return f"{job.task}, {job.student}, {job.arm}, seed {job.seed}"
-    return f"{job.task}, {'teacher' if job.kind == 'finetune' else 'teacher pass'}"
+    return f"{job.task}, {_OF_TEACHERS[job.kind]}"
 
 
 def headline(record: RunRecord) -> tuple[str, float] | None:
@@ -203,7 +205,7 @@ class Progress:
         said = []
         for job in jobs:
             record = self._records.get(job.folder)
-            if job.kind != "finetune":
+            if job.kind not in ("finetune", "evaluate"):
                 continue
             found = headline(record) if record else None
             state = (

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from railkd import configuration, hardware, job
+from railkd import configuration, hardware, job, scoring
 from railkd.bench.plan import Job
 from railkd.errors import RailkdError
 from railkd.records import RunRecord
@@ -72,6 +72,9 @@ def run(task: Job, folder: Path) -> None:
 
     if task.kind == "cache":
         _teacher_pass(task, folder, say)
+        return
+    if task.kind == "evaluate":
+        scoring.evaluate(task.options, say, keep=folder).write(folder / RECORD)
         return
     options: Any = task.options
     options.resume = goes_on(task, folder)

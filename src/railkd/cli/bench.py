@@ -160,14 +160,12 @@ def _executor(machine: Machine, output: str, address: str | None) -> Any:
 
 
 def verbs() -> Any:
-    """How settings are read and checked: as those of ``railkd finetune``, ``cache`` and ``distill`` are."""
+    """How settings are read and checked: as those of the verb that each kind of job is named for."""
     from railkd import job
-    from railkd.bench.plan import Verbs
+    from railkd.bench.plan import OPTIONS, Verbs
     from railkd.cli.training import resolve
 
-    known: dict[str, Verb] = {
-        kind: import_module(f"railkd.cli.{kind}").VERB for kind in ("finetune", "cache", "distill")
-    }
+    known: dict[str, Verb] = {kind: import_module(f"railkd.cli.{kind}").VERB for kind in OPTIONS}
 
     def read(kind: str, layers: Any) -> tuple[Any, dict[str, Any]]:
         request = assemble(known[kind], layers)
@@ -178,7 +176,7 @@ def verbs() -> Any:
         # The folder is the bench's own affair: it may hold what an earlier bench has left.
         free = {"resume": True} if hasattr(options, "resume") else {}
         known[kind].check(dataclasses.replace(options, **free), training)
-        if kind != "cache":
+        if kind in ("finetune", "distill"):
             source = options.model if kind == "finetune" else options.teacher
             job.check_settings(options, training, Path(source) if Path(source).is_dir() else None)
 

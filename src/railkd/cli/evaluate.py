@@ -24,11 +24,10 @@ def check(options: EvaluateOptions, training: dict[str, Any]) -> None:
 def run(options: EvaluateOptions, training: dict[str, Any]) -> None:
     """Print a line of metrics for each set."""
     from railkd import scoring
-    from railkd.records import scored_line
 
-    for name, scored in scoring.evaluate(options, talker(options.quiet)).items():
-        if speaks():
-            print(scored_line(name, scored.metrics, scored.domain))
+    record = scoring.evaluate(options, talker(options.quiet))
+    if speaks():
+        print(record.summary())
 
 
 VERB = Verb(

@@ -54,7 +54,7 @@ def commands(study: Study) -> list[dict[str, Any]]:
     """For each row of the tables, and what it rests on: the command of every seed."""
     found: dict[tuple[str, str, str, str], list[Run]] = {}
     arms = arm_order(run.record.arm for run in study.students)
-    place = {"finetune": 0, "cache": 1, "distill": 2}
+    place = {"finetune": 0, "evaluate": 0, "cache": 1, "distill": 2}
     runs = sorted(
         (run for run in study.runs if run.record.config),
         key=lambda run: (
@@ -94,7 +94,7 @@ def _command(runs: list[Run]) -> dict[str, Any]:
 
 def _names(run: Run) -> dict[str, Any]:
     record = run.record
-    jobs = {"finetune": "teacher", "cache": "teacher pass"}
+    jobs = {"finetune": "teacher", "evaluate": "teacher", "cache": "teacher pass"}
     return {
         "task": record.task,
         "student": record.student if record.job == "distill" else "",

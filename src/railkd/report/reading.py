@@ -60,7 +60,8 @@ class Study:
     """All that a report is made of.
 
     Attributes:
-        students: finished distillation runs; also those of the arm finetune. teachers: finished fine-tuning jobs.
+        students: finished distillation runs; also those of the arm finetune. teachers: finished fine-tuning jobs, and
+            the scores of teachers that were there already.
         caches: teacher passes. failed: runs of any kind. notes: what a reader must know of how they were read.
     """
 
@@ -105,7 +106,7 @@ def read(folders: Sequence[str | Path], baseline: str | None = None) -> Study:
         name=" and ".join(dict.fromkeys(str(grid["name"]) for grid in grids if grid.get("name")))
         or " and ".join(Path(folder).resolve().name for folder in folders),
         students=by_job["distill"],
-        teachers=by_job["finetune"],
+        teachers=[*by_job["finetune"], *by_job["evaluate"]],
         caches=by_job["cache"],
         failed=[run for run in runs if run.record.state != "finished" and run.key not in done],
         baseline=chosen,
@@ -152,7 +153,7 @@ def _name_them(runs: list[Run]) -> None:
         record.task = record.task or _stem(config.get("train", ""))
         record.student = record.student or _student(record)
         if not record.arm:
-            record.arm = record.method or ("teacher" if record.job == "finetune" else record.job)
+            record.arm = record.method or ("teacher" if record.job in ("finetune", "evaluate") else record.job)
             groups[record.job, record.task, record.student, record.arm].append(record)
     for group in groups.values():
         names = {name for record in group for name in record.config} - _NO_OPTION
