@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--method", default="rail-kd-l")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--paths", nargs="+", choices=list(PATHS), default=["fast", "slow"], help="slow among them")
-    parser.add_argument("--train", type=int, default=3000)
+    parser.add_argument("--train", type=int, default=1500)
     parser.add_argument("--test", type=int, default=2000)
     args = parser.parse_args()
     if "slow" not in args.paths:

@@ -37,7 +37,7 @@ def test_batches_hold_rows_of_like_length_and_keep_little_padding() -> None:
         return sum(int(batch.max() * len(batch) - batch.sum()) for batch in batches)
 
     grouped, plain = length_grouped(LENGTHS, 8, seed=0, epoch=0), shuffled(1003, seed=0, epoch=0)
-    assert padding(grouped) < 0.1 * padding(plain)
+    assert padding(grouped) < 0.15 * padding(plain)
 
 
 def test_only_the_last_batch_is_odd_and_batches_are_not_sorted_among_each_other() -> None:
