@@ -107,11 +107,13 @@ class BlockReader:
     def reading(self, mask: Tensor) -> Iterator[None]:
         """Catch the block states of the forward pass made inside; ``mask`` (B, L) says which tokens are real."""
         self._pooled = []
+        wanted = (*mask.shape, self.shape.width)
         weights = functional.mean_weights(mask) if "mean" in self.poolings else None  # once for all blocks
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             states = output[0] if isinstance(output, tuple) else output  # (B, L, d)
-            self._check(states, mask)
+            if not isinstance(states, Tensor) or states.shape != wanted:
+                raise self._unreadable(states, wanted)
             self._pooled.append(
                 tuple(pool(states, mask, name, causal=self.causal, weights=weights) for name in self.poolings)
             )
@@ -123,15 +125,13 @@ class BlockReader:
             for handle in handles:
                 handle.remove()
 
-    def _check(self, states: Any, mask: Tensor) -> None:
-        """Refuse what is no (B, L, d): some models put tokens before rows, or drop tokens on the way up."""
-        wanted = (*mask.shape, self.shape.width)
+    def _unreadable(self, states: Any, wanted: tuple[int, ...]) -> RailkdError:
+        """What is no (B, L, d): some models put tokens before rows, or drop tokens on the way up."""
         got = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__
-        if got != wanted:
-            raise RailkdError(
-                f"got {got} from the block {type(self.blocks[0]).__name__}, wanted (rows, tokens, width) {wanted}; "
-                f"{_NAME_THEM}"
-            )
+        return RailkdError(
+            f"got {got} from the block {type(self.blocks[0]).__name__}, wanted (rows, tokens, width) {wanted}; "
+            f"{_NAME_THEM}"
+        )
 
     def states(self) -> dict[str, Tensor]:
         """Pooling name -> (B, n, d), of the last pass. Blocks that share weights count once per call."""

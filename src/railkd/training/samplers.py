@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-#: Batches that are sorted by length together. Fifty leave a tenth less padding, and a student that is worse by a quarter
-#: of a point and more at the mercy of its seed (docs/performance.md).
+#: Batches that are sorted by length together. Pools of fifty leave a tenth less padding, and a student that is worse by
+#: a quarter of a point and more at the mercy of its seed (docs/performance.md).
 BATCHES_PER_POOL = 10
 
 
