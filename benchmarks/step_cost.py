@@ -129,11 +129,12 @@ def sharing(batches: int, pair: str, precision: str) -> dict[str, Any]:
         for way, processes in (("one after the other", 1), ("at once", 2)):
             environment = os.environ | {"OMP_NUM_THREADS": str(2 // processes)}
             running = [
-                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
-                for _ in range(processes)
+                subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)
             ]
-            lines = [process.communicate()[0].splitlines()[-1] for process in running]
-            each = [json.loads(line.removeprefix("steps: "))["rail-kd-l"]["ms"] for line in lines]
+            lines = [process.communicate()[0].splitlines()[-1:] for process in running]
+            if any(process.returncode for process in running):
+                raise SystemExit(f"a run of {' '.join(command)} ended with an error, which it has said")
+            each = [json.loads(line.removeprefix("steps: "))["rail-kd-l"]["ms"] for [line] in lines]
             taken[way].append(float(np.mean(each)) / processes)
     return {
         "ms_per_step": {way: [round(value, 1) for value in values] for way, values in taken.items()},
@@ -170,6 +171,8 @@ def main() -> None:
     from railkd.hardware import fast_bf16
     from railkd.objectives import METHODS
 
+    if args.precision == "bfloat16" and not fast_bf16():
+        parser.error("got --precision bfloat16 on a machine that is not fast at it; wanted float32")
     chosen = [name for name in METHODS if name != "finetune"] if args.methods == ["all"] else args.methods
     print(work.machine())
     if args.part in ("help", "all"):

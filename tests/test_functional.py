@@ -82,6 +82,14 @@ def test_the_mean_of_half_precision_states_is_finite_and_as_exact_as_its_type(dt
     torch.testing.assert_close(masked_mean(h, mask).float(), h.float().mean(1), rtol=1e-2, atol=0)
 
 
+def test_the_mean_is_exact_under_autocast_and_as_exact_as_double_states() -> None:
+    h, mask = normal(3, 9, 4), (torch.arange(9) < torch.tensor([[9], [4], [1]])).long()
+    wanted = torch.stack([row[real.bool()].mean(0) for row, real in zip(h.double(), mask, strict=True)])
+    torch.testing.assert_close(masked_mean(h.double(), mask), wanted, rtol=1e-12, atol=1e-12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(masked_mean(h, mask), wanted.float(), rtol=1e-6, atol=1e-6)
+
+
 # ---- distances -------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,8 @@
-"""Run folders: what a run replaces, what a resumed one may change, and caches that serve several methods."""
+"""Run folders: what a run replaces, what a resumed one may change, caches that serve several methods, and scores."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import tiny
+from railkd import scoring
 from railkd.cli import main
+from railkd.options import EvaluateOptions
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +91,15 @@ def test_options_that_fit_no_such_pair_leave_nothing_behind(
     assert distil(teacher, files, tmp_path / "out", *RAIL, "--alpha", "0.2,0.3,0.5") == 2
     assert "wanted 'mean', 'sum' or 1 numbers" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_is_scored_by_the_metrics_and_in_the_domain_of_the_rows_it_was_trained_on(tmp_path: Path) -> None:
+    """MRPC counts F1 first, whatever file it is tested on; its own rows are in the domain of nothing else."""
+    names = ["not_equivalent", "equivalent"]
+    model = tiny.make_model(2, id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
+    tiny.save(tmp_path / "model", model, tiny.make_tokenizer())
+    mine = tmp_path / "mine.tsv"
+    mine.write_text("text\tlabel\n" + "".join(f"good film {i}\t{names[i % 2]}\n" for i in range(8)))
+    options = EvaluateOptions(model=str(tmp_path / "model"), test=[f"mine={mine}"], quiet=True)
+    knowing = dataclasses.replace(options, train="glue/MRPC:train")
+    assert [next(iter(scoring.evaluate(o, str).metrics["mine"])) for o in (options, knowing)] == ["accuracy", "f1"]

@@ -249,7 +249,7 @@ def test_several_labels_a_row_from_end_to_end(
     student = ("--teacher", teacher, "--student-layers", 2, "--method", method, "--output", tmp_path / "out", *rail)
     (tmp_path / "more.tsv").write_text("text\n" + "".join(f"{text}\n" for text, _ in mood_rows(20, 3)))
     more = ["--unlabelled", tmp_path / "more.tsv"] if method != "pkd-skip" else []
-    railkd("distill", *files, *student, *more, "--epochs", 3)
+    railkd("distill", *files, *student, *more, "--epochs", 5)
     record = RunRecord.read(tmp_path / "out" / "metrics.json")
     assert list(record.metrics["eval"]) == ["micro_f1", "macro_f1", "subset_accuracy"]
     assert record.metrics["eval"]["micro_f1"] > 0.7  # always the commonest labels: 0.57

@@ -18,13 +18,13 @@ ProblemType = Literal["single_label_classification", "multi_label_classification
 UNLABELLED = -100
 
 
-def mean_weights(mask: Tensor) -> Tensor:
-    """(B, L) mask to (B, L) float32 weights: one over the number of real tokens at each of them, 0 at padding.
+def mean_weights(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(B, L) mask to (B, L) weights: one over the number of real tokens at each of them, 0 at padding.
 
     >>> mean_weights(torch.tensor([[1, 1, 0]]))
     tensor([[0.5000, 0.5000, 0.0000]])
     """
-    kept = mask.to(torch.bool).to(torch.float32)
+    kept = mask.to(torch.bool).to(dtype)
     return kept / kept.sum(dim=1, keepdim=True).clamp(min=1)
 
 
@@ -41,18 +41,19 @@ def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
         positions, NaN included, does not count.
 
     Source: RAIL-KD (arXiv 2109.10164) section 3, which writes the mean over all L; here padding is left out, so that
-    the same sentence in a longer batch gives the same numbers.
+    the same sentence in a longer batch gives the same numbers, but for the last digits of a sum.
 
     >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]]))
     tensor([[2.]])
     """
-    weights = mean_weights(mask) if weights is None else weights
+    if weights is None or states.dtype is torch.float64:
+        weights = mean_weights(mask, torch.promote_types(states.dtype, torch.float32))
     if states.device.type == "cpu" and not torch.compiler.is_compiling():
         # One product reads the states once, forward and backward, where a fill and a sum cost several times that. But
         # it lets NaN at padding through. Under autocast it would be taken in half precision.
         with torch.autocast("cpu", enabled=False):
             full = full_precision(states)
-            mean = torch.bmm(weights.to(full.dtype).unsqueeze(1), full).squeeze(1)
+            mean = torch.bmm(weights.unsqueeze(1), full).squeeze(1)
         if all_finite(mean):
             return mean
     total = states.masked_fill((weights == 0).unsqueeze(2), 0)

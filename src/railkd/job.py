@@ -26,6 +26,7 @@ from railkd.options import (
 )
 from railkd.progress import StepProgress, bar
 from railkd.records import RunRecord, write_text
+from railkd.scoring import score
 from railkd.student import blocks_to_keep, describe_student, head_config, make_student
 from railkd.tables import Tables
 from railkd.tasks.metrics import greater_is_better
@@ -212,7 +213,7 @@ def _fit(
         scored = dict(tables.test) | ({"eval": tables.eval} if tables.eval is not None else {})
         for set_name, table in scored.items():
             logits = predict_logits(trainer.model.student, tokenizer, table, max_length=args.max_length)
-            runfolder.score(
+            score(
                 record,
                 files,
                 set_name,

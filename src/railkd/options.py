@@ -132,6 +132,9 @@ class EvaluateOptions(ModelOptions, DataOptions):
     """``railkd evaluate``: score a model on labelled rows."""
 
     model: str | None = option("model to score: folder or hub name", metavar="MODEL")
+    train: str | None = option(
+        "rows the model was trained on: they say which metrics count and what is out of domain", metavar="FILE"
+    )
     test: list[str] = option("labelled rows (repeatable)", [], metavar="[NAME=]FILE")
     ood: list[str] = option("out-of-domain rows, scored like --test (repeatable)", [], metavar="[NAME=]FILE")
     batch_size: int = option("rows per batch", 64, metavar="N")

@@ -9,14 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from datasets import Dataset
-
 from railkd import configuration, hardware, mapping, ranks
-from railkd.datafiles import DataFiles
 from railkd.errors import RailkdError
 from railkd.options import DistillOptions, FinetuneOptions
-from railkd.predictions import write_answers
 from railkd.records import RunRecord, write_text
 from railkd.training import DistillationTrainer
 from railkd.training.checkpointing import OBJECTIVE_FILE, clear_unfinished, newest_checkpoint, save_model
@@ -73,36 +68,6 @@ def claim(
                 "or start anew with --overwrite"
             )
     return newest
-
-
-def score(
-    record: RunRecord,
-    files: DataFiles,
-    name: str,
-    table: Dataset,
-    logits: np.ndarray,
-    *,
-    source: str | None,
-    domain: str,
-    keep: Path | None,
-    texts: bool,
-) -> None:
-    """Put the metrics of a labelled set in the record, and what the model says of each row in a folder.
-
-    Args:
-        record: whose labels are known. logits: (N, C), in the order of the table. source: of the set, if it has one.
-        domain: "in" or "out" of that of the training rows. keep: folder of the predictions; None: not kept.
-        texts: keep the texts beside them.
-    """
-    gold = np.asarray(table["label"])
-    record.metrics[name], record.domains[name] = files.score(logits, gold, source), domain
-    if keep is None:
-        return
-    record.predictions[name] = f"predictions/{name}.tsv"
-    (keep / "predictions").mkdir(parents=True, exist_ok=True)
-    columns = [column for column in ("text", "text_pair") if column in table.column_names]
-    rows = list(zip(*[table[column][:] for column in columns], strict=True)) if texts else None
-    write_answers(keep / record.predictions[name], *files.answers(logits, gold, source), logits, record.labels, rows)
 
 
 def leave(record: RunRecord, trainer: DistillationTrainer, model: Path, tokenizer: Any, *, keep: bool) -> None:

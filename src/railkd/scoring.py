@@ -7,20 +7,53 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from railkd import checkpoints, configuration, hardware, ranks, runfolder
+import numpy as np
+from datasets import Dataset
+
+from railkd import checkpoints, configuration, hardware, ranks
 from railkd.datafiles import DataFiles, named_tests, test_split
 from railkd.distiller import problem_type_of
 from railkd.errors import RailkdError
 from railkd.examples import truncation_line
 from railkd.inference import predict_logits
 from railkd.options import DEFAULT_MAX_LENGTH, EvaluateOptions, PredictOptions, required
-from railkd.predictions import write_predictions
+from railkd.predictions import write_answers, write_predictions
 from railkd.records import RunRecord, write_text
 from railkd.tasks import submission
 from railkd.tasks.labels import parse_label_map
 from railkd.teacher.protocol import label_names
 
 Say = Callable[[str], None]
+
+
+def score(
+    record: RunRecord,
+    files: DataFiles,
+    name: str,
+    table: Dataset,
+    logits: np.ndarray,
+    *,
+    source: str | None,
+    domain: str,
+    keep: Path | None,
+    texts: bool,
+) -> None:
+    """Put the metrics of a labelled set in the record, and what the model says of each row in a folder.
+
+    Args:
+        record: whose labels are known. logits: (N, C), in the order of the table. source: of the set, if it has one.
+        domain: "in" or "out" of that of the training rows. keep: folder of the predictions; None: not kept.
+        texts: keep the texts beside them.
+    """
+    gold = np.asarray(table["label"])
+    record.metrics[name], record.domains[name] = files.score(logits, gold, source), domain
+    if keep is None:
+        return
+    record.predictions[name] = f"predictions/{name}.tsv"
+    (keep / "predictions").mkdir(parents=True, exist_ok=True)
+    columns = [column for column in ("text", "text_pair") if column in table.column_names]
+    rows = list(zip(*[table[column][:] for column in columns], strict=True)) if texts else None
+    write_answers(keep / record.predictions[name], *files.answers(logits, gold, source), logits, record.labels, rows)
 
 
 def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) -> RunRecord:
@@ -32,11 +65,13 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     ranks.start()
     record = RunRecord("evaluate", None, 0, config=configuration.as_dict(options, {}))
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
-    named, domains = named_tests(options)
+    named, domains = named_tests(options, trained_on=options.train)
     if not named:
         required(None, "--test")
     files = DataFiles(options, say)
     files.follow_config(checkpoints.load_config(folder), str(folder))
+    if options.train:
+        files.train_on(options.train)
     tables = {name: files.read(source, split=test_split(source)) for name, source in named.items()}
     model = checkpoints.load_classifier(folder).to(hardware.device())
     tokenizer = checkpoints.load_tokenizer(folder)
@@ -47,9 +82,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
             say(f"{name}: {truncation_line(table, tokenizer, max_length)}")
             logits = predict_logits(model, tokenizer, table, max_length=max_length, batch_size=options.batch_size)
             place = {"source": named[name], "domain": domains[name]}
-            runfolder.score(
-                record, files, name, table, logits, **place, keep=keep if ranks.first() else None, texts=True
-            )
+            score(record, files, name, table, logits, **place, keep=keep if ranks.first() else None, texts=True)
     record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.first():

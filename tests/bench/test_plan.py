@@ -55,16 +55,21 @@ def test_a_finished_teacher_is_not_trained(base: Path, tmp_path: Path) -> None:
     assert all(job.options.teacher == "base" for job in jobs if job.kind != "evaluate") and jobs[0].needs == ()
 
 
-def test_a_finished_teacher_is_scored_on_the_tests_of_its_task_in_and_out_of_the_domain(
-    base: Path, tmp_path: Path
-) -> None:
+def test_a_finished_teacher_is_scored_as_its_students_are(base: Path, tmp_path: Path) -> None:
+    """On the tests of its task, knowing the rows that its students train on, at their length, before or after them."""
     sets = {"train": "data/one/train.tsv", "test": ["dev=data/one/dev.tsv"], "ood": ["far=data/two/dev.tsv"]}
     grid = {key: value for key, value in SMOKE.items() if key != "data"} | {"teacher": "base", "tasks": {"one": sets}}
     scores, *others = plan(base, tmp_path / "run", grid)
     assert (scores.kind, scores.arm, scores.folder) == ("evaluate", "teacher", "teachers/one/base")
-    assert (scores.options.model, scores.options.max_length) == ("base", 16)
-    assert (scores.options.test, scores.options.ood) == (["dev=data/one/dev.tsv"], ["far=data/two/dev.tsv"])
-    assert not [job for job in others if scores.folder in job.needs]  # nobody waits for it
+    assert {name: getattr(scores.options, name) for name in ("model", "max_length")} == {
+        "model": "base",
+        "max_length": 16,
+    }
+    assert {name: getattr(scores.options, name) for name in sets} == sets
+    assert not [job for job in others if scores.folder in job.needs]
+    settings = {key: value for key, value in SMOKE["settings"].items() if key != "max_length"}
+    scores = plan(base, tmp_path / "other", grid | {"settings": settings | {"trust_remote_code": True}})[0]
+    assert scores.options.max_length == 128 and scores.options.trust_remote_code
 
 
 def test_students_may_have_teachers_of_their_own(base: Path, tmp_path: Path) -> None:

@@ -171,6 +171,31 @@ def test_a_teacher_pass_is_shared_and_charged(tmp_path: Path) -> None:
     }
 
 
+def test_of_several_teachers_each_stands_beside_its_own_students(tmp_path: Path) -> None:
+    """Two students of one task, each with a teacher and a pass of its own."""
+    records = []
+    for name, right, seconds in (("one", "pnpn", 4.0), ("two", "pppp", 8.0)):
+        teacher = RunRecord(
+            "evaluate", None, 0, task="A", student=name, labels=["n", "p"], arm="teacher", folder=f"t-{name}"
+        )
+        teacher.metrics = {"test": {"accuracy": right.count("p") / 4}}
+        student = made("kd", 1, 0.5, student=name, labels=["n", "p"], folder=f"s-{name}", seconds={"training": 2.0})
+        made_pass = RunRecord("cache", None, 0, task="A", student=name, seconds={"teacher pass": seconds})
+        for record, given in ((teacher, right), (student, "pnpn")):
+            record.predictions = {"test": "test.tsv"}
+            rows = [f"{i}\tp\t{label}\t{int(label == 'n')}\t{int(label == 'p')}" for i, label in enumerate(given)]
+            folder = tmp_path / record.folder
+            folder.mkdir()
+            (folder / "test.tsv").write_text("\n".join(["index\tgold\tlabel\tlogit_n\tlogit_p", *rows]) + "\n")
+        records += [teacher, made_pass, student]
+    report = reported(tmp_path, *records)
+    teachers = {row["arm"]: row["cells"][0]["mean"] for row in report["scores"]["in"]["groups"][0]["rows"]}
+    assert teachers == {"teacher of one": 50, "teacher of two": 100}
+    assert {row["student"]: row["agree"] for row in report["agreement"]} == {"one": 1.0, "two": 0.5}
+    assert {row["student"]: row["pass"] for row in report["times"]["rows"]} == {"one": 4.0, "two": 8.0}
+    assert [(row["task"], row["runs"]) for row in report["times"]["passes"]] == [("A (one)", 1), ("A (two)", 1)]
+
+
 def test_mixed_versions_and_machines_are_said(tmp_path: Path) -> None:
     one = made("kd", 1, 0.5, versions={"torch": "2.6"}, machine={"cores": 2}, commit="abc")
     two = made("kd", 2, 0.5, versions={"torch": "2.7"}, machine={"cores": 8}, commit="abd+")

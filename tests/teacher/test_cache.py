@@ -45,6 +45,20 @@ def test_rows_that_are_not_there_are_named(small: TeacherCache) -> None:
         read(small, keys)
 
 
+def test_keys_that_share_half_their_bits_are_told_apart(tmp_path: Path) -> None:
+    _, logits, states = signals(5)
+    keys = np.asarray([[5, 7], [5, -3], [-9, 0], [5, 1], [2**62, 2]], dtype=np.int64)
+    cache = write(
+        tmp_path,
+        (keys[:3], logits[:3], {n: s[:3] for n, s in states.items()}),
+        (keys[3:], logits[3:], {n: s[3:] for n, s in states.items()}),
+    )
+    order = [4, 1, 0, 3, 2, 1]
+    assert np.array_equal(read(cache, keys[order])["logits"], logits[order])
+    others = np.asarray([[5, 0], [5, 2], [5, 9], [-9, 1], [-10, 0], [2**62, 3], [2**62 + 1, 2]], dtype=np.int64)
+    assert (cache.find(others) == -1).all() and len(cache.find(others[:0])) == 0
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_states_beyond_half_precision_are_kept_wide(tmp_path: Path, dtype: str) -> None:
     keys, logits, states = signals(9)

@@ -48,7 +48,7 @@ def test_only_the_last_batch_is_odd_and_batches_are_not_sorted_among_each_other(
     assert len(odd) == 20  # the odd batch is not always the same rows
 
 
-@pytest.mark.parametrize("rows", [128, 400, 1000])
+@pytest.mark.parametrize("rows", [64, 128, 400, 1000])
 def test_which_rows_share_a_batch_changes_by_epoch(rows: int) -> None:
     """Of small sets as well, whose lengths are all unlike: sorted as a whole they would make the same batches again."""
     lengths = np.random.default_rng(1).permutation(rows) + 1

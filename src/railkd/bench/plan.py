@@ -16,10 +16,16 @@ from typing import Any
 from railkd import configuration
 from railkd.bench.grid import Arm, Grid, Settings, Student, Task, Teacher
 from railkd.bench.reading import slug
-from railkd.datafiles import named_tests
 from railkd.errors import Problems, RailkdError
 from railkd.objectives import method_spec
-from railkd.options import CacheOptions, DataOptions, DistillOptions, EvaluateOptions, FinetuneOptions
+from railkd.options import (
+    DEFAULT_MAX_LENGTH,
+    CacheOptions,
+    DataOptions,
+    DistillOptions,
+    EvaluateOptions,
+    FinetuneOptions,
+)
 
 #: Kind of a job -> its options.
 OPTIONS: Mapping[str, type] = {
@@ -169,19 +175,12 @@ class _Teaching:
 
     def _scores(self) -> Job:
         """The scores of a teacher that is there already: what its students are held against."""
-        read = [
-            (where, {key: value for key, value in found.items() if key != "bf16"}) for where, found in self._shared()
-        ]
-        sets = {key: value for key, value in self._tests().items() if key != "train"}
-        base = {"model": self.teacher.model, "output": self._at("teachers", "scores.json")}
-        options, training = self._read("evaluate", [*read, (f"tasks.{self.task.name}: ", sets), ("", base)])
-        # Whether a set is of the task's domain hangs on its training rows, which this job does not see.
-        named, domains = named_tests(options, trained_on=str(self.task.data["train"]))
-        by_domain = {
-            key: [f"{name}={source}" for name, source in named.items() if domains[name] == domain]
-            for key, domain in (("test", "in"), ("ood", "out"))
-        }
-        return self._job("teachers", "evaluate", "teacher", 0, dataclasses.replace(options, **by_domain), training)
+        how = [(where, {key: given[key] for key in given if key != "bf16"}) for where, given in self._shared()]
+        layers = [*how, (f"tasks.{self.task.name}: ", self._tests()), ("", {"model": self.teacher.model})]
+        options, training = self._read("evaluate", layers)
+        # As its students will read the rows, whatever length it was trained with.
+        options = dataclasses.replace(options, max_length=options.max_length or DEFAULT_MAX_LENGTH)
+        return self._job("teachers", "evaluate", "teacher", 0, options, training)
 
     def students(self, student: Student, arm: Arm, needs_teacher: bool) -> list[Job]:
         """The runs of one student by one arm: a job for each seed."""
@@ -217,7 +216,7 @@ class _Teaching:
         """Settings, read and checked; a teacher that is not made yet is stood for by what it is fine-tuned from."""
         try:
             options, training = self.verbs.read(kind, layers)
-            standing: dict[str, Any] = {"output": None} if kind == "evaluate" else {}
+            standing: dict[str, Any] = {}
             if kind in ("cache", "distill"):
                 standing = {"teacher": self.teacher.model}
             if kind == "distill":
@@ -229,7 +228,7 @@ class _Teaching:
 
     def _shared(self) -> list[tuple[str, Settings]]:
         """What a teacher, its pass and its students have in common: how rows are read, and the precision."""
-        names = {field.name for field in dataclasses.fields(DataOptions)} | {"bf16"}
+        names = {field.name for field in dataclasses.fields(DataOptions)} | {"bf16", "trust_remote_code"}
         given = [("settings: ", self.grid.settings), (f"tasks.{self.task.name}.settings: ", self.task.settings)]
         given.append((f"tasks.{self.task.name}: ", self.task.data))
         return [(where, {key: value for key, value in found.items() if key in names}) for where, found in given]

@@ -212,4 +212,4 @@ class Progress:
                 "failed" if record and record.state == "failed" else "running" if job.folder in self._running else "-"
             )
             said.append(f"{found[1]:.4f}" if found else state)
-        return ", ".join(said) or "given"
+        return ", ".join(said)

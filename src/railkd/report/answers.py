@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from railkd.errors import RailkdError
 from railkd.report import statistics
-from railkd.report.reading import Run, Study, arm_order
-from railkd.report.scores import SELECTING, TEACHER
+from railkd.report.reading import Run, Study, arm_order, teaches
+from railkd.report.scores import SELECTING, teacher_arm
 from railkd.tasks.metrics import METRICS
 
 Array = NDArray[Any]
@@ -53,7 +53,7 @@ class Answers:
 
 
 class Kept:
-    """All predictions of a study: (task, set) -> (student, arm) -> seed -> answers; the teacher is ("", "teacher")."""
+    """All predictions of a study: (task, set) -> (student, arm) -> seed -> answers; a teacher is ("", its name)."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -63,7 +63,7 @@ class Kept:
         self.domains: dict[tuple[str, str], str] = {}
         self.gone = 0
         for run, owner in [
-            *((run, ("", TEACHER)) for run in study.teachers),
+            *((run, ("", teacher_arm(run))) for run in study.teachers),
             *((run, (run.record.student, run.record.arm)) for run in study.students),
         ]:
             for name in run.record.predictions:
@@ -72,6 +72,13 @@ class Kept:
                     place = (run.record.task, name)
                     self.sets[place][owner][run.record.seed] = answers
                     self.domains[place] = run.record.domains.get(name, "in")
+
+    def teacher(self, task: str, name: str, student: str) -> Answers | None:
+        """What the teacher of a student said of a set, of its lowest seed."""
+        theirs = [run for run in self.study.teachers if run.record.task == task and teaches(run, student)]
+        return next(
+            (_first(found) for run in theirs if (found := self.sets[task, name].get(("", teacher_arm(run))))), None
+        )
 
     def _read(self, run: Run, name: str) -> Answers | None:
         path = run.folder / run.record.predictions[name]
@@ -135,17 +142,21 @@ def agreement(kept: Kept) -> list[dict[str, Any]]:
     """For each set and arm: how often it says what the teacher says, and who is right where they differ."""
     found = []
     for (task, name), owners in kept:
-        teacher = _first(owners.get(("", TEACHER)))
-        if teacher is None or teacher.kind != "classes":
-            continue
         for student, arm in _in_order(owners):
+            teacher = kept.teacher(task, name, student)
+            if teacher is None or teacher.kind != "classes":
+                continue
             runs = [run for run in owners[student, arm].values() if run.gold == teacher.gold]
             if runs:
                 shares = np.mean([_shares(teacher, run) for run in runs], axis=0)
                 found.append(
                     {"task": task, "set": name, "domain": kept.domains[task, name], "student": student, "arm": arm}
                     | {"seeds": len(runs), "rows": len(teacher.gold)}
-                    | dict(zip(("agree", "both", "teacher", "student", "neither"), shares.tolist(), strict=True))
+                    | dict(
+                        zip(
+                            ("agree", "both", "teacher_alone", "student_alone", "neither"), shares.tolist(), strict=True
+                        )
+                    )
                 )
     return found
 
@@ -161,10 +172,12 @@ def disagreements(kept: Kept, arm: str) -> list[dict[str, Any]]:
     """For each task, on its first set in the domain: one arm's lowest seed beside the teacher, in detail."""
     found, seen = [], set()
     for (task, name), owners in kept:
-        teacher = _first(owners.get(("", TEACHER)))
-        if teacher is None or not teacher.of_own_classes or task in seen or kept.domains[task, name] != "in":
+        if task in seen or kept.domains[task, name] != "in":
             continue
         for student in sorted({student for student, owner_arm in owners if owner_arm == arm}):
+            teacher = kept.teacher(task, name, student)
+            if teacher is None or not teacher.of_own_classes:
+                continue
             runs = owners[student, arm]
             seed = min(runs)
             if runs[seed].gold == teacher.gold and runs[seed].of_own_classes:
@@ -217,7 +230,8 @@ def calibration(kept: Kept) -> list[dict[str, Any]]:
     """For each set: reliability of the teacher and of every arm, the rows of all seeds together."""
     found = []
     for (task, name), owners in kept:
-        for student, arm in [("", TEACHER), *_in_order(owners)]:
+        teachers = sorted(owner for owner in owners if not owner[0])
+        for student, arm in [*teachers, *_in_order(owners)]:
             runs = [run for run in owners.get((student, arm), {}).values() if run.of_own_classes]
             if runs:
                 confidence = np.concatenate([run.confidence for run in runs])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from railkd.report.reading import Run, Study, arm_order
+from railkd.report.reading import Run, Study, arm_order, teaches
 from railkd.report.scores import Scores
 from railkd.report.statistics import mean_and_sd
 
@@ -56,8 +56,14 @@ def times(study: Study) -> dict[str, Any]:
             }
         )
     made = [
-        {"task": task, "seconds": seconds, "runs": users, "rows": size.get("rows"), "bytes": size.get("bytes")}
-        for task, (seconds, users, size) in sorted(passes.items())
+        {
+            "task": made.record.task + (f" ({made.record.student})" if made.record.student else ""),
+            "seconds": made.record.seconds.get(PASS, 0.0),
+            "runs": users,
+            "rows": made.record.sizes.get("rows"),
+            "bytes": made.record.sizes.get("bytes"),
+        }
+        for made, users in sorted(passes, key=lambda item: (item[0].record.task, item[0].record.student))
     ]
     return {"rows": rows, "passes": made}
 
@@ -83,15 +89,13 @@ def cost(study: Study, scores: Scores) -> list[dict[str, Any]]:
     return points
 
 
-def _shared_passes(study: Study) -> dict[str, tuple[float, int, dict[str, int]]]:
-    """task -> seconds of the teacher pass, how many runs share it, and its sizes."""
-    users: dict[str, int] = defaultdict(int)
-    for run in study.students:
-        users[run.record.task] += _reads_cache(run)
-    return {
-        run.record.task: (run.record.seconds.get(PASS, 0.0), users[run.record.task], run.record.sizes)
-        for run in study.caches
-    }
+def _shared_passes(study: Study) -> list[tuple[Run, int]]:
+    """Teacher passes, and how many runs share each."""
+    return [(made, sum(_reads(run, made) for run in study.students)) for made in study.caches]
+
+
+def _reads(run: Run, made: Run) -> bool:
+    return _reads_cache(run) and run.record.task == made.record.task and teaches(made, run.record.student)
 
 
 def _live(run: Run) -> bool:
@@ -102,11 +106,12 @@ def _reads_cache(run: Run) -> bool:
     return run.record.method != FINETUNE and not _live(run)
 
 
-def _seconds(run: Run, passes: dict[str, tuple[float, int, dict[str, int]]]) -> dict[str, float]:
+def _seconds(run: Run, passes: list[tuple[Run, int]]) -> dict[str, float]:
     """Phases of a run; the pass it made itself is all its own, one that is shared is a part of it."""
     seconds = run.record.seconds
     own = seconds.get(PASS, 0.0)
-    shared, users, _ = passes.get(run.record.task, (0.0, 0, {})) if _reads_cache(run) else (0.0, 0, {})
+    found = ((made.record.seconds.get(PASS, 0.0), users) for made, users in passes if _reads(run, made))
+    shared, users = next(found, (0.0, 0))
     return {
         TRAINING: seconds.get(TRAINING, 0.0),
         EVALUATION: seconds.get(EVALUATION, 0.0),

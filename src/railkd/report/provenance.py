@@ -98,7 +98,8 @@ def _names(run: Run) -> dict[str, Any]:
     return {
         "task": record.task,
         "student": record.student if record.job == "distill" else "",
-        "arm": jobs.get(record.job, record.arm),
+        "arm": jobs.get(record.job, record.arm)
+        + (f" of {record.student}" if jobs.get(record.job) and record.student else ""),
         "seed": record.seed,
     }
 

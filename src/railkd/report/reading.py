@@ -45,6 +45,11 @@ class Run:
         return self.record.task, self.record.student, self.record.arm, self.record.seed
 
 
+def teaches(job: Run, student: str) -> bool:
+    """Whether a teacher or its pass is one of this student: of all, unless its record names some."""
+    return not job.record.student or student in job.record.student.split(", ")
+
+
 @dataclass(frozen=True)
 class Question:
     """A contrast named before the run: is ``arm`` better than ``baseline``, in or out of the domain?"""

@@ -22,6 +22,11 @@ DOMAINS = ("in", "out")
 Seeds = dict[int, float]
 
 
+def teacher_arm(run: Run) -> str:
+    """The name of a teacher in the tables; where a task has several, it says whose."""
+    return f"{TEACHER} of {run.record.student}" if run.record.student else TEACHER
+
+
 @dataclass(frozen=True, order=True)
 class Column:
     """One test set, scored by the metric that counts."""
@@ -41,7 +46,7 @@ class Scores:
 
     Attributes:
         columns: of each domain, by task and set.
-        values: students and, as the arm "teacher" of the student "", the teachers.
+        values: students and, as arms of the student "", the teachers (`teacher_arm`).
     """
 
     def __init__(self, study: Study) -> None:
@@ -50,7 +55,7 @@ class Scores:
         domains: dict[Column, str] = {}
         for run, owner in [
             *((run, (run.record.student, run.record.arm)) for run in study.students),
-            *((run, ("", TEACHER)) for run in study.teachers),
+            *((run, ("", teacher_arm(run))) for run in study.teachers),
         ]:
             for column, domain, value in scored(run):
                 domains[column] = domain

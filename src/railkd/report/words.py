@@ -146,7 +146,8 @@ def _standing(content: Mapping[str, Any]) -> list[str]:
         for row in group["rows"]
         if (cell := row["cells"][0] if single else row["average"])
     ]
-    teacher = next((cell["mean"] for student, _, cell in scored if not student), None)
+    teachers = [cell["mean"] for student, _, cell in scored if not student]
+    teacher = teachers[0] if len(teachers) == 1 else None  # of several, each has students of its own
     said = []
     for student in content["students"]:
         ranked = sorted(

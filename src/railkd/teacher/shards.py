@@ -85,11 +85,15 @@ def pack(
             largest = np.max([np.abs(part).max(axis=(0, 2)) for part in parts], axis=0)  # (n,)
             wide = np.flatnonzero(largest > np.finfo(np.float16).max)
             if len(wide):
-                tensors[f"{pooling}.wide"] = np.concatenate([part[:, wide] for part in parts], dtype="<f4")
+                # In rows, which are what is summed and read: numpy would keep the order in which it picked the blocks.
+                tensors[f"{pooling}.wide"] = np.ascontiguousarray(
+                    np.concatenate([part[:, wide] for part in parts], dtype="<f4")
+                )
                 wide_blocks[pooling] = wide.tolist()
                 group.append(tensors[f"{pooling}.wide"])
             parts = [_half(part, wide) for part in parts]
-        tensors[pooling] = np.concatenate(parts, dtype={"float16": "<f2", "float32": "<f4"}[dtype])
+        whole = np.concatenate(parts, dtype={"float16": "<f2", "float32": "<f4"}[dtype])
+        tensors[pooling] = np.ascontiguousarray(whole)
         groups.append([tensors[pooling], *group])
     tensors["crc"] = row_checksums(tensors["keys"], groups)
     metadata = {"identity": identity, "poolings": list(states), "wide": wide_blocks}

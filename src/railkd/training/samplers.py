@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-#: Batches that are sorted by length together. Pools of fifty leave a tenth less padding, and a student that is worse by
-#: a quarter of a point and more at the mercy of its seed (docs/performance.md).
+#: Batches that are sorted by length together, at most. Pools of fifty have a tenth fewer tokens, and a student that is
+#: worse by a quarter of a point and more at the mercy of its seed (docs/performance.md).
 BATCHES_PER_POOL = 10
 
 
@@ -21,7 +21,8 @@ def length_grouped(lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed
     """A permutation of the rows in which each run of ``batch_size`` holds rows of like length.
 
     Rows are shuffled, cut into pools of some batches, sorted within each pool, cut into batches, and the batches
-    shuffled. The odd batch at the end stays there, so that all others are full.
+    shuffled. There are two pools at least, so that of a small set, too, other rows share a batch at the next epoch. The
+    odd batch at the end stays there: all others are full.
 
     >>> order = length_grouped([5, 1, 5, 1], 2, seed=0, epoch=0)
     >>> sorted(order.tolist()), order.tolist()[:2] in ([0, 2], [2, 0], [1, 3], [3, 1])
@@ -32,7 +33,7 @@ def length_grouped(lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed
     order = rng.permutation(len(lengths))
     whole = len(order) - len(order) % batch_size
     body, rest = order[:whole], order[whole:]
-    pool = batch_size * BATCHES_PER_POOL
+    pool = batch_size * max(1, min(BATCHES_PER_POOL, whole // batch_size // 2))
     batches = [
         part[np.argsort(-lengths[part], kind="stable")].reshape(-1, batch_size)
         for part in (body[start : start + pool] for start in range(0, whole, pool))
