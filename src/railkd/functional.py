@@ -52,13 +52,13 @@ def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
         # One product reads the states once, forward and backward, where a fill and a sum cost several times that. But
         # it lets NaN at padding through. Under autocast it would be taken in half precision.
         with torch.autocast("cpu", enabled=False):
-            full = full_precision(states)
-            mean = torch.bmm(weights.unsqueeze(1), full).squeeze(1)
-        if all_finite(mean):
-            return mean
-    total = states.masked_fill((weights == 0).unsqueeze(2), 0)
-    dtype = torch.promote_types(states.dtype, torch.float32)
-    return total.sum(dim=1, dtype=dtype) * weights.amax(dim=1, keepdim=True)
+            full, rows = full_precision(states), weights.unsqueeze(1)  # (B, 1, L)
+            mean = torch.bmm(rows, full).squeeze(1)
+            if all_finite(mean):
+                return mean
+            return torch.bmm(rows, full.masked_fill((rows == 0).transpose(1, 2), 0)).squeeze(1)
+    total = states.masked_fill((weights == 0).unsqueeze(2), 0).sum(dim=1, dtype=weights.dtype)
+    return total * weights.amax(dim=1, keepdim=True)
 
 
 def token_at_edge(states: Tensor, mask: Tensor, *, last: bool = False) -> Tensor:

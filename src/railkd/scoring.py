@@ -81,8 +81,17 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
         for name, table in tables.items():
             say(f"{name}: {truncation_line(table, tokenizer, max_length)}")
             logits = predict_logits(model, tokenizer, table, max_length=max_length, batch_size=options.batch_size)
-            place = {"source": named[name], "domain": domains[name]}
-            score(record, files, name, table, logits, **place, keep=keep if ranks.first() else None, texts=True)
+            score(
+                record,
+                files,
+                name,
+                table,
+                logits,
+                source=named[name],
+                domain=domains[name],
+                keep=keep if ranks.first() else None,
+                texts=True,
+            )
     record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.first():

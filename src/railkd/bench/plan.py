@@ -157,7 +157,7 @@ class _Teaching:
                 "output": self._at("teachers"),
                 "keep_predictions": "texts",
             }
-            layers = [*self._shared(), (f"tasks.{self.task.name}: ", self._tests() | self._selection())]
+            layers = [*self._shared("bf16"), (f"tasks.{self.task.name}: ", self._tests() | self._selection())]
             options, training = self._read("finetune", [*layers, ("teacher: ", self.teacher.settings), ("", base)])
             made.append(self._job("teachers", "finetune", "teacher", int(training.get("seed", 42)), options, training))
             self.needs = (made[-1].folder,)
@@ -168,15 +168,19 @@ class _Teaching:
             base = {"teacher": self.model, "cache": self.cache, "pooling": list(poolings)}
             data = self.task.data
             rows = {"train": [data[key] for key in ("train", "unlabelled") if key in data]}
-            layers = [*self._shared(), ("cache: ", self.grid.cache), (f"tasks.{self.task.name}: ", rows), ("", base)]
+            layers = [
+                *self._shared("bf16"),
+                ("cache: ", self.grid.cache),
+                (f"tasks.{self.task.name}: ", rows),
+                ("", base),
+            ]
             options, training = self._read("cache", layers)
             made.append(self._job("caches", "cache", "", 0, options, training))
         return made
 
     def _scores(self) -> Job:
         """The scores of a teacher that is there already: what its students are held against."""
-        how = [(where, {key: given[key] for key in given if key != "bf16"}) for where, given in self._shared()]
-        layers = [*how, (f"tasks.{self.task.name}: ", self._tests()), ("", {"model": self.teacher.model})]
+        layers = [*self._shared(), (f"tasks.{self.task.name}: ", self._tests()), ("", {"model": self.teacher.model})]
         options, training = self._read("evaluate", layers)
         # As its students will read the rows, whatever length it was trained with.
         options = dataclasses.replace(options, max_length=options.max_length or DEFAULT_MAX_LENGTH)
@@ -226,9 +230,9 @@ class _Teaching:
             raise RailkdError(str(error).replace("; see --help for an example", "")) from None
         return options, training
 
-    def _shared(self) -> list[tuple[str, Settings]]:
-        """What a teacher, its pass and its students have in common: how rows are read, and the precision."""
-        names = {field.name for field in dataclasses.fields(DataOptions)} | {"bf16", "trust_remote_code"}
+    def _shared(self, *more: str) -> list[tuple[str, Settings]]:
+        """What a teacher, its scores, its pass and its students have in common: how rows are read, and ``more``."""
+        names = {field.name for field in dataclasses.fields(DataOptions)} | {"trust_remote_code", *more}
         given = [("settings: ", self.grid.settings), (f"tasks.{self.task.name}.settings: ", self.task.settings)]
         given.append((f"tasks.{self.task.name}: ", self.task.data))
         return [(where, {key: value for key, value in found.items() if key in names}) for where, found in given]

@@ -18,14 +18,12 @@ from rich.text import Text
 from railkd.bench.plan import Job
 from railkd.records import RunRecord
 
-_OF_TEACHERS = {"finetune": "teacher", "evaluate": "teacher", "cache": "teacher pass"}
-
 
 def name_of(job: Job) -> str:
     """A job in words: ``RTE, teacher``, ``RTE, 3-layers, kd, seed 1``."""
     if job.kind == "distill":
         return f"{job.task}, {job.student}, {job.arm}, seed {job.seed}"
-    return f"{job.task}, {_OF_TEACHERS[job.kind]}"
+    return f"{job.task}, {job.arm or 'teacher pass'}"
 
 
 def headline(record: RunRecord) -> tuple[str, float] | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from railkd.configuration import command
-from railkd.report.reading import Run, Study, arm_order
+from railkd.report.reading import Run, Study, arm_order, whose
 
 #: Facts of a machine that make its times another machine's.
 _TIMED = ("processor", "cores", "threads", "gpu", "fast bf16")
@@ -95,11 +95,11 @@ def _command(runs: list[Run]) -> dict[str, Any]:
 def _names(run: Run) -> dict[str, Any]:
     record = run.record
     jobs = {"finetune": "teacher", "evaluate": "teacher", "cache": "teacher pass"}
+    of_teacher = jobs.get(record.job)
     return {
         "task": record.task,
         "student": record.student if record.job == "distill" else "",
-        "arm": jobs.get(record.job, record.arm)
-        + (f" of {record.student}" if jobs.get(record.job) and record.student else ""),
+        "arm": of_teacher + whose(run) if of_teacher else record.arm,
         "seed": record.seed,
     }
 

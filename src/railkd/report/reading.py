@@ -50,6 +50,11 @@ def teaches(job: Run, student: str) -> bool:
     return not job.record.student or student in job.record.student.split(", ")
 
 
+def whose(job: Run) -> str:
+    """`` of 3-layers, third``, behind the name of a teacher or pass that is not of all students."""
+    return f" of {job.record.student}" if job.record.student else ""
+
+
 @dataclass(frozen=True)
 class Question:
     """A contrast named before the run: is ``arm`` better than ``baseline``, in or out of the domain?"""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from railkd.report import statistics
-from railkd.report.reading import Question, Run, Study, arm_order
+from railkd.report.reading import Question, Run, Study, arm_order, whose
 from railkd.report.statistics import Estimate
 from railkd.tasks.metrics import greater_is_better
 
@@ -24,7 +24,7 @@ Seeds = dict[int, float]
 
 def teacher_arm(run: Run) -> str:
     """The name of a teacher in the tables; where a task has several, it says whose."""
-    return f"{TEACHER} of {run.record.student}" if run.record.student else TEACHER
+    return TEACHER + whose(run)
 
 
 @dataclass(frozen=True, order=True)
