@@ -38,6 +38,7 @@ class Child:
         if self.process == 0:
             code = 99
             try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
                 os.chdir(folder)
                 sys.stdout = sys.stderr = self._said.open("w", buffering=1)
                 code = main(list(argv))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
-from railkd.bench.local import environment
+from railkd.bench.local import LocalExecutor, environment
+from railkd.bench.plan import Job
 from railkd.bench.ray import check_address
 from railkd.errors import RailkdError
+from railkd.options import DistillOptions
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", ":6379", "head:", "head:99999999", "head:x"])
@@ -36,3 +44,45 @@ def test_workers_share_out_threads_and_devices() -> None:
     assert devices == ["0", "1", "2"]
     assert [environment(n, 1, 0.5, {})["CUDA_VISIBLE_DEVICES"] for n in range(4)] == ["0", "0", "1", "1"]
     assert environment(1, 1, 2.0, {"CUDA_VISIBLE_DEVICES": "4,5,6,7"})["CUDA_VISIBLE_DEVICES"] == "6,7"
+
+
+class Recorded(subprocess.Popen[str]):
+    """A process during whose start, and whose end, Ctrl-C comes."""
+
+    there: ClassVar[list[Recorded]] = []
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.there.append(self)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        super().kill()
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """As in a terminal: what runs in the background of a shell may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_never_comes_between_a_worker_and_its_place_in_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    monkeypatch.setattr(Recorded, "there", [])
+    executor = LocalExecutor(str(tmp_path), processes=1, threads=1)
+    job = Job("runs/one", "distill", "one", "2-layers", "kd", 1, DistillOptions(), {})
+    with pytest.raises(KeyboardInterrupt):
+        executor.submit(job)
+    (process,) = Recorded.there
+    assert process.poll() is None
+    with pytest.raises(KeyboardInterrupt):
+        executor._bury(0)
+    assert process.poll() == -signal.SIGKILL and process.stdin is not None and process.stdin.closed
+    executor.close()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
