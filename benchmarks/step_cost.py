@@ -6,7 +6,8 @@
 Steps: one student (--pair: 6 of 12 random blocks, or the demo's MiniLM, 3 of its 6), real sentences, batch 32, one
 process. Every method takes the same batches in turn, so that noise of the machine falls on all alike; a ratio is the
 median over batches of (step of the method / step of fine-tuning on the same batch), its interval a bootstrap over
-batches.
+batches. Where a model lies in memory makes half a percent, so every few batches all models are made anew, in another
+order.
 """
 
 from __future__ import annotations
@@ -28,81 +29,105 @@ import work
 DEFAULT_METHODS = ("rail-kd-l", "rail-kd-c", "kd")
 #: Methods measured side by side, each with a student and optimizer of its own: all at once would want 5 GB.
 GROUP = 6
+#: How often models are made anew, and the batches to warm up after that.
+PLACES, WARM = 5, 3
+BATCH, BATCHES_AN_EPOCH = 32, 24
+
+
+class Stand:
+    """What every method shares: a student to copy, tokens in order of length, a warm cache."""
+
+    def __init__(self, folder: Path, pair: str, bf16: bool) -> None:
+        from datasets import Dataset
+
+        from railkd import checkpoints
+        from railkd.examples import PaddingCollator, keyed_tokens
+        from railkd.teacher import TeacherCache
+
+        work.prepare(folder, pair, BATCH * BATCHES_AN_EPOCH)
+        table, _ = work.read(folder)
+        rows = Dataset.from_list(table)
+        self.labels, self.bf16 = list(rows["label"]), bf16
+        self.student = checkpoints.load_classifier(folder / "student")
+        tokenizer = checkpoints.load_tokenizer(folder / "student")
+        self.cache = TeacherCache.build(folder / "teacher", rows, folder / "cache", pooling=("mean", "cls"), bf16=bf16)
+        tokens = keyed_tokens(rows, tokenizer, max_length=128)
+        self.keys, self.collate = tokens.keys, PaddingCollator(tokenizer)
+        for pooling in ("mean", "cls"):  # warm: every checksum is behind us
+            self.cache(_keys(tokens.keys), pooling)
+        self.table = [
+            {n: v[i] for n, v in tokens.inputs.items()} | {"example_key": tokens.keys[i], "labels": self.labels[i]}
+            for i in np.argsort(tokens.lengths)
+        ]
+
+
+class Run:
+    """One method's student, objective and optimizer."""
+
+    def __init__(self, method: str, stand: Stand) -> None:
+        import torch
+
+        from railkd.distiller import Distiller
+        from railkd.objectives import METHODS
+        from railkd.training.negatives import Negatives
+
+        self.stand, self.taught = stand, METHODS[method].needs_teacher
+        self.distiller = Distiller.from_method(method, copy.deepcopy(stand.student), stand.cache.info.shape).train()
+        objective = self.objective = self.distiller.objective
+        if objective.needs_fit:
+            objective.fit(stand.cache.moments("mean"))
+        trained = [p for p in self.distiller.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+        self.negatives = None
+        if objective.negatives:
+            self.negatives = Negatives(
+                stand.cache, stand.keys, stand.labels, pooling="mean", count=objective.negatives, seed=0
+            )
+
+    def step(self, number: int, first_row: int) -> float:
+        """Seconds of one step."""
+        import torch
+
+        start = time.perf_counter()
+        batch = self.stand.collate(self.stand.table[first_row : first_row + BATCH])
+        keys = {"example_key": batch.pop("example_key")}
+        if self.taught:
+            signals = self.stand.cache(keys, self.distiller.pooling)
+            draw = self.objective.draw(0, epoch=number // BATCHES_AN_EPOCH, step=number)
+            batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states}
+            batch["draw"] = torch.tensor(draw) if draw else None
+            if self.negatives is not None:
+                batch |= self.negatives({**keys, "labels": batch["labels"]}, step=number)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.stand.bf16):
+            loss = self.distiller(**batch)[0]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.distiller.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return time.perf_counter() - start
 
 
 def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict[str, Any]:
     """Median step time of each method over that of fine-tuning, from a warm cache."""
-    import torch
-    from datasets import Dataset
-
-    from railkd import checkpoints, hardware
-    from railkd.distiller import Distiller
-    from railkd.examples import PaddingCollator, keyed_tokens
-    from railkd.objectives import METHODS
-    from railkd.teacher import TeacherCache
-    from railkd.training.negatives import Negatives
+    from railkd import hardware
 
     hardware.keep_freed_memory()  # as every run does
+    rng = np.random.default_rng(0)
+    bases: list[float] = []
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        work.prepare(folder, pair, 32 * 24)
-        table, _ = work.read(folder)
-        rows = Dataset.from_list(table)
-        labels = list(rows["label"])
-        student, tokenizer = (
-            checkpoints.load_classifier(folder / "student"),
-            checkpoints.load_tokenizer(folder / "student"),
-        )
-        cache = TeacherCache.build(folder / "teacher", rows, folder / "cache", pooling=("mean", "cls"), bf16=bf16)
-        tokens = keyed_tokens(rows, tokenizer, max_length=128)
-        cache(_keys(tokens.keys), "mean"), cache(_keys(tokens.keys), "cls")  # warm: every checksum is behind us
-        order = np.argsort(tokens.lengths)
-        collate = PaddingCollator(tokenizer)
-        table = [
-            {n: v[i] for n, v in tokens.inputs.items()} | {"example_key": tokens.keys[i], "labels": labels[i]}
-            for i in order
-        ]
-        rng = np.random.default_rng(0)
-        bases: list[float] = []
-        results: dict[str, Any] = {}
+        stand = Stand(Path(name), pair, bf16)
         for first in range(0, len(methods), GROUP):
             group = methods[first : first + GROUP]
-            runs = {}
-            for name in ("finetune", *group):
-                distiller = Distiller.from_method(name, copy.deepcopy(student), cache.info.shape).train()
-                if distiller.objective.needs_fit:
-                    distiller.objective.fit(cache.moments("mean"))
-                optimizer = torch.optim.AdamW(
-                    [p for p in distiller.parameters() if p.requires_grad], lr=1e-5, fused=True
-                )
-                count = distiller.objective.negatives
-                negatives = (
-                    Negatives(cache, tokens.keys, labels, pooling="mean", count=count, seed=0) if count else None
-                )
-                runs[name] = (distiller, optimizer, negatives)
-            taken: dict[str, list[float]] = {name: [] for name in runs}
-            for step in range(batches + 3):  # three to warm up
-                start_row = int(rng.integers(len(table) // 32)) * 32
-                for name in rng.permutation(list(runs)):
-                    distiller, optimizer, negatives = runs[name]
-                    start = time.perf_counter()
-                    batch = collate(table[start_row : start_row + 32])
-                    keys = {"example_key": batch.pop("example_key")}
-                    if METHODS[name].needs_teacher:
-                        signals = cache(keys, distiller.pooling)
-                        draw = distiller.objective.draw(0, epoch=step, step=step)
-                        batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states}
-                        batch["draw"] = torch.tensor(draw) if draw else None
-                        if negatives is not None:
-                            batch |= negatives({**keys, "labels": batch["labels"]}, step=step)
-                    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                        loss = distiller(**batch)[0]
-                    loss.backward()
-                    torch.nn.utils.clip_grad_norm_(distiller.parameters(), 1.0)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    if step >= 3:
-                        taken[name].append(time.perf_counter() - start)
+            taken: dict[str, list[float]] = {name: [] for name in ("finetune", *group)}
+            for _ in range(PLACES):
+                runs = {name: Run(name, stand) for name in rng.permutation(list(taken)).tolist()}
+                for number in range(WARM + batches // PLACES):
+                    first_row = BATCH * int(rng.integers(BATCHES_AN_EPOCH))
+                    for name in rng.permutation(list(runs)).tolist():
+                        seconds = runs[name].step(number, first_row)
+                        if number >= WARM:
+                            taken[name].append(seconds)
             base = np.asarray(taken["finetune"])
             bases += taken["finetune"]
             for name in group:
@@ -114,7 +139,7 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
                     "interval_95": [round(float(q), 3) for q in np.quantile(draws, [0.025, 0.975])],
                     "ratio_of_medians": round(float(np.median(taken[name]) / np.median(base)), 3),
                 }
-    return {"finetune_ms": round(1000 * float(np.median(bases)), 1), "batches": batches, "bf16": bf16} | results
+    return {"finetune_ms": round(1000 * float(np.median(bases)), 1), "batches": len(base), "bf16": bf16} | results
 
 
 def sharing(batches: int, pair: str, precision: str) -> dict[str, Any]:

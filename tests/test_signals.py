@@ -63,6 +63,20 @@ def test_pooled_states_are_those_of_the_models_own_hidden_states(model: Any) -> 
         torch.testing.assert_close(states, own)
 
 
+@pytest.mark.parametrize("model", ["bert", "albert"], indirect=True)
+@torch.no_grad()
+def test_the_first_blocks_alone_are_read_where_no_others_are_wanted(model: Any) -> None:
+    every, few = BlockReader(model), BlockReader(model, first=2)
+    for reader in (every, few):
+        with reader.reading(MASK):
+            model(TOKENS, attention_mask=MASK)
+    assert torch.equal(few.states()["mean"], every.states()["mean"][:, :2])
+    with few.reading(MASK):
+        few.blocks[0](torch.zeros(*MASK.shape, few.shape.width))
+    with pytest.raises(RailkdError, match="got the output of 1 blocks, wanted 3"):
+        few.states()
+
+
 @pytest.mark.parametrize(("model", "edge"), [("bert", 0), ("gpt2", -1)], indirect=["model"])
 @torch.no_grad()
 def test_cls_is_the_first_token_of_an_encoder_and_the_last_real_one_of_a_causal_model(model: Any, edge: int) -> None:

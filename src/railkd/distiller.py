@@ -46,7 +46,7 @@ class Distiller(nn.Module):
         self.objective = objective
         self.pooling = pooling
         # In a tuple: a reader is no module, and its list of blocks must not be registered a second time.
-        self._reader = (BlockReader(student, (pooling,), blocks),) if pooling else ()
+        self._reader = (BlockReader(student, (pooling,), blocks, first=objective.m),) if pooling else ()
         self._takes = accepted_inputs(student)
 
     @classmethod

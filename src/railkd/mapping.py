@@ -7,6 +7,7 @@ same draw, and a resumed run needs nothing stored.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
@@ -140,7 +141,8 @@ def coverage(draws: Iterable[Draw], candidates: Sequence[int]) -> dict[int, list
     return {t: [sum(len(d) > i and d[i] == t for d in drawn) for i in range(m)] for t in candidates}
 
 
-def _shuffled(blocks: Sequence[int], seed: int, *purpose: object) -> Draw:
+@functools.lru_cache(maxsize=64)  # an epoch's draw is asked for at every step
+def _shuffled(blocks: Draw, seed: int, *purpose: object) -> Draw:
     """A uniform permutation: blocks sorted by a keyed hash.
 
     Not ``random.Random``: its shuffle and sample may change between Python versions; a run must be repeatable for
@@ -153,13 +155,13 @@ def _shuffled(blocks: Sequence[int], seed: int, *purpose: object) -> Draw:
     return tuple(sorted(blocks, key=key))
 
 
-def _split(blocks: Sequence[int], m: int) -> list[Sequence[int]]:
+def _split(blocks: Draw, m: int) -> list[Draw]:
     """m contiguous parts, as equal as can be."""
     edges = [i * len(blocks) // m for i in range(m + 1)]
     return [blocks[a:b] for a, b in itertools.pairwise(edges)]
 
 
-def _deal(m: int, blocks: Sequence[int], seed: int, index: int) -> Draw:
+def _deal(m: int, blocks: Draw, seed: int, index: int) -> Draw:
     draws_per_cycle = math.ceil(len(blocks) / m)
     cycle, turn = divmod(index, draws_per_cycle)
     deck = _shuffled(blocks, seed, "cyclic", cycle)

@@ -94,23 +94,36 @@ class BlockReader:
         model: any transformer whose blocks stand in one list (see `find_blocks`).
         poolings: which of ``mean`` and ``cls`` to keep.
         blocks: a regular expression over module names, for models whose blocks cannot be found by structure.
+        first: keep the states of blocks 1..first only; None: of all.
     """
 
-    def __init__(self, model: nn.Module, poolings: Sequence[str] = ("mean",), blocks: str | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        poolings: Sequence[str] = ("mean",),
+        blocks: str | None = None,
+        *,
+        first: int | None = None,
+    ) -> None:
         self.poolings = tuple(poolings)
         self.blocks = find_blocks(model, blocks)
         self.shape = _shape(model, self.blocks, named=blocks is not None)
         self.causal = is_causal(self.blocks)
+        self._first = self.shape.blocks if first is None else first
+        self._seen = 0
         self._pooled: list[tuple[Tensor, ...]] = []
 
     @contextmanager
     def reading(self, mask: Tensor) -> Iterator[None]:
         """Catch the block states of the forward pass made inside; ``mask`` (B, L) says which tokens are real."""
-        self._pooled = []
+        self._seen, self._pooled = 0, []
         wanted = (*mask.shape, self.shape.width)
         weights = functional.mean_weights(mask) if "mean" in self.poolings else None  # once for all blocks
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._seen += 1
+            if self._seen > self._first:
+                return
             states = output[0] if isinstance(output, tuple) else output  # (B, L, d)
             if not isinstance(states, Tensor) or states.shape != wanted:
                 raise self._unreadable(states, wanted)
@@ -135,8 +148,8 @@ class BlockReader:
 
     def states(self) -> dict[str, Tensor]:
         """Pooling name -> (B, n, d), of the last pass. Blocks that share weights count once per call."""
-        if len(self._pooled) != self.shape.blocks:
-            raise RailkdError(f"got the output of {len(self._pooled)} blocks, wanted {self.shape.blocks}; {_NAME_THEM}")
+        if self._seen != self.shape.blocks:
+            raise RailkdError(f"got the output of {self._seen} blocks, wanted {self.shape.blocks}; {_NAME_THEM}")
         return {
             name: torch.stack([pooled[i] for pooled in self._pooled], dim=1) for i, name in enumerate(self.poolings)
         }

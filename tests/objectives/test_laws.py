@@ -142,6 +142,17 @@ def test_the_order_of_rows_does_not_matter(method: str) -> None:
 
 
 @every_method
+def test_states_of_the_blocks_that_are_read_are_enough_and_no_other_has_a_part(method: str) -> None:
+    case = make(method, ((4, 8), (6, 8)))
+    m, states = case.objective.m, case.student.states
+    assert states is not None
+    loss = case.loss()
+    gradient = torch.autograd.grad(loss, states, allow_unused=True)[0]
+    assert gradient is None or not gradient[:, m:].any()
+    assert torch.equal(loss, case.loss(student=Signals(case.student.logits, states[:, :m])))
+
+
+@every_method
 def test_splitting_a_batch_changes_nothing(method: str) -> None:
     case = make(method)
     parts = [slice(0, 1), slice(1, 2), slice(2, 6)]  # the second has no label at all

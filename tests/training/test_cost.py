@@ -64,9 +64,11 @@ def test_distilling_adds_few_operations_to_a_step_and_few_to_each_block(padded: 
         # A gather of maps writes a gradient of all maps and adds into it, row by row: three milliseconds a step.
         assert rail.calls["index_put_"] == plain.calls["index_put_"] == 0
         assert rail.calls["masked_fill"] == plain.calls["masked_fill"]  # four times the price of a product on a CPU
+        # Pooling, forward and backward, of the blocks that are matched and not of the last one.
+        assert rail.calls["bmm"] - plain.calls["bmm"] == 2 * (blocks - 1) + 3  # three: gradients through the maps
     each = (extra[6] - extra[3]) / 3
-    assert each <= 13, extra
-    assert extra[6] <= 210, extra
+    assert each <= 12, extra
+    assert extra[6] <= 190, extra
 
 
 def test_a_teacher_pass_casts_each_weight_once(tmp_path: Path, rows: Dataset, tokenizer: Any) -> None:

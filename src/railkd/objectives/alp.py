@@ -32,12 +32,13 @@ class AttentionKD(Objective):
             raise RailkdError(
                 "ALP-KD teaches the intermediate blocks 1..s-1: got a student of 1 block, wanted at least 2"
             )
+        self.m = self.student_shape.blocks - 1
         d_s, d_t = self.student_shape.width, self.teacher_shape.width
         self.student_map = nn.Identity() if d_s == d_t else nn.Linear(d_s, d_t)
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """See the class. ``draw`` is not used: every block takes part."""
-        h_s = states_of(student, self.student_shape, "student")[:, :-1]  # (B, s-1, d_s)
+        h_s = self.student_states(student)  # (B, s-1, d_s)
         h_s = self.student_map(h_s)  # (B, s-1, d_t)
         h_t = states_of(teacher, self.teacher_shape, "teacher").to(h_s)  # (B, n, d_t)
         attention = (h_s @ h_t.transpose(1, 2)).softmax(dim=-1)  # (B, s-1, n)

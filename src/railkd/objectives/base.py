@@ -37,6 +37,7 @@ class Objective(nn.Module):
     Attributes:
         terms: the terms this method has.
         weights: the normalised weights of those terms.
+        m: the student blocks whose states are read: 1..m, all of them where a method does not say less.
     """
 
     terms: ClassVar[tuple[str, ...]] = TERMS
@@ -57,6 +58,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.student_shape, self.teacher_shape = BlockShape(*student_shape), BlockShape(*teacher_shape)
+        self.m = self.student_shape.blocks
         self.weights = normalised_weights(weights, self.terms)
         if not (math.isfinite(temperature) and temperature > 0):
             raise RailkdError(f"got temperature {temperature}, wanted a finite number above 0 (1 is the default)")
@@ -77,7 +79,7 @@ class Objective(nn.Module):
         """The weighted loss of one batch, and its terms unweighted and detached.
 
         Args:
-            student: of the model that learns: logits (B, C), states (B, s, d_s).
+            student: of the model that learns: logits (B, C), states (B, s, d_s), or those of blocks 1..m alone.
             teacher: logits (B, C), states (B, n, d_t); may be None where no term but CE has weight.
             labels: see `railkd.functional.task_loss`; None or marked rows are unlabelled.
             draw: teacher blocks of this moment (1-based), for methods that draw.
@@ -116,6 +118,12 @@ class Objective(nn.Module):
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """The term on block states; a scalar, mean over the batch."""
         raise RailkdError(f"{type(self).__name__} has no intermediate term")
+
+    def student_states(self, student: Signals) -> Tensor:
+        """The states (B, m, d_s) of the student blocks that are read, checked, in float32 at least."""
+        if student.states is not None and student.states.shape[1] == self.m:
+            return states_of(student, BlockShape(self.m, self.student_shape.width), "student")
+        return states_of(student, self.student_shape, "student")[:, : self.m]
 
     def fit(self, moments: Moments) -> None:
         """Set what is fitted on the teacher's states; most methods fit nothing."""

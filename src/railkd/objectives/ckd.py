@@ -76,13 +76,14 @@ class CombinedKD(Objective):
         s, n = self.student_shape.blocks, self.teacher_shape.blocks
         if s < 2:
             raise RailkdError("CKD teaches the intermediate blocks 1..s-1: got a student of 1 block, wanted at least 2")
-        self.buckets = buckets(s - 1, n, bucketing)
+        self.m = s - 1
+        self.buckets = buckets(self.m, n, bucketing)
         d_s, d_t = self.student_shape.width, self.teacher_shape.width
         self.teacher_maps = nn.ModuleList(nn.Linear(len(bucket) * d_t, d_s) for bucket in self.buckets)
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """See the class. ``draw`` is not used: the buckets are fixed."""
-        h_s = states_of(student, self.student_shape, "student")[:, :-1]  # (B, s-1, d_s)
+        h_s = self.student_states(student)  # (B, s-1, d_s)
         h_t = states_of(teacher, self.teacher_shape, "teacher").to(h_s)  # (B, n, d_t)
         pairs = zip(self.teacher_maps, self.buckets, strict=True)
         combined = torch.stack(

@@ -58,7 +58,7 @@ class ContrastiveKD(Objective):
                 "CoDIR contrasts with other rows of the teacher cache, got none; train from a cache (without --live), "
                 "or give teacher=Signals(..., negatives=Negatives(...))"
             )
-        z_s = self._z(self.student_map, states_of(student, self.student_shape, "student"))  # (B, u)
+        z_s = self._z(self.student_map, self.student_states(student))  # (B, u)
         z_t = self._z(self.teacher_map, states_of(teacher, self.teacher_shape, "teacher").to(z_s.device))
         groups, k = held.states.shape[:2]
         states = held.states.detach().to(z_s.device)

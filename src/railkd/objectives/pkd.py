@@ -41,6 +41,7 @@ class PatientKD(Objective):
             raise RailkdError(
                 "PKD matches the student's intermediate blocks 1..s-1: got a student of 1 block, wanted at least 2"
             )
+        self.m = s - 1
         ways = {"skip": mapping.skip, "last": mapping.last}
         if blocks not in ways:
             raise RailkdError(f"unknown blocks '{blocks}'; known: {', '.join(ways)}.{did_you_mean(blocks, ways)}")
@@ -50,7 +51,7 @@ class PatientKD(Objective):
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """See the class. ``draw`` is not used: the match is fixed."""
-        h_s = states_of(student, self.student_shape, "student")[:, :-1]  # (B, s-1, d_s)
+        h_s = self.student_states(student)  # (B, s-1, d_s)
         h_t = states_of(teacher, self.teacher_shape, "teacher")
         h_t = h_t[:, [t - 1 for t in self.teacher_blocks]]  # (B, s-1, d_t)
         a = unit(self.student_map(h_s))

@@ -86,7 +86,7 @@ class _Rail(Objective):
 
     def _matched(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, m, d_s) and (B, m, d_t) of the matched blocks, and the drawn positions (m,), 0-based."""
-        h_s = states_of(student, self.student_shape, "student")
+        h_s = self.student_states(student)
         wanted = self.m if self.match == "drawn" else len(self.candidates)
         if draw is None or len(draw) != wanted:
             raise RailkdError(
@@ -96,7 +96,7 @@ class _Rail(Objective):
             raise RailkdError(f"got the draw {draw}, wanted teacher blocks from 1 to {self.teacher_shape.blocks}")
         drawn = torch.as_tensor(draw, device=h_s.device) - 1
         h_t = states_of(teacher, self.teacher_shape, "teacher", blocks=drawn)
-        return h_s[:, : self.m], h_t, drawn
+        return h_s, h_t, drawn
 
 
 class RailLayerwise(_Rail):
