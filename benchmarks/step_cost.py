@@ -6,8 +6,7 @@
 Steps: one student (--pair: 6 of 12 random blocks, or the demo's MiniLM, 3 of its 6), real sentences, batch 32, one
 process. Every method takes the same batches in turn, so that noise of the machine falls on all alike; a ratio is the
 median over batches of (step of the method / step of fine-tuning on the same batch), its interval a bootstrap over
-batches. Where a model lies in memory makes half a percent, so every few batches all models are made anew, in another
-order.
+batches. Where a model lies in memory may matter, so every few batches all models are made anew, in another order.
 """
 
 from __future__ import annotations

@@ -124,6 +124,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data": "/nowhere", "tasks": ["RTE"]}, "data: '/nowhere' cannot be listed"),
     ({"students": [{"name": "x"}]}, "students\\[1\\]: wanted 'layers: N', or 'model: CHECKPOINT'"),
     ({"students": [{"layers": 2}, {"layers": 2}]}, "students: '2-layers' is there twice"),
+    ({"students": [{"layers": 2, "name": "a, b"}]}, "students\\[1\\]: got the name 'a, b', wanted one without ', '"),
     ({"methods": ["kd", "kd"]}, "methods: 'kd' is there twice"),
     ({"methods": [{"temperature": 2}]}, "methods\\[1\\]: wanted the name of a method"),
     ({"methods": [{"name": "kd", "max_length": 3}]}, "max_length: is no option of a method"),

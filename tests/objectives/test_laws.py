@@ -302,6 +302,8 @@ def test_signals_of_another_pair_of_models_are_refused(method: str) -> None:
     if spec.pooling:
         with pytest.raises(RailkdError, match="teacher states of \\(4, 8\\)"):
             case.loss(teacher=with_states(case.teacher, torch.randn(6, 4, 8)))
+        with pytest.raises(RailkdError, match="student states of \\(5, 8\\)"):
+            case.loss(student=Signals(case.student.logits, torch.randn(6, 5, 8)))
         with pytest.raises(RailkdError, match="student's signals hold logits only"):
             case.loss(student=Signals(case.student.logits))
 

@@ -249,8 +249,10 @@ class _Reader(Reader):
                 continue
             parts = [_name_of(given["model"])] if isinstance(given.get("model"), str) else []
             parts += [f"{given['layers']}-layers"] if "layers" in given else []
-            parts += [f"keep={given['keep']}"] if "keep" in given else []
+            parts += [f"keep={_word(given['keep'])}"] if "keep" in given else []
             name = self.text(given.get("name"), f"{where}.name") or " ".join(parts)
+            if ", " in name:
+                self.problems.add(f"{where}: got the name '{name}', wanted one without ', ' (it parts names)")
             words = {"layers": "student_layers", "keep": "keep", "model": "student"}
             settings = {words[key]: given[key] for key in words if key in given}
             found.append(Student(name, settings, self.teacher(given.get("teacher"), f"{where}.teacher")))

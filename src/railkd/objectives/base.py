@@ -121,8 +121,9 @@ class Objective(nn.Module):
 
     def student_states(self, student: Signals) -> Tensor:
         """The states (B, m, d_s) of the student blocks that are read, checked, in float32 at least."""
-        if student.states is not None and student.states.shape[1] == self.m:
-            return states_of(student, BlockShape(self.m, self.student_shape.width), "student")
+        read = self.student_shape._replace(blocks=self.m)
+        if student.states is not None and student.states.shape[1:] == tuple(read):
+            return states_of(student, read, "student")
         return states_of(student, self.student_shape, "student")[:, : self.m]
 
     def fit(self, moments: Moments) -> None:
