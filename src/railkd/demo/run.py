@@ -95,8 +95,8 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
         f"{time.perf_counter() - start:.0f} s in all; one seed: differences of a point or two mean nothing here. "
         f"The table is in {folder}/results.md and results.json.\n"
         "On your own data:\n"
-        "  railkd distill --teacher YOUR_MODEL --student-layers 3 --train train.tsv --eval dev.tsv --test test.tsv "
-        "--method rail-kd-l --output out/"
+        "  railkd distill --teacher YOUR_MODEL --student-layers 3 --train train.tsv \\\n"
+        "      --eval dev.tsv --test test.tsv --method rail-kd-l --output out/"
     )
     return lines
 
@@ -112,8 +112,8 @@ def _write_data(sets: SentimentSets, size: Size, folder: Path, say: Say) -> dict
     }
     say(
         f"data: {len(parts['train']):,} of {len(sets.train):,} movie sentences to train on, {len(parts['dev']):,} to "
-        "choose "
-        f"the epoch, tests: {', '.join(f'{n} {len(parts[n]):,}' for n in TESTS)} (product and news: out of domain)"
+        f"choose the epoch; tests: {', '.join(f'{n} {len(parts[n]):,}' for n in TESTS)} "
+        "(product and news: out of domain)"
     )
     return {name: write_tsv(folder / f"{name}.tsv", rows) for name, rows in parts.items()}
 
@@ -234,14 +234,13 @@ _COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
 )
 _LEGEND = (
     "MB: on disk. ms: latency of one sentence on this CPU, tokenising included. movie, product, news: test accuracy, "
-    "product and "
-    "news out of domain. kept: share of the teacher's movie accuracy. cache: the teacher's one pass, shared by all "
-    "students."
+    "product and news out of domain. kept: share of the teacher's movie accuracy. cache: the teacher's one pass, "
+    "shared by all students."
 )
 
 
 def _rich_table(lines: list[Line]) -> Table:
-    table = Table(caption=_LEGEND, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
+    table = Table(caption=_LEGEND, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name, _ in _COLUMNS:
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for line in lines:
