@@ -18,5 +18,5 @@ def test_nothing_is_cut_in_a_narrow_terminal() -> None:
     Console(file=out, width=80).print(_rich_table(lines))
     said = out.getvalue()
     assert "…" not in said
-    for word in ("109.5 M", "438", "113.4", "0.797", "100%", "1268 s", "15.8", "0.809", "95.1%", "107 s", "1053 s"):
+    for word in ("109.5 M", "438", "113.4", "0.797", "100.0%", "1268 s", "15.8", "0.809", "95.1%", "107 s", "1053 s"):
         assert word in said.split("MB:")[0]

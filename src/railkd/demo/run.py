@@ -228,7 +228,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
     ("movie", lambda line: f"{line.movie:.3f}"),
     ("product", lambda line: f"{line.product:.3f}"),
     ("news", lambda line: f"{line.news:.3f}"),
-    ("kept", lambda line: f"{100 * line.kept:.3g}%"),
+    ("kept", lambda line: f"{100 * line.kept:.1f}%"),
     ("cache", lambda line: f"{line.teacher_pass_s:.0f} s" if line.teacher_pass_s else "-"),
     ("train", lambda line: f"{line.training_s:.0f} s"),
 )
