@@ -30,7 +30,7 @@ DEFAULT_METHODS = ("rail-kd-l", "rail-kd-c", "kd")
 GROUP = 6
 #: How often models are made anew, and the batches to warm up after that.
 PLACES, WARM = 5, 3
-BATCH, BATCHES_AN_EPOCH = 32, 24
+BATCHES_AN_EPOCH = 24
 
 
 class Stand:
@@ -43,7 +43,7 @@ class Stand:
         from railkd.examples import PaddingCollator, keyed_tokens
         from railkd.teacher import TeacherCache
 
-        work.prepare(folder, pair, BATCH * BATCHES_AN_EPOCH)
+        work.prepare(folder, pair, work.BATCH * BATCHES_AN_EPOCH)
         table, _ = work.read(folder)
         rows = Dataset.from_list(table)
         self.labels, self.bf16 = list(rows["label"]), bf16
@@ -88,7 +88,7 @@ class Run:
         import torch
 
         start = time.perf_counter()
-        batch = self.stand.collate(self.stand.table[first_row : first_row + BATCH])
+        batch = self.stand.collate(self.stand.table[first_row : first_row + work.BATCH])
         keys = {"example_key": batch.pop("example_key")}
         if self.taught:
             signals = self.stand.cache(keys, self.distiller.pooling)
@@ -122,7 +122,7 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
             for _ in range(PLACES):
                 runs = {name: Run(name, stand) for name in rng.permutation(list(taken)).tolist()}
                 for number in range(WARM + batches // PLACES):
-                    first_row = BATCH * int(rng.integers(BATCHES_AN_EPOCH))
+                    first_row = work.BATCH * int(rng.integers(BATCHES_AN_EPOCH))
                     for name in rng.permutation(list(runs)).tolist():
                         seconds = runs[name].step(number, first_row)
                         if number >= WARM:

