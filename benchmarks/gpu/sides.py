@@ -1,0 +1,150 @@
+"""The trainings that are compared, each as its own library makes it."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import itertools
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from material import Pair
+from torch.utils.data import DataLoader
+from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from turns import Side, Stop
+
+from railkd import DistillationTrainer, DistillationTrainingArguments
+from railkd.teacher import LiveTeacher
+
+#: What every Trainer is told: nothing logged, nothing saved, no bar. Everything else is its default.
+QUIET: dict[str, Any] = {
+    "report_to": "none",
+    "disable_tqdm": True,
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "learning_rate": 1e-5,
+}
+#: More steps than any part takes: a side stops when it is told to.
+ENDLESS = 1_000_000
+
+
+def common(pair: Pair, folder: Path, batch: int, **settings: Any) -> dict[str, Any]:
+    """Return the arguments that all Trainers share."""
+    shared = {"output_dir": str(folder), "per_device_train_batch_size": batch, "bf16": pair.bf16}
+    return QUIET | shared | {"use_cpu": pair.device.type == "cpu"} | settings
+
+
+def plain(
+    pair: Pair, rows: Dataset, folder: Path, batch: int, callbacks: list[TrainerCallback], **settings: Any
+) -> Trainer:
+    """Plain fine-tuning by transformers' own Trainer at its defaults, with bf16 on a card and fused AdamW."""
+    args = TrainingArguments(**common(pair, folder, batch, **{"optim": "adamw_torch_fused"} | settings))
+    collator = DataCollatorWithPadding(pair.tokenizer)
+    return _silent(
+        Trainer(model=pair.student(), args=args, train_dataset=rows, data_collator=collator, callbacks=callbacks)
+    )
+
+
+def ours(
+    pair: Pair, teacher: Any, rows: Dataset, folder: Path, batch: int, callbacks: list[TrainerCallback], **settings: Any
+) -> DistillationTrainer:
+    """A training of railkd at its defaults, with bf16 on a card; ``method`` is among the settings."""
+    return _silent(
+        DistillationTrainer(
+            model=pair.student(),
+            teacher_model=teacher,
+            args=DistillationTrainingArguments(**common(pair, folder, batch, **settings)),
+            train_dataset=rows,
+            processing_class=pair.tokenizer,
+            callbacks=callbacks,
+        )
+    )
+
+
+def _silent(trainer: Any) -> Any:
+    trainer.remove_callback(PrinterCallback)  # it prints a summary after each training
+    return trainer
+
+
+def live_teacher(pair: Pair) -> LiveTeacher:
+    """A copy of the teacher on the device, run at every step in the precision of training."""
+    return LiveTeacher(copy.deepcopy(pair.teacher).to(pair.device), pair.tokenizer, bf16=pair.bf16)
+
+
+def textbrewer_missing() -> str | None:
+    """Return why TextBrewer cannot be run, or None."""
+    return None if importlib.util.find_spec("textbrewer") else "TextBrewer is not installed"
+
+
+def textbrewer(pair: Pair, rows: Dataset, folder: Path, batch: int, side: Side) -> Callable[[], Any]:
+    """Return TextBrewer's training: its GeneralDistiller with one hidden match for each inner student block.
+
+    It has no mixed precision without apex, so it runs inside autocast, with fused AdamW, as the others do.
+    """
+    # It imports a log writer, which a run without a log folder never makes.
+    sys.modules.setdefault("tensorboardX", types.SimpleNamespace(SummaryWriter=None))  # type: ignore[arg-type]
+    from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
+
+    n, s = pair.shape.blocks, pair.shape.student_blocks
+    hidden = [
+        {"layer_T": round(i * n / s), "layer_S": i, "feature": "hidden", "loss": "hidden_mse", "weight": 1}
+        for i in range(1, s)
+    ]
+    student = pair.student().train()
+    distiller = GeneralDistiller(
+        TrainingConfig(device=str(pair.device), output_dir=str(folder), log_dir=None, ckpt_steps=ENDLESS),
+        DistillationConfig(temperature=1, hard_label_weight=1, kd_loss_weight=1, intermediate_matches=hidden),
+        copy.deepcopy(pair.teacher).to(pair.device),
+        student,
+        _adaptor,
+        _adaptor,
+    )
+    optimizer = torch.optim.AdamW(student.parameters(), lr=QUIET["learning_rate"], fused=True)
+
+    def run() -> None:
+        with torch.autocast(pair.device.type, dtype=torch.bfloat16, enabled=pair.bf16):
+            distiller.train(
+                optimizer,
+                _counted(_loader(pair, rows, batch), side),
+                num_steps=ENDLESS,
+                max_grad_norm=1.0,
+                output_hidden_states=True,
+            )
+
+    return run
+
+
+def _loader(pair: Pair, rows: Dataset, batch: int) -> DataLoader[Any]:
+    collate = DataCollatorWithPadding(pair.tokenizer)
+    wanted = [name for name in rows.column_names if name in (*pair.tokenizer.model_input_names, "labels")]
+    return DataLoader(
+        rows.select_columns(wanted),  # type: ignore[arg-type]
+        batch_size=batch,
+        shuffle=True,
+        pin_memory=pair.device.type == "cuda",
+        collate_fn=lambda some: dict(collate(some)),
+    )
+
+
+def _adaptor(batch: Any, outputs: Any) -> dict[str, Any]:
+    return {
+        "logits": outputs.logits,
+        "losses": outputs.loss,
+        "hidden": outputs.hidden_states,
+        "inputs_mask": batch["attention_mask"],
+    }
+
+
+def _counted(loader: DataLoader[Any], side: Side) -> Iterator[Any]:
+    """Batches without end; asking for the next one ends a step."""
+    batches = itertools.chain.from_iterable(iter(loader) for _ in itertools.count())
+    yield next(batches)
+    for batch in batches:
+        if side.step_done():
+            raise Stop
+        yield batch

@@ -1,0 +1,136 @@
+"""Several trainings that take turns: each runs a few steps of its own loop, then the next one does.
+
+Every training is a real one, in a thread of its own, that stops at the end of a step until it gets its next turn. One
+thread runs at a time. So all sides meet the same moods of the machine within a second, and no turn pays for set-up. The
+device is synchronised at both ends of a turn.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from material import synchronise
+from record import failure
+from transformers import TrainerCallback
+
+#: A turn that takes longer hangs.
+LONGEST_TURN_S = 40.0
+
+
+class Stop(Exception):
+    """Ends a loop that has no flag to stop by."""
+
+
+class Side(TrainerCallback):
+    """One training, as a callback of its Trainer; other loops call `step_done` themselves.
+
+    Args:
+        name: of the side. device: what is synchronised.
+
+    Attributes:
+        seconds: of each turn after the first. error: what ended the training too early, or None.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.name, self.device = name, device
+        self.seconds: list[float] = []
+        self.error: dict[str, str] | None = None
+        self._run: Callable[[], Any] | None = None
+        self._thread = threading.Thread(target=self._body, name=name, daemon=True)
+        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._left, self._stop, self._start = 0, False, 0.0
+
+    def trains_by(self, run: Callable[[], Any]) -> Side:
+        """Set the function that trains, and return the side."""
+        self._run = run
+        return self
+
+    @property
+    def alive(self) -> bool:
+        """True until the training ended or failed."""
+        return self.error is None
+
+    def turn(self, steps: int) -> float | None:
+        """Run some steps and return their seconds; None where the training has ended."""
+        if not self.alive:
+            return None
+        self._left = steps
+        before = len(self.seconds)
+        if self._thread.ident is None:
+            self._thread.start()
+        self._go.release()
+        if not self._done.acquire(timeout=LONGEST_TURN_S):
+            self.error = {"error": f"a turn of {steps} steps took more than {LONGEST_TURN_S:g} s"}
+        return self.seconds[-1] if len(self.seconds) > before and self.alive else None
+
+    def close(self) -> None:
+        """End the training."""
+        if self._thread.ident is None or not self._thread.is_alive():
+            return
+        self._stop = True
+        self._go.release()
+        self._thread.join(timeout=30)
+
+    def step_done(self) -> bool:
+        """Count a step; at the end of a turn wait for the next one. True: the training shall stop."""
+        self._left -= 1
+        if self._left > 0:
+            return self._stop
+        synchronise(self.device)
+        self.seconds.append(time.perf_counter() - self._start)
+        self._done.release()
+        self._wait()
+        return self._stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by Trainer."""
+        control.should_training_stop = self.step_done() or control.should_training_stop
+
+    def _wait(self) -> None:
+        self._go.acquire()
+        synchronise(self.device)
+        self._start = time.perf_counter()
+
+    def _body(self) -> None:
+        self._wait()
+        try:
+            assert self._run is not None
+            self._run()
+            if not self._stop:
+                self.error = {"error": "the training ended by itself"}
+        except Stop:
+            pass
+        except BaseException as error:
+            self.error = failure(error)
+        finally:
+            self._done.release()
+
+
+def interleave(
+    sides: list[Side], *, warm: int, steps: int, deadline: float, most: int, order: Callable[[list[str]], list[str]]
+) -> int:
+    """Warm up all sides, then let them take turns until a moment or a number of rounds; returns the rounds.
+
+    A round that a side could not finish counts for no side.
+    """
+    by_name = {side.name: side for side in sides}
+    for side in sides:
+        side.turn(warm)
+        side.seconds.clear()
+    rounds = 0
+    while rounds < most and (rounds < 2 or time.monotonic() < deadline):
+        for name in order([side.name for side in sides if side.alive]):
+            by_name[name].turn(steps)
+        rounds += 1
+        for side in sides:
+            if side.alive and len(side.seconds) != rounds:
+                side.error = {"error": f"round {rounds} was not finished"}
+        if not any(side.alive for side in sides):
+            break
+    for side in sides:
+        side.close()
+    return rounds

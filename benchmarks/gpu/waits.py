@@ -1,0 +1,166 @@
+"""Part "waits": how often quiet steps make the host wait for the device, and whose line of code does.
+
+A quiet step neither logs, saves nor evaluates. Counted from the end of one such step to the end of a later one:
+synchronising CUDA calls (`torch.cuda.set_sync_debug_mode`), host reads (`tests/device/reads.py`; on any device), and,
+for some methods, copies and calls by the profiler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import sides
+import torch
+from context import Context
+from material import Pair, scratch
+from record import failure
+from steps import BASE
+from transformers import TrainerCallback
+
+from device.reads import COPIES, HostReads, reader
+from railkd.objectives import METHODS
+
+WARM, COUNTED = 4, 8
+PROFILED = ("finetune", "kd", "rail-kd-l")
+
+
+class Window(TrainerCallback):
+    """Opens context managers at the end of a step and closes them at the end of a later one."""
+
+    def __init__(self, *inside: Any) -> None:
+        self.inside, self.steps, self._stack = inside, 0, contextlib.ExitStack()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by Trainer."""
+        if state.global_step == WARM:
+            for manager in self.inside:
+                self._stack.enter_context(manager)
+        if state.global_step == WARM + COUNTED:
+            self._stack.close()
+            self.steps = COUNTED
+
+
+class SyncWarnings:
+    """Counts synchronising CUDA calls by (package, "file.py:line"); counts nothing on other devices."""
+
+    def __init__(self) -> None:
+        self.found: Counter[tuple[str, str]] = Counter()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> SyncWarnings:
+        if torch.cuda.is_available():
+            self._stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("always")
+            warnings.showwarning = self._show
+            torch.cuda.set_sync_debug_mode("warn")
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.set_sync_debug_mode("default")
+            self._stack.close()
+
+    def _show(self, message: Any, *_: Any, **__: Any) -> None:
+        if "synchronizing" in str(message):
+            self.found[reader(2)] += 1
+
+
+def measure(context: Context) -> None:
+    """Count for plain fine-tuning, every method, a live teacher and gradient accumulation, on the smaller pair."""
+    pair = list(context.pairs.values())[-1]
+    batch = context.batches[0]
+    rows = pair.tokens(pair.texts((WARM + COUNTED + 1) * 2 * batch, seed=4))
+    with scratch() as folder:
+        cache = pair.cache(rows, folder / "cache")
+
+        def run(name: str, *managers: Any) -> Window:
+            window = Window(*managers)
+            _trainer(pair, cache, rows, folder, batch, window, name).train()
+            if window.steps != COUNTED:
+                raise RuntimeError(f"expected {COUNTED} quiet steps, got {window.steps}")
+            return window
+
+        names = [BASE, "finetune", "kd", "rail-kd-l", "rail-kd-l, accumulated", "kd, live teacher"]
+        for name in dict.fromkeys([*names, *METHODS]):
+            if name not in names and (context.quick or context.over):
+                break
+            with _noted(context, "waits", name) as results:
+                reads, waits = HostReads(), SyncWarnings()
+                run(name, waits, reads)
+                results |= _counts(reads, waits, context.device.type == "cuda")
+                if name in names:
+                    context.say(f"  {name}: {_line(results)}")
+                if context.device.type == "cuda" and name != BASE:
+                    own = results["synchronising calls a step"].get("railkd", 0)
+                    context.record.bar(f"synchronising calls of railkd in a quiet step, {name}", own, 0)
+        for name in (BASE, *PROFILED) if context.device.type == "cuda" else ():
+            with _noted(context, "profile", name) as results:
+                profile = _profiler()
+                run(name, profile)
+                results |= _events(profile)
+                context.say(f"  {name}: a step has {results}")
+
+
+@contextlib.contextmanager
+def _noted(context: Context, part: str, name: str) -> Iterator[dict[str, Any]]:
+    """Write what is put into the dictionary, or what went wrong, into the record."""
+    results: dict[str, Any] = {}
+    try:
+        yield results
+    except Exception as error:
+        results |= failure(error)
+        context.say(f"  {name}: {results['error']}")
+    finally:
+        if context.device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+        context.note(part, name, results)
+        gc.collect()
+
+
+def _trainer(pair: Pair, cache: Any, rows: Any, folder: Any, batch: int, window: Window, name: str) -> Any:
+    settings: dict[str, Any] = {"max_steps": WARM + COUNTED + 1}
+    if name == BASE:
+        return sides.plain(pair, rows, folder, batch, [window], **settings)
+    method, _, how = name.partition(", ")
+    settings |= {"method": method, "gauges": False, "gradient_accumulation_steps": 2 if how == "accumulated" else 1}
+    teacher = sides.live_teacher(pair) if how == "live teacher" else None if method == "finetune" else cache
+    return sides.ours(pair, teacher, rows, folder, batch, [window], **settings)
+
+
+def _counts(reads: HostReads, waits: SyncWarnings, cuda: bool) -> dict[str, Any]:
+    """Everything by step."""
+    packages = sorted({key[0] for key in (*reads.found, *waits.found)} | {"railkd"})
+    results: dict[str, Any] = {
+        "host reads a step": {who: reads.count(who) / COUNTED for who in packages},
+        "host copies a step": {who: reads.count(who, COPIES) / COUNTED for who in packages},
+        "reads by line": {f"{place} {name}": n / COUNTED for (_, name, place), n in sorted(reads.found.items())},
+    }
+    if cuda:
+        calls = {who: sum(n for (w, _), n in waits.found.items() if w == who) / COUNTED for who in packages}
+        results["synchronising calls a step"] = calls
+        results["calls by line"] = {place: n / COUNTED for (_, place), n in sorted(waits.found.items())}
+    return results
+
+
+def _line(results: dict[str, Any]) -> str:
+    names = ("synchronising calls a step", "host reads a step")
+    return "; ".join(f"{name} {results[name]}" for name in names if name in results)
+
+
+def _profiler() -> torch.profiler.profile:
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    return torch.profiler.profile(activities=activities)
+
+
+def _events(profile: torch.profiler.profile) -> dict[str, Any]:
+    """Copies, sets and CUDA calls a step, by name; kernels summed up."""
+    counts: Counter[str] = Counter()
+    for event in profile.events() or ():
+        if event.name.startswith(("Memcpy", "Memset", "cuda", "cu")):
+            counts[event.name.split("<")[0][:60]] += 1
+    return {name: round(number / COUNTED, 2) for name, number in counts.most_common(16)}
