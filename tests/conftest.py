@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ def shared_data() -> Callable[..., Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where a test that can take a device runs: RAILKD_TEST_DEVICE, or the CPU."""
+    return torch.device(os.environ.get("RAILKD_TEST_DEVICE", "cpu"))
 
 
 @pytest.fixture(scope="session")
