@@ -4,8 +4,8 @@
     python benchmarks/gpu/run.py --device cpu --quick             # the same program with tiny models, about a minute
     python benchmarks/gpu/run.py --parts steps waits --minutes 4  # some parts
 
-Parts in their order: laws (tests/device on the device), steps, waits, passes, memory, jobs. Each gets a share of the
-time that is left, and the record is written after every result. A part that fails leaves its traceback in the record.
+Parts in their order: laws (tests/device on the device), steps, waits, passes, memory, jobs, copies. Each gets a share
+of the time that is left, and the record is written after every result. A part that fails leaves its traceback there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 #: Part -> its weight in the time that is left to it and the parts after it.
-PARTS = {"laws": 1.6, "steps": 3.6, "waits": 0.7, "passes": 0.6, "memory": 0.5, "jobs": 1.8}
+PARTS = {"laws": 1.6, "steps": 3.6, "waits": 0.7, "passes": 0.6, "memory": 0.5, "jobs": 1.8, "copies": 0.3}
 #: After the end of the time, until the process ends itself: a call of the device that hangs cannot be interrupted.
 GRACE_S = 20.0
 

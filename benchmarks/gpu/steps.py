@@ -55,6 +55,8 @@ def measure(context: Context) -> None:
         row = results.get("ratios", {}).get(f"rail-kd-l / {BASE}")
         if row:
             context.record.bar(f"step of rail-kd-l from a warm cache / {BASE}, {name}", row["ratio"], BAR)
+        for what, why in results.get("not measured", {}).items():
+            context.say(f"  {name}: {what} was not measured: {why['error'] if isinstance(why, dict) else why}")
         if "error" in results:
             context.say(f"  {name}: {results['error']}")
 

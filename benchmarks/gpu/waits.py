@@ -1,8 +1,8 @@
 """Part "waits": how often quiet steps make the host wait for the device, and whose line of code does.
 
 A quiet step neither logs, saves nor evaluates. Counted from the end of one such step to the end of a later one:
-synchronising CUDA calls (`torch.cuda.set_sync_debug_mode`), host reads (`tests/device/reads.py`; on any device), and,
-for some methods, copies and calls by the profiler.
+synchronising CUDA calls (`torch.cuda.set_sync_debug_mode`) and host reads (`tests/device/reads.py`; on any device).
+`copies.py` is the part that counts copies and CUDA calls by the profiler.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import gc
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sides
@@ -26,22 +26,26 @@ from device.reads import COPIES, HostReads, reader
 from railkd.objectives import METHODS
 
 WARM, COUNTED = 4, 8
-PROFILED = ("finetune", "kd", "rail-kd-l")
+#: Counted in any case; the other methods while there is time.
+FIRST = (BASE, "finetune", "kd", "rail-kd-l", "rail-kd-l, accumulated", "kd, live teacher")
+PROFILED = (BASE, "finetune", "kd", "rail-kd-l")
+#: Trains by name, with context managers around the quiet steps.
+Run = Callable[..., None]
 
 
 class Window(TrainerCallback):
     """Opens context managers at the end of a step and closes them at the end of a later one."""
 
     def __init__(self, *inside: Any) -> None:
-        self.inside, self.steps, self._stack = inside, 0, contextlib.ExitStack()
+        self.inside, self.steps, self.stack = inside, 0, contextlib.ExitStack()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Called by Trainer."""
         if state.global_step == WARM:
             for manager in self.inside:
-                self._stack.enter_context(manager)
+                self.stack.enter_context(manager)
         if state.global_step == WARM + COUNTED:
-            self._stack.close()
+            self.stack.close()
             self.steps = COUNTED
 
 
@@ -72,42 +76,68 @@ class SyncWarnings:
 
 def measure(context: Context) -> None:
     """Count for plain fine-tuning, every method, a live teacher and gradient accumulation, on the smaller pair."""
+    with _stand(context) as run:
+        for name in dict.fromkeys([*FIRST, *METHODS]):
+            if name not in FIRST and (context.quick or context.over):
+                break
+            with noted(context, "waits", name) as results:
+                results |= _counted(run, name, cuda=context.device.type == "cuda")
+                if name in FIRST:
+                    context.say(f"  {name}: {_line(results)}")
+                if context.device.type == "cuda" and name != BASE:
+                    own = results["synchronising calls a step"].get("railkd", 0)
+                    context.record.bar(f"synchronising calls of railkd in a quiet step, {name}", own, 0)
+
+
+def measure_copies(context: Context) -> None:
+    """Count copies and CUDA calls of quiet steps by the profiler; nothing on other devices."""
+    if context.device.type != "cuda":
+        context.note("copies", "skipped", "only a CUDA device has copies to count")
+        return
+    with _stand(context) as run:
+        for name in PROFILED:
+            with noted(context, "copies", name) as results:
+                profile = _profiler()
+                run(name, profile)
+                results |= _events(profile)
+                context.say(f"  {name}: {results}")
+
+
+@contextlib.contextmanager
+def _stand(context: Context) -> Iterator[Run]:
+    """Yield what trains by name with context managers around its quiet steps."""
     pair = list(context.pairs.values())[-1]
     batch = context.batches[0]
     rows = pair.tokens(pair.texts((WARM + COUNTED + 1) * 2 * batch, seed=4))
     with scratch() as folder:
         cache = pair.cache(rows, folder / "cache")
 
-        def run(name: str, *managers: Any) -> Window:
+        def run(name: str, *managers: Any) -> None:
             window = Window(*managers)
-            _trainer(pair, cache, rows, folder, batch, window, name).train()
+            with window.stack:  # closed after an error, too
+                _trainer(pair, cache, rows, folder, batch, window, name).train()
             if window.steps != COUNTED:
                 raise RuntimeError(f"expected {COUNTED} quiet steps, got {window.steps}")
-            return window
 
-        names = [BASE, "finetune", "kd", "rail-kd-l", "rail-kd-l, accumulated", "kd, live teacher"]
-        for name in dict.fromkeys([*names, *METHODS]):
-            if name not in names and (context.quick or context.over):
-                break
-            with _noted(context, "waits", name) as results:
-                reads, waits = HostReads(), SyncWarnings()
-                run(name, waits, reads)
-                results |= _counts(reads, waits, context.device.type == "cuda")
-                if name in names:
-                    context.say(f"  {name}: {_line(results)}")
-                if context.device.type == "cuda" and name != BASE:
-                    own = results["synchronising calls a step"].get("railkd", 0)
-                    context.record.bar(f"synchronising calls of railkd in a quiet step, {name}", own, 0)
-        for name in (BASE, *PROFILED) if context.device.type == "cuda" else ():
-            with _noted(context, "profile", name) as results:
-                profile = _profiler()
-                run(name, profile)
-                results |= _events(profile)
-                context.say(f"  {name}: a step has {results}")
+        yield run
+
+
+def _counted(run: Run, name: str, *, cuda: bool) -> dict[str, Any]:
+    """Count both kinds in one training; where counting host reads fails, the other kind alone."""
+    reads, waits = HostReads(), SyncWarnings()
+    try:
+        run(name, waits, reads)
+        return _counts(reads, waits, cuda)
+    except Exception as error:
+        if not cuda:
+            raise
+        waits = SyncWarnings()
+        run(name, waits)
+        return _counts(HostReads(), waits, cuda) | {"host reads": failure(error)}
 
 
 @contextlib.contextmanager
-def _noted(context: Context, part: str, name: str) -> Iterator[dict[str, Any]]:
+def noted(context: Context, part: str, name: str) -> Iterator[dict[str, Any]]:
     """Write what is put into the dictionary, or what went wrong, into the record."""
     results: dict[str, Any] = {}
     try:
