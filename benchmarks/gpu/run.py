@@ -58,6 +58,7 @@ def _run(args: argparse.Namespace, start: float) -> int:
     out = args.out or HERE / "records" / f"{_slug(known['gpu'])}-{time.strftime('%Y-%m-%d-%H%M')}.json"
     copies = [Path(os.environ["OUT"]) / out.name] if os.environ.get("OUT") else []
     record = Record([out, *copies], device=args.device, quick=args.quick, minutes=args.minutes, parts=args.parts)
+    record.save()  # is the place writable? Better to know now
     context = Context(torch.device(args.device), args.quick, record, start + args.minutes * 60)
     context.say(" | ".join(f"{name} {value}" for name, value in known.items()))
     failed = False
