@@ -76,6 +76,11 @@ def model_inputs(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int
     return {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
 
 
+def student_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch without the keys and the columns that only the teacher reads."""
+    return {name: value for name, value in batch.items() if name != KEY and not name.startswith(TEACHER_PREFIX)}
+
+
 def some_rows(count: int, most: int) -> list[int]:
     """Row numbers of a sample: evenly spread, so that sorted files are seen from end to end; all where few.
 

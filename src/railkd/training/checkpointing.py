@@ -6,21 +6,20 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
-from transformers.trainer_callback import ExportableState
+from transformers import TrainingArguments
+from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from railkd import ranks
 from railkd.checkpoints import quiet_transformers
 from railkd.distiller import Distiller
 from railkd.errors import RailkdError
-from railkd.training import resuming
-
-if TYPE_CHECKING:
-    from railkd.training.trainer import DistillationTrainer
+from railkd.training.resuming import SUMS
 
 logger = logging.getLogger(__name__)
 OBJECTIVE_FILE = "objective.safetensors"
@@ -70,58 +69,78 @@ def load_model(distiller: Distiller, folder: str | Path) -> None:
         distiller.objective.load_state_dict(weights)
 
 
-def save_checkpoint(trainer: DistillationTrainer, trial: Any) -> None:
-    """Trainer's checkpoint, written under a temporary name, flushed to disk and renamed.
+def save_checkpoint(
+    run_folder: str | Path, state: TrainerState, args: TrainingArguments, write: Callable[[str], None]
+) -> None:
+    """Write a checkpoint under a temporary name, flush it to disk, rename it and delete the oldest ones over the limit.
 
-    Trainer writes in place: a run killed in the middle leaves a folder that looks like a checkpoint.
+    Trainer writes in place: a run killed in the middle leaves a folder that looks like a checkpoint. Every rank must
+    call this.
+
+    Args:
+        run_folder: the checkpoint becomes a folder in it.
+        state: names the steps of this checkpoint and of the best one; is told where the best one is.
+        args: how many checkpoints to keep, and whether this rank renames and deletes.
+        write: writes the files of this rank into the folder it is given.
     """
-    run_folder = Path(trainer._get_output_dir(trial=trial))
-    final = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.global_step}"
-    temporary = run_folder / f".{final.name}.tmp"
+    final, best = (
+        Path(run_folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in (state.global_step, state.best_global_step)
+    )
+    temporary = final.with_name(f".{final.name}.tmp")
+    if state.best_global_step and (best == final or best.is_dir()):
+        state.best_model_checkpoint = str(best)
     try:
-        _write_checkpoint(trainer, trial, run_folder, final, temporary)
+        if args.should_save:
+            shutil.rmtree(temporary, ignore_errors=True)
+        ranks.wait()
+        write(str(temporary))
+        ranks.wait()
+        if args.should_save:
+            _publish(temporary, final)
+            rotate_checkpoints(
+                output_dir=str(run_folder),
+                save_total_limit=args.save_total_limit,
+                best_model_checkpoint=state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        ranks.wait()
     except Exception:
-        if trainer.args.should_save:
+        if args.should_save:
             shutil.rmtree(temporary, ignore_errors=True)  # on a full disk above all
         raise
 
 
-def _write_checkpoint(trainer: DistillationTrainer, trial: Any, run_folder: Path, final: Path, temporary: Path) -> None:
-    if trainer.args.should_save:
-        shutil.rmtree(temporary, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    if trial is None:
-        trainer.store_flos()
-    trainer.save_model(str(temporary), _internal_call=True)
-    if not trainer.args.save_only_model:
-        trainer._save_optimizer_and_scheduler(str(temporary))
-        trainer._save_scaler(str(temporary))
-        trainer._save_rng_state(str(temporary))
-    if trainer.state.best_global_step:
-        best = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{trainer.state.best_global_step}"
-        if best == final or best.is_dir():
-            trainer.state.best_model_checkpoint = str(best)
-    sums = resuming.log_sums(trainer)
-    trainer.accelerator.wait_for_everyone()
-    if trainer.args.should_save:
-        _collect_callback_state(trainer)
-        trainer.state.save_to_json(str(temporary / STATE_FILE))
-        (temporary / resuming.SUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
-        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.is_file()}
-        (temporary / FILES).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
-        _flush(temporary)
-        if final.exists():  # a resumed run saves the step it came from once more: out of the way first, deleted later
-            final.rename(run_folder / f".{final.name}.old.tmp")
-        temporary.rename(final)
-        _fsync(run_folder)
-        shutil.rmtree(run_folder / f".{final.name}.old.tmp", ignore_errors=True)
-        rotate_checkpoints(
-            output_dir=str(run_folder),
-            save_total_limit=trainer.args.save_total_limit,
-            best_model_checkpoint=trainer.state.best_model_checkpoint,
-            use_mtime=True,
-        )
-    trainer.accelerator.wait_for_everyone()
+def _publish(temporary: Path, final: Path) -> None:
+    """List the sizes of the files, flush all to disk and give the folder its name."""
+    sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.is_file()}
+    (temporary / FILES).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+    _flush(temporary)
+    old = final.with_name(f".{final.name}.old.tmp")
+    if final.exists():  # a resumed run saves the step it came from once more: out of the way first, deleted later
+        final.rename(old)
+    temporary.rename(final)
+    _fsync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_state(folder: str | Path, state: TrainerState, holders: Iterable[Any], sums: dict[str, Any]) -> None:
+    """Write Trainer's state, with that of its callbacks, and the sums of the log.
+
+    Args:
+        folder: of a checkpoint that is being written.
+        state: Trainer's; receives the states of the callbacks.
+        holders: callbacks and the control of Trainer; those that have a state are stored.
+        sums: for `railkd.training.resuming`.
+    """
+    for holder in (item for item in holders if isinstance(item, ExportableState)):
+        name, held = type(holder).__name__, holder.state()
+        slot = state.stateful_callbacks.get(name)
+        if isinstance(slot, list):
+            slot.append(held)
+        else:
+            state.stateful_callbacks[name] = held
+    state.save_to_json(str(Path(folder) / STATE_FILE))
+    (Path(folder) / SUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
 
 
 def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None = None) -> Path | None:
@@ -162,17 +181,6 @@ def _lack(checkpoint: Path) -> str | None:
         if path.stat().st_size != size:
             return f"{path.name} has {path.stat().st_size} bytes, wanted {size}"
     return None
-
-
-def _collect_callback_state(trainer: DistillationTrainer) -> None:
-    held = [*trainer.callback_handler.callbacks, trainer.control]
-    for callback in (item for item in held if isinstance(item, ExportableState)):
-        name, state = type(callback).__name__, callback.state()
-        slot = trainer.state.stateful_callbacks.get(name)
-        if isinstance(slot, list):
-            slot.append(state)
-        else:
-            trainer.state.stateful_callbacks[name] = state
 
 
 def _flush(folder: Path) -> None:

@@ -57,7 +57,11 @@ class Preparer:
         return self._prepared(dataset, training=True)
 
     def labelled(self, dataset: Any) -> Any:
-        """Token rows for evaluation and prediction; they need no key. Rows prepared here are left as they are."""
+        """Token rows for evaluation and prediction, of one data set or a dict of several; they need no key. Rows
+        prepared here are left as they are.
+        """
+        if isinstance(dataset, dict):
+            return {name: self.labelled(rows) for name, rows in dataset.items()}
         info = getattr(dataset, "info", None)
         if info is not None and info.description == self._mark:
             return dataset
