@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -66,6 +66,31 @@ def rooms_imported(path: Path) -> set[str]:
     return rooms - {room_of(path), "__version__"}
 
 
+def files_imported(path: Path) -> set[Path]:
+    """The files of railkd that a file imports: those of submodules by name, otherwise the package's own file."""
+    found = set()
+    for module, names in imports(path):
+        base = SRC.joinpath(*module.split("."))
+        for place in [base / name for name in names] or [base]:
+            candidates = (
+                place.with_suffix(".py"),
+                place / "__init__.py",
+                base.with_suffix(".py"),
+                base / "__init__.py",
+            )
+            found |= set([file for file in candidates if file in FILES][:1])
+    return found
+
+
+def circle(imported: Mapping[Path, set[Path]]) -> set[str]:
+    """The files that are left when those that import none of the rest are taken away, again and again."""
+    left = dict(imported)
+    while free := [path for path, others in left.items() if not others & left.keys()]:
+        for path in free:
+            del left[path]
+    return {str(path.relative_to(SRC)) for path in left}
+
+
 def test_every_room_has_a_floor() -> None:
     assert {room_of(path) for path in FILES} - DOORS == set(FLOOR)
 
@@ -86,6 +111,17 @@ def test_rooms_of_one_floor_do_not_import_each_other_in_a_circle() -> None:
         for room in free:
             del wanted[room]
     assert wanted == {}
+
+
+def test_files_do_not_import_each_other_in_a_circle() -> None:
+    """Imports inside of functions and for types count; so do the doors of packages."""
+    imported = {path: files_imported(path) for path in FILES}
+    assert sum(map(len, imported.values())) > len(FILES)  # the imports are seen
+    assert circle(imported) == set()
+    # A file that imports what imports it is found, and so is whatever stands above it.
+    trainer, gauging = (SRC / "railkd" / "training" / name for name in ("trainer.py", "gauging.py"))
+    closed = circle(imported | {gauging: imported[gauging] | {trainer}})
+    assert {"railkd/training/trainer.py", "railkd/training/gauging.py", "railkd/job.py"} <= closed
 
 
 @by_file
