@@ -15,14 +15,15 @@ from transformers import TrainerCallback
 
 from railkd import DistillationTrainer, mapping
 from railkd.cli import main
+from railkd.data.keys import KEY
+from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
-from railkd.examples import KEY, keyed_tokens
-from railkd.job import distill
+from railkd.jobs.distill import distill
+from railkd.jobs.options import DistillOptions
 from railkd.objectives import METHODS
-from railkd.options import DistillOptions
 from railkd.signals import Signals
 from railkd.teacher import TeacherCache
-from railkd.training.gauging import Gauging
+from railkd.training.gauges import Gauging
 from railkd.training.negatives import Negatives
 from tiny import losses, make_model, make_small, make_trainer, text_rows, weights_of
 

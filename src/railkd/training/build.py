@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from railkd import checkpoints
-from railkd.distiller import Distiller
 from railkd.errors import RailkdError
+from railkd.models import checkpoints
+from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
 from railkd.teacher import LiveTeacher, Teacher, TeacherCache
 from railkd.teacher.writer import MANIFEST
-from railkd.training import rows
+from railkd.training import pairing
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.negatives import Negatives
 
@@ -92,7 +92,7 @@ def make_distiller(student: nn.Module, teacher: Teacher | None, args: Distillati
         return student
     shape = None
     if teacher is not None:
-        rows.check_labels(student.config, teacher.info)
+        pairing.check_labels(student.config, teacher.info)
         shape = teacher.info.shape
     if args.freeze_embeddings:
         student.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]

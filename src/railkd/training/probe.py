@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from railkd.distiller import Distiller
-from railkd.examples import KEY, TEACHER_PREFIX, student_inputs
+from railkd.data.keys import KEY
+from railkd.data.tokens import TEACHER_PREFIX, student_inputs
+from railkd.models.blocks import BlockReader
+from railkd.models.distiller import Distiller
 from railkd.objectives import Objective
-from railkd.signals import BlockReader, Signals
+from railkd.signals import Signals
 from railkd.teacher import Teacher
 from railkd.training.arguments import DistillationTrainingArguments
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from railkd import ranks
+from railkd.runtime import ranks
 
 
 class TermSums:

@@ -1,4 +1,4 @@
-"""`DistillationTrainer`: transformers' Trainer around one `railkd.distiller.Distiller`.
+"""`DistillationTrainer`: transformers' Trainer around one `railkd.models.distiller.Distiller`.
 
 Follow one batch: `PaddingCollator` pads rows of tokens and stacks their keys; `compute_loss` asks the teacher for the
 signals of those keys and the objective for the draw of the moment; the distiller runs the student and returns the loss.
@@ -19,15 +19,17 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from railkd import hardware, ranks
-from railkd.distiller import Distiller
+from railkd.data.collator import PaddingCollator
+from railkd.data.keys import KEY
+from railkd.data.tokens import TEACHER_PREFIX, student_inputs
 from railkd.errors import RailkdError
-from railkd.examples import KEY, TEACHER_PREFIX, PaddingCollator, student_inputs
+from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
+from railkd.runtime import hardware, ranks
 from railkd.teacher import LiveTeacher, TeacherCache
-from railkd.training import build, checkpointing, rows, soundness
+from railkd.training import build, checkpoint, finite, pairing, prepare
 from railkd.training.arguments import DistillationTrainingArguments
-from railkd.training.gauging import Gauging
+from railkd.training.gauges import Gauging
 from railkd.training.probe import Probed, probe
 from railkd.training.resuming import Resuming
 from railkd.training.samplers import EpochSampler, epoch_order, longest_first, restored
@@ -85,14 +87,14 @@ class DistillationTrainer(Trainer):
         distiller = build.make_distiller(student, self.teacher, args)
         live = self.teacher if isinstance(self.teacher, LiveTeacher) else None
         live_tokenizer, live_config = (live.tokenizer, live.model.config) if live else (None, None)
-        prepare = rows.Preparer(distiller.config, processing_class, args, live_tokenizer, live_config)
+        preparer = prepare.Preparer(distiller.config, processing_class, args, live_tokenizer, live_config)
         if others.get("data_collator") is None:
-            others["data_collator"] = PaddingCollator(processing_class, live_tokenizer, regression=prepare.regression)
-        train_dataset, keys = prepare.train(train_dataset)
+            others["data_collator"] = PaddingCollator(processing_class, live_tokenizer, regression=preparer.regression)
+        train_dataset, keys = preparer.train(train_dataset)
         if isinstance(self.teacher, TeacherCache) and keys is not None:
-            rows.check_rows(self.teacher, keys, distiller.pooling)
+            pairing.check_rows(self.teacher, keys, distiller.pooling)
         self._negatives = build.make_negatives(distiller, self.teacher, args, train_dataset, keys)
-        self._prepare_rows = prepare
+        self._prepare_rows = preparer
         self._sums = TermSums(distiller.term_names)
         self.skipped = 0  # batches left out by skip_nonfinite
         self._eval_order: np.ndarray | None = None
@@ -101,7 +103,7 @@ class DistillationTrainer(Trainer):
             model=distiller if model_init is None else None,
             args=args,
             train_dataset=train_dataset,
-            eval_dataset=prepare.labelled(eval_dataset),
+            eval_dataset=preparer.labelled(eval_dataset),
             processing_class=processing_class,
             model_init=model_init,
             compute_metrics=self._metrics_in_dataset_order if compute_metrics else None,
@@ -142,7 +144,7 @@ class DistillationTrainer(Trainer):
             return (outputs[0], outputs) if return_outputs else outputs[0]
         try:
             loss, logits = self._training_loss(model, inputs, batch, num_items_in_batch)
-        except soundness.NotFinite as error:
+        except finite.NotFinite as error:
             if not self.args.skip_nonfinite:
                 raise
             self._skip(str(error))
@@ -155,7 +157,7 @@ class DistillationTrainer(Trainer):
         signals = None
         if self.teacher is not None and self.method.needs_teacher:
             signals = self.teacher(inputs, self.model.pooling)
-        soundness.check_inputs(inputs, signals, self.state.global_step)
+        finite.check_inputs(inputs, signals, self.state.global_step)
         if signals is not None:
             batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states, "draw": self._draw_tensor()}
             if self._negatives is not None and self.model.pooling is not None:
@@ -166,7 +168,7 @@ class DistillationTrainer(Trainer):
         # Through the wrapped model: DDP, autocast and compile live there.
         loss, logits, terms = model(**batch)
         names = self.model.term_names
-        soundness.check_loss(loss.detach(), terms.detach(), names, logits.detach(), inputs, self.state.global_step)
+        finite.check_loss(loss.detach(), terms.detach(), names, logits.detach(), inputs, self.state.global_step)
         # Mean over the rows of the whole optimizer step, however it was split into micro-batches and ranks.
         share = 1.0
         if num_items_in_batch is not None:
@@ -179,8 +181,8 @@ class DistillationTrainer(Trainer):
         norm = super()._clip_grad_norm(model)
         try:
             if not self.args.fp16:  # its scaler meets such gradients by design, and skips the step
-                soundness.check_gradient(float(norm), self.state.global_step)
-        except soundness.NotFinite as error:
+                finite.check_gradient(float(norm), self.state.global_step)
+        except finite.NotFinite as error:
             if not self.args.skip_nonfinite:
                 raise
             self._skip(str(error))
@@ -290,13 +292,13 @@ class DistillationTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if self.args.should_save:
-            checkpointing.save_model(self.model, output_dir or str(self.args.output_dir), self.processing_class)
+            checkpoint.save_model(self.model, output_dir or str(self.args.output_dir), self.processing_class)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if trial is None:
             self.store_flos()
         folder = self._get_output_dir(trial=trial)
-        checkpointing.save_checkpoint(folder, self.state, self.args, self._write_checkpoint)
+        checkpoint.save_checkpoint(folder, self.state, self.args, self._write_checkpoint)
 
     def _write_checkpoint(self, folder: str) -> None:
         """Write what Trainer keeps in a checkpoint; its own methods know the formats."""
@@ -307,7 +309,7 @@ class DistillationTrainer(Trainer):
             self._save_rng_state(folder)
         sums = self._log_state()
         if self.args.should_save:
-            checkpointing.save_state(folder, self.state, [*self.callback_handler.callbacks, self.control], sums)
+            checkpoint.save_state(folder, self.state, [*self.callback_handler.callbacks, self.control], sums)
 
     def _log_state(self) -> dict[str, Any]:
         """Return the sums since the last line of the log, as the mean over the ranks; every rank must call it."""
@@ -338,8 +340,8 @@ class DistillationTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._resuming.checkpoint = resume_from_checkpoint
-        checkpointing.load_model(self.model, resume_from_checkpoint)
+        checkpoint.load_model(self.model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint is not None:
-            checkpointing.load_model(self.model, self.state.best_model_checkpoint)
+            checkpoint.load_model(self.model, self.state.best_model_checkpoint)
