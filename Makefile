@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/de
 # Two test workers of one thread each: more threads than cores makes small models slower, not faster.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help demo test test-large lint performance statistics docs faults fuzz soak audit clean
+.PHONY: help demo test test-large lint performance statistics docs house faults fuzz soak audit clean
 
 help:
 	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: under a minute)"
@@ -23,7 +23,7 @@ help:
 	@echo "make lint   check style and types"
 	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, quality, ...)"
 	@echo "make statistics  check coverage and error rates of the report's statistics on 4,000 simulated grids of each design"
-	@echo "make docs   run every example in the docstrings"
+	@echo "make docs   run every example in the docstrings; make house: draw docs/house.svg from the imports"
 	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
 	@echo "make soak   20,000 steps with flat memory and file handles; make audit: known holes in what we depend on"
 	@echo "make clean  remove .venv, caches and build files"
@@ -54,6 +54,9 @@ statistics: $(READY)
 
 docs: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest --doctest-modules src/railkd $(ARGS)
+
+house: $(READY)
+	$(BIN)/python tests/house.py
 
 N ?= 50
 faults: $(READY)

@@ -4,94 +4,27 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).resolve().parents[1] / "src"
-FILES = sorted(SRC.rglob("*.py"))
-by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC / "railkd")))
-
-#: Floors from the ground up; a room imports from its own floor and those below. A new room is given its floor here.
-FLOORS = (
-    {"errors"},
-    {"functional", "mapping", "runtime", "signals", "statistics"},
-    {"data", "records"},
-    {"tasks"},
-    {"objectives", "report"},
-    {"models"},
-    {"teacher"},
-    {"training"},
-    {"jobs"},
-    {"bench"},
-    {"cli"},
+from house import (
+    DOORS,
+    FILES,
+    FLOOR,
+    LIGHT,
+    MOST_NAMES,
+    SRC,
+    TRAINERS,
+    circle,
+    files_imported,
+    imports,
+    room_of,
+    rooms_imported,
+    tree,
 )
-FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-#: They hand out names lazily or start the program, and belong to no floor.
-DOORS = {"__init__", "__main__"}
-#: The room that may know transformers' Trainer.
-TRAINERS = {"training"}
-#: Read before heavy imports, or without torch at all.
-LIGHT = {"errors", "mapping", "records", "jobs/options", "jobs/settings", "jobs/validation", "runtime/environment"}
-#: What the top of the package may hold, the marker py.typed aside: the listing is the table of contents.
-MOST_NAMES = 20
 
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def room_of(path: Path) -> str:
-    first = path.relative_to(SRC / "railkd").parts[0]
-    return first.removesuffix(".py")
-
-
-def imports(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(absolute module, names) of every import of a file: lazy ones and those for types included."""
-    package = path.relative_to(SRC).parent.parts
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, []) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            yield ".".join([*base, *([node.module] if node.module else [])]), [alias.name for alias in node.names]
-
-
-def rooms_imported(path: Path) -> set[str]:
-    rooms = set()
-    for module, names in imports(path):
-        parts = module.split(".")
-        if parts[0] == "railkd":
-            rooms |= {parts[1]} if len(parts) > 1 else set(names)
-    return rooms - {room_of(path), "__version__"}
-
-
-def files_imported(path: Path) -> set[Path]:
-    """The files of railkd that a file imports: those of submodules by name, otherwise the package's own file."""
-    found = set()
-    for module, names in imports(path):
-        base = SRC.joinpath(*module.split("."))
-        for place in [base / name for name in names] or [base]:
-            candidates = (
-                place.with_suffix(".py"),
-                place / "__init__.py",
-                base.with_suffix(".py"),
-                base / "__init__.py",
-            )
-            found |= set([file for file in candidates if file in FILES][:1])
-    return found
-
-
-def circle(imported: Mapping[Path, set[Path]]) -> set[str]:
-    """The files that are left when those that import none of the rest are taken away, again and again."""
-    left = dict(imported)
-    while free := [path for path, others in left.items() if not others & left.keys()]:
-        for path in free:
-            del left[path]
-    return {str(path.relative_to(SRC)) for path in left}
+by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC / "railkd")))
 
 
 def test_the_top_of_the_package_is_a_table_of_contents() -> None:
@@ -132,9 +65,9 @@ def test_files_do_not_import_each_other_in_a_circle() -> None:
     assert sum(map(len, imported.values())) > len(FILES)  # the imports are seen
     assert circle(imported) == set()
     # A file that imports what imports it is found, and so is whatever stands above it.
-    trainer, gauging = (SRC / "railkd" / "training" / name for name in ("trainer.py", "gauging.py"))
-    closed = circle(imported | {gauging: imported[gauging] | {trainer}})
-    assert {"railkd/training/trainer.py", "railkd/training/gauging.py", "railkd/job.py"} <= closed
+    trainer, gauges = (SRC / "railkd" / "training" / name for name in ("trainer.py", "gauges.py"))
+    closed = circle(imported | {gauges: imported[gauges] | {trainer}})
+    assert {"railkd/training/trainer.py", "railkd/training/gauges.py", "railkd/jobs/train.py"} <= closed
 
 
 @by_file
