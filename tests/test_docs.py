@@ -11,7 +11,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from railkd.examples import KEY, PaddingCollator, keyed_tokens
+from railkd.data.collator import PaddingCollator
+from railkd.data.keys import KEY
+from railkd.data.tokens import keyed_tokens
 from railkd.objectives import METHODS
 from railkd.objectives.base import Objective
 from railkd.objectives.ckd import buckets

@@ -9,15 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from railkd.functional import (
-    UNLABELLED,
-    kd_loss,
-    masked_mean,
-    normalized_distance,
-    task_loss,
-    token_at_edge,
-    unit,
-)
+from railkd.functional import UNLABELLED, kd_loss, masked_mean, normalized_distance, task_loss, token_at_edge, unit
 
 KINDS = ("single_label_classification", "multi_label_classification", "regression")
 HALVES = (torch.float16, torch.bfloat16)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from railkd._version import __version__
+from railkd import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from railkd import checkpoints, configuration, make_student
+from railkd import make_student
 from railkd.errors import RailkdError
+from railkd.jobs import settings
+from railkd.models import checkpoints
 from railkd.teacher import TeacherCache
 from railkd.teacher.writer import manifest_checksum
 
@@ -94,7 +96,7 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(f"train: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']\n")
     with pytest.raises(RailkdError, match="is no YAML"):
-        configuration.load(config)
+        settings.load(config)
     assert not (tmp_path / "ran").exists()
 
 

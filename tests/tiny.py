@@ -18,7 +18,8 @@ from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from railkd import DistillationTrainer, DistillationTrainingArguments, make_student
-from railkd.examples import KEY, TEACHER_PREFIX, keyed_tokens
+from railkd.data.keys import KEY
+from railkd.data.tokens import TEACHER_PREFIX, keyed_tokens
 from railkd.signals import Signals
 
 WORDS = [

@@ -8,22 +8,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from railkd._version import __version__
+__version__ = "0.1.0"
+
 
 if TYPE_CHECKING:
-    from railkd.distiller import Distiller
     from railkd.errors import RailkdError
-    from railkd.student import make_student
+    from railkd.models.distiller import Distiller
+    from railkd.models.student import make_student
     from railkd.teacher import TeacherCache
     from railkd.training import DistillationTrainer, DistillationTrainingArguments
 
 _HOMES = {
     "DistillationTrainer": "railkd.training",
     "DistillationTrainingArguments": "railkd.training",
-    "Distiller": "railkd.distiller",
+    "Distiller": "railkd.models.distiller",
     "RailkdError": "railkd.errors",
     "TeacherCache": "railkd.teacher",
-    "make_student": "railkd.student",
+    "make_student": "railkd.models.student",
 }
 
 __all__ = [

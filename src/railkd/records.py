@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import re
-import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from railkd._version import __version__
 from railkd.errors import RailkdError
+from railkd.runtime.environment import commit, versions
+from railkd.runtime.files import write_text
 
 #: 2 adds what a benchmark and its report need; a record of 1 is read with those fields empty.
 SCHEMA = 2
-_LIBRARIES = ("railkd", "torch", "transformers", "datasets", "accelerate", "tokenizers", "numpy")
 
 
 #: What differs between two runs of the same settings: compare records without these.
@@ -42,7 +39,7 @@ class RunRecord:
         domains: test name -> "in" or "out" of the domain of the training rows.
         curve: what was logged, step by step. draws: teacher blocks of each draw, in order.
         coverage: teacher block -> how often it taught the 1st, 2nd, ... matched block.
-        gauges: readings and the similarity of blocks, as `railkd.training.gauging` keeps them.
+        gauges: readings and the similarity of blocks, as `railkd.training.gauges` keeps them.
         seconds: by phase. examples_per_second: of training. peak_memory: of the process, in bytes.
         sizes: parameters and bytes. labels: names of the outputs, in order.
         folder: the run folder, relative to the file of records that holds this one.
@@ -151,17 +148,6 @@ def read_lines(path: str | Path) -> list[RunRecord]:
     return [RunRecord.from_text(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write under a temporary name and rename: the file is complete or absent."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def scored_line(name: str, metrics: Mapping[str, float], domain: str | None = None) -> str:
     """``hans (out of domain): accuracy 0.5000``.
 
@@ -174,29 +160,3 @@ def scored_line(name: str, metrics: Mapping[str, float], domain: str | None = No
 def described(metrics: Mapping[str, float]) -> str:
     """``accuracy 0.8125, f1 0.8000``."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-
-
-def commit() -> str | None:
-    """The git commit railkd runs from, with ``+`` where files were changed since; None: installed, or no git."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, timeout=10).stdout.strip()
-
-    try:
-        if not git("ls-files", Path(__file__).name):  # inside of somebody else's checkout
-            return None
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of python and of the libraries that a result depends on."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = __version__ if name == "railkd" else "not installed"
-    return found

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 import tiny
+from railkd.bench.display import Progress
 from railkd.bench.executor import InProcess
 from railkd.bench.grid import load
+from railkd.bench.loop import run
 from railkd.bench.plan import jobs_of
-from railkd.bench.progress import Progress
-from railkd.bench.run import run
 from railkd.cli.bench import verbs
 from railkd.records import RunRecord, read_lines
 

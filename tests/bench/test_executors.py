@@ -17,7 +17,7 @@ from railkd.bench.local import LocalExecutor, environment
 from railkd.bench.plan import Job
 from railkd.bench.ray import check_address
 from railkd.errors import RailkdError
-from railkd.options import DistillOptions
+from railkd.jobs.options import DistillOptions
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", ":6379", "head:", "head:99999999", "head:x"])

@@ -16,9 +16,9 @@ from railkd.bench import grid as grids
 from railkd.bench.plan import Job, jobs_of
 from railkd.cli import main
 from railkd.cli.bench import verbs
+from railkd.data.glue import GLUE
 from railkd.errors import RailkdError
 from railkd.objectives import METHODS
-from railkd.tasks.glue import GLUE
 
 Capture = pytest.CaptureFixture[str]
 

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from railkd.cli.distill import VERB as DISTILL
 from railkd.cli.evaluate import VERB as EVALUATE
 from railkd.cli.finetune import VERB as FINETUNE
-from railkd.cli.training import resolve
 from railkd.cli.words import Request, parse
-from railkd.configuration import TRAINING, Setting, as_dict, command, convert, dump, load
 from railkd.errors import RailkdError
-from railkd.options import DistillOptions
+from railkd.jobs.options import DistillOptions
+from railkd.jobs.settings import TRAINING, Setting, as_dict, convert, dump, load
+from railkd.jobs.training_settings import resolve
+from railkd.report.provenance import command
 
 
 def config(tmp_path: Path, **values: Any) -> list[str]:

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 
 import railkd
-from railkd import mapping
-from railkd._version import __version__
+from railkd import __version__, mapping
 from railkd.cli import VERBS, main
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError, RunFailed
-from railkd.options import option
+from railkd.jobs.options import option
 
 # The package under test, installed or not.
 ENV = {**os.environ, "PYTHONPATH": str(Path(railkd.__file__).parents[1])}

@@ -6,6 +6,7 @@ Compared as whole tensors: the norm of the difference over the norm of the refer
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from objectives.test_laws import Case, make
 from railkd import Distiller
-from railkd.functional import kd_loss, task_loss
+from railkd.functional import kd_loss, masked_mean, task_loss, token_at_edge
 from railkd.objectives import METHODS
-from railkd.signals import Negatives, Signals, pool
+from railkd.signals import Negatives, Signals
 from tiny import make_model, make_small
 
 PRECISIONS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -69,16 +70,16 @@ def test_every_objective_forward_and_backward(method: str, dtype: torch.dtype, d
 
 
 @pytest.mark.parametrize("padding", ["right", "left"])
-@pytest.mark.parametrize(("name", "causal"), [("mean", False), ("cls", False), ("cls", True)])
+@pytest.mark.parametrize("pool", [masked_mean, partial(token_at_edge, last=False), partial(token_at_edge, last=True)])
 @every_precision
-def test_every_pooling(name: str, causal: bool, padding: str, dtype: torch.dtype, device: torch.device) -> None:
+def test_every_pooling(pool: Any, padding: str, dtype: torch.dtype, device: torch.device) -> None:
     states = torch.randn(5, 9, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
     mask = (torch.arange(9) < torch.tensor([[9], [1], [4], [8], [5]])).long()
     mask = mask.flip(1) if padding == "left" else mask
     results = []
     for where, kind in ((device, dtype), (torch.device("cpu"), torch.double)):
         given = leaf(states, where, kind)
-        pooled = pool(given, mask.to(where), name, causal=causal)
+        pooled = pool(given, mask.to(where))
         (pooled.double() ** 2).sum().backward()
         assert given.grad is not None
         results.append((pooled, given.grad))

@@ -130,16 +130,18 @@ def arm(fault: str) -> list[Any]:
 
 def run(argv: list[str], fault: str | None) -> int:
     """One command, as the command line runs it; training verbs with the fault's callbacks."""
-    from railkd import job
-    from railkd.cli import distill, finetune, main
+    from railkd.cli import main
+    from railkd.cli.distill import VERB as DISTILL
+    from railkd.cli.finetune import VERB as FINETUNE
     from railkd.cli.verb import talker
+    from railkd.jobs import distill, finetune
 
     callbacks = arm(fault) if fault and AFTER not in fault else []
     verbs = {
         verb.name: dataclasses.replace(
             verb, run=lambda options, training, work=work: work(options, training, talker(options.quiet), callbacks)
         )
-        for verb, work in ((distill.VERB, job.distill), (finetune.VERB, job.finetune))
+        for verb, work in ((DISTILL, distill.distill), (FINETUNE, finetune.finetune))
     }
     return main(argv, verbs)
 
@@ -161,8 +163,8 @@ def serve() -> None:
     """Fork a child for every line of stdin."""
     from transformers import BertForSequenceClassification, Trainer  # noqa: F401
 
-    import railkd.job
-    import railkd.scoring  # noqa: F401
+    import railkd.jobs.distill
+    import railkd.jobs.evaluate  # noqa: F401
 
     for line in sys.stdin:
         command = json.loads(line)

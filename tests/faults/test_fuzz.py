@@ -28,13 +28,14 @@ from railkd.bench.plan import Job, jobs_of
 from railkd.cli import cache as cache_verb
 from railkd.cli import distill, evaluate, finetune
 from railkd.cli.bench import verbs
-from railkd.cli.training import resolve
 from railkd.cli.words import parse
-from railkd.datafiles import DataFiles
+from railkd.data.keys import KEY
+from railkd.data.sources import load_rows
+from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
-from railkd.examples import KEY, keyed_tokens
-from railkd.options import TrainingDataOptions
-from railkd.tasks.files import load_rows
+from railkd.jobs.datafiles import DataFiles
+from railkd.jobs.options import TrainingDataOptions
+from railkd.jobs.training_settings import resolve
 from railkd.teacher import TeacherCache
 from railkd.teacher.writer import manifest_checksum
 

@@ -24,9 +24,12 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 import tiny
-from railkd import Distiller, job, ranks
-from railkd.cli import distill, main
+from railkd import Distiller
+from railkd.cli import main
+from railkd.cli.distill import VERB as DISTILL
 from railkd.cli.verb import talker
+from railkd.jobs import distill
+from railkd.runtime import ranks
 
 FILES = ["--train", "train.tsv", "--max-length", 16, "--quiet"]
 TRAINING = ["--student-layers", 2, "--shared-size", 8, "--epochs", 2, "--learning-rate", "0.1", "--no-bf16"]
@@ -38,9 +41,9 @@ TRAINING += ["--save-steps", 3, "--allow-weak-teacher"]
 
 def railkd(*words: object, callback: Any = None) -> int:
     def run(options: Any, training: dict[str, Any]) -> None:
-        job.distill(options, training, talker(options.quiet), [callback] if callback else [])
+        distill.distill(options, training, talker(options.quiet), [callback] if callback else [])
 
-    return main([str(word) for word in words], {"distill": dataclasses.replace(distill.VERB, run=run)})
+    return main([str(word) for word in words], {"distill": dataclasses.replace(DISTILL, run=run)})
 
 
 def same(*words: object, **options: Any) -> int:

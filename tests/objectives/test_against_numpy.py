@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from railkd.objectives import Objective, build_objective
-from railkd.objectives.maps import Moments
-from railkd.signals import Negatives, Signals
+from railkd.signals import Moments, Negatives, Signals
 
 ROWS, S, N, U = 5, 4, 9, 5
 D_S, D_T = 6, 7

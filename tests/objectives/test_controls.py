@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from railkd import mapping
+from railkd.data.keys import example_key, key_array
 from railkd.errors import RailkdError
-from railkd.examples import example_key, key_array
 from railkd.objectives import METHODS, Objective, build_objective
-from railkd.objectives.maps import Moments
 from railkd.objectives.rail import RailLayerwise
-from railkd.signals import Negatives, Signals
+from railkd.signals import Moments, Negatives, Signals
 from railkd.teacher import CacheWriter, TeacherCache, TeacherInfo
 from railkd.teacher.identity import Identity
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from railkd.errors import RailkdError
 from railkd.functional import UNLABELLED
 from railkd.objectives import METHODS, TERMS, Objective, build_objective, method_spec
-from railkd.objectives.maps import Moments
-from railkd.signals import Negatives, Signals
+from railkd.signals import Moments, Negatives, Signals
 
 SHAPES = {
     "3 of 6, equal widths": ((3, 8), (6, 8)),

@@ -13,8 +13,8 @@ import pytest
 
 import tiny
 from railkd.report.content import content
-from railkd.report.page import html
-from railkd.report.reading import read
+from railkd.report.html import html
+from railkd.report.study import read
 from report.make_records import FORMULA, HOSTILE, TASKS, make
 
 _FLAGS = (

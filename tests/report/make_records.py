@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from railkd.predictions import write_answers
+from railkd.data.predictions import write_answers
 from railkd.records import RunRecord, write_lines
 from railkd.tasks import metrics
 
@@ -264,7 +264,7 @@ def fixed() -> None:
     import tempfile
 
     from railkd.report.content import content
-    from railkd.report.reading import read
+    from railkd.report.study import read
 
     with tempfile.TemporaryDirectory() as folder:
         write_lines(FIXED, make(Path(folder)))

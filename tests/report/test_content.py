@@ -15,10 +15,10 @@ import pytest
 
 from railkd.errors import RailkdError
 from railkd.records import RunRecord, read_lines, write_lines
-from railkd.report import answers, words
+from railkd.report import format, predictions
 from railkd.report.content import content
-from railkd.report.reading import read
-from railkd.report.tables import csv_text, markdown
+from railkd.report.study import read
+from railkd.report.text import csv_text, markdown
 from report.make_records import FIXED, HERE, make
 
 SUMMARY = HERE / "summary.json"
@@ -61,9 +61,9 @@ def test_markdown_and_csv_hold_the_numbers_of_the_page(report: dict[str, Any]) -
                         == (domain, group["student"], row["arm"], column["task"], column["set"])
                     )  # fmt: skip
                     assert float(found["mean"]) == cell["mean"] and int(found["seeds"]) == cell["n"]
-                    assert words.spread(cell["mean"], cell["sd"]) in text
+                    assert format.spread(cell["mean"], cell["sd"]) in text
     for row in report["contrasts"]["rows"]:
-        assert f"| {words.signed(row['mean'])} | {words.interval(row['low'], row['high'])} |" in text
+        assert f"| {format.signed(row['mean'])} | {format.interval(row['low'], row['high'])} |" in text
     for row in report["commands"]:
         assert row["command"] in text
 
@@ -99,21 +99,21 @@ def test_differences_by_hand(tmp_path: Path) -> None:
     assert rows["A", "seeds"]["mean"] == pytest.approx(3) and rows["B", "seeds"]["mean"] == pytest.approx(1)
     assert rows["B", "seeds"]["low"] is None
     assert rows["", "tasks"]["mean"] == pytest.approx(2) and rows["", "tasks"]["n"] == 2
-    assert not found["contrasts"]["named"] and words.EXPLORING in markdown(found)
+    assert not found["contrasts"]["named"] and format.EXPLORING in markdown(found)
 
 
 def test_the_set_that_chose_the_weights_is_no_test(tmp_path: Path) -> None:
     found = reported(tmp_path, made("kd", 1, 0.5), made("kd", 2, 0.5))
     assert [column["set"] for column in found["scores"]["in"]["columns"]] == ["test"]
-    assert "99" not in words.number(found["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"])
+    assert "99" not in format.number(found["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"])
 
 
 def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
     grid = "contrasts: [{name: q, arm: x, baseline: kd}]"
     found = reported(tmp_path, made("kd", 1, 0.5), made("x", 1, 0.9), grid=grid)
     line = found["headline"][0]
-    assert line["verdict"] == words.NOT_SHOWN and "one seed, so there is no interval" in line["text"]
-    assert "One seed each" in words.scores_note(found)
+    assert line["verdict"] == format.NOT_SHOWN and "one seed, so there is no interval" in line["text"]
+    assert "One seed each" in format.scores_note(found)
     assert not any(row["cells"][0]["best"] for row in found["scores"]["in"]["groups"][0]["rows"])
 
 
@@ -121,7 +121,7 @@ def test_arms_that_tie_share_the_highest_place_and_no_interval_is_made_up(tmp_pa
     records = [made(arm, seed, 0.5) for arm in ("kd", "x") for seed in (1, 2)]
     first, second = reported(tmp_path, *records, grid="contrasts: [{name: q, arm: x}]")["headline"]
     assert "x is level with kd over 2 seeds of one task (the 2 seeds agree exactly" in first["text"]
-    assert first["verdict"] == words.NOT_SHOWN and "shared by 2 of 2 arms, 50.0" in second["text"]
+    assert first["verdict"] == format.NOT_SHOWN and "shared by 2 of 2 arms, 50.0" in second["text"]
 
 
 def test_a_clear_difference_is_shown_and_the_best_is_marked(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_clear_difference_is_shown_and_the_best_is_marked(tmp_path: Path) -> N
     grid = "baseline: kd\ncontrasts: [{name: q, arm: x}, {name: gone, arm: y}, {name: far, arm: x, domain: out}]"
     found = reported(tmp_path, *records, grid=grid)
     first, gone, far, *_ = found["headline"]
-    assert first["verdict"] == words.SHOWN and "x is 10.3 points above kd on average over 3 tasks" in first["text"]
+    assert first["verdict"] == format.SHOWN and "x is 10.3 points above kd on average over 3 tasks" in first["text"]
     assert (gone["verdict"], far["verdict"]) == ("nothing to compare", "nothing to compare")
     assert found["contrasts"]["family"] == 1  # what cannot be tested costs the others nothing
     rows = {row["arm"]: row for row in found["scores"]["in"]["groups"][0]["rows"]}
@@ -268,20 +268,20 @@ def test_predictions_that_are_gone_are_said_and_broken_ones_refused(tmp_path: Pa
         content(study)
 
 
-def told(gold: str, given: str, sure: float = 2.0, texts: tuple[str, ...] = ()) -> answers.Answers:
+def told(gold: str, given: str, sure: float = 2.0, texts: tuple[str, ...] = ()) -> predictions.Answers:
     """Answers ``n`` and ``p``, a letter a row."""
     logits = np.array([[sure * (letter == name) for name in "np"] for letter in given])
-    return answers.Answers(list(gold), list(given), logits, list(texts) or [""] * len(gold), ["n", "p"], "classes")
+    return predictions.Answers(list(gold), list(given), logits, list(texts) or [""] * len(gold), ["n", "p"], "classes")
 
 
 def test_disagreement_by_hand() -> None:
     teacher, student = told("nnpp", "npnp", texts=("a", "b", "c", "d" * 500)), told("nnpp", "nnpn", sure=1.0)
     # the same answer on row 1 alone; both right: 1; the teacher alone: 4; the student alone: 2 and 3
-    assert answers._shares(teacher, student) == [0.25, 0.25, 0.25, 0.5, 0.0]
-    detail = answers._detail(teacher, student)
+    assert predictions._shares(teacher, student) == [0.25, 0.25, 0.25, 0.5, 0.0]
+    detail = predictions._detail(teacher, student)
     assert detail["matrix"] == [[1, 1], [2, 0]] and detail["differ"] == 3
     assert detail["triples"][0] == {"gold": "n", "teacher": "p", "student": "n", "rows": 1}
     assert [row["row"] for row in detail["examples"]] == [1, 2, 3] and len(
         detail["examples"][2]["text"]
-    ) == answers.TEXT
+    ) == predictions.TEXT
     assert detail["by_class"][0] == {"gold": "n", "rows": 2, "agree": 0.5, "teacher": 0.5, "student": 1.0}

@@ -12,7 +12,7 @@ import pytest
 
 from railkd.errors import RailkdError
 from railkd.report import require_extra
-from railkd.report.page import html
+from railkd.report.html import html
 from report.make_records import FORMULA, HOSTILE
 
 PLOTS = ("forest", "cost", "curve", "coverage", "similarity", "reliability")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from railkd.data.glue import GLUE, GlueTask
 from railkd.errors import RailkdError
-from railkd.tasks.glue import GLUE, GlueTask
 from railkd.tasks.metrics import METRICS, greater_is_better, primary_metric, score
 
 

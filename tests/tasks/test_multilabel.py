@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from railkd.data.sources import load_rows
 from railkd.errors import RailkdError
-from railkd.tasks.files import load_rows
 from railkd.tasks.multilabel import encode, from_columns, infer, score, split_cells
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from railkd.examples import KEY, example_key, keyed_tokens
+from railkd.data.keys import KEY, example_key
+from railkd.data.tokens import keyed_tokens
 from railkd.teacher import CacheWriter, TeacherCache, TeacherInfo
 from railkd.teacher.identity import Identity
 from tiny import CountingBert

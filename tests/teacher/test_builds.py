@@ -13,8 +13,8 @@ import pytest
 import torch
 from datasets import Dataset
 
+from railkd.data.keys import KEY
 from railkd.errors import RailkdError
-from railkd.examples import KEY
 from railkd.teacher import CacheWriter, TeacherCache
 from teacher.made import INFO, identity, keys_of, read, read_all, rows_read, same, signals
 from tiny import WORDS, CountingBert, bert_config, text_rows

@@ -10,8 +10,8 @@ import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
 
+from railkd.data.keys import KEY
 from railkd.errors import RailkdError
-from railkd.examples import KEY
 from railkd.teacher import CacheWriter, TeacherCache, TeacherInfo
 from railkd.teacher.identity import identify
 from teacher.made import INFO, identity, keys_of, read, rows_read, same, signals, write

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from railkd.data.keys import KEY
 from railkd.errors import RailkdError
-from railkd.examples import KEY
 from railkd.teacher import TeacherCache
 from teacher.made import read, same, signals, write
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from railkd.checkpoints import load_classifier
+from railkd.data.keys import KEY
 from railkd.errors import RailkdError
-from railkd.examples import KEY
+from railkd.models.checkpoints import load_classifier
 from railkd.teacher import LiveTeacher, TeacherCache
 from tiny import WORDS, batch_of, losses, make_model, make_small, make_tokenizer, make_trainer, save, weights_of
 

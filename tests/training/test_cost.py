@@ -15,8 +15,8 @@ from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tiny
-from railkd.distiller import Distiller
-from railkd.student import make_student
+from railkd.models.distiller import Distiller
+from railkd.models.student import make_student
 from railkd.teacher import LiveTeacher, TeacherCache
 
 
@@ -97,7 +97,7 @@ def test_calls_in_a_row_give_the_numbers_of_calls_alone(tokenizer: Any) -> None:
 
 FAULTS = """
 import resource, sys, torch
-from railkd import hardware
+from railkd.runtime import hardware
 if sys.argv[1] == "kept":
     assert hardware.keep_freed_memory()
 table = torch.nn.Embedding(60_000, 200)  # its gradient has 48 MB, above what glibc keeps by itself

@@ -15,14 +15,15 @@ from transformers import TrainerCallback
 
 from railkd import DistillationTrainer, mapping
 from railkd.cli import main
+from railkd.data.keys import KEY
+from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
-from railkd.examples import KEY, keyed_tokens
-from railkd.job import distill
+from railkd.jobs.distill import distill
+from railkd.jobs.options import DistillOptions
 from railkd.objectives import METHODS
-from railkd.options import DistillOptions
 from railkd.signals import Signals
 from railkd.teacher import TeacherCache
-from railkd.training.gauging import Gauging
+from railkd.training.gauges import Gauging
 from railkd.training.negatives import Negatives
 from tiny import losses, make_model, make_small, make_trainer, text_rows, weights_of
 
@@ -46,7 +47,7 @@ def test_every_method_trains_from_the_one_cache_and_is_gauged_without_a_trace(
     trained = []
     for gauged in (False, True):
         trainer = trainer_of(tmp_path, cache, rows, tokenizer, method=method, dropout=0.1, max_steps=3)
-        gauging = Gauging(trainer, warn=lambda _: None)
+        gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
         if gauged:
             trainer.add_callback(gauging)
         before = weights_of(trainer.model.student)
@@ -80,7 +81,7 @@ def test_gauges_reach_the_log_and_whoever_reports_it(
 ) -> None:
     report = Report()
     trainer = trainer_of(tmp_path, cache, rows, tokenizer, method=method, callbacks=[report])
-    gauging = Gauging(trainer, warn=lambda _: None)
+    gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
     trainer.add_callback(gauging)
     trainer.train()
     kept = [entry for entry in trainer.state.log_history if "gauge_rank" in entry]
@@ -99,7 +100,7 @@ def test_a_live_teacher_is_gauged_like_its_cache(
     read = []
     for teacher in (cache, str(teacher_folder)):
         trainer = trainer_of(tmp_path, teacher, rows, tokenizer, method=method, max_steps=2)
-        gauging = Gauging(trainer, warn=lambda _: None)
+        gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
         trainer.add_callback(gauging)
         trainer.train()
         read.append(gauging)
@@ -115,7 +116,7 @@ def test_the_gauged_term_is_that_of_the_blocks_that_were_drawn(
     # One batch of all rows without dropout and a learning rate of 0: every term of an epoch is the gauge's.
     settings: dict[str, Any] = {"per_device_train_batch_size": 22, "learning_rate": 0.0, "num_train_epochs": 6}
     trainer = trainer_of(tmp_path, cache, rows, tokenizer, method="rail-kd-l", **settings)
-    gauging = Gauging(trainer, warn=lambda _: None)
+    gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
     trainer.add_callback(gauging)
     trainer.train()
     terms = losses(trainer, "intermediate")
@@ -129,7 +130,7 @@ def test_a_resumed_run_keeps_the_readings_from_the_start(
     read = []
     for resume in (False, True):
         trainer = trainer_of(tmp_path, cache, rows, tokenizer, save_strategy="epoch", num_train_epochs=3)
-        gauging = Gauging(trainer, warn=lambda _: None)
+        gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
         trainer.add_callback(gauging)
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6") if resume else None)
         read.append(gauging.readings)
@@ -156,7 +157,7 @@ def test_the_warning_fires_on_a_run_that_collapses_and_not_on_a_whitened_one(
         num_train_epochs=6,
         lr_scheduler_type="constant",
     )
-    gauging = Gauging(trainer, warn=said.append)
+    gauging = Gauging(trainer.probe, trainer.log, warn=said.append)
     trainer.add_callback(gauging)
     trainer.train()
     assert len(said) == collapses and (gauging.warning is not None) == collapses  # once, in words

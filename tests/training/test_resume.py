@@ -15,7 +15,7 @@ from transformers import BertForSequenceClassification
 from railkd import DistillationTrainer
 from railkd.errors import RailkdError
 from railkd.teacher import TeacherCache
-from railkd.training.checkpointing import OBJECTIVE_FILE, newest_checkpoint
+from railkd.training.checkpoint import OBJECTIVE_FILE, newest_checkpoint
 from tiny import make_model, make_small, make_trainer, text_rows, weights_of
 
 

@@ -12,9 +12,9 @@ from datasets import ClassLabel, Dataset
 from torch import Tensor
 
 from railkd import DistillationTrainer
-from railkd.checkpoints import load_classifier
+from railkd.data.collator import PaddingCollator
 from railkd.errors import RailkdError
-from railkd.examples import PaddingCollator
+from railkd.models.checkpoints import load_classifier
 from railkd.objectives import METHODS
 from railkd.teacher import TeacherCache
 from tiny import CountingTeacher, arguments, losses, make_model, make_small, make_trainer, text_rows, weights_of
@@ -247,7 +247,7 @@ def test_labels_are_read_by_name(tmp_path: Path, rows: Dataset, tokenizer: Any) 
 def test_rows_tokenised_beforehand_train_alike(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any
 ) -> None:
-    from railkd.examples import example_key
+    from railkd.data.keys import example_key
 
     ready = rows.map(
         lambda row: tokenizer(row["text"]) | {"example_key": example_key(row["text"])}, remove_columns="text"

@@ -23,13 +23,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from railkd import checkpoints, checks, hardware
-from railkd.bench import work
+from railkd.bench import attempt
+from railkd.bench.display import in_words
 from railkd.bench.grid import Grid, Machine
 from railkd.bench.plan import Job
-from railkd.bench.progress import in_words
-from railkd.options import DEFAULT_MAX_LENGTH
-from railkd.tasks.files import load_rows
+from railkd.data.sources import load_rows
+from railkd.jobs import findings
+from railkd.jobs.options import DEFAULT_MAX_LENGTH
+from railkd.models import checkpoints
+from railkd.runtime import hardware
 
 _ROWS = 32
 
@@ -58,7 +60,7 @@ def describe(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine, co
     """Print the plan: a row for each task, the sums, and where the numbers come from."""
     slots, threads = machine.processes or 1, machine.threads or 1
     torch.set_num_threads(threads)
-    records = {job.folder: record for job in jobs if (record := work.result(job, str(output))) is not None}
+    records = {job.folder: record for job in jobs if (record := attempt.result(job, str(output))) is not None}
     done = {folder: record for folder, record in records.items() if record.state == "finished"}
     lines = [_line(task, [job for job in jobs if job.task == task], done, slots) for task in _tasks(jobs)]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
@@ -180,7 +182,7 @@ def _cache_bytes(job: Job, jobs: Sequence[Job], rows: int | None) -> int | None:
     if config is None or rows is None:
         return None
     poolings = len(job.options.pooling)
-    half = checks.cache_bytes(rows, config.num_hidden_layers, config.hidden_size, config.num_labels, poolings)
+    half = findings.cache_bytes(rows, config.num_hidden_layers, config.hidden_size, config.num_labels, poolings)
     return half * (2 if job.options.dtype == "float32" else 1)
 
 

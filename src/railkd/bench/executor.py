@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from railkd.bench import work
+from railkd.bench import attempt
 from railkd.bench.plan import Job
 
 
@@ -52,7 +52,7 @@ class InProcess:
     def next(self, seconds: float) -> Outcome | None:
         """Run it."""
         job, self._job = self._job, None
-        return Outcome(job, work.attempt(job, self._output)) if job else None
+        return Outcome(job, attempt.attempt(job, self._output)) if job else None
 
     def close(self) -> None:
         """Nothing is left running."""

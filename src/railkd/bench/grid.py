@@ -14,12 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from railkd import configuration
-from railkd.bench.layout import out_of_domain_sets, splits_of
-from railkd.bench.reading import Reader, slug
-from railkd.configuration import Setting, convert, settings_of, shown
+from railkd.bench.folders import out_of_domain_sets, splits_of
+from railkd.bench.yaml_reader import Reader, slug
 from railkd.errors import RailkdError, did_you_mean
-from railkd.options import DataOptions, DistillOptions
+from railkd.jobs import settings
+from railkd.jobs.options import DataOptions, DistillOptions
+from railkd.jobs.settings import Setting, convert, settings_of, shown
 
 Settings = Mapping[str, Any]
 
@@ -138,7 +138,7 @@ def load(path: str | Path) -> Grid:
     Raises:
         RailkdError: all that is wrong with it.
     """
-    return _Reader(str(path)).grid(configuration.load(path, flag=""))
+    return _Reader(str(path)).grid(settings.load(path, flag=""))
 
 
 def _folder() -> Any:
@@ -277,14 +277,14 @@ class _Reader(Reader):
                 continue
             found += [(method, dict(choice)) for choice in itertools.product(*axes)]
         arms = []
-        for method, settings in found:
+        for method, chosen in found:
             siblings = [theirs for other, theirs in found if other == method]
             differing = [
                 f"{key}={_word(value)}"
-                for key, value in settings.items()
+                for key, value in chosen.items()
                 if any(shown(theirs.get(key)) != shown(value) for theirs in siblings)
             ]
-            arms.append(Arm(" ".join([method, *differing]), method, settings))
+            arms.append(Arm(" ".join([method, *differing]), method, chosen))
         self.unique([arm.name for arm in arms], "methods")
         return tuple(arms)
 
@@ -305,7 +305,7 @@ class _Reader(Reader):
     def owned(self, given: Mapping[str, Any], names: Iterable[str], where: str) -> None:
         """Settings that have a place of their own in the grid, or are shared by all arms."""
         for key in given:
-            meant = configuration.SPELLINGS.get(key, key)
+            meant = settings.SPELLINGS.get(key, key)
             if meant in names and where.startswith("methods"):
                 self.problems.add(f"{where}.{key}: is no option of a method; it belongs to the grid or to its settings")
             elif meant in names:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-from railkd.bench import work
+from railkd.bench import attempt
 from railkd.bench.executor import Outcome
 from railkd.bench.plan import Job
 
@@ -114,7 +114,7 @@ class LocalExecutor:
     @_undisturbed()
     def _start(self, number: int) -> _Worker:
         process = subprocess.Popen(
-            [sys.executable, "-m", "railkd.bench.worker", self._output, str(self._threads)],
+            [sys.executable, "-m", "railkd.bench.local_worker", self._output, str(self._threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -143,7 +143,7 @@ def environment(number: int, threads: int, gpus: float, given: Mapping[str, Any]
     >>> environment(3, 2, 0.5, {"CUDA_VISIBLE_DEVICES": "4,7"})["CUDA_VISIBLE_DEVICES"]
     '7'
     """
-    found = dict.fromkeys(work.THREADS, str(threads))
+    found = dict.fromkeys(attempt.THREADS, str(threads))
     if gpus > 0:
         visible = [name for name in str(given.get("CUDA_VISIBLE_DEVICES", "")).split(",") if name]
         first = int(number * gpus)

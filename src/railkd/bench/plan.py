@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from railkd import configuration
 from railkd.bench.grid import Arm, Grid, Settings, Student, Task, Teacher
-from railkd.bench.reading import slug
+from railkd.bench.yaml_reader import slug
 from railkd.errors import Problems, RailkdError
-from railkd.objectives import method_spec
-from railkd.options import (
+from railkd.jobs import settings
+from railkd.jobs.options import (
     DEFAULT_MAX_LENGTH,
     CacheOptions,
     DataOptions,
@@ -26,6 +25,7 @@ from railkd.options import (
     EvaluateOptions,
     FinetuneOptions,
 )
+from railkd.objectives import method_spec
 
 #: Kind of a job -> its options.
 OPTIONS: Mapping[str, type] = {
@@ -58,7 +58,7 @@ class Job:
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it; `from_plain` reads it."""
-        return configuration.plain(dataclasses.asdict(self)) | {"needs": list(self.needs)}
+        return settings.plain(dataclasses.asdict(self)) | {"needs": list(self.needs)}
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Job:
@@ -69,7 +69,7 @@ class Job:
     @property
     def config(self) -> dict[str, Any]:
         """Its settings, as its record keeps them."""
-        return configuration.as_dict(self.options, self.training)
+        return settings.as_dict(self.options, self.training)
 
 
 @dataclass(frozen=True)

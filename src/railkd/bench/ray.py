@@ -111,7 +111,7 @@ def check_address(address: str) -> None:
 def _attempt(job: str, folder: str, output: str, threads: int) -> str:
     """In a worker of Ray: run a job; the error in words, or nothing. Ray itself limits the threads of its workers."""
     os.chdir(folder)
-    from railkd.bench import work
+    from railkd.bench import attempt
 
-    work.prepare(threads)
-    return work.logged(Job.from_plain(json.loads(job)), output)
+    attempt.prepare(threads)
+    return attempt.logged(Job.from_plain(json.loads(job)), output)

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-from railkd._version import __version__
+from railkd import __version__
 from railkd.errors import RailkdError, RunFailed, did_you_mean
 
 #: Verb -> one line. The module ``railkd.cli.VERB`` holds the rest, and is imported when its verb is used.
@@ -100,7 +100,7 @@ def _dispatch(words: list[str], verbs: Mapping[str, Any], asked: list[Any]) -> N
     request = parse(verb, words[1:])
     verb.check(request.options, request.training)
     if request.others:
-        from railkd.cli.training import resolve
+        from railkd.jobs.training_settings import resolve
 
         request.training |= resolve(request.others, verb=verb.name, known=verb.settings())
     asked.append(request.options)

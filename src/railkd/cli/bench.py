@@ -11,11 +11,11 @@ from typing import Any
 
 from railkd.bench import grid as grids
 from railkd.bench.grid import Grid, Machine
-from railkd.cli.preflight import Problems, check_target
 from railkd.cli.verb import Verb
 from railkd.cli.words import assemble
 from railkd.errors import RailkdError, RunFailed
-from railkd.options import BenchOptions
+from railkd.jobs.options import BenchOptions
+from railkd.jobs.validation import Problems, check_target
 
 
 def check(options: BenchOptions, training: dict[str, Any]) -> None:
@@ -74,9 +74,9 @@ def _copy(name: str, target: str | None = None) -> None:
 
 
 def _bench(options: BenchOptions) -> None:
-    from railkd.bench import run as bench
+    from railkd.bench import loop as bench
+    from railkd.bench.display import Progress
     from railkd.bench.plan import jobs_of
-    from railkd.bench.progress import Progress
 
     path = Path(str(options.grid))
     grid = grids.load(path)
@@ -116,7 +116,7 @@ def _bench(options: BenchOptions) -> None:
 
 def closing(records: Sequence[Any], output: Path) -> None:
     """The last lines: the best of each task, and what failed, which is raised."""
-    from railkd.bench.progress import best_so_far
+    from railkd.bench.display import best_so_far
 
     failed = [record for record in records if record.state == "failed"]
     for task in dict.fromkeys(record.task for record in records):
@@ -161,9 +161,9 @@ def _executor(machine: Machine, output: str, address: str | None) -> Any:
 
 def verbs() -> Any:
     """How settings are read and checked: as those of the verb that each kind of job is named for."""
-    from railkd import job
     from railkd.bench.plan import OPTIONS, Verbs
-    from railkd.cli.training import resolve
+    from railkd.jobs import distill
+    from railkd.jobs.training_settings import resolve
 
     known: dict[str, Verb] = {kind: import_module(f"railkd.cli.{kind}").VERB for kind in OPTIONS}
 
@@ -178,7 +178,7 @@ def verbs() -> Any:
         known[kind].check(dataclasses.replace(options, **free), training)
         if kind in ("finetune", "distill"):
             source = options.model if kind == "finetune" else options.teacher
-            job.check_settings(options, training, Path(source) if Path(source).is_dir() else None)
+            distill.check_settings(options, training, Path(source) if Path(source).is_dir() else None)
 
     return Verbs(read, checked)
 

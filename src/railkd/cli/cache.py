@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from railkd.cli.preflight import Problems, check_data, check_model
 from railkd.cli.verb import Verb, talker
-from railkd.options import CacheOptions
+from railkd.jobs.options import CacheOptions
+from railkd.jobs.validation import Problems, check_data, check_model
 
 
 def check(options: CacheOptions, training: dict[str, Any]) -> None:
@@ -26,16 +26,16 @@ def check(options: CacheOptions, training: dict[str, Any]) -> None:
         problems.add("got --verify and --overwrite; wanted one of them: read the cache, or build it anew")
     problems.report()
     if options.pooling:
-        from railkd.teacher.cache import checked_poolings
+        from railkd.signals import checked_poolings
 
         checked_poolings(options.pooling)
 
 
 def run(options: CacheOptions, training: dict[str, Any]) -> None:
     """Build, or verify; the job says where and how large."""
-    from railkd import job
+    from railkd.jobs import cache
 
-    job.build_cache(options, talker(options.quiet))
+    cache.build_cache(options, talker(options.quiet))
 
 
 VERB = Verb(

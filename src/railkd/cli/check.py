@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from railkd.cli.preflight import Problems, check_data, check_model
 from railkd.cli.verb import Verb, talker
 from railkd.errors import RailkdError
-from railkd.options import CheckOptions
+from railkd.jobs.options import CheckOptions
+from railkd.jobs.validation import Problems, check_data, check_model
 
 
 def check(options: CheckOptions, training: dict[str, Any]) -> None:
@@ -30,18 +30,18 @@ def check(options: CheckOptions, training: dict[str, Any]) -> None:
     check_model(problems, options.student, "--student")
     problems.report()
     if options.pooling:
-        from railkd.teacher.cache import checked_poolings
+        from railkd.signals import checked_poolings
 
         checked_poolings(options.pooling)
 
 
 def run(options: CheckOptions, training: dict[str, Any]) -> None:
     """Print the findings, worst first, and a verdict; an error among them is bad input."""
-    from railkd import checks, inspection
+    from railkd.jobs import check, findings
 
-    found = inspection.check(options, talker(options.quiet or options.json))
+    found = check.check(options, talker(options.quiet or options.json))
     found.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
-    verdict = checks.verdict(found)
+    verdict = findings.verdict(found)
     errors = [finding for finding in found if finding.level == "error"]
     if options.json:
         print(json.dumps({"verdict": verdict, "ready": not errors, "findings": [asdict(f) for f in found]}, indent=1))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from railkd.cli.preflight import (
+from railkd.cli.verb import ALL_TRAINING, Verb, speaks, talker
+from railkd.errors import did_you_mean
+from railkd.jobs.options import DistillOptions
+from railkd.jobs.validation import (
     Problems,
     check_data,
     check_method,
@@ -14,9 +17,6 @@ from railkd.cli.preflight import (
     check_training,
     depth_of,
 )
-from railkd.cli.verb import ALL_TRAINING, Verb, speaks, talker
-from railkd.errors import did_you_mean
-from railkd.options import DistillOptions
 
 _KEEP = ("even", "first", "last")
 
@@ -52,7 +52,7 @@ def check(options: DistillOptions, training: dict[str, Any]) -> None:
     problems.report()
     check_method(training, training.get("method", "rail-kd-l"))
     if options.pooling:
-        from railkd.teacher.cache import checked_poolings
+        from railkd.signals import checked_poolings
 
         checked_poolings(options.pooling)
 
@@ -81,9 +81,9 @@ def _check_blocks(problems: Problems, options: DistillOptions) -> None:
 
 def run(options: DistillOptions, training: dict[str, Any]) -> None:
     """Train and print the results."""
-    from railkd import job
+    from railkd.jobs import distill
 
-    record = job.distill(options, training, talker(options.quiet))
+    record = distill.distill(options, training, talker(options.quiet))
     if speaks():
         print(record.summary())
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from railkd.cli.verb import Verb
-from railkd.options import option
-from railkd.records import versions
+from railkd.jobs.options import option
+from railkd.runtime.environment import versions
 
 
 @dataclass
@@ -21,7 +21,7 @@ class EnvOptions:
 
 def facts() -> dict[str, str | int | bool]:
     """Name -> fact, versions first."""
-    from railkd.hardware import machine
+    from railkd.runtime.hardware import machine
 
     return {**versions(), "platform": platform.platform(), **machine()}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from railkd.cli.preflight import Problems, check_data, check_model, check_target
 from railkd.cli.verb import Verb, speaks, talker
-from railkd.options import EvaluateOptions
+from railkd.jobs.options import EvaluateOptions
+from railkd.jobs.validation import Problems, check_data, check_model, check_target
 
 
 def check(options: EvaluateOptions, training: dict[str, Any]) -> None:
@@ -23,9 +23,9 @@ def check(options: EvaluateOptions, training: dict[str, Any]) -> None:
 
 def run(options: EvaluateOptions, training: dict[str, Any]) -> None:
     """Print a line of metrics for each set."""
-    from railkd import scoring
+    from railkd.jobs import evaluate
 
-    record = scoring.evaluate(options, talker(options.quiet))
+    record = evaluate.evaluate(options, talker(options.quiet))
     if speaks():
         print(record.summary())
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from railkd.cli.preflight import Problems, check_data, check_model, check_run_folder, check_training
 from railkd.cli.verb import FINETUNE_TRAINING, Verb, speaks, talker
-from railkd.options import FinetuneOptions
+from railkd.jobs.options import FinetuneOptions
+from railkd.jobs.validation import Problems, check_data, check_model, check_run_folder, check_training
 
 
 def check(options: FinetuneOptions, training: dict[str, Any]) -> None:
@@ -23,9 +23,9 @@ def check(options: FinetuneOptions, training: dict[str, Any]) -> None:
 
 def run(options: FinetuneOptions, training: dict[str, Any]) -> None:
     """Train and print the results."""
-    from railkd import job
+    from railkd.jobs import finetune
 
-    record = job.finetune(options, training, talker(options.quiet))
+    record = finetune.finetune(options, training, talker(options.quiet))
     if speaks():
         print(record.summary())
 

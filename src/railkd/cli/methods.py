@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from railkd.cli.preflight import Problems
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
+from railkd.jobs.options import option
+from railkd.jobs.validation import Problems
 from railkd.mapping import REDRAWS, STRATEGIES, coverage
-from railkd.options import option
 
 
 @dataclass

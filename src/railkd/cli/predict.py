@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from railkd.cli.preflight import Problems, check_data, check_model, check_target
 from railkd.cli.verb import Verb, speaks, talker
-from railkd.options import PredictOptions
+from railkd.jobs.options import PredictOptions
+from railkd.jobs.validation import Problems, check_data, check_model, check_target
 
 
 def check(options: PredictOptions, training: dict[str, Any]) -> None:
@@ -29,14 +29,14 @@ def check(options: PredictOptions, training: dict[str, Any]) -> None:
 
 def run(options: PredictOptions, training: dict[str, Any]) -> None:
     """Write the table."""
-    from railkd import scoring
+    from railkd.jobs import predict
 
     if options.glue_submission:
-        for file in scoring.glue_submission(options, talker(options.quiet)):
+        for file in predict.glue_submission(options, talker(options.quiet)):
             if speaks():
                 print(file)
         return
-    scoring.predict(options, talker(options.quiet))
+    predict.predict(options, talker(options.quiet))
 
 
 VERB = Verb(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from railkd.cli.preflight import Problems, check_target
 from railkd.cli.verb import Verb, talker
 from railkd.errors import RailkdError
-from railkd.options import option
+from railkd.jobs.options import option
+from railkd.jobs.validation import Problems, check_target
 from railkd.report import require_extra
 
 
@@ -43,15 +43,15 @@ def check(options: ReportOptions, training: dict[str, Any]) -> None:
 
 def run(options: ReportOptions, training: dict[str, Any]) -> None:
     """Write what was asked for; nothing asked for: the main table goes to standard output."""
-    from railkd.records import write_text
     from railkd.report.content import content
-    from railkd.report.reading import read
-    from railkd.report.tables import csv_text, markdown, terminal
+    from railkd.report.study import read
+    from railkd.report.text import csv_text, markdown, terminal
+    from railkd.runtime.files import write_text
 
     say = talker(options.quiet)
     found = content(read(options.folders, options.baseline))
     if options.html:
-        from railkd.report.page import html
+        from railkd.report.html import html
 
         write_text(options.html, html(found))
     if options.markdown:

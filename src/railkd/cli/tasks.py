@@ -8,7 +8,7 @@ from typing import Any
 
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError, did_you_mean
-from railkd.options import option
+from railkd.jobs.options import option
 
 
 @dataclass
@@ -39,8 +39,8 @@ def facts(row: Any) -> dict[str, Any]:
 
 def run(options: TasksOptions, training: dict[str, Any]) -> None:
     """A block of lines for each row."""
-    from railkd.tasks.glue import GLUE, folder_key
-    from railkd.tasks.ood import OOD
+    from railkd.data.glue import GLUE, folder_key
+    from railkd.data.ood import OOD
 
     rows = [*GLUE, *OOD]
     if options.name is not None:

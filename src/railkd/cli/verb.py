@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from railkd.configuration import TRAINING, Setting, settings_of
-from railkd.options import DistillOptions, FinetuneOptions
+from railkd.jobs.options import DistillOptions, FinetuneOptions
+from railkd.jobs.settings import TRAINING, Setting, settings_of
 
 Say = Callable[[str], None]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from railkd.cli.verb import Verb
-from railkd.configuration import SPELLINGS, Setting, convert, load, unknown
 from railkd.errors import RailkdError
+from railkd.jobs.settings import SPELLINGS, Setting, convert, load, unknown
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 

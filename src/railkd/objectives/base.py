@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from railkd.errors import RailkdError
 from railkd.functional import ProblemType, full_precision, kd_loss, task_loss
 from railkd.mapping import Draw
-from railkd.objectives.maps import Moments
-from railkd.signals import BlockShape, Signals
+from railkd.signals import BlockShape, Moments, Signals
 
 TERMS = ("ce", "kd", "intermediate")
 

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from railkd.errors import RailkdError
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of a teacher's states, block by block.
-
-    Attributes:
-        count: rows. mean: (n, d) float64. covariance: (n, d, d) float64.
-    """
-
-    count: int
-    mean: Tensor
-    covariance: Tensor
+from railkd.signals import Moments
 
 
 class MapBank(nn.Module):

@@ -31,8 +31,8 @@ from railkd.errors import RailkdError, did_you_mean
 from railkd.functional import normalized_distance
 from railkd.mapping import Draw, order_statistics
 from railkd.objectives.base import Objective, states_of
-from railkd.objectives.maps import MapBank, Moments
-from railkd.signals import Signals
+from railkd.objectives.maps import MapBank
+from railkd.signals import Moments, Signals
 
 CANDIDATES = ("intermediate", "all")
 TEACHER_MAPS = ("trained", "orthogonal", "whitening", "centring")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from railkd.report import answers, behaviour, costs, provenance, scores, words
-from railkd.report.reading import Study, arm_order
+from railkd.report import costs, dynamics, format, predictions, provenance, scores
+from railkd.report.study import Study, arm_order
 
 #: Of the dict.
 SCHEMA = 1
@@ -14,7 +14,7 @@ SCHEMA = 1
 def content(study: Study) -> dict[str, Any]:
     """Records in, report out. A section without data is an empty list, and its reason is in ``missing``."""
     found = scores.Scores(study)
-    kept = answers.Kept(study)
+    kept = predictions.Kept(study)
     asked = scores.contrasts(found)
     arms = arm_order(run.record.arm for run in study.students)
     report: dict[str, Any] = {
@@ -28,21 +28,21 @@ def content(study: Study) -> dict[str, Any]:
         "scores": {domain: scores.table(found, domain) for domain in scores.DOMAINS},
         "contrasts": asked,
         "differences": scores.differences(found),
-        "examples": answers.over_examples(kept),
+        "examples": predictions.over_examples(kept),
         "times": costs.times(study),
         "cost": costs.cost(study, found),
-        "curves": behaviour.curves(study),
-        "coverage": behaviour.coverage(study),
-        "similarity": behaviour.similarity(study),
-        "gauges": behaviour.gauges(study),
-        "agreement": answers.agreement(kept),
-        "disagreements": answers.disagreements(kept, _subject(asked, arms, study.baseline)),
-        "calibration": answers.calibration(kept),
+        "curves": dynamics.curves(study),
+        "coverage": dynamics.coverage(study),
+        "similarity": dynamics.similarity(study),
+        "gauges": dynamics.gauges(study),
+        "agreement": predictions.agreement(kept),
+        "disagreements": predictions.disagreements(kept, _subject(asked, arms, study.baseline)),
+        "calibration": predictions.calibration(kept),
         "failed": provenance.failures(study),
         "environment": provenance.environment(study),
         "commands": provenance.commands(study),
     }
-    report["headline"] = words.headline(report)
+    report["headline"] = format.headline(report)
     report["notes"] = _notes(study, report, kept)
     report["missing"] = {name: reason for name, reason in MISSING.items() if not report[name]}
     return report
@@ -54,25 +54,25 @@ def _subject(asked: dict[str, Any], arms: list[str], baseline: str) -> str:
     return rows[0] if rows and asked["named"] else next((arm for arm in reversed(arms) if arm != baseline), baseline)
 
 
-def _notes(study: Study, report: dict[str, Any], kept: answers.Kept) -> list[str]:
+def _notes(study: Study, report: dict[str, Any], kept: predictions.Kept) -> list[str]:
     """What must be known before the numbers are believed."""
     failed, gone = len(report["failed"]), kept.gone
     tables = report["scores"].values()
     notes = [*study.notes]
     if failed:
-        notes.append(f"{words.count(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out.")
+        notes.append(f"{format.count(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out.")
     if not any(table["columns"] for table in tables):
         notes.append("No finished run was scored on a test set: give the runs a --test.")
     for row in report["gauges"]:
         if row["warned"]:
             who = row["arm"] + (f", {row['student']}" if len(report["students"]) > 1 else "")
             notes.append(
-                f"{who}: the intermediate term collapsed in {row['warned']} of {words.count(row['runs'], 'run')}."
+                f"{who}: the intermediate term collapsed in {row['warned']} of {format.count(row['runs'], 'run')}."
             )
     if any(not column["points"] for table in tables for column in table["columns"]):
         notes.append("Squared errors are shown as they are, and are in no average, rank or contrast.")
     if gone:
-        notes.append(f"{words.count(gone, 'file')} of predictions {'is' if gone == 1 else 'are'} no longer there.")
+        notes.append(f"{format.count(gone, 'file')} of predictions {'is' if gone == 1 else 'are'} no longer there.")
     return notes + report["environment"]["warnings"]
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from railkd.report.reading import Run, Study, arm_order, teaches
 from railkd.report.scores import Scores
-from railkd.report.statistics import mean_and_sd
+from railkd.report.study import Run, Study, arm_order, teaches
+from railkd.statistics import mean_and_sd
 
 FINETUNE = "finetune"
 PASS, TRAINING, EVALUATION = "teacher pass", "training", "evaluation"

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from railkd.report import words
+from railkd.report import format
 from railkd.report.svg import ACCENT, INK, LINE, PAPER, SOFT, figure, render, series, style
 
 Panel = dict[str, str]
@@ -65,7 +65,7 @@ def _forest(rows: Sequence[dict[str, Any]], name: str, title: str, label: str, r
     ax.set_title(title)
     _margins(made, left=max(map(len, names)) * LETTER + 14, right=14, top=26, bottom=42)
     said = "; ".join(
-        f"{one} {words.signed(row['mean'])} {words.interval(row['low'], row['high'])}"
+        f"{one} {format.signed(row['mean'])} {format.interval(row['low'], row['high'])}"
         for one, row in zip(names, rows, strict=True)
     )
     return render(made, name, f"{title}: {label}", said)
@@ -116,7 +116,7 @@ def _costs(content: dict[str, Any], colours: dict[str, str], several: bool) -> l
         _margins(made, left=52, right=8, top=12, bottom=44)
         names = [point["arm"] + (f", {point['student']}" if several else "") for point in points]
         _name_points(ax, x, y, names, [colours[point["arm"]] for point in points])
-        said = "; ".join(f"{n}: {words.number(b)} at {words.number(a)}" for n, a, b in zip(names, x, y, strict=True))
+        said = "; ".join(f"{n}: {format.number(b)} at {format.number(a)}" for n, a, b in zip(names, x, y, strict=True))
         found.append({"group": "", "svg": render(made, f"cost{number}", f"Average test score against {label}", said)})
     return found
 
@@ -159,7 +159,7 @@ def _coverage(row: dict[str, Any], number: int, several: bool) -> Panel:
     shares = np.array(row["shares"])
     title = row["arm"] + (f", {row['student']}" if several else "")
     svg = _heat(
-        shares, f"coverage{number}", title, f"{row['draws']:,} draws in {words.count(row['runs'], 'run')}",
+        shares, f"coverage{number}", title, f"{row['draws']:,} draws in {format.count(row['runs'], 'run')}",
         [str(block) for block in row["blocks"]], [str(i + 1) for i in range(shares.shape[1])],
         "teacher block", "student block it taught", "{:.0%}", 1.0,
     )  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from railkd.configuration import command
-from railkd.report.reading import Run, Study, arm_order, whose
+from railkd.report.study import Run, Study, arm_order, whose
 
 #: Facts of a machine that make its times another machine's.
 _TIMED = ("processor", "cores", "threads", "gpu", "fast bf16")
@@ -107,3 +107,30 @@ def _names(run: Run) -> dict[str, Any]:
 def _counted(values: Iterable[Any]) -> list[list[Any]]:
     """[value, how many runs], the most frequent first."""
     return [[value, runs] for value, runs in sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))]
+
+
+def command(verb: str, config: Mapping[str, Any]) -> str:
+    """The line for a shell that runs the job of `as_dict` again.
+
+    >>> command("distill", {"train": "my rows.tsv", "weights": [1.0, 0.0, 1.0], "live": True, "bf16": False})
+    "railkd distill --train 'my rows.tsv' --weights 1.0 0.0 1.0 --live --no-bf16"
+    """
+    words = ["railkd", verb]
+    for name, value in config.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, list):
+            words += [flag, *map(_word, value)] if not _dashed(value) else [f"{flag}={_word(item)}" for item in value]
+        elif value is not None:
+            words += [f"{flag}={_word(value)}"] if _dashed([value]) else [flag, _word(value)]
+    return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+
+
+def _dashed(values: Iterable[Any]) -> bool:
+    """Whether a value would read as a flag."""
+    return any(isinstance(value, str) and value.startswith("-") for value in values)

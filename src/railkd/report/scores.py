@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from railkd.report import statistics
-from railkd.report.reading import Question, Run, Study, arm_order, whose
-from railkd.report.statistics import Estimate
+from railkd import statistics
+from railkd.report.study import Question, Run, Study, arm_order, whose
+from railkd.statistics import Estimate
 from railkd.tasks.metrics import greater_is_better
 
 #: The set that chose the kept weights: no test.

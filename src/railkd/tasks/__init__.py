@@ -1,4 +1,1 @@
-"""Rows, columns, labels and metrics: what a data set is, before any model sees it.
-
-A leaf: of railkd it knows the errors only, and neither torch nor transformers.
-"""
+"""What is learned: metrics, and any number of classes a row."""

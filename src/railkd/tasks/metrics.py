@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RailkdError, did_you_mean
-from .labels import MISSING
+from railkd.data.labels import MISSING
+from railkd.errors import RailkdError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RailkdError
-from .labels import LabelSpace, label_name, match_label_space
+from railkd.data.labels import LabelSpace, label_name, match_label_space
+from railkd.errors import RailkdError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from railkd import checkpoints, hardware, ranks
-from railkd.errors import RailkdError, did_you_mean
-from railkd.examples import KEY, KeyedTokens, check_length, keyed_tokens
-from railkd.objectives.maps import Moments
-from railkd.signals import POOLINGS, Signals
+from railkd.data.keys import KEY
+from railkd.data.tokens import KeyedTokens, keyed_tokens
+from railkd.errors import RailkdError
+from railkd.models import checkpoints
+from railkd.models.limits import check_length
+from railkd.runtime import hardware, ranks
+from railkd.signals import Moments, Signals, checked_poolings
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
 from railkd.teacher.manifest import check as check_manifest
@@ -142,7 +144,7 @@ class TeacherCache:
             text_columns: one or two names; None: found by convention.
             max_length: in tokens. pooling: ``mean``, ``cls`` or both. dtype: of the stored states.
             bf16: run the teacher under bfloat16 autocast.
-            blocks: see `railkd.signals.find_blocks`.
+            blocks: see `railkd.models.blocks.find_blocks`.
             overwrite: replace a cache of another teacher; otherwise that is an error which names the difference.
             on_progress: called with (rows done, rows to do).
         """
@@ -346,16 +348,6 @@ def _check_file(folder: Path, entry: Mapping[str, Any]) -> None:
     if size != entry["bytes"]:
         state = "is missing" if size is None else f"has {size} bytes, wanted {entry['bytes']}"
         raise RailkdError(f"cache file '{file}' {state}; delete the cache and build it again")
-
-
-def checked_poolings(poolings: Sequence[str]) -> tuple[str, ...]:
-    """Known names, each once, in the order of `railkd.signals.POOLINGS`."""
-    for name in poolings:
-        if name not in POOLINGS:
-            raise RailkdError(f"unknown pooling '{name}'; known: {', '.join(POOLINGS)}.{did_you_mean(name, POOLINGS)}")
-    if not poolings:
-        raise RailkdError(f"got no pooling, wanted at least one of {', '.join(POOLINGS)}")
-    return tuple(name for name in POOLINGS if name in poolings)
 
 
 def _run(

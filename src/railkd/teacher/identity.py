@@ -14,7 +14,7 @@ import torch
 import xxhash
 from torch import nn
 
-from railkd import checkpoints
+from railkd.models import checkpoints
 
 #: Parts of a config that say where it came from, not what it computes.
 _VOLATILE = {

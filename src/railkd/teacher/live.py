@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from railkd.distiller import problem_type_of
+from railkd.data.tokens import TEACHER_PREFIX
 from railkd.errors import RailkdError
-from railkd.examples import TEACHER_PREFIX, warn_of_padding
-from railkd.signals import BlockReader, Signals, accepted_inputs
-from railkd.teacher.protocol import TeacherInfo, label_names
+from railkd.models.blocks import BlockReader, accepted_inputs
+from railkd.models.heads import label_names, problem_type_of
+from railkd.models.limits import warn_of_padding
+from railkd.signals import Signals
+from railkd.teacher.protocol import TeacherInfo
 
 
 class LiveTeacher:
@@ -25,7 +27,7 @@ class LiveTeacher:
         max_length: of its inputs, in tokens.
         poolings: what `__call__` may be asked for.
         bf16: run under bfloat16 autocast.
-        blocks: see `railkd.signals.find_blocks`.
+        blocks: see `railkd.models.blocks.find_blocks`.
     """
 
     def __init__(

@@ -56,8 +56,3 @@ class Teacher(Protocol):
             pooling: which states; None: logits only.
         """
         ...
-
-
-def label_names(config: Any) -> tuple[str, ...]:
-    """Class names of a config in output order."""
-    return tuple(str(config.id2label[i]) for i in range(config.num_labels))

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from railkd import ranks
+from railkd.data.keys import key_array
 from railkd.errors import RailkdError
-from railkd.examples import key_array
+from railkd.runtime import ranks
 from railkd.teacher import shards
 from railkd.teacher.identity import Identity
 from railkd.teacher.protocol import TeacherInfo

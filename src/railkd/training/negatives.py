@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from railkd.examples import KEY
+from railkd.data.keys import KEY
 from railkd.functional import UNLABELLED
 from railkd.teacher import TeacherCache
 
@@ -57,7 +57,7 @@ class Negatives:
         return np.stack(drawn)
 
     def __call__(self, batch: Mapping[str, Tensor], *, step: int) -> dict[str, Tensor]:
-        """Arguments of `railkd.distiller.Distiller` for a batch."""
+        """Arguments of `railkd.models.distiller.Distiller` for a batch."""
         any_row = len(self._pools) - 1
         labels = batch.get("labels")
         group = torch.full((len(batch[KEY]),), any_row, device=batch[KEY].device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -41,6 +42,46 @@ def length_grouped(lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed
     if batches:
         body = rng.permutation(np.concatenate(batches)).reshape(-1)
     return np.concatenate([body, rest])
+
+
+def epoch_order(rows: int, lengths: np.ndarray | None, batch_size: int, *, seed: int) -> Callable[[int], np.ndarray]:
+    """Return the function from an epoch to the row order of training.
+
+    Args:
+        rows: how many.
+        lengths: (rows,), for batches of like length; None: plain shuffling.
+        batch_size: of all ranks together.
+        seed: of the order.
+    """
+
+    def order(epoch: int) -> np.ndarray:
+        if lengths is None:
+            return shuffled(rows, seed=seed, epoch=epoch)
+        return length_grouped(lengths, batch_size, seed=seed, epoch=epoch)
+
+    return order
+
+
+def longest_first(dataset: Any) -> np.ndarray:
+    """Return the row order of evaluation: like lengths together, and a lack of memory shows in the first batch."""
+    names = getattr(dataset, "column_names", [])
+    lengths = [len(ids) for ids in dataset["input_ids"][:]] if "input_ids" in names else [0] * len(dataset)
+    return np.argsort(-np.asarray(lengths), kind="stable")
+
+
+def restored(values: Any, order: np.ndarray | None) -> Any:
+    """Return arrays, one or a tuple, with their rows put back from ``order`` into that of the data set.
+
+    >>> restored(np.array([30, 10]), np.array([1, 0])).tolist()
+    [10, 30]
+    """
+    if values is None or order is None:
+        return values
+    if isinstance(values, tuple):
+        return tuple(restored(part, order) for part in values)
+    result = np.empty_like(values)
+    result[order] = values
+    return result
 
 
 class EpochSampler(Sampler[int]):

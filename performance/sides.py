@@ -1,0 +1,151 @@
+"""Our sides of `speed.py`, and transformers' own Trainer: one whole job for every line read, its seconds printed.
+
+    python performance/sides.py SIDE FOLDER
+
+A job starts from texts and models in memory and ends with a trained student: tokenising, the teacher pass and training
+are in it, starting Python is not. Nothing is saved on any side.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import work
+from datasets import Dataset
+from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
+
+from railkd import DistillationTrainer, DistillationTrainingArguments, TeacherCache
+from railkd.models import checkpoints
+from railkd.runtime.hardware import fast_bf16
+from railkd.teacher import LiveTeacher
+
+
+class Sides:
+    """Every side as a method: seed -> seconds by phase, "all" among them."""
+
+    def __init__(self, folder: Path) -> None:
+        rows, self.settings = work.read(folder)
+        self.rows = Dataset.from_list(rows)
+        self.teacher = checkpoints.load_classifier(folder / "teacher")
+        self.student = checkpoints.load_classifier(folder / "student")
+        self.tokenizer = AutoTokenizer.from_pretrained(folder / "teacher")
+        self.bf16 = fast_bf16()
+        self._kept: tuple[Any, TeacherCache] | None = None
+
+    # ---- railkd --------------------------------------------------------------------------------
+
+    def rail(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
+        """Our defaults: teacher pass, then RAIL-KD^l from the cache."""
+        rows = rows or self.rows
+        start = time.perf_counter()
+        folder = tempfile.TemporaryDirectory()
+        cache = TeacherCache.build(self.teacher, rows, folder.name, tokenizer=self.tokenizer, bf16=self.bf16)
+        passed = time.perf_counter() - start
+        self._kept = (folder, cache)
+        taken = self._train("rail-kd-l", cache, rows, seed)
+        return {"all": time.perf_counter() - start, "pass": passed, "training": taken}
+
+    def shared(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
+        """RAIL-KD^c from the cache that the last job of `rail` made."""
+        if self._kept is None:
+            self.rail(seed, rows)
+        assert self._kept is not None
+        return {"all": self._train("rail-kd-c", self._kept[1], rows or self.rows, seed)}
+
+    def live(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
+        """The same job with the teacher at every step."""
+        start = time.perf_counter()
+        teacher = LiveTeacher(self.teacher, self.tokenizer, bf16=self.bf16)
+        self._train("rail-kd-l", teacher, rows or self.rows, seed)
+        return {"all": time.perf_counter() - start}
+
+    def plain(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
+        """Fine-tuning in our fastest mode."""
+        return {"all": self._train("finetune", None, rows or self.rows, seed)}
+
+    def _train(self, method: str, teacher: Any, rows: Dataset, seed: int) -> float:
+        student = copy.deepcopy(self.student)
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            args = DistillationTrainingArguments(
+                output_dir=folder,
+                method=method,
+                num_train_epochs=self.settings["epochs"],
+                per_device_train_batch_size=self.settings["batch"],
+                learning_rate=self.settings["rate"],
+                max_length=self.settings["max_length"],
+                bf16=self.bf16,
+                seed=seed,
+                **work.QUIET,
+            )
+            DistillationTrainer(
+                model=student, teacher_model=teacher, args=args, train_dataset=rows, processing_class=self.tokenizer
+            ).train()
+        return time.perf_counter() - start
+
+    # ---- transformers --------------------------------------------------------------------------
+
+    def trainer(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
+        """Plain fine-tuning by transformers' Trainer at its defaults: float32, random batches."""
+        student = copy.deepcopy(self.student)
+        start = time.perf_counter()
+
+        def tokenise(batch: dict[str, list[Any]]) -> Any:
+            return self.tokenizer(batch["text"], truncation=True, max_length=self.settings["max_length"])
+
+        tokens = (rows or self.rows).map(tokenise, batched=True, remove_columns=["text"], keep_in_memory=True)
+        with tempfile.TemporaryDirectory() as folder:
+            args = TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=self.settings["epochs"],
+                per_device_train_batch_size=self.settings["batch"],
+                learning_rate=self.settings["rate"],
+                seed=seed,
+                **work.QUIET,
+            )
+            collator = DataCollatorWithPadding(self.tokenizer)
+            Trainer(model=student, args=args, train_dataset=tokens, data_collator=collator).train()
+        return {"all": time.perf_counter() - start}
+
+    # ---- the teacher's pass --------------------------------------------------------------------
+
+    def teacher_pass(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
+        """A whole pass, files included, and bare forward passes over the same batches; they take turns."""
+        from railkd.data.tokens import keyed_tokens
+
+        rows = rows or self.rows
+        model = self.teacher.eval()
+        tokens = keyed_tokens(rows, self.tokenizer, max_length=self.settings["max_length"])
+        order = (-tokens.lengths).argsort(kind="stable")
+        batches = [
+            self.tokenizer.pad(
+                {name: [values[i] for i in order[start : start + 64]] for name, values in tokens.inputs.items()},
+                return_tensors="pt",
+            )
+            for start in range(0, len(order), 64)
+        ]
+
+        def bare() -> None:
+            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
+                for batch in batches:
+                    model(**batch)
+
+        def built() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                TeacherCache.build(model, rows, folder, tokenizer=self.tokenizer, bf16=self.bf16)
+
+        taken = {}
+        for name, run in (("bare", bare), ("pass", built)) if seed % 2 else (("pass", built), ("bare", bare)):
+            start = time.perf_counter()
+            run()
+            taken[name] = time.perf_counter() - start
+        return taken
+
+
+if __name__ == "__main__":
+    work.serve(Sides)

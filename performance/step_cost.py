@@ -1,0 +1,215 @@
+"""What a step of distillation costs beside one of plain fine-tuning, and how long the command line takes to start.
+
+    python performance/step_cost.py                  # steps and start, about four minutes on two cores
+    python performance/step_cost.py --part sharing   # two runs on one machine: at once, or one after the other
+
+Steps: one student (--pair: 6 of 12 random blocks, or the demo's MiniLM, 3 of its 6), real sentences, batch 32, one
+process. Every method takes the same batches in turn, so that noise of the machine falls on all alike; a ratio is the
+median over batches of (step of the method / step of fine-tuning on the same batch), its interval a bootstrap over
+batches. Where a model lies in memory may matter, so every few batches all models are made anew, in another order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import work
+
+DEFAULT_METHODS = ("rail-kd-l", "rail-kd-c", "kd")
+#: Methods measured side by side, each with a student and optimizer of its own: all at once would want 5 GB.
+GROUP = 6
+#: How often models are made anew, and the batches to warm up after that.
+PLACES, WARM = 5, 3
+BATCHES_AN_EPOCH = 24
+
+
+class Stand:
+    """What every method shares: a student to copy, tokens in order of length, a warm cache."""
+
+    def __init__(self, folder: Path, pair: str, bf16: bool) -> None:
+        from datasets import Dataset
+
+        from railkd.data.collator import PaddingCollator
+        from railkd.data.tokens import keyed_tokens
+        from railkd.models import checkpoints
+        from railkd.teacher import TeacherCache
+
+        work.prepare(folder, pair, work.BATCH * BATCHES_AN_EPOCH)
+        table, _ = work.read(folder)
+        rows = Dataset.from_list(table)
+        self.labels, self.bf16 = list(rows["label"]), bf16
+        self.student = checkpoints.load_classifier(folder / "student")
+        tokenizer = checkpoints.load_tokenizer(folder / "student")
+        self.cache = TeacherCache.build(folder / "teacher", rows, folder / "cache", pooling=("mean", "cls"), bf16=bf16)
+        tokens = keyed_tokens(rows, tokenizer, max_length=128)
+        self.keys, self.collate = tokens.keys, PaddingCollator(tokenizer)
+        for pooling in ("mean", "cls"):  # warm: every checksum is behind us
+            self.cache(_keys(tokens.keys), pooling)
+        self.table = [
+            {n: v[i] for n, v in tokens.inputs.items()} | {"example_key": tokens.keys[i], "labels": self.labels[i]}
+            for i in np.argsort(tokens.lengths)
+        ]
+
+
+class Run:
+    """One method's student, objective and optimizer."""
+
+    def __init__(self, method: str, stand: Stand) -> None:
+        import torch
+
+        from railkd.models.distiller import Distiller
+        from railkd.objectives import METHODS
+        from railkd.training.negatives import Negatives
+
+        self.stand, self.taught = stand, METHODS[method].needs_teacher
+        self.distiller = Distiller.from_method(method, copy.deepcopy(stand.student), stand.cache.info.shape).train()
+        objective = self.objective = self.distiller.objective
+        if objective.needs_fit:
+            objective.fit(stand.cache.moments("mean"))
+        trained = [p for p in self.distiller.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+        self.negatives = None
+        if objective.negatives:
+            self.negatives = Negatives(
+                stand.cache, stand.keys, stand.labels, pooling="mean", count=objective.negatives, seed=0
+            )
+
+    def step(self, number: int, first_row: int) -> float:
+        """Seconds of one step."""
+        import torch
+
+        start = time.perf_counter()
+        batch = self.stand.collate(self.stand.table[first_row : first_row + work.BATCH])
+        keys = {"example_key": batch.pop("example_key")}
+        if self.taught:
+            signals = self.stand.cache(keys, self.distiller.pooling)
+            draw = self.objective.draw(0, epoch=number // BATCHES_AN_EPOCH, step=number)
+            batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states}
+            batch["draw"] = torch.tensor(draw) if draw else None
+            if self.negatives is not None:
+                batch |= self.negatives({**keys, "labels": batch["labels"]}, step=number)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.stand.bf16):
+            loss = self.distiller(**batch)[0]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.distiller.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return time.perf_counter() - start
+
+
+def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict[str, Any]:
+    """Median step time of each method over that of fine-tuning, from a warm cache."""
+    from railkd.runtime import hardware
+
+    hardware.keep_freed_memory()  # as every run does
+    rng = np.random.default_rng(0)
+    bases: list[float] = []
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        stand = Stand(Path(name), pair, bf16)
+        for first in range(0, len(methods), GROUP):
+            group = methods[first : first + GROUP]
+            taken: dict[str, list[float]] = {name: [] for name in ("finetune", *group)}
+            for _ in range(PLACES):
+                runs = {name: Run(name, stand) for name in rng.permutation(list(taken)).tolist()}
+                for number in range(WARM + batches // PLACES):
+                    first_row = work.BATCH * int(rng.integers(BATCHES_AN_EPOCH))
+                    for name in rng.permutation(list(runs)).tolist():
+                        seconds = runs[name].step(number, first_row)
+                        if number >= WARM:
+                            taken[name].append(seconds)
+            base = np.asarray(taken["finetune"])
+            bases += taken["finetune"]
+            for name in group:
+                ratio = np.asarray(taken[name]) / base
+                draws = np.median(rng.choice(ratio, (2000, len(ratio))), axis=1)
+                results[name] = {
+                    "ms": round(1000 * float(np.median(taken[name])), 1),
+                    "ratio": round(float(np.median(ratio)), 3),
+                    "interval_95": [round(float(q), 3) for q in np.quantile(draws, [0.025, 0.975])],
+                    "ratio_of_medians": round(float(np.median(taken[name]) / np.median(base)), 3),
+                }
+    return {"finetune_ms": round(1000 * float(np.median(bases)), 1), "batches": len(base), "bf16": bf16} | results
+
+
+def sharing(batches: int, pair: str, precision: str) -> dict[str, Any]:
+    """Two runs on this machine: one after the other with two threads, or at once with one thread each.
+
+    Milliseconds of the machine for one step of rail-kd-l, over three rounds of both ways.
+    """
+    command = [sys.executable, __file__, "--part", "steps", "--methods", "rail-kd-l", "--pair", pair]
+    command += ["--batches", str(batches), "--precision", precision]
+    taken: dict[str, list[float]] = {"one after the other": [], "at once": []}
+    for _ in range(3):
+        for way, processes in (("one after the other", 1), ("at once", 2)):
+            environment = os.environ | {"OMP_NUM_THREADS": str(2 // processes)}
+            running = [
+                subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)
+            ]
+            lines = [process.communicate()[0].splitlines()[-1:] for process in running]
+            if any(process.returncode for process in running):
+                raise SystemExit(f"a run of {' '.join(command)} ended with an error, which it has said")
+            each = [json.loads(line.removeprefix("steps: "))["rail-kd-l"]["ms"] for [line] in lines]
+            taken[way].append(float(np.mean(each)) / processes)
+    return {
+        "ms_per_step": {way: [round(value, 1) for value in values] for way, values in taken.items()},
+        "at once / one after the other": work.ratio(taken["at once"], taken["one after the other"]),
+    }
+
+
+def help_seconds(runs: int = 5) -> dict[str, Any]:
+    """Wall-clock seconds of ``railkd --help``, median of some runs after one to warm up."""
+    command = [sys.executable, "-m", "railkd", "--help"]
+    taken = []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        taken.append(time.perf_counter() - start)
+    return {"median_s": round(float(np.median(taken[1:])), 3), "bar": 0.6}
+
+
+def _keys(keys: np.ndarray) -> dict[str, Any]:
+    import torch
+
+    return {"example_key": torch.from_numpy(np.ascontiguousarray(keys))}
+
+
+def main() -> None:
+    """Parse the command line and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["steps", "help", "sharing", "all"], default="all")
+    parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), help="methods, or 'all'")
+    parser.add_argument("--batches", type=int, default=150)
+    parser.add_argument("--pair", choices=list(work.PAIRS), default="deep")
+    parser.add_argument("--precision", choices=["float32", "bfloat16", "both"], default="both")
+    args = parser.parse_args()
+    from railkd.objectives import METHODS
+    from railkd.runtime.hardware import fast_bf16
+
+    if args.precision == "bfloat16" and not fast_bf16():
+        parser.error("got --precision bfloat16 on a machine that is not fast at it; wanted float32")
+    chosen = [name for name in METHODS if name != "finetune"] if args.methods == ["all"] else args.methods
+    print(work.machine())
+    if args.part in ("help", "all"):
+        print("railkd --help:", json.dumps(help_seconds()))
+    if args.part == "sharing":
+        precision = "float32" if args.precision == "float32" or not fast_bf16() else "bfloat16"
+        print("sharing:", json.dumps(sharing(args.batches // 3, args.pair, precision)))
+    if args.part in ("steps", "all"):
+        for precision in ("float32", "bfloat16"):
+            if args.precision in (precision, "both") and (precision == "float32" or fast_bf16()):
+                print("steps:", json.dumps(steps(tuple(chosen), args.batches, precision == "bfloat16", args.pair)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""``railkd demo``: the main job on a real model and real data, from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from railkd.cli.verb import Verb
+from railkd.jobs.options import option
+from railkd.jobs.validation import Problems, check_target
+
+
+@dataclass
+class DemoOptions:
+    """How much of it."""
+
+    quick: bool = option("a smaller run, under a minute", False)
+    full: bool = option("every training row instead of a subset", False)
+    output: str = option("folder of the results", "runs/demo", metavar="DIR")
+    quiet: bool = option("print results only", False)
+
+
+def check(options: DemoOptions, training: dict[str, Any]) -> None:
+    """What needs no torch to be seen."""
+    problems = Problems()
+    if options.quick and options.full:
+        problems.add("got --quick and --full; wanted one of them")
+    check_target(problems, Path(options.output))
+    problems.report()
+
+
+def run(options: DemoOptions, training: dict[str, Any]) -> None:
+    """The demo says everything itself."""
+    from railkd.cli.demo import run as demo
+
+    demo.main(quick=options.quick, full=options.full, output=options.output, quiet=options.quiet)
+
+
+VERB = Verb(
+    name="demo",
+    about="Fine-tune a real teacher on real data, distil it into a 3-block student, and compare.",
+    example="railkd demo --quick",
+    options=DemoOptions,
+    check=check,
+    run=run,
+)

@@ -1,0 +1,1 @@
+"""Rows in, predictions out: sources, formats, columns, labels, keys, tokens and batches."""

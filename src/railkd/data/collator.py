@@ -1,0 +1,51 @@
+"""Batches: rows of tokens, padded and stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from railkd.data.keys import KEY
+from railkd.data.tokens import TEACHER_PREFIX
+from railkd.errors import RailkdError
+
+
+class PaddingCollator:
+    """Rows of tokens to a padded batch; keys become one (B, 2) tensor, labels one tensor.
+
+    Args:
+        tokenizer: pads ``input_ids`` and its company.
+        teacher_tokenizer: pads the ``teacher_`` columns, if there are any.
+        regression: labels are floats.
+    """
+
+    def __init__(self, tokenizer: Any, teacher_tokenizer: Any = None, *, regression: bool = False) -> None:
+        self.tokenizer = tokenizer
+        self.teacher_tokenizer = teacher_tokenizer
+        self.regression = regression
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        batch = _padded(self.tokenizer, rows, "")
+        if self.teacher_tokenizer is not None and TEACHER_PREFIX + "input_ids" in rows[0]:
+            theirs = _padded(self.teacher_tokenizer, rows, TEACHER_PREFIX)
+            batch |= {TEACHER_PREFIX + name: value for name, value in theirs.items()}
+        if KEY in rows[0]:
+            batch[KEY] = torch.as_tensor(np.asarray([row[KEY] for row in rows], dtype=np.int64))
+        label = next((name for name in ("labels", "label") if name in rows[0]), None)
+        if label is not None:
+            values = np.asarray([row[label] for row in rows])
+            dtype = torch.float if self.regression or values.ndim > 1 else torch.long
+            batch["labels"] = torch.as_tensor(values).to(dtype)
+        return batch
+
+
+def _padded(tokenizer: Any, rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Tensor]:
+    names = [name for name in tokenizer.model_input_names if prefix + name in rows[0]]
+    batch = dict(tokenizer.pad({name: [row[prefix + name] for row in rows] for name in names}, return_tensors="pt"))
+    if "attention_mask" not in batch:
+        raise RailkdError("got token rows without attention_mask, wanted one: padding could not be told from text")
+    return batch

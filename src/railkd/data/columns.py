@@ -1,0 +1,123 @@
+"""Which columns hold the text and the label: by convention, said aloud, overridable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from railkd.errors import RailkdError, did_you_mean
+
+# In this order: pairs first, or QNLI's "sentence" would be read without its "question".
+TEXT_CONVENTIONS: tuple[tuple[str, ...], ...] = (
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("#1 String", "#2 String"),  # MRPC
+    ("premise", "hypothesis"),
+    ("question", "sentence"),  # QNLI
+    ("question", "passage"),
+    ("question", "context"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("sentence_a", "sentence_b"),
+    ("text", "text_pair"),
+    ("sentence",),
+    ("text",),
+    ("review",),
+    ("content",),
+    ("comment",),
+    ("tweet",),
+    ("utterance",),
+    ("document",),
+    ("question",),
+    ("query",),
+)
+# gold_label first: MNLI and SNLI have the single raters' label1, label2, ... beside it.
+LABEL_CONVENTIONS: tuple[str, ...] = (
+    "gold_label",
+    "label",
+    "labels",
+    "score",
+    "is_duplicate",
+    "Quality",
+    "similarity",
+    "similarity_score",
+    "relatedness_score",
+    "class",
+    "target",
+    "category",
+    "sentiment",
+    "rating",
+    "stars",
+)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One text column or two, and the label column if there is one."""
+
+    text: tuple[str, ...]
+    label: str | None
+
+    def describe(self) -> str:
+        """The choice in words.
+
+        >>> Columns(("sentence1", "sentence2"), "label").describe()
+        'text: sentence1 + sentence2; labels: label'
+        """
+        return f"text: {' + '.join(self.text)}; labels: {self.label or 'none'}"
+
+
+def find_columns(names: Sequence[str], *, text: Sequence[str] | None = None, label: str | None = None) -> Columns:
+    """The text and label columns among ``names``: those asked for, or else by convention (upper and lower case alike).
+
+    >>> find_columns(["index", "question", "sentence", "label"])
+    Columns(text=('question', 'sentence'), label='label')
+    >>> find_columns(["id", "Review", "stars", "shop"], label="shop")
+    Columns(text=('Review',), label='shop')
+    """
+    if label is not None:
+        _require(label, names, "--label-column")
+    if text:
+        chosen = _asked_for(text, names, label)
+    else:
+        found = (_match(wanted, names, without=(label,)) for wanted in TEXT_CONVENTIONS)
+        chosen = next((match for match in found if match), ())
+        if not chosen:
+            raise RailkdError(
+                f"no text column found by its name; the columns are {_listed(names)}. "
+                "Name one, or two for pairs: --text-column NAME [NAME]."
+            )
+    if label is None:
+        matches = (_match((wanted,), names, without=chosen) for wanted in LABEL_CONVENTIONS)
+        label = next((match[0] for match in matches if match), None)
+    return Columns(chosen, label)
+
+
+def _asked_for(text: Sequence[str], names: Sequence[str], label: str | None) -> tuple[str, ...]:
+    for name in text:
+        _require(name, names, "--text-column")
+    if len(text) > 2:
+        raise RailkdError(f"got {len(text)} text columns ({_listed(text)}); wanted one, or two for sentence pairs.")
+    if len(set(text)) < len(text) or label in text:
+        twice = label if label in text else text[0]
+        raise RailkdError(f"column {twice!r} is asked for twice; text and label columns are different ones.")
+    return tuple(text)
+
+
+def _require(name: str, names: Sequence[str], flag: str) -> None:
+    if name not in names:
+        raise RailkdError(f"{flag}: no column {name!r}; the columns are {_listed(names)}.{did_you_mean(name, names)}")
+
+
+def _match(wanted: tuple[str, ...], names: Sequence[str], without: Sequence[str | None]) -> tuple[str, ...]:
+    """The wanted columns in the file's own spelling, or () when one is lacking."""
+    spelled = {name.casefold(): name for name in reversed(names) if name not in without}  # reversed: the first one wins
+    found = tuple(spelled[name.casefold()] for name in wanted if name.casefold() in spelled)
+    return found if len(found) == len(wanted) else ()
+
+
+def _listed(names: Sequence[str], limit: int = 30) -> str:
+    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more

@@ -1,0 +1,272 @@
+"""Labels by name: which classes there are, what index each has, and how data and model agree.
+
+Label order differs between files, models and tasks, so an index from one place is never used in another: names are
+matched, and where there are no names to match the user is asked (--label-map).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from railkd.errors import RailkdError
+
+MISSING = -100  # the class index that torch's cross-entropy leaves out
+REGRESSION_COLUMNS = ("score", "similarity", "similarity_score", "relatedness_score")
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes in index order, or regression (no names).
+
+    >>> LabelSpace(("negative", "positive")).encode(["positive", "negative"], where="dev.tsv")
+    [1, 0]
+    >>> LabelSpace((), regression=True).encode(["2.5", 4], where="dev.tsv")
+    [2.5, 4.0]
+    """
+
+    names: tuple[str, ...]
+    regression: bool = False
+    multi: bool = False  # any number of classes a row; see `railkd.tasks.multilabel`
+    spellings: Mapping[str, int] = field(default_factory=dict)  # how data spell the classes, where not as ``names`` do
+
+    def encode(self, values: Iterable[Any], *, where: str, allow_missing: bool = False) -> list[int] | list[float]:
+        """Class indices or floats; ``where`` (a file) is for messages. Missing labels: -100 or nan, if allowed."""
+        missing = math.nan if self.regression else MISSING
+        known = {**{name: index for index, name in enumerate(self.names)}, **self.spellings}
+        encoded: list[Any] = []
+        for row, value in enumerate(values, 1):
+            if is_missing(value):
+                if not allow_missing:
+                    raise RailkdError(f"{where}: row {row} has no label; fill it in, or give the rows as --unlabelled.")
+                encoded.append(missing)
+            elif self.regression:
+                encoded.append(_finite(value, where, row))
+            else:
+                name = label_name(value, where=f"{where}: row {row}")
+                if name not in known:
+                    raise RailkdError(
+                        f"{where}: row {row} has the label {name!r}, which is none of {_listed(self.names)}; "
+                        "correct it, or rename it with --label-map OLD=NEW."
+                    )
+                encoded.append(known[name])
+        return encoded
+
+
+def infer_label_space(
+    values: Iterable[Any],
+    *,
+    problem_type: str | None = None,
+    label_column: str | None = None,
+    names: Sequence[str] | None = None,
+    where: str = "labels",
+) -> LabelSpace:
+    """What the labels of the training rows are.
+
+    ``problem_type`` ("classification", "regression") forces. ``names`` is an official class order (that of a GLUE
+    task), used when every label is one of them. Otherwise: numbers with a fraction, or numbers in a column called score
+    or similarity, are regression; all else are classes, in the order of numbers or of the alphabet.
+
+    >>> infer_label_space(["10", "9", "9"]).names, infer_label_space(["1", "2.5"]).regression
+    (('9', '10'), True)
+    """
+    if problem_type not in (None, "classification", "regression"):
+        raise RailkdError(f"--problem-type: got {problem_type!r}; wanted classification, regression or multi-label.")
+    present = [value for value in values if not is_missing(value)]
+    if not present:
+        raise RailkdError(f"{where}: no row has a label; wanted labelled rows, or another --label-column.")
+    if problem_type == "regression":
+        return LabelSpace((), regression=True)
+    found = {label_name(value, where=where) for value in present}
+    if problem_type is None and not (names and found <= set(names)):
+        numbers = [_number(value) for value in found]
+        fraction = any(number is not None and math.isfinite(number) and number % 1 for number in numbers)
+        if None not in numbers and (fraction or (label_column or "").casefold() in REGRESSION_COLUMNS):
+            return LabelSpace((), regression=True)
+    if names and found <= set(names):
+        return LabelSpace(tuple(names))
+    if len(found) < 2:
+        raise RailkdError(
+            f"{where}: every label is {next(iter(found))!r}; wanted two classes at least, or --problem-type regression."
+        )
+    integers = all(re.fullmatch(r"[+-]?\d+", name) for name in found)
+    return LabelSpace(tuple(sorted(found, key=lambda name: (int(name), name)) if integers else sorted(found)))
+
+
+def match_label_space(
+    model_names: Sequence[str],
+    data: LabelSpace,
+    *,
+    label_map: Mapping[str, str] | None = None,
+    model: str = "the model",
+    where: str = "the data",
+) -> LabelSpace:
+    """The model's classes, encoding the data's names into the model's indices.
+
+    Names match by name; case, "-", "_" and spaces do not count. Data may lack classes that the model has. A model that
+    kept the default names LABEL_0, LABEL_1, ... has none: there a class matches by index only when the data write it as
+    a number, in the cell itself or before ``label_map`` (the one applied to the data) renamed it.
+
+    >>> space = match_label_space(["NEGATIVE", "POSITIVE"], LabelSpace(("Positive", "Negative")))
+    >>> space.names, space.encode(["Positive", "Negative"], where="dev.tsv")
+    (('NEGATIVE', 'POSITIVE'), [1, 0])
+    """
+    names = tuple(model_names)
+    if data.regression:
+        if len(names) != 1:
+            raise RailkdError(
+                f"{model} has {len(names)} classes ({_listed(names)}), the labels of {where} are numbers; "
+                "wanted a model with one output, or --problem-type classification."
+            )
+        return data
+    if len(names) == 1:
+        raise RailkdError(
+            f"{model} has one output (regression), {where} has the classes {_listed(data.names)}; "
+            "wanted a classifier, or --problem-type regression."
+        )
+    exact = {name: index for index, name in enumerate(names)}
+    loose: dict[str, int] = {}
+    for index, name in enumerate(names):
+        # Two model classes that differ only in what does not count: then only the exact spelling is safe.
+        loose[_loose(name)] = -1 if _loose(name) in loose else index
+    spellings = {name: exact.get(name, loose.get(_loose(name), -1)) for name in data.names}
+    unnamed = names == tuple(f"LABEL_{index}" for index in range(len(names)))
+    if unnamed and -1 in spellings.values():
+        digits = {new: old for old, new in (label_map or {}).items()}
+        indices = {str(index): index for index in range(len(names))}
+        spellings = {name: indices.get(digits.get(name, name), -1) for name in data.names}
+    lacking = [name for name, index in spellings.items() if index < 0]
+    if lacking:
+        why = "which are no names" if unnamed else f"which lack {_listed(lacking)}"
+        raise RailkdError(
+            f"{where} has the classes {_listed(data.names)}, {model} has {_listed(names)}, {why}; "
+            f"say which is which: --label-map {' '.join(f'{_quoted(name)}=NEW' for name in lacking[:3])}"
+            f"{' ...' if len(lacking) > 3 else ''} (NEW: a class of the model)."
+        )
+    return LabelSpace(names, spellings=spellings)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The classes of a test set that are coarser than a model's, and the one each class of the model counts as.
+
+    Attributes:
+        names: the classes of the set. group: index of a model's class -> index in ``names``.
+
+    >>> fold = fold_onto(["entailment", "neutral", "contradiction"], ["no", "entailment"], {"neutral": "no",
+    ...                  "contradiction": "no"})
+    >>> fold.names, fold.group
+    (('no', 'entailment'), (1, 0, 0))
+    """
+
+    names: tuple[str, ...]
+    group: tuple[int, ...]
+
+    def describe(self, model_names: Sequence[str]) -> str:
+        """In words, for the user."""
+        parts = [
+            f"{' + '.join(name for name, g in zip(model_names, self.group, strict=True) if g == number)} -> {theirs}"
+            for number, theirs in enumerate(self.names)
+        ]
+        return "answers are folded by name: " + ", ".join(parts)
+
+
+def fold_onto(model_names: Sequence[str], names: Sequence[str], renamed: Mapping[str, str]) -> Fold | None:
+    """How a model's classes fold onto those of a set; None where they match one by one, or where the names do not say.
+
+    Args:
+        names: the set's classes. renamed: class of a model -> class of the set, where the names differ; a set that is
+            finer than the model is folded too.
+    """
+    ours = [_loose(name) for name in model_names]
+    if set(map(_loose, names)) <= set(ours):
+        return None
+    loose = {_loose(old): new for old, new in renamed.items()}
+    theirs = list(dict.fromkeys(loose.get(_loose(name), name) for name in names))
+    index = {_loose(name): number for number, name in enumerate(theirs)}
+    group = [index.get(_loose(loose.get(name, name)), -1) for name in ours]
+    return None if -1 in group or set(group) != set(index.values()) else Fold(tuple(theirs), tuple(group))
+
+
+def parse_label_map(items: Iterable[str]) -> dict[str, str]:
+    """``OLD=NEW`` items as a dictionary; several OLD may share one NEW.
+
+    >>> parse_label_map(["neutral=no", "contradiction=no"])
+    {'neutral': 'no', 'contradiction': 'no'}
+    """
+    mapping: dict[str, str] = {}
+    for item in items:
+        old, _, new = (part.strip() for part in item.partition("="))
+        if not old or not new:
+            raise RailkdError(f"--label-map: got {item!r}; wanted OLD=NEW, e.g. 0=negative.")
+        if mapping.get(old, new) != new:
+            raise RailkdError(f"--label-map: {old!r} is to be both {mapping[old]!r} and {new!r}; keep one.")
+        mapping[old] = new
+    return mapping
+
+
+def apply_label_map(values: Iterable[Any], mapping: Mapping[str, str]) -> list[Any]:
+    """Values with the mapped ones renamed; the others, and missing ones, as they are.
+
+    >>> apply_label_map([0, "1", None], {"0": "negative", "1": "positive"})
+    ['negative', 'positive', None]
+    """
+    if not mapping:
+        return list(values)
+    return [value if is_missing(value) else mapping.get(label_name(value), value) for value in values]
+
+
+def is_missing(value: Any) -> bool:
+    """No label: null, or an empty cell."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def label_name(value: Any, *, where: str = "labels") -> str:
+    """The name of a class as text: 1, 1.0 (a column that once had gaps) and "1" are one class; true is "true".
+
+    >>> [label_name(value) for value in (1, 1.0, " 1", True, "pos")]
+    ['1', '1', '1', 'true', 'pos']
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    raise RailkdError(f"{where}: a label is a {type(value).__name__}; wanted one name or one number per row.")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if isinstance(value, bool) or "_" in str(value) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _finite(value: Any, where: str, row: int) -> float:
+    number = _number(value)
+    if number is None or not math.isfinite(number):
+        what = "no number" if number is None else "no finite number"
+        raise RailkdError(
+            f"{where}: row {row} has the label {str(value)[:60]!r}, {what}; regression needs numbers: "
+            "correct it, or use --problem-type classification."
+        )
+    return number
+
+
+def _loose(name: str) -> str:
+    """Case and separators between characters do not count; a sign in front does: -1 is not 1."""
+    return re.sub(r"(?<=[^\W_])[-_ ]+(?=[^\W_])", "", name.strip().casefold())
+
+
+def _listed(names: Sequence[str], limit: int = 12) -> str:
+    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
+def _quoted(name: str) -> str:
+    """As one types it in a shell."""
+    return f'"{name}"' if " " in name else name

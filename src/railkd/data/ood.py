@@ -1,0 +1,202 @@
+"""Out-of-domain sets as a table: which training tasks a set serves, and what its labels mean to their models.
+
+Sources of the sets: McCoy et al. 2019 (HANS), Zhang et al. 2019 (PAWS), Khot et al. 2018 (SciTail), Maas et al. 2011
+(IMDb), Gardner et al. 2020 (contrast sets), Bowman et al. 2015 (SNLI), Wang et al. 2021 (AdvGLUE), Warstadt et al. 2019
+(CoLA's out-of-domain half), Kaushik et al. 2020 (counterfactual NLI).
+
+Labels go by name. Where the classes of a set are coarser than a model's, the model answers first, among all its classes
+(argmax), and the answer is folded by name: "neutral" and "contradiction" both count as HANS's "non-entailment". Summed
+probabilities would be another model than the one that is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from railkd.data.glue import GlueTask, folder_key, row_by_folder, task_of
+
+
+@dataclass(frozen=True)
+class OodSet(GlueTask):
+    """One out-of-domain set. ``labels`` are the classes that are scored; ``fold`` maps classes of models onto them.
+
+    >>> row_of("ood/HANS/test.tsv").renamed["neutral"]
+    'non-entailment'
+    """
+
+    serves: tuple[str, ...] = ()  # training tasks
+    fold: tuple[tuple[str, str], ...] = ()  # (class of a model, class of this set), where the names differ
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        return dict(self.fold)
+
+
+_SENTENCES = ("sentence1", "sentence2")
+_DIGITS = ("0", "1")
+_THREE_WAY = ("entailment", "neutral", "contradiction")
+_NLI = ("MNLI", "SNLI", "SNLI_CAD")
+_TO_TWO_WAY = (("neutral", "not_entailment"), ("contradiction", "not_entailment"))
+
+OOD: tuple[OodSet, ...] = (
+    OodSet(
+        name="HANS",
+        text=_SENTENCES,
+        label="label",
+        labels=("entailment", "non-entailment"),
+        metrics=("accuracy",),
+        hub="jhu-cogsci/hans",
+        licence="MIT",
+        serves=("RTE", *_NLI),
+        fold=tuple((name, "non-entailment") for name in ("neutral", "contradiction", "not_entailment")),
+    ),
+    OodSet(
+        name="PAWS",
+        text=_SENTENCES,
+        label="label",
+        labels=("no_paraphrase", "paraphrase"),
+        metrics=("accuracy", "f1"),
+        cells=_DIGITS,
+        hub="google-research-datasets/paws:labeled_final",
+        licence="free for any use, Google asks to be named",
+        serves=("QQP", "MRPC"),
+        fold=(
+            ("not_duplicate", "no_paraphrase"),
+            ("duplicate", "paraphrase"),
+            ("not_equivalent", "no_paraphrase"),
+            ("equivalent", "paraphrase"),
+        ),
+    ),
+    OodSet(
+        name="SciTail",
+        text=("premise", "hypothesis"),
+        label="label",
+        labels=("entails", "neutral"),
+        metrics=("accuracy",),
+        hub="allenai/scitail:tsv_format",
+        licence="Apache-2.0",
+        serves=("RTE", *_NLI),
+        fold=(("entailment", "entails"), ("contradiction", "neutral"), ("not_entailment", "neutral")),
+    ),
+    OodSet(
+        name="IMDb",
+        text=("text",),
+        label="label",
+        labels=("neg", "pos"),
+        metrics=("accuracy",),
+        hub="stanfordnlp/imdb",
+        licence="not stated; reviews of IMDb",
+        serves=("SST-2",),
+        fold=(("negative", "neg"), ("positive", "pos")),
+    ),
+    OodSet(
+        name="IMDB_CONTRAST",
+        text=("sentence",),
+        label="label",
+        labels=("Negative", "Positive"),
+        metrics=("accuracy",),
+        licence="not stated; reviews of IMDb",
+        serves=("SST-2", "IMDb"),
+        fold=(("negative", "Negative"), ("positive", "Positive"), ("neg", "Negative"), ("pos", "Positive")),
+    ),
+    OodSet(
+        name="SNLI",
+        text=("premise", "hypothesis"),
+        label="label",
+        labels=_THREE_WAY,
+        metrics=("accuracy",),
+        hub="stanfordnlp/snli",
+        licence="CC BY-SA 4.0",
+        serves=("MNLI", "RTE"),
+        fold=_TO_TWO_WAY,
+    ),
+    OodSet(
+        name="SNLI_CAD_REVISED",
+        text=_SENTENCES,
+        label="label",
+        labels=_THREE_WAY,
+        metrics=("accuracy",),
+        licence="not stated for the edits; SNLI is CC BY-SA 4.0",
+        serves=("SNLI_CAD", "SNLI", "MNLI", "RTE"),
+        fold=_TO_TWO_WAY,
+    ),
+    OodSet(
+        name="CoLA_OOD",
+        text=("sentence",),
+        label="label",
+        labels=("unacceptable", "acceptable"),
+        metrics=("matthews", "accuracy"),
+        cells=_DIGITS,
+        headerless=("source", "label", "original_mark", "sentence"),
+        licence="published for research",
+        serves=("CoLA",),
+    ),
+    OodSet(
+        name="ADV_SST-2",
+        text=("sentence",),
+        label="label",
+        labels=("negative", "positive"),
+        metrics=("accuracy",),
+        cells=_DIGITS,
+        hub="AI-Secure/adv_glue:adv_sst2",
+        licence="CC BY-SA 4.0",
+        serves=("SST-2",),
+    ),
+    OodSet(
+        name="ADV_QQP",
+        text=("question1", "question2"),
+        label="is_duplicate",
+        labels=("not_duplicate", "duplicate"),
+        metrics=("f1", "accuracy"),
+        cells=_DIGITS,
+        hub="AI-Secure/adv_glue:adv_qqp",
+        licence="CC BY-SA 4.0; questions of Quora, non-commercial",
+        serves=("QQP",),
+    ),
+    OodSet(
+        name="ADV_RTE",
+        text=_SENTENCES,
+        label="label",
+        labels=("entailment", "not_entailment"),
+        metrics=("accuracy",),
+        hub="AI-Secure/adv_glue:adv_rte",
+        licence="CC BY-SA 4.0",
+        serves=("RTE",),
+        fold=_TO_TWO_WAY,
+    ),
+)
+_BY_FOLDER = {folder_key(row.name): row for row in OOD}
+
+
+def ood_of(source: str) -> OodSet | None:
+    """The out-of-domain set a source is, by the name of its folder or of its hub set.
+
+    >>> ood_of("AI-Secure/adv_glue:adv_sst2:validation").name, ood_of("glue/RTE/dev.tsv")
+    ('ADV_SST-2', None)
+    """
+    return row_by_folder(source, _BY_FOLDER, collections=("advglue",))
+
+
+def row_of(source: str) -> GlueTask | OodSet | None:
+    """The row of a source in either table."""
+    return task_of(source) or ood_of(source)
+
+
+def out_of_domain(source: str, trained_on: str | None = None) -> bool:
+    """Whether the table calls a set out of domain: all its sets are, but to a model that was trained on that very set.
+
+    >>> out_of_domain("ood/HANS/test.tsv"), out_of_domain("HANS:test", "HANS:train"), out_of_domain("my/test.tsv")
+    (True, False, False)
+    """
+    row = ood_of(source)
+    return row is not None and (trained_on is None or ood_of(trained_on) is not row)
+
+
+def label_map_for(source: str) -> dict[str, str]:
+    """What the cells of a source mean, as ``parse_label_map`` would give it; empty when unknown or spelled out.
+
+    >>> label_map_for("glue/WNLI/dev.tsv"), label_map_for("reviews.tsv")
+    ({'0': 'not_entailment', '1': 'entailment'}, {})
+    """
+    row = row_of(source)
+    return row.raw_label_names if row else {}

@@ -1,0 +1,98 @@
+"""Predictions as a table: one row a text, in the order of the file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from railkd.errors import RailkdError
+from railkd.functional import ProblemType
+from railkd.runtime.files import write_text
+
+
+def prediction_rows(logits: np.ndarray, labels: Sequence[str], problem_type: ProblemType) -> list[dict[str, Any]]:
+    """``index``, ``label``, ``score`` and a ``logit_NAME`` for each class; regression: ``index`` and ``score``.
+
+    Several labels a row: ``labels``, the list of those that apply, and a ``score_NAME`` and ``logit_NAME`` each.
+
+    Args:
+        logits: (N, C). labels: C names.
+    """
+    if problem_type == "regression":
+        return [{"index": i, "score": float(row[0])} for i, row in enumerate(logits)]
+    if problem_type == "multi_label_classification":
+        chances = 0.5 * (1 + np.tanh(logits / 2))  # the logistic function, without overflow
+        return [
+            {"index": i, "labels": [name for name, value in zip(labels, row, strict=True) if value > 0]}
+            | {f"score_{name}": round(float(value), 6) for name, value in zip(labels, chances[i], strict=True)}
+            | {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, row, strict=True)}
+            for i, row in enumerate(logits)
+        ]
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares = shifted / shifted.sum(axis=1, keepdims=True)
+    best = logits.argmax(axis=1)
+    return [
+        {"index": i, "label": labels[best[i]], "score": round(float(shares[i, best[i]]), 6)}
+        | {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, logits[i], strict=True)}
+        for i in range(len(logits))
+    ]
+
+
+def write_answers(
+    target: Path,
+    gold: Sequence[Any],
+    given: Sequence[Any],
+    logits: np.ndarray,
+    labels: Sequence[str],
+    texts: Sequence[Sequence[str]] | None = None,
+) -> None:
+    """Predictions of a labelled set as tsv, for a later look: ``index``, ``gold``, ``label``, a ``logit_NAME`` for each
+    class of the model, and the ``text`` where it is given.
+
+    Args:
+        gold, given: N answers as they are scored (`railkd.jobs.datafiles.DataFiles.answers`). logits: (N, C).
+        texts: N rows of one or two texts.
+    """
+    rows = []
+    for i, row in enumerate(logits):
+        answers = {"index": i, "gold": gold[i], "label": given[i]}
+        answers |= {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, row, strict=True)}
+        rows.append(answers | ({"text": " | ".join(texts[i])} if texts is not None else {}))
+    write_text(target, _as_tsv(rows))
+
+
+def _as_tsv(rows: Sequence[dict[str, Any]]) -> str:
+    buffer = io.StringIO()
+    names = list(rows[0]) if rows else ["index"]
+    writer = csv.DictWriter(buffer, fieldnames=names, delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Several labels in one cell: joined as `railkd.tasks.multilabel` reads them back."""
+    return "|".join(value) if isinstance(value, list) else "" if value is None else value
+
+
+def write_predictions(target: str | None, logits: np.ndarray, labels: Sequence[str], problem_type: ProblemType) -> None:
+    """As .tsv or .jsonl, by the name of the file; without one as tsv to standard output."""
+    rows = prediction_rows(logits, labels, problem_type)
+    suffix = Path(target).suffix if target else ".tsv"
+    if suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    elif suffix == ".tsv":
+        text = _as_tsv(rows)
+    else:
+        raise RailkdError(f"cannot write predictions as '{target}'; wanted a name that ends in .tsv or .jsonl")
+    if target:
+        write_text(target, text)
+    else:
+        sys.stdout.write(text)

@@ -1,0 +1,57 @@
+"""The teacher cache of a set of files: built, or verified."""
+
+from __future__ import annotations
+
+from datasets import concatenate_datasets
+
+from railkd.jobs.check import Say
+from railkd.jobs.datafiles import DataFiles
+from railkd.jobs.options import DEFAULT_MAX_LENGTH, CacheOptions, required
+from railkd.models import checkpoints
+from railkd.models.limits import truncation_line
+from railkd.runtime import ranks
+from railkd.runtime.hardware import fast_bf16
+from railkd.runtime.progress import bar
+from railkd.teacher import TeacherCache
+
+
+def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
+    """Run the teacher once over every row of the files, or read a whole cache to verify it."""
+    path = required(options.cache, "--cache")
+    ranks.start()
+    if options.verify:
+        cache = TeacherCache.open(path)
+        with bar("verifying", "rows", quiet=options.quiet) as advance:
+            cache.verify(advance)
+        say(f"every checksum of {cache.rows:,} rows fits: {path}")
+        return cache
+    teacher = checkpoints.resolve(required(options.teacher, "--teacher"), trust_remote_code=options.trust_remote_code)
+    files = DataFiles(options, say)
+    if not options.train:
+        required(None, "--train")
+    tables = [files.read(source, split="train", labelled=False) for source in options.train]
+    bf16 = fast_bf16() if options.bf16 is None else options.bf16
+    rows, max_length = concatenate_datasets(tables), options.max_length or DEFAULT_MAX_LENGTH
+    say(truncation_line(rows, checkpoints.load_tokenizer(teacher), max_length))
+    with bar("teacher pass", "rows", quiet=options.quiet) as advance:
+        cache = TeacherCache.build(
+            teacher,
+            rows,
+            path,
+            max_length=max_length,
+            pooling=options.pooling or ("mean",),
+            dtype=options.dtype,
+            batch_size=options.batch_size,
+            bf16=bf16,
+            blocks=options.blocks,
+            overwrite=options.overwrite,
+            on_progress=advance,
+        )
+    say(cache_line(cache))
+    return cache
+
+
+def cache_line(cache: TeacherCache) -> str:
+    """Rows, bytes, shape and place of a cache, in a line."""
+    what = f"{cache.rows:,} rows, {cache.bytes / 1e6:,.1f} MB, {cache.info.blocks} blocks of {cache.info.width}"
+    return f"teacher cache: {what}, at {cache.path}"

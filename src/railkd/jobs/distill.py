@@ -1,0 +1,184 @@
+"""The main job: data -> teacher -> cache -> student -> metrics -> record. Command line and demo both call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import set_seed
+
+from railkd.errors import RailkdError
+from railkd.jobs import check, settings
+from railkd.jobs.cache import cache_line
+from railkd.jobs.datafiles import DataFiles
+from railkd.jobs.options import DistillOptions, FinetuneOptions, required
+from railkd.jobs.splits import Tables
+from railkd.jobs.train import fit, training_arguments
+from railkd.models import checkpoints
+from railkd.models.heads import head_config
+from railkd.models.limits import truncation_line
+from railkd.models.student import blocks_to_keep, describe_student, make_student
+from railkd.objectives import build_objective, method_spec
+from railkd.records import RunRecord
+from railkd.runtime.progress import bar
+from railkd.signals import checked_poolings
+from railkd.teacher import LiveTeacher, TeacherCache
+from railkd.teacher.writer import MANIFEST
+from railkd.training import DistillationTrainingArguments
+
+Say = Callable[[str], None]
+
+
+def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
+    """Distil a teacher, or the cache of one, into a student. Callbacks as transformers' Trainer takes them."""
+    spec = method_spec(training.get("method", "rail-kd-l"))
+    trust = options.trust_remote_code
+    teacher = checkpoints.resolve(options.teacher, trust_remote_code=trust) if options.teacher else None
+    stored = TeacherCache.open(options.cache) if options.cache and (Path(options.cache) / MANIFEST).is_file() else None
+    if teacher is None and stored is None:
+        TeacherCache.open(required(options.cache, "--teacher or --cache"))
+    files = DataFiles(options, say)
+    names, problem_type = check.labels_of(teacher, stored)
+    files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
+    tables = Tables.read(files, options)
+    args = training_arguments(training, options, len(tables.train), tables.chosen_by(files), say, stored)
+    tokenizer, make = _student_plan(options, files, teacher, args.blocks)
+    if stored is not None and teacher is None and options.max_length not in (None, stored.identity.max_length):
+        raise RailkdError(
+            f"the cache '{stored.path}' was made with max length {stored.identity.max_length}, got --max-length "
+            f"{options.max_length}; "
+            "leave the flag out, or build another cache"
+        )
+    start = _starts_from(options, teacher)
+    tables.check_lengths(checkpoints.load_config(start), tokenizer, args.max_length, "the student")
+    say(truncation_line(tables.train, tokenizer, args.max_length))
+    if spec.needs_teacher and not options.resume:  # a resumed run has passed
+        check.before_distilling(options, files, tables.train, tables.eval, teacher, stored, args.max_length, say)
+    _check_pair(options, args, teacher, stored)
+    record = RunRecord("distill", spec.name, args.seed, config=settings.as_dict(options, training))
+    source: LiveTeacher | TeacherCache | None = None
+    if spec.needs_teacher and options.live:
+        if teacher is None:
+            raise RailkdError("--live runs the teacher at every step; name it with --teacher")
+        model = checkpoints.load_classifier(teacher).to(args.device)
+        source = LiveTeacher(
+            model,
+            checkpoints.load_tokenizer(teacher),
+            max_length=args.max_length,
+            poolings=(spec.pooling or "mean",),
+            bf16=args.bf16,
+            blocks=args.teacher_blocks,
+        )
+    elif spec.needs_teacher:
+        with record.phase("teacher pass"):
+            source = _cache(options, teacher, stored, tables.texts(), args, spec.pooling, say)
+    set_seed(args.seed)
+    student = make()
+    say(f"student: {describe_student(checkpoints.load_config(start), student, trust_remote_code=trust)}")
+    trained = (args, student, tokenizer, source, files, tables, say)
+    return fit(record, options, training, *trained, name="student", callbacks=callbacks)
+
+
+def check_settings(options: FinetuneOptions | DistillOptions, training: dict[str, Any], teacher: Path | None) -> None:
+    """Refuse what a run would refuse once it has started, as far as settings and configs tell; no row is read.
+
+    Args:
+        teacher: a folder with the teacher's config; None: it is on the hub, and is not asked for.
+    """
+    metric = "accuracy" if options.eval or options.eval_share else None
+    if isinstance(options, FinetuneOptions):
+        training_arguments({**training, "method": "finetune"}, options, 1, metric, lambda line: None)
+        return
+    args = training_arguments(training, options, 1, metric, lambda line: None)
+    if teacher is not None and (options.student is None or Path(options.student).is_dir()):
+        _check_pair(options, args, teacher, None)
+
+
+def _cache(
+    options: DistillOptions,
+    teacher: Path | None,
+    stored: TeacherCache | None,
+    texts: Dataset,
+    args: DistillationTrainingArguments,
+    pooling: str | None,
+    say: Say,
+) -> TeacherCache:
+    """The cache of this run: as it is when no teacher was named, otherwise checked, and built where it lacks rows."""
+    if stored is not None and pooling is not None:
+        stored.check_pooling(pooling)
+    if teacher is None:
+        assert stored is not None
+        say(cache_line(stored))
+        return stored
+    # What the user did not ask for is taken from the cache that is there: it need not be built again for a default.
+    needed = [pooling] if pooling else list(stored.poolings) if stored else ["mean"]
+    wanted = checked_poolings([*needed, *(options.pooling or ())])
+    own = options.cache is None  # a part of the run: replaced with it
+    with bar("teacher pass", "rows", quiet=options.quiet) as advance:
+        cache = TeacherCache.build(
+            teacher,
+            texts,
+            options.cache or Path(str(args.output_dir)) / "cache",
+            max_length=args.max_length,
+            pooling=wanted,
+            dtype=stored.identity.states_dtype if stored else "float16",
+            bf16=stored.identity.precision == "bfloat16" if stored else args.bf16,
+            blocks=args.teacher_blocks or (stored.identity.blocks if stored else None),
+            overwrite=own and options.overwrite,
+            on_progress=advance,
+        )
+    say(cache_line(cache))
+    return cache
+
+
+def _check_pair(
+    options: DistillOptions, args: DistillationTrainingArguments, teacher: Path | None, stored: TeacherCache | None
+) -> None:
+    """Make the objective of this pair once, from sizes: options that do not fit are said before the teacher runs."""
+    origin = checkpoints.load_config(_starts_from(options, teacher))
+    theirs: Any = stored.info.shape if stored is not None else None
+    if teacher is not None:
+        config = checkpoints.load_config(teacher)
+        theirs = (config.num_hidden_layers, config.hidden_size)
+    ours = (options.student_layers or origin.num_hidden_layers, origin.hidden_size)
+    build_objective(args.method, ours, theirs, **args.objective_options())
+
+
+def _student_plan(
+    options: DistillOptions, files: DataFiles, teacher: Path | None, blocks: str | None
+) -> tuple[Any, Callable[[], Any]]:
+    """The student's tokenizer, and a function that makes the student; bad layer counts are said before anything long
+    starts.
+    """
+    keep = options.keep if not options.keep[:1].isdigit() else [int(block) for block in options.keep.split(",")]
+    origin = _starts_from(options, teacher)
+    head = _head(files) if options.student else {}
+    layers = options.student_layers
+    if layers is None and not options.student:
+        raise RailkdError(
+            "got neither --student-layers nor --student; wanted the number of student blocks, or a checkpoint"
+        )
+    if layers is not None:
+        blocks_to_keep(layers, checkpoints.load_config(origin).num_hidden_layers, keep)
+    tokenizer = checkpoints.load_tokenizer(origin)
+    if layers is None:  # a head of another task's size is made anew
+        return tokenizer, lambda: checkpoints.load_classifier(origin, **head, ignore_mismatched_sizes=True)
+    return tokenizer, lambda: make_student(origin, layers, keep, blocks=blocks, **head)
+
+
+def _starts_from(options: DistillOptions, teacher: Path | None) -> Path:
+    """The checkpoint that the student's weights come from."""
+    if options.student:
+        return checkpoints.resolve(options.student, trust_remote_code=options.trust_remote_code)
+    if teacher is None:
+        raise RailkdError("--cache without --teacher needs --student: the checkpoint to start from")
+    return teacher
+
+
+def _head(files: DataFiles) -> dict[str, Any]:
+    """Config entries of a head for the classes of this job."""
+    space = files.space
+    assert space is not None
+    return head_config(space.names, multi=space.multi)

@@ -1,0 +1,104 @@
+"""What a finished model says of new rows: scores of labelled files, predictions of any."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from railkd.data.predictions import write_answers
+from railkd.jobs import settings
+from railkd.jobs.datafiles import DataFiles, named_tests, test_split
+from railkd.jobs.options import DEFAULT_MAX_LENGTH, EvaluateOptions, required
+from railkd.models import checkpoints
+from railkd.models.heads import label_names
+from railkd.models.inference import predict_logits
+from railkd.models.limits import truncation_line
+from railkd.records import RunRecord
+from railkd.runtime import hardware, ranks
+from railkd.runtime.files import write_text
+
+Say = Callable[[str], None]
+
+
+def score(
+    record: RunRecord,
+    files: DataFiles,
+    name: str,
+    table: Dataset,
+    logits: np.ndarray,
+    *,
+    source: str | None,
+    domain: str,
+    keep: Path | None,
+    texts: bool,
+) -> None:
+    """Put the metrics of a labelled set in the record, and what the model says of each row in a folder.
+
+    Args:
+        record: whose labels are known. logits: (N, C), in the order of the table. source: of the set, if it has one.
+        domain: "in" or "out" of that of the training rows. keep: folder of the predictions; None: not kept.
+        texts: keep the texts beside them.
+    """
+    gold = np.asarray(table["label"])
+    record.metrics[name], record.domains[name] = files.score(logits, gold, source), domain
+    if keep is None:
+        return
+    record.predictions[name] = f"predictions/{name}.tsv"
+    (keep / "predictions").mkdir(parents=True, exist_ok=True)
+    columns = [column for column in ("text", "text_pair") if column in table.column_names]
+    rows = list(zip(*[table[column][:] for column in columns], strict=True)) if texts else None
+    write_answers(keep / record.predictions[name], *files.answers(logits, gold, source), logits, record.labels, rows)
+
+
+def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) -> RunRecord:
+    """Score a model on labelled files.
+
+    Args:
+        keep: folder that gets its predictions of every row, with the texts; None: they are not kept.
+    """
+    ranks.start()
+    record = RunRecord("evaluate", None, 0, config=settings.as_dict(options, {}))
+    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
+    named, domains = named_tests(options, trained_on=options.train)
+    if not named:
+        required(None, "--test")
+    files = DataFiles(options, say)
+    files.follow_config(checkpoints.load_config(folder), str(folder))
+    if options.train:
+        files.train_on(options.train)
+    tables = {name: files.read(source, split=test_split(source)) for name, source in named.items()}
+    model = checkpoints.load_classifier(folder).to(hardware.device())
+    tokenizer = checkpoints.load_tokenizer(folder)
+    max_length = _trained_length(options.max_length, model.config)
+    record.labels = list(label_names(model.config))
+    with record.phase("evaluation"):
+        for name, table in tables.items():
+            say(f"{name}: {truncation_line(table, tokenizer, max_length)}")
+            logits = predict_logits(model, tokenizer, table, max_length=max_length, batch_size=options.batch_size)
+            score(
+                record,
+                files,
+                name,
+                table,
+                logits,
+                source=named[name],
+                domain=domains[name],
+                keep=keep if ranks.first() else None,
+                texts=True,
+            )
+    record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
+    if options.output and ranks.first():
+        plain = {name: {**metrics, "domain": record.domains[name]} for name, metrics in record.metrics.items()}
+        write_text(options.output, json.dumps(plain, indent=1) + "\n")
+    return record
+
+
+def _trained_length(given: int | None, config: Any) -> int:
+    """The length a model was trained with, unless the user says another."""
+    return given or int((getattr(config, "railkd", None) or {}).get("max_length", DEFAULT_MAX_LENGTH))

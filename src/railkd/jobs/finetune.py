@@ -1,0 +1,41 @@
+"""Fine-tuning: how a teacher is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import set_seed
+
+from railkd.jobs import settings
+from railkd.jobs.check import Say
+from railkd.jobs.datafiles import DataFiles
+from railkd.jobs.distill import _head
+from railkd.jobs.options import FinetuneOptions, required
+from railkd.jobs.splits import Tables
+from railkd.jobs.train import fit, training_arguments
+from railkd.models import checkpoints
+from railkd.models.limits import truncation_line
+from railkd.records import RunRecord
+
+# ---- the jobs ----------------------------------------------------------------------------------
+
+
+def finetune(options: FinetuneOptions, training: dict[str, Any], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
+    """Fine-tune a checkpoint on labelled rows: how a teacher is made. Callbacks as transformers' Trainer takes them."""
+    files = DataFiles(options, say)
+    source = required(options.train, "--train")
+    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
+    files.infer(source)
+    tables = Tables.read(files, options)
+    args = training_arguments(
+        {**training, "method": "finetune"}, options, len(tables.train), tables.chosen_by(files), say
+    )
+    tokenizer = checkpoints.load_tokenizer(folder)
+    tables.check_lengths(checkpoints.load_config(folder), tokenizer, args.max_length, "the model")
+    say(truncation_line(tables.train, tokenizer, args.max_length))
+    set_seed(args.seed)
+    model = checkpoints.load_classifier(folder, **_head(files), ignore_mismatched_sizes=True)
+    record = RunRecord("finetune", None, args.seed, config=settings.as_dict(options, training))
+    trained = (args, model, tokenizer, None, files, tables, say)
+    return fit(record, options, training, *trained, name="model", callbacks=callbacks)

@@ -1,0 +1,55 @@
+"""Predictions of a finished model for new rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from railkd.data import submission
+from railkd.data.labels import parse_label_map
+from railkd.data.predictions import write_predictions
+from railkd.errors import RailkdError
+from railkd.jobs.check import Say
+from railkd.jobs.datafiles import DataFiles
+from railkd.jobs.evaluate import _trained_length
+from railkd.jobs.options import PredictOptions, required
+from railkd.models import checkpoints
+from railkd.models.heads import label_names, problem_type_of
+from railkd.models.inference import predict_logits
+from railkd.runtime import hardware, ranks
+from railkd.runtime.files import write_text
+
+
+def predict(options: PredictOptions, say: Say) -> None:
+    """Write label, score and logits of every row, in the order of the file."""
+    ranks.start()
+    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
+    if len(options.test) != 1:
+        raise RailkdError(f"got {len(options.test)} files to predict, wanted one: --test FILE")
+    table = DataFiles(options, say).read(options.test[0], split="test", labelled=False)
+    model = checkpoints.load_classifier(folder).to(hardware.device())
+    tokenizer = checkpoints.load_tokenizer(folder)
+    length = _trained_length(options.max_length, model.config)
+    logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
+    if ranks.first():
+        write_predictions(options.output, logits, label_names(model.config), problem_type_of(model.config))
+
+
+def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
+    """Write the leaderboard's file of every test set in a GLUE folder; returns where."""
+    ranks.start()
+    folder = checkpoints.resolve(required(options.model, "--model"))
+    found = submission.find(required(options.test, "--test")[0])
+    model = checkpoints.load_classifier(folder).to(hardware.device())
+    tokenizer = checkpoints.load_tokenizer(folder)
+    names, renamed = label_names(model.config), parse_label_map(options.label_map or [])
+    length, target, written = _trained_length(options.max_length, model.config), Path(options.output or "."), []
+    words = submission.check_model(next(iter(found)), names, model=str(options.model), label_map=renamed)
+    for row, source in found.items():
+        table = DataFiles(options, say).read(source, split="test", labelled=False)
+        logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
+        given = submission.answers(row, logits, words)
+        written.append(target / row.file)
+        if ranks.first():
+            target.mkdir(parents=True, exist_ok=True)
+            write_text(written[-1], submission.text_of(submission.numbers(source, len(given)), given))
+    return written

@@ -1,0 +1,1 @@
+"""What touches a transformers model: checkpoints, heads, blocks, students, the distiller, inference."""

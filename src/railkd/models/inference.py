@@ -1,0 +1,48 @@
+"""Logits of a plain transformers classifier over a table of texts."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from railkd.data.tokens import keyed_tokens
+from railkd.models.blocks import accepted_inputs
+from railkd.runtime import ranks
+
+
+def predict_logits(
+    model: Any, tokenizer: Any, dataset: Any, *, max_length: int, batch_size: int = 64, bf16: bool = False
+) -> np.ndarray:
+    """(N, C) float32 logits in dataset order; rows of like length run together.
+
+    Several ranks share the work; each must call this, and each gets all of them.
+
+    Args:
+        model: a sequence classifier; put in evaluation mode.
+        dataset: rows with text columns named by convention.
+        max_length: in tokens.
+    """
+    tokens = keyed_tokens(dataset, tokenizer, max_length=max_length)
+    order = np.argsort(-tokens.lengths, kind="stable")
+    device = next(model.parameters()).device
+    takes = accepted_inputs(model)
+    model.eval()
+    logits: np.ndarray | None = None
+    for start in range(batch_size * ranks.rank(), len(order), batch_size * ranks.world()):
+        rows = order[start : start + batch_size]
+        batch = tokenizer.pad(
+            {name: [values[i] for i in rows] for name, values in tokens.inputs.items() if name in takes},
+            return_tensors="pt",
+        )
+        cast: Any = torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+        with torch.no_grad(), cast:
+            part = model(**batch.to(device)).logits.float().cpu().numpy()
+        if logits is None:
+            logits = np.zeros((len(order), part.shape[1]), dtype=np.float32)
+        logits[rows] = part
+    if logits is None:
+        logits = np.zeros((len(order), int(model.config.num_labels)), dtype=np.float32)
+    return ranks.added(logits)

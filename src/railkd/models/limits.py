@@ -1,0 +1,89 @@
+"""Limits of a model's input: position tables, padding side, truncation."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from railkd.data.columns import find_columns
+from railkd.data.tokens import _SHIFTED_TABLES, _TABLES, full_lengths, some_rows
+from railkd.errors import RailkdError
+
+logger = logging.getLogger(__name__)
+
+
+def position_limit(config: Any) -> int | None:
+    """The longest input, in tokens, that a model takes; None: any (rope, relative positions), or it is not known."""
+    kind, positions = config.model_type, getattr(config, "max_position_embeddings", None)
+    if not positions or getattr(config, "position_embedding_type", None) not in (None, "absolute"):
+        return None
+    if kind in _SHIFTED_TABLES:
+        # MPNet counts from 1 whatever its config says.
+        return int(positions) - 1 - (1 if kind == "mpnet" else int(config.pad_token_id or 0))
+    if kind in ("deberta", "deberta-v2"):  # relative positions; a table only where they are added to the input too
+        return int(positions) if config.position_biased_input else None
+    return int(positions) if kind in _TABLES else None
+
+
+def left_padding_counts(config: Any, tokenizer: Any) -> bool:
+    """Whether a tokenizer pads on the left of a model that is not made for it.
+
+    A text then has other numbers in every batch: an encoder's head reads the first token, absolute positions count from
+    there, a decoder behind an encoder reads the padding. Decoders with rotary positions, and XLNet, do not mind.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
+
+    if getattr(tokenizer, "padding_side", "right") != "left":
+        return False
+    return bool(config.is_encoder_decoder) or config.model_type in {*ENCODERS, *_TABLES} - {"opt"}  # counts by the mask
+
+
+def warn_of_padding(config: Any, tokenizer: Any, who: str) -> None:
+    """Say so, of a tokenizer that is the caller's own."""
+    if left_padding_counts(config, tokenizer):
+        logger.warning(
+            "the tokenizer of %s pads on the left, which %s models are not made for: what they say of a text depends "
+            "on the texts beside it; set tokenizer.padding_side = 'right'",
+            *(who, config.model_type),
+        )
+
+
+def check_length(config: Any, lengths: np.ndarray, max_length: int, who: str) -> None:
+    """Refuse rows (N,) of more tokens than a model takes, before it crashes on them.
+
+    A ``max_length`` above the limit is fine as long as no row is.
+
+    Args:
+        lengths: as the model would read them: after truncation. who: "the student".
+    """
+    limit = position_limit(config)
+    if limit is None or not (lengths > limit).any():
+        return
+    raise RailkdError(
+        f"got {int((lengths > limit).sum()):,} of {len(lengths):,} rows longer than {who} takes (up to "
+        f"{int(lengths.max()):,} tokens at max length {max_length}); wanted at most {limit}; give --max-length {limit} "
+        f"(max_length={limit})"
+    )
+
+
+def check_texts(config: Any, tokenizer: Any, dataset: Any, max_length: int, who: str) -> None:
+    """`check_length` of rows of text, which are tokenised only where ``max_length`` leaves a doubt."""
+    limit = position_limit(config)
+    if limit is None or max_length <= limit or not len(dataset):
+        return
+    columns = find_columns(dataset.column_names).text
+    lengths = full_lengths(tokenizer, list(zip(*[dataset[name][:] for name in columns], strict=True)))
+    check_length(config, np.minimum(lengths, max_length), max_length, who)
+
+
+def truncation_line(dataset: Any, tokenizer: Any, max_length: int, *, sample: int = 1000) -> str:
+    """How many rows are cut, in words; counted on a sample of long files."""
+    columns = find_columns(dataset.column_names).text
+    chosen = dataset.select(some_rows(len(dataset), sample))
+    lengths = full_lengths(tokenizer, list(zip(*[chosen[name][:] for name in columns], strict=True)))
+    share, longest = float((lengths > max_length).mean()), int(lengths.max())
+    of = "rows" if len(chosen) == len(dataset) else f"{len(chosen):,} sampled rows"
+    advice = "" if share <= 0.1 else "; a larger --max-length reads more of them"
+    return f"truncated at {max_length} tokens: {share:.1%} of {of} (the longest has {longest:,}){advice}"

@@ -1,0 +1,222 @@
+"""A shallower student out of any checkpoint: some of its blocks, its embeddings and its head."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from railkd.errors import RailkdError
+from railkd.models import checkpoints
+from railkd.models.blocks import find_blocks
+
+Keep = str | Sequence[int]
+
+
+def blocks_to_keep(num_layers: int, depth: int, keep: Keep = "even") -> tuple[int, ...]:
+    """The blocks (1-based) of a model of ``depth`` blocks that a student of ``num_layers`` starts from.
+
+    Args:
+        keep: ``even``: blocks round(i n / s); ``first``; ``last``; or the block numbers themselves.
+
+    >>> blocks_to_keep(3, 12), blocks_to_keep(3, 12, "last"), blocks_to_keep(2, 12, [1, 12])
+    ((4, 8, 12), (10, 11, 12), (1, 12))
+    """
+    if num_layers < 1:
+        raise RailkdError(f"got a student of {num_layers} blocks, wanted at least 1")
+    if num_layers > depth:
+        raise RailkdError(
+            f"got a student of {num_layers} blocks to be cut from a model of {depth}; wanted at most {depth}, "
+            "or start from another checkpoint (--student)"
+        )
+    if keep == "even":
+        return tuple(round(i * depth / num_layers) for i in range(1, num_layers + 1))
+    if keep == "first":
+        return tuple(range(1, num_layers + 1))
+    if keep == "last":
+        return tuple(range(depth - num_layers + 1, depth + 1))
+    if isinstance(keep, str):
+        raise RailkdError(f"unknown keep '{keep}', wanted even, first, last or block numbers such as 1,3,6")
+    chosen = tuple(int(block) for block in keep)
+    if (
+        len(chosen) != num_layers
+        or not all(1 <= block <= depth for block in chosen)
+        or sorted(set(chosen)) != list(chosen)
+    ):
+        raise RailkdError(f"got blocks {chosen} to keep, wanted {num_layers} rising numbers from 1 to {depth}")
+    return chosen
+
+
+def make_student(
+    source: str | Path | nn.Module, num_layers: int, keep: Keep = "even", *, blocks: str | None = None, **config: Any
+) -> Any:
+    """A student of ``num_layers`` blocks with the weights of ``source``.
+
+    From a folder or hub name only the weight file is read: the source model is never built. The student is in single
+    precision, whatever the source is kept in: steps as small as fine-tuning's are lost in half precision.
+
+    Args:
+        source: checkpoint (a sequence classifier or a bare encoder) or a model in memory. One that brings code of its
+            own goes through `railkd.models.checkpoints.resolve` first.
+        num_layers: blocks of the student; of an encoder-decoder, of each side (the decoder has no more than it had).
+        keep: which of the source's blocks to copy; see `blocks_to_keep`. A decoder of another depth is cut evenly.
+        blocks: see `railkd.models.blocks.find_blocks`.
+        config: overrides of the config, e.g. ``num_labels``. A head that does not fit is made anew.
+
+    Returns:
+        A transformers sequence classifier whose config tells its new depth.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    trusted = checkpoints.trusts(source)
+    if isinstance(source, nn.Module):
+        their_config: Any = source.config
+        their_config = type(their_config).from_dict(their_config.to_dict())
+        weights = {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
+    else:
+        folder = checkpoints.resolve(source)
+        their_config = checkpoints.load_config(folder)
+        checkpoints.name_padding(their_config, folder)
+        weights = _read_weights(folder)
+    depth = their_config.num_hidden_layers
+    chosen = blocks_to_keep(num_layers, depth, keep)
+    behind = _decoder_blocks(their_config, num_layers, keep)
+    # Groups of blocks with common weights: all of them stay, there is nothing to renumber.
+    shared = getattr(their_config, "num_hidden_groups", depth) < depth
+    for name, value in {**config, **_shallower(their_config, chosen, behind)}.items():
+        setattr(their_config, name, value)
+    with checkpoints.quiet_transformers():
+        plan = AutoModelForSequenceClassification.from_config(their_config, trust_remote_code=trusted)
+        renamed = weights
+        for path, kept in ({} if shared else _stacks(plan, chosen, behind, blocks)).items():
+            renamed = _renumbered(renamed, path, f"{plan.base_model_prefix}.", kept)
+        student = type(plan).from_pretrained(
+            None, config=their_config, state_dict=renamed, ignore_mismatched_sizes=True, dtype=torch.float32
+        )
+    return student
+
+
+def describe_student(source_config: Any, student: nn.Module, *, trust_remote_code: bool = False) -> str:
+    """A student beside the model it learns from, in words: blocks, parameters, and the speed-up to expect.
+
+    The speed-up is the ratio of the weights a token passes through, shared blocks counted as often as they run:
+    embeddings are looked up, and attention between tokens is left out, being small in sentences.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.device("meta"), checkpoints.quiet_transformers():  # sizes only, nothing is allocated
+        source = AutoModelForSequenceClassification.from_config(source_config, trust_remote_code=trust_remote_code)
+    ours, theirs = _size(student), _size(source)
+    return (
+        f"{ours.blocks} blocks of {ours.width}, {ours.parameters / 1e6:.2f} M parameters "
+        f"({ours.passed / 1e6:.2f} M outside the embeddings); "
+        f"its teacher or source: {theirs.blocks} blocks of {theirs.width}, {theirs.parameters / 1e6:.2f} M "
+        f"({theirs.passed / 1e6:.2f} M); expected speed-up about {theirs.passed / max(1, ours.passed):.1f}x"
+    )
+
+
+class _Size(NamedTuple):
+    blocks: int
+    width: int
+    parameters: int
+    passed: int
+
+
+def _size(model: Any) -> _Size:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    tables = {
+        id(module.weight): module.weight.numel() for module in model.modules() if isinstance(module, nn.Embedding)
+    }
+    depth, repeated = int(model.config.num_hidden_layers), 0
+    groups = getattr(model.config, "num_hidden_groups", None)
+    if groups is not None and groups < depth:
+        once = sum(parameter.numel() for block in find_blocks(model) for parameter in block.parameters())
+        repeated = once * depth // groups - once
+    passed = parameters - sum(tables.values()) + repeated
+    return _Size(depth, int(model.config.hidden_size), parameters, passed)
+
+
+def _decoder_blocks(config: Any, num_layers: int, keep: Keep) -> tuple[int, ...]:
+    """The decoder's blocks to keep; empty: there is no decoder beside the encoder."""
+    entry = _decoder_depth(config)
+    if entry is None:
+        return ()
+    depth = int(getattr(config, entry))
+    same = depth == config.num_hidden_layers
+    return blocks_to_keep(min(num_layers, depth), depth, keep if same or isinstance(keep, str) else "even")
+
+
+def _decoder_depth(config: Any) -> str | None:
+    """The config entry that says how deep the decoder of an encoder-decoder is."""
+    paired = getattr(config, "is_encoder_decoder", False)
+    names = ("num_decoder_layers", "decoder_layers")
+    return next((name for name in names if getattr(config, name, None)), None) if paired else None
+
+
+def _shallower(config: Any, chosen: Sequence[int], behind: Sequence[int]) -> dict[str, Any]:
+    """The config entries that depend on depth."""
+    depth = config.num_hidden_layers
+    changes: dict[str, Any] = {"num_hidden_layers": len(chosen)}
+    for name, values in config.to_dict().items():
+        if "layer" in name and isinstance(values, list) and len(values) == depth:
+            changes[name] = [values[block - 1] for block in chosen]  # such as layer_types: each block keeps its own
+    if getattr(config, "num_hidden_groups", None) == depth:  # as many groups as blocks: nothing is shared
+        changes["num_hidden_groups"] = len(chosen)
+    entry = _decoder_depth(config)
+    if entry is not None:
+        changes[entry] = len(behind)
+    return changes
+
+
+def _stacks(
+    student: Any, chosen: Sequence[int], behind: Sequence[int], blocks: str | None
+) -> dict[str, tuple[int, ...]]:
+    """Path of each list of blocks in the student -> the blocks of the source that go there."""
+    first = find_blocks(student, blocks)[0]
+    names = {module: name for name, module in student.named_modules()}
+    stacks = {names[first].rpartition(".")[0]: tuple(chosen)}
+    if behind:
+        kind = type(first)
+        lists = [m for m in student.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == len(behind)]
+        found = next((m for m in lists if isinstance(m[0], kind) or "Decoder" in type(m[0]).__name__), None)
+        if found is None:
+            raise RailkdError(f"cannot find the decoder's blocks of {type(student).__name__}: no list of {len(behind)}")
+        stacks[names[found]] = tuple(behind)
+    return stacks
+
+
+def _renumbered(
+    weights: dict[str, torch.Tensor], path: str, base: str, chosen: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    """The weights with the chosen blocks of the list at ``path`` renumbered 0, 1, ... and the others left out.
+
+    What the first block alone holds for all of them (T5's position bias) goes to the student's first block.
+    """
+    block = re.compile(rf"^((?:{re.escape(base)})?{re.escape(path.removeprefix(base))}\.)(\d+)(\..*)$")
+    new_place = {old - 1: new for new, old in enumerate(chosen)}
+    renamed, first = {}, {}
+    for name, tensor in weights.items():
+        match = block.match(name)
+        if match is None:
+            renamed[name] = tensor
+            continue
+        old = int(match[2])
+        if old in new_place:
+            renamed[f"{match[1]}{new_place[old]}{match[3]}"] = tensor
+        elif old == 0:
+            first[name] = tensor
+    return {**first, **renamed}
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    weights: dict[str, torch.Tensor] = {}
+    for path in checkpoints.weight_files(folder):
+        safe = path.suffix == ".safetensors"
+        weights |= load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    return weights

@@ -1,0 +1,1 @@
+"""The machine: hardware, ranks, progress, environment, and files that are complete or absent."""

@@ -1,0 +1,58 @@
+"""What a user sees while a job runs: one live bar a phase on a terminal, a few plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+Advance = Callable[[int, int], None]
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextmanager
+def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
+    """A function to call with (done, total) while a phase runs.
+
+    On a terminal: a bar with rate and time left. Elsewhere: a line every quarter of a minute. Quiet: nothing.
+    """
+    if quiet or os.environ.get("RANK", "0") != "0":  # one of several ranks shows the way for all
+        yield lambda done, total: None
+        return
+    console = Console(stderr=True)
+    start = time.perf_counter()
+    if not console.is_terminal:
+        last = start
+
+        def line(done: int, total: int) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if now - last >= _SECONDS_BETWEEN_LINES or done == total:
+                last = now
+                rate = done / max(now - start, 1e-9)
+                left = f", {(total - done) / max(rate, 1e-9):.0f} s left" if done < total else ""
+                print(f"{title}: {done:,} of {total:,} {unit}, {rate:,.1f} {unit}/s{left}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(title, total=None, rate="")
+
+        def move(done: int, total: int) -> None:
+            rate = done / max(time.perf_counter() - start, 1e-9)
+            shown.update(task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s")
+
+        yield move

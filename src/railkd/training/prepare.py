@@ -1,0 +1,159 @@
+"""Rows on their way into training: tokens, keys, labels in the model's order, and the checks that must come first."""
+
+from __future__ import annotations
+
+import uuid
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from railkd.data.columns import find_columns
+from railkd.data.keys import KEY
+from railkd.data.labels import is_missing
+from railkd.data.tokens import TEACHER_PREFIX, keyed_tokens
+from railkd.errors import RailkdError
+from railkd.models.heads import problem_type_of
+from railkd.models.limits import check_length, warn_of_padding
+from railkd.teacher.identity import tokenizer_digest
+from railkd.training.arguments import DistillationTrainingArguments
+from railkd.training.labels import _Classes
+
+
+class Preparer:
+    """Turns datasets as users have them into rows of tokens.
+
+    Args:
+        config: of the student. tokenizer: the student's. args: columns, lengths. teacher_tokenizer: of a live teacher.
+        teacher_config: of a live teacher, for the longest input it takes.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        tokenizer: Any,
+        args: DistillationTrainingArguments,
+        teacher_tokenizer: Any = None,
+        teacher_config: Any = None,
+    ) -> None:
+        self.config, self.tokenizer, self.args = config, tokenizer, args
+        self.teacher_tokenizer, self.teacher_config = teacher_tokenizer, teacher_config
+        warn_of_padding(config, tokenizer, "the student")
+        self.regression = problem_type_of(config) == "regression"
+        self.multi = problem_type_of(config) == "multi_label_classification"
+        # Our own rows are known by their description, which selecting and shuffling keep; a user's may have any column.
+        self._mark = f"railkd: prepared rows {uuid.uuid4().hex}"
+
+    def train(self, dataset: Any) -> tuple[Any, np.ndarray | None]:
+        """Token rows with keys, and those keys (N, 2); of a stream, rows that are tokenised as they come, and None."""
+        if _is_stream(dataset):
+            if self.args.max_steps < 1:
+                raise RailkdError("got a stream of rows, whose end is not known; wanted max_steps in the arguments")
+            return self._streamed(dataset, training=True), None
+        if dataset is None or not hasattr(dataset, "column_names"):
+            return dataset, None
+        return self._prepared(dataset, training=True)
+
+    def labelled(self, dataset: Any) -> Any:
+        """Token rows for evaluation and prediction, of one data set or a dict of several; they need no key. Rows
+        prepared here are left as they are.
+        """
+        if isinstance(dataset, dict):
+            return {name: self.labelled(rows) for name, rows in dataset.items()}
+        info = getattr(dataset, "info", None)
+        if info is not None and info.description == self._mark:
+            return dataset
+        if _is_stream(dataset):
+            return self._streamed(dataset, training=False)
+        if dataset is None or not hasattr(dataset, "column_names"):
+            return dataset
+        return self._prepared(dataset, training=False)[0]
+
+    def _prepared(self, dataset: Any, *, training: bool, first: int = 0) -> tuple[Any, np.ndarray]:
+        from datasets import Dataset, DatasetInfo
+
+        if self.tokenizer is None:
+            raise RailkdError("got no tokenizer; pass processing_class=, the student's tokenizer")
+        text, max_length = self.args.text_columns, self.args.max_length
+        ready = "input_ids" in dataset.column_names and text is None
+        tokens = keyed_tokens(
+            dataset,
+            self.tokenizer,
+            text=text,
+            max_length=max_length,
+            key_column=self.args.key_column,
+            need_keys=training,
+        )
+        check_length(self.config, tokens.lengths, max_length, "the student")
+        columns: dict[str, Any] = dict(tokens.inputs)
+        columns["length"] = tokens.lengths.tolist()
+        columns[KEY] = tokens.keys.tolist()
+        if training and self.teacher_tokenizer is not None:
+            theirs = tokens
+            if not ready:
+                theirs = keyed_tokens(dataset, self.teacher_tokenizer, text=text, max_length=max_length)
+            elif not self._one_tokenizer:
+                raise RailkdError(
+                    "got rows tokenised beforehand, and a live teacher whose tokenizer is not the student's; wanted "
+                    "tokens that both read; give the raw text columns (text_columns=), or a cache of the teacher"
+                )
+            if self.teacher_config is not None:
+                check_length(self.teacher_config, theirs.lengths, max_length, "the teacher")
+            columns |= {TEACHER_PREFIX + name: values for name, values in theirs.inputs.items()}
+        label = find_columns(
+            dataset.column_names, text=("input_ids",) if ready else text, label=self.args.label_column
+        ).label
+        if label is not None:
+            columns["labels"] = self._labels(dataset, label, first)
+        return Dataset.from_dict(columns, info=DatasetInfo(description=self._mark)), tokens.keys
+
+    @cached_property
+    def _one_tokenizer(self) -> bool:
+        """Whether student and live teacher cut a text into the same tokens."""
+        ours, theirs = self.tokenizer, self.teacher_tokenizer
+        return ours is theirs or tokenizer_digest(ours) == tokenizer_digest(theirs)
+
+    def _streamed(self, dataset: Any, *, training: bool) -> Any:
+        """A stream of token rows: the same steps, a thousand rows at a time."""
+        from datasets import Dataset
+
+        names = dataset.column_names or list(next(iter(dataset)))  # a stream need not know its columns
+
+        def prepared(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+            some = Dataset.from_dict({name: list(batch[name]) for name in names}, features=dataset.features)
+            return dict(self._prepared(some, training=training, first=numbers[0])[0].to_dict())
+
+        stream = dataset.map(prepared, batched=True, with_indices=True, remove_columns=names)
+        stream.info.description = self._mark
+        return stream
+
+    def _labels(self, dataset: Any, column: str, first: int) -> list[Any]:
+        """Labels as the loss reads them; ``first`` is the number of the first row in a stream."""
+        feature = dataset.features.get(column)
+        reader = _Classes(self.config, getattr(getattr(feature, "feature", feature), "names", None))
+        read = self._number if self.regression else reader.vector if self.multi else reader.index
+        labels = []
+        for row, value in enumerate(dataset[column][:], first + 1):
+            try:
+                labels.append(read(value.tolist() if hasattr(value, "tolist") else value))
+            except ValueError as error:
+                raise RailkdError(f"column '{column}', row {row}: {error}") from None
+        return labels
+
+    @staticmethod
+    def _number(value: Any) -> float:
+        if is_missing(value):
+            return float("nan")
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"got the label {value!r}, wanted a number for a student of one output; correct it, name another "
+                "label_column, or set the student's num_labels"
+            ) from None
+
+
+def _is_stream(dataset: Any) -> bool:
+    from datasets import IterableDataset
+
+    return isinstance(dataset, IterableDataset)

@@ -1,0 +1,174 @@
+"""The loop by itself: what waits for what, what is tried again, what a changed grid does. No model is trained."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from railkd.bench import attempt
+from railkd.bench.display import Progress, best_so_far, seconds_left
+from railkd.bench.executor import Outcome
+from railkd.bench.loop import claimed, finished, forgotten, run
+from railkd.bench.plan import Job
+from railkd.errors import RailkdError
+from railkd.jobs.options import DistillOptions, FinetuneOptions
+from railkd.records import RunRecord, read_lines
+
+
+def job(folder: str, *needs: str, epochs: int = 1) -> Job:
+    options = FinetuneOptions() if folder.startswith("teachers") else DistillOptions()
+    kind = "finetune" if folder.startswith("teachers") else "distill"
+    return Job(folder, kind, "task", "student", folder, 1, options, {"num_train_epochs": epochs}, needs)
+
+
+class Scripted:
+    """An executor that does nothing but what it is told: outcomes by folder, in turn; then all goes well."""
+
+    def __init__(self, output: Path, script: dict[str, list[str]], slots: int = 2) -> None:
+        self.output, self.script, self.slots = output, script, slots
+        self.running: list[Job] = []
+        self.order: list[str] = []
+        self.most = 0
+
+    def submit(self, job: Job) -> None:
+        self.running.append(job)
+        self.order.append(job.folder)
+        self.most = max(self.most, len(self.running))
+
+    def next(self, seconds: float) -> Outcome | None:
+        job = self.running.pop(0)
+        happens = self.script.get(job.folder, [])
+        what = happens.pop(0) if happens else "well"
+        if what == "died":
+            return Outcome(job, "its process ended by SIGKILL", died=True)
+        if what == "failed":
+            attempt.fail(job, str(self.output), "on purpose")
+            return Outcome(job, "on purpose")
+        folder = self.output / job.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        RunRecord(job.kind, "kd", 1, config=job.config).write(folder / attempt.RECORD)
+        return Outcome(job)
+
+    def close(self) -> None:
+        pass
+
+
+PLAN = [
+    job("teachers/a"),
+    job("runs/a1", "teachers/a"),
+    job("runs/a2", "teachers/a"),
+    job("teachers/b"),
+    job("runs/b1", "teachers/b"),
+]
+
+
+def play(output: Path, script: dict[str, list[str]], plan: list[Job] = PLAN, **settings: int) -> Scripted:
+    executor = Scripted(output, script, settings.get("slots", 2))
+    done, progress = finished(plan, str(output)), Progress("x", quiet=True)
+    run(plan, executor, output, done=done, grid="x", retries=settings.get("retries", 2), progress=progress)
+    return executor
+
+
+def states(output: Path) -> dict[str, str]:
+    return {record.folder: record.state for record in read_lines(output / "records.jsonl")}
+
+
+def test_jobs_wait_for_what_they_need_and_slots_are_kept(tmp_path: Path) -> None:
+    executor = play(tmp_path, {})
+    assert executor.order[:2] == ["teachers/a", "teachers/b"] and executor.most == 2
+    assert list(states(tmp_path)) == [job.folder for job in PLAN]  # in the order of the plan, whatever ended first
+    assert set(states(tmp_path).values()) == {"finished"}
+
+
+def test_a_dead_process_is_tried_again_and_an_error_is_not(tmp_path: Path) -> None:
+    executor = play(tmp_path, {"runs/a1": ["died", "died"], "runs/a2": ["failed"], "runs/b1": ["died"] * 3})
+    assert Counter(executor.order) == {"teachers/a": 1, "teachers/b": 1, "runs/a1": 3, "runs/a2": 1, "runs/b1": 3}
+    assert states(tmp_path) == {job.folder: "finished" for job in PLAN} | {"runs/a2": "failed", "runs/b1": "failed"}
+    errors = {record.folder: record.error for record in read_lines(tmp_path / "records.jsonl")}
+    assert errors["runs/b1"] == "its process ended by SIGKILL, 3 times" and errors["runs/a2"] == "on purpose"
+
+
+def test_what_hangs_on_a_failed_teacher_is_not_run_and_says_so(tmp_path: Path) -> None:
+    executor = play(tmp_path, {"teachers/a": ["failed"]})
+    assert "runs/a1" not in executor.order and states(tmp_path)["runs/b1"] == "finished"
+    errors = {record.folder: record.error for record in read_lines(tmp_path / "records.jsonl")}
+    assert errors["runs/a1"] == "not run, because 'teachers/a' failed"
+
+
+def test_resume_runs_what_failed_and_what_is_new_and_nothing_else(tmp_path: Path) -> None:
+    play(tmp_path, {"teachers/a": ["failed"]})
+    plan = [*PLAN, job("runs/b2", "teachers/b")]
+    executor = play(tmp_path, {}, plan)
+    assert sorted(executor.order) == ["runs/a1", "runs/a2", "runs/b2", "teachers/a"]
+    assert states(tmp_path) == {job.folder: "finished" for job in plan}
+    assert forgotten(PLAN, tmp_path) == ["runs/b2"]
+
+
+def test_a_finished_run_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    play(tmp_path, {})
+    changed = [job(old.folder, *old.needs, epochs=3) if "b" in old.folder else old for old in PLAN]
+    with pytest.raises(
+        RailkdError, match="'teachers/b' is finished with other settings: epochs was 1, is 3 \\(and 1 m"
+    ):
+        finished(changed, str(tmp_path))
+
+
+def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with claimed(out, resume=False, overwrite=False):
+        with (
+            pytest.raises(RailkdError, match="another bench is running there"),
+            claimed(out, resume=True, overwrite=False),
+        ):
+            pass
+        play(out, {})
+    with pytest.raises(RailkdError, match="holds another bench; --resume"), claimed(out, resume=False, overwrite=False):
+        pass
+    with claimed(out, resume=True, overwrite=False):
+        assert len(finished(PLAN, str(out))) == len(PLAN)
+    with claimed(out, resume=False, overwrite=True):
+        assert finished(PLAN, str(out)) == {} and not (out / "records.jsonl").exists()
+    (tmp_path / "mine.txt").write_text("keep me")
+    with (
+        pytest.raises(RailkdError, match="holds files that are no bench"),
+        claimed(tmp_path, resume=False, overwrite=True),
+    ):
+        pass
+
+
+def test_the_time_left_is_that_of_like_jobs() -> None:
+    teacher, one, two, *_ = PLAN
+    assert seconds_left([one], {}, [], 1) is None
+    assert seconds_left([one, two], {}, [(one, 4.0)], 2) == 4.0
+    assert seconds_left([one], {two.folder: (two, 3.0)}, [(one, 4.0)], 1) == 5.0
+    assert seconds_left([teacher], {}, [(one, 4.0)], 1) is None
+
+
+def scored(arm: str, seed: int, value: float) -> RunRecord:
+    record = RunRecord("distill", arm, seed, task="task", student="small", arm=arm)
+    record.metrics = {"hans": {"accuracy": 0.9}, "dev": {"accuracy": value}, "eval": {"accuracy": 1.0}}
+    record.domains = {"hans": "out", "dev": "in", "eval": "in"}
+    return record
+
+
+def test_the_best_so_far_is_a_mean_over_seeds_in_domain() -> None:
+    records = [scored("kd", 1, 0.5), scored("kd", 2, 0.7), scored("rail", 1, 0.5)]
+    assert best_so_far(records, "task") == "small, kd: dev accuracy 0.6000, 2 seeds"
+    assert best_so_far(records, "other") == ""
+    records.append(scored("pkd", 1, 0.6))
+    assert best_so_far(records, "task") == "small, kd and 1 equal: dev accuracy 0.6000, 2 seeds"
+
+
+def test_a_terminal_sees_a_table(tmp_path: Path) -> None:
+    console = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
+    executor = Scripted(tmp_path, {"runs/a2": ["failed"]})
+    with Progress("x", console=console) as progress:
+        run(PLAN, executor, tmp_path, done={}, grid="", retries=0, progress=progress)
+        console.print(progress.screen())
+    text = console.export_text()
+    assert "x: 5 of 5 jobs done, 1 failed" in text and "best so far" in text
+    assert "[5/5]" in text and "failed: on purpose" in text

@@ -1,0 +1,277 @@
+"""Rows come in as they are written, and whatever is wrong with a file is said in one or two lines."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from railkd.data.sources import load_rows, parse_named, parse_named_all
+from railkd.errors import RailkdError
+
+Shared = Callable[..., Path]
+ROWS = [("a, b", "x"), ('say "hi"', "y"), ("naïve 日本\u2028\x85", "01")]
+
+
+def write(path: Path, data: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = data.encode() if isinstance(data, str) else data
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def spelled(suffix: str) -> str:
+    """ROWS in one of the text formats."""
+    if suffix == ".tsv":
+        return "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in ROWS)
+    if suffix == ".csv":
+        quoted = (f'"{text.replace(chr(34), chr(34) * 2)}",{label}\n' for text, label in ROWS)
+        return "text,label\n" + "".join(quoted)
+    return "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in ROWS)
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".json"])
+@pytest.mark.parametrize("zipped", ["", ".gz"])
+@pytest.mark.parametrize("change", ["plain", "bom", "crlf"])
+def test_one_table_in_every_format_gives_the_same_rows(suffix: str, zipped: str, change: str, tmp_path: Path) -> None:
+    text = spelled(suffix)
+    data = {"plain": text, "bom": "\ufeff" + text, "crlf": text.replace("\n", "\r\n")}[change]
+    rows = load_rows(str(write(tmp_path / f"rows{suffix}{zipped}", data)))
+    assert rows.column_names == ["text", "label"]
+    assert list(zip(rows["text"], rows["label"], strict=True)) == ROWS
+
+
+def test_parquet_and_arrow_folders_keep_types_and_give_class_labels_by_name(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "label": datasets.ClassLabel(names=["neg", "pos"]),
+            "text": datasets.Value("string"),
+            "n": datasets.Value("int8"),
+        }
+    )
+    rows = datasets.Dataset.from_dict({"label": [1, -1, 0], "text": ["a", "b", "c"], "n": [1, 2, 3]}, features=features)
+    rows.to_parquet(tmp_path / "lang=en" / "rows.parquet")
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": rows, "validation": rows.select([2])}).save_to_disk(tmp_path / "many")
+    for source in ("lang=en/rows.parquet", "one", "many"):
+        got = load_rows(str(tmp_path / source))
+        assert got["label"][:] == ["pos", None, "neg"] and got["n"][:] == [1, 2, 3]
+        assert sorted(got.column_names) == ["label", "n", "text"]
+    assert load_rows(str(tmp_path / "many"), split="dev")["label"][:] == ["neg"]
+    with pytest.raises(RailkdError, match=r"one:dev: holds one data set without splits"):
+        load_rows(str(tmp_path / "one") + ":dev")
+    with pytest.raises(RailkdError, match=r"many: has no split 'test'; there: train, validation"):
+        load_rows(str(tmp_path / "many"), split="test")
+
+
+def test_json_lines_keep_numbers_fill_gaps_and_skip_blank_lines(tmp_path: Path) -> None:
+    rows = load_rows(
+        str(write(tmp_path / "a.jsonl", '{"text": "a", "score": 1}\n\n{"text": "b", "score": 2.5}\n{"id": 3}'))
+    )
+    assert rows["score"][:] == [1.0, 2.5, None] and rows["id"][:] == [None, None, 3]
+
+
+def test_a_cell_may_be_longer_than_the_csv_module_likes(tmp_path: Path) -> None:
+    long = "word " * 60_000
+    assert load_rows(str(write(tmp_path / "a.csv", f'text,label\n"{long}",x\n')))["text"][0] == long
+
+
+SIZES = [
+    ("glue/RTE", "train", 2490),
+    ("glue/RTE:dev", "train", 277),
+    ("glue/WNLI", "dev", 71),
+    ("glue/CoLA", "dev", 1043),
+    ("glue/CoLA/train.tsv", None, 8551),
+    ("glue/STS-B", "test", 1379),
+    ("glue/MRPC", "dev", 408),
+    ("glue/QQP:dev", None, 2000),
+    ("glue/QNLI", "validation", 500),
+    ("glue/SST-2", "dev", 872),
+    ("ood/HANS", "test", 30_000),
+    ("ood/CoLA_OOD", "test", 516),
+    ("ood/IMDB_CONTRAST:test", None, 488),
+    ("other/TREC", None, 4952),
+    ("other/SNLI_CAD", "test", 400),
+]
+
+
+@pytest.mark.parametrize(("source", "split", "rows"), SIZES)
+def test_real_folders_have_the_rows_their_readme_counts(
+    source: str, split: str, rows: int, shared_data: Shared
+) -> None:
+    shared_data(*source.partition(":")[0].split("/"))
+    assert load_rows(f"{shared_data()}/{source}", split=split).num_rows == rows
+
+
+TSV = "text\tlabel\n"
+BAD_FILES: list[tuple[str, str | bytes, list[str]]] = [
+    ("empty.tsv", "", ["is empty", "wanted a header line"]),
+    ("empty.csv", "\ufeff\n\n", ["is empty"]),
+    ("empty.jsonl.gz", "", ["is empty"]),
+    ("empty.parquet", "", ["is empty", "parquet"]),
+    ("head.tsv", TSV, ["holds a header and no rows"]),
+    ("head.csv", "text,label\r\n\r\n", ["holds a header and no rows"]),
+    ("latin.tsv", TSV.encode() + b"ok\t1\ncaf\xe9\t0\n", ["byte 0xe9 at offset 19 (line 3)", "no UTF-8", "iconv"]),
+    ("bom.csv", b"\xef\xbb\xbfa\n\xff\n", ["byte 0xff at offset 5 (line 2)"]),
+    ("utf16.csv", "text,label\na,b\n".encode("utf-16"), ["byte 0xff at offset 0 (line 1)"]),
+    ("ragged.tsv", TSV + "a\t1\nb\n", ["line 3 has 1 fields, the header has 2"]),
+    ("wide.tsv", TSV + "a\t1\textra\n", ["line 2 has 3 fields"]),
+    ("gap.tsv", TSV + "a\t1\n\nb\t1\n", ["line 3 has 1 fields"]),
+    ("cola/dev.tsv", "gj04\t1\t\tFine.\ngj04\t1\tFine.\n", ["line 2 has 3 fields, the header has 4"]),
+    ("ragged.csv", "text,label\na,1\nb,c,1\n", ["line 3 has 3 fields, the header has 2", "double quotes"]),
+    ("quote.csv", 'text,label\n"a,1\nb,1\n', ["is no csv", "close every quote"]),
+    ("inner.csv", 'text,label\n"a"b,1\n', ["line 2 is no csv"]),
+    ("twice.tsv", "text\ttext\na\tb\n", ["column 'text' is there more than once"]),
+    ("twice.csv", "a,b,a\n1,2,3\n", ["column 'a' is there more than once"]),
+    ("broken.jsonl", '{"text": "a"}\n{"text": \n', ["line 2 is no JSON", "one whole object per line"]),
+    ("deep.jsonl", "[" * 200_000, ["line 1 is no JSON", "too deep"]),
+    ("list.json", '[{"text": "a"}]', ["line 1 is a JSON list, no object"]),
+    ("number.jsonl", '{"text": "a"}\n\n7\n', ["line 3 is a JSON int, no object"]),
+    ("bare.jsonl", "{}\n{}\n", ["its objects are empty"]),
+    ("mixed.jsonl", '{"label": 1}\n{"label": "a"}\n', ["column 'label' cannot be one column", "int, str", "one type"]),
+    ("huge.jsonl", '{"label": 123456789012345678901234567890}\n', ["column 'label' cannot be one column"]),
+    ("lone.jsonl", '{"text": "\\ud800"}\n', ["column 'text' cannot be one column"]),
+    ("text.parquet", TSV, ["is no whole parquet file"]),
+    ("notes.txt", "hello", ["cannot read files of this kind", ".csv, .tsv, .jsonl, .json, .parquet"]),
+    ("rows.parquet.gz", "x", ["cannot read files of this kind"]),
+    ("rows.tvs", TSV, ["Did you mean '.tsv'?"]),
+    ("plain", TSV, ["cannot read files of this kind"]),
+]
+
+
+def one_line(error: pytest.ExceptionInfo[RailkdError], parts: list[str]) -> None:
+    message = str(error.value)
+    assert all(part in message for part in parts), message
+    assert message.count("\n") <= 1 and len(message) < 600 and "Traceback" not in message
+
+
+@pytest.mark.parametrize(("name", "data", "parts"), BAD_FILES, ids=[row[0] for row in BAD_FILES])
+def test_a_bad_file_is_refused_with_what_was_got_and_wanted(
+    name: str, data: str | bytes, parts: list[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path / name, data)
+    with pytest.raises(RailkdError) as error:
+        load_rows(str(path))
+    one_line(error, [str(path), *parts])
+
+
+@pytest.mark.parametrize("data", [b"text\tlabel\n", gzip.compress(b"text\tlabel\na\tb\n")[:-12]], ids=["plain", "cut"])
+def test_a_gz_file_that_is_none(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.tsv.gz").write_bytes(data)
+    with pytest.raises(RailkdError, match="is no whole gzip file"):
+        load_rows(str(tmp_path / "a.tsv.gz"))
+
+
+BAD_SOURCES = [
+    ("", ["no file given"]),
+    ("  ", ["no file given"]),
+    ("{here}/trian.tsv", ["no such file", "Did you mean 'train.tsv'?"]),
+    ("{here}/nowhere/train.tsv", ["no such file", "there is no folder"]),
+    ("no-such-file.tsv", ["no such file"]),
+    ("no-such-file.txt", ["no such file"]),
+    ("./no-such-set", ["no such file"]),
+    ("../no/such/set", ["no such file"]),
+    ("a/b/c", ["no such file"]),
+    ("text", ["no such file"]),  # a builder of datasets, which reads the working directory
+    ("x" * 5000, ["no such file"]),
+    ("nul\0byte.tsv", ["no such file"]),
+    ("{here}/bare", ["is a folder without data files", "train.tsv"]),
+    ("{here}", ["has no split 'dev'", "there: train"]),
+    ("{here}:test", ["has no split 'test'", "there: train"]),
+    ("{here}/train.tsv:dev", ["a file has no splits"]),
+    ("{here}/two:train", ["train.csv and train.tsv", "name the file"]),
+    ("{here}/arrow", ["is no whole Arrow folder"]),
+    ("{here}/missing:dev", ["no such file"]),
+]
+
+
+@pytest.mark.parametrize(("source", "parts"), BAD_SOURCES, ids=[repr(row[0][:30]) for row in BAD_SOURCES])
+def test_a_bad_source_is_refused(source: str, parts: list[str], tmp_path: Path) -> None:
+    write(tmp_path / "train.tsv", TSV + "a\tb\n")
+    write(tmp_path / "two" / "train.tsv", TSV + "a\tb\n")
+    write(tmp_path / "two" / "train.csv", "text,label\na,b\n")
+    write(tmp_path / "arrow" / "state.json", "{}")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(RailkdError) as error:
+        load_rows(source.replace("{here}", str(tmp_path)), split="dev")
+    one_line(error, parts)
+
+
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
+    if os.geteuid():
+        write(tmp_path / "a.tsv", TSV + "a\tb\n").chmod(0)
+        message = "no permission"
+    elif Path("/proc/self/mem").exists():
+        (tmp_path / "a.tsv").symlink_to("/proc/self/mem")  # root may open everything, but nobody reads address 0
+        message = "cannot be read"
+    else:
+        pytest.skip("root may read every file here")
+    with pytest.raises(RailkdError, match=message):
+        load_rows(str(tmp_path / "a.tsv"))
+
+
+def test_a_hub_name_that_does_not_load_is_one_line() -> None:
+    code = (
+        "from railkd.data.sources import load_rows\n"
+        "try: load_rows('railkd-tests/no-such-set:dev')\n"
+        "except ValueError as error: print(error)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "no data set on the hub that loads" in run.stdout and run.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "path"),
+    [
+        ("hans=ood/HANS/test.tsv", "hans", "ood/HANS/test.tsv"),
+        ("reviews.csv.gz", "reviews", "reviews.csv.gz"),
+        ("glue/RTE/dev.tsv", "RTE-dev", "glue/RTE/dev.tsv"),
+        ("glue/RTE", "RTE", "glue/RTE"),
+        ("glue/RTE:dev", "RTE-dev", "glue/RTE:dev"),
+        ("mnli/dev_mismatched.tsv", "mnli-dev_mismatched", "mnli/dev_mismatched.tsv"),
+        ("lang=en/my set.tsv", "lang", "en/my set.tsv"),  # nothing of that name exists, so this is NAME=FILE
+        ("data/my set.tsv", "my-set", "data/my set.tsv"),
+        ("data/lang=en/a.tsv", "a", "data/lang=en/a.tsv"),
+        ("stanfordnlp/imdb:test", "imdb-test", "stanfordnlp/imdb:test"),
+    ],
+)
+def test_test_sets_have_names(spec: str, name: str, path: str) -> None:
+    assert parse_named(spec) == (name, path)
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        (["=a.tsv"], "wanted NAME=FILE"),
+        (["a="], "wanted NAME=FILE"),
+        (["my set=a.tsv"], "cannot name files"),
+        (["..=a.tsv"], "cannot name files"),
+        (["a/x.tsv", "b/x.tsv"], "a/x.tsv and b/x.tsv are both called 'x'; name one: NAME=b/x.tsv"),
+    ],
+)
+def test_bad_names_are_refused(specs: list[str], message: str) -> None:
+    with pytest.raises(RailkdError, match=message):
+        parse_named_all(specs)
+
+
+def test_reading_needs_no_model_library() -> None:
+    code = (
+        "import sys; import railkd.data.sources, railkd.data.labels, railkd.tasks.metrics, railkd.data.columns\n"
+        "print(*{'torch', 'transformers', 'datasets', 'numpy', 'sklearn', 'pyarrow'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""

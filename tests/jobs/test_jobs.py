@@ -1,0 +1,105 @@
+"""Run folders: what a run replaces, what a resumed one may change, caches that serve several methods, and scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import tiny
+from railkd.cli import main
+from railkd.jobs import evaluate
+from railkd.jobs.options import EvaluateOptions
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    folder = tmp_path_factory.mktemp("rows")
+    for name, seed in (("train", 0), ("dev", 1)):
+        rows = tiny.text_rows(24, seed=seed)
+        lines = [f"{row['text']}\tclass{row['label']}" for row in rows]
+        (folder / f"{name}.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return ("--train", str(folder / "train.tsv"), "--eval", str(folder / "dev.tsv"), "--no-bf16", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, files: tuple[str, ...], tokenizer: object) -> str:
+    base = tiny.save(tmp_path_factory.mktemp("base"), tiny.make_model(dropout=0.0), tokenizer)
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    assert main(["finetune", "--model", str(base), *files, "--output", str(out), "--epochs", "1"]) == 0
+    return str(out / "model")
+
+
+def distil(teacher: str, files: tuple[str, ...], output: Path, *more: str) -> int:
+    command = ["distill", "--teacher", teacher, "--student-layers", "2", *files, "--output", str(output)]
+    return main([*command, "--epochs", "1", "--allow-weak-teacher", *more])
+
+
+RAIL = ("--shared-size", "8")
+
+
+def test_a_resumed_run_keeps_its_settings(
+    teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distil(teacher, files, tmp_path / "out", *RAIL, "--seed", "1", "--save-steps", "1") == 0
+    (tmp_path / "out" / "metrics.json").unlink()  # as if it had been killed before the end
+    capsys.readouterr()
+    assert distil(teacher, files, tmp_path / "out", *RAIL, "--seed", "2", "--save-steps", "1", "--resume") == 2
+    assert "seed was 1, is 2" in capsys.readouterr().err
+    assert distil(teacher, files, tmp_path / "out", "--method", "kd", "--seed", "1", "--resume") == 2
+    assert "method was not given, is kd" in capsys.readouterr().err
+    assert distil(teacher, files, tmp_path / "out", *RAIL, "--seed", "1", "--save-steps", "1", "--resume") == 0
+
+
+def test_a_finished_run_is_not_resumed(
+    teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distil(teacher, files, tmp_path / "out", *RAIL) == 0
+    assert distil(teacher, files, tmp_path / "out", *RAIL, "--resume") == 2
+    assert "is finished" in capsys.readouterr().err
+
+
+def test_overwrite_replaces_the_cache_of_the_run_too(teacher: str, files: tuple[str, ...], tmp_path: Path) -> None:
+    assert distil(teacher, files, tmp_path / "out", *RAIL) == 0
+    assert distil(teacher, files, tmp_path / "out", "--method", "pkd-skip", "--max-length", "16", "--overwrite") == 0
+    manifest = json.loads((tmp_path / "out" / "cache" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["poolings"] == ["cls"] and manifest["identity"]["max_length"] == 16
+
+
+def test_logits_alone_are_read_from_any_cache(teacher: str, files: tuple[str, ...], tmp_path: Path) -> None:
+    cache = ("--cache", str(tmp_path / "cache"))
+    assert distil(teacher, files, tmp_path / "pkd", *cache, "--method", "pkd-skip") == 0
+    assert distil(teacher, files, tmp_path / "kd", *cache, "--method", "kd") == 0
+
+
+def test_the_settings_of_a_run_run_again_to_the_same_student(
+    teacher: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    assert distil(teacher, files, tmp_path / "out", *RAIL) == 0
+    shutil.copytree(tmp_path / "out", tmp_path / "first")
+    assert main(["distill", "--config", str(tmp_path / "first" / "config.yaml"), "--overwrite", "--quiet"]) == 0
+    again, first = (tmp_path / name / "student" / "model.safetensors" for name in ("out", "first"))
+    assert again.read_bytes() == first.read_bytes()
+
+
+def test_options_that_fit_no_such_pair_leave_nothing_behind(
+    teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distil(teacher, files, tmp_path / "out", *RAIL, "--alpha", "0.2,0.3,0.5") == 2
+    assert "wanted 'mean', 'sum' or 1 numbers" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_is_scored_by_the_metrics_and_in_the_domain_of_the_rows_it_was_trained_on(tmp_path: Path) -> None:
+    """MRPC counts F1 first, whatever file it is tested on; its own rows are in the domain of nothing else."""
+    names = ["not_equivalent", "equivalent"]
+    model = tiny.make_model(2, id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)})
+    tiny.save(tmp_path / "model", model, tiny.make_tokenizer())
+    mine = tmp_path / "mine.tsv"
+    mine.write_text("text\tlabel\n" + "".join(f"good film {i}\t{names[i % 2]}\n" for i in range(8)))
+    options = EvaluateOptions(model=str(tmp_path / "model"), test=[f"mine={mine}"], quiet=True)
+    knowing = dataclasses.replace(options, train="glue/MRPC:train")
+    assert [next(iter(evaluate.evaluate(o, str).metrics["mine"])) for o in (options, knowing)] == ["accuracy", "f1"]

@@ -1,0 +1,143 @@
+"""A student cut from a model: exactly the chosen blocks, the embeddings and the head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+
+from railkd import make_student
+from railkd.errors import RailkdError
+from railkd.models.student import blocks_to_keep
+from tiny import make_model, save
+
+KEEP = {"even": (1, 3, 4), "first": (1, 2, 3), "last": (2, 3, 4), "explicit": (1, 2, 4)}
+
+
+@pytest.mark.parametrize("depth", range(1, 49))
+def test_every_rule_keeps_rising_blocks_of_the_model(depth: int) -> None:
+    for layers in range(1, depth + 1):
+        kept = {rule: blocks_to_keep(layers, depth, rule) for rule in ("even", "first", "last")}
+        for blocks in kept.values():
+            assert (
+                len(blocks) == layers and sorted(set(blocks)) == list(blocks) and blocks[0] >= 1 and blocks[-1] <= depth
+            )
+        assert kept["even"][-1] == kept["last"][-1] == depth and kept["first"][0] == 1
+
+
+def test_even_halves_and_thirds() -> None:
+    assert blocks_to_keep(6, 12) == (2, 4, 6, 8, 10, 12)
+    assert blocks_to_keep(3, 6) == (2, 4, 6)
+    assert blocks_to_keep(2, 6) == (3, 6)
+    assert blocks_to_keep(4, 4) == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("rule", ["even", "first", "last", "explicit"])
+@pytest.mark.parametrize("source", ["folder", "module"])
+def test_a_student_has_exactly_the_chosen_blocks_the_embeddings_and_the_head(
+    rule: str, source: str, teacher_folder: Path
+) -> None:
+    teacher: Any = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    blocks = KEEP[rule]
+    keep: Any = list(blocks) if rule == "explicit" else rule
+    student = make_student(teacher_folder if source == "folder" else teacher, num_layers=3, keep=keep)
+    assert student.config.num_hidden_layers == len(student.bert.encoder.layer) == 3
+    theirs, ours = teacher.state_dict(), student.state_dict()
+    for name, tensor in ours.items():
+        head, found, tail = name.partition("encoder.layer.")
+        if found:
+            place, _, rest = tail.partition(".")
+            name = f"{head}{found}{blocks[int(place)] - 1}.{rest}"
+        assert torch.equal(tensor, theirs[name]), name
+    assert student.config.id2label == teacher.config.id2label
+
+
+def test_a_student_of_all_blocks_is_its_source(teacher_folder: Path) -> None:
+    teacher = AutoModelForSequenceClassification.from_pretrained(teacher_folder).eval()
+    tokens = torch.tensor([[2, 5, 6, 3]])
+    assert torch.equal(make_student(teacher_folder, 4).eval()(tokens).logits, teacher(tokens).logits)
+
+
+def test_training_a_student_leaves_its_source_alone() -> None:
+    teacher = make_model()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    student = make_student(teacher, 2)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+    assert teacher.config.num_hidden_layers == 4
+
+
+def test_a_bare_encoder_gives_its_blocks_and_a_new_head_of_the_size_asked_for(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = BertModel(make_model().config)
+    for source in (encoder, save(tmp_path / "encoder", encoder)):
+        student = make_student(source, 2, num_labels=5)
+        assert student.classifier.weight.shape == (5, 16)
+        for place, block in enumerate(blocks_to_keep(2, 4)):
+            theirs = encoder.encoder.layer[block - 1].state_dict()
+            ours = student.bert.encoder.layer[place].state_dict()
+            assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+        assert torch.equal(student.bert.embeddings.word_embeddings.weight, encoder.embeddings.word_embeddings.weight)
+
+
+def test_a_head_that_does_not_fit_is_made_anew(teacher_folder: Path) -> None:
+    student = make_student(teacher_folder, 2, num_labels=7)
+    assert student.classifier.weight.shape == (7, 16) and student.classifier.weight.isfinite().all()
+
+
+def test_other_families_are_cut_alike() -> None:
+    torch.manual_seed(0)
+    config = DistilBertConfig(vocab_size=32, dim=16, hidden_dim=32, n_layers=4, n_heads=2, max_position_embeddings=32)
+    teacher = DistilBertForSequenceClassification(config)
+    student = make_student(teacher, 2)
+    ours, theirs = student.distilbert.transformer.layer[0], teacher.distilbert.transformer.layer[1]
+    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
+    assert student.config.n_layers == student.config.num_hidden_layers == 2
+
+
+def test_a_saved_student_loads_as_it_is(tmp_path: Path, teacher_folder: Path) -> None:
+    student = make_student(teacher_folder, 2)
+    loaded, report = AutoModelForSequenceClassification.from_pretrained(
+        save(tmp_path / "student", student), output_loading_info=True
+    )
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert all(torch.equal(tensor, student.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("layers", "keep", "said"),
+    [
+        (0, "even", "student of 0 blocks, wanted at least 1"),
+        (5, "even", "student of 5 blocks to be cut from a model of 4"),
+        (2, "evn", "unknown keep 'evn'"),
+        (2, [1, 2, 3], "wanted 2 rising numbers from 1 to 4"),
+        (2, [2, 1], "wanted 2 rising numbers"),
+        (2, [0, 1], "wanted 2 rising numbers"),
+        (2, [4, 5], "wanted 2 rising numbers"),
+    ],
+)
+def test_impossible_students_are_refused(teacher_folder: Path, layers: int, keep: Any, said: str) -> None:
+    with pytest.raises(RailkdError, match=said):
+        make_student(teacher_folder, layers, keep=keep)
+
+
+def test_folders_that_hold_no_model_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RailkdError, match="holds no model"):
+        make_student(tmp_path, 1)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(RailkdError, match="holds no model weights"):
+        make_student(tmp_path, 1)
+    with pytest.raises(RailkdError, match="no such folder"):
+        make_student(tmp_path / "nowhere", 1)
+    with pytest.raises(RailkdError, match="is a file"):
+        make_student(tmp_path / "config.json", 1)

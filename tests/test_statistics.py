@@ -1,0 +1,116 @@
+"""The statistics against scipy, statsmodels and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from railkd import statistics
+from railkd.statistics import Bin
+from simulated_grids import DESIGNS, Design, judge, sound
+
+
+def test_an_estimate_by_hand() -> None:
+    # mean 2, sd 1, standard error 1/sqrt(3); t(0.975, 2) = 4.302653
+    found = statistics.estimate([1.0, 2.0, 3.0])
+    assert (found.mean, found.n, found.sd) == (2.0, 3, 1.0)
+    assert found.low == pytest.approx(2 - 4.302653 / 3**0.5, abs=1e-5)
+    assert found.high == pytest.approx(2 + 4.302653 / 3**0.5, abs=1e-5)
+    # t = 2 sqrt(3): p = 1 - t / sqrt(t^2 + 2) for two degrees of freedom
+    assert found.p == pytest.approx(1 - 12**0.5 / 14**0.5)
+
+
+def test_one_seed_and_seeds_that_agree_have_no_interval() -> None:
+    one, same = statistics.estimate([3.0]), statistics.estimate([0.1, 0.1, 0.1])
+    assert (one.mean, one.sd, one.low, one.p) == (3.0, None, None, None)
+    assert (same.sd, same.low, same.high, same.p) == (0.0, None, None, None)
+
+
+def test_pairs_are_those_of_equal_seeds() -> None:
+    assert statistics.paired({1: 3.0, 2: 5.0, 4: 9.0}, {2: 1.0, 1: 2.0, 3: 0.0}) == {1: 1.0, 2: 4.0}
+
+
+def test_a_task_counts_once_however_many_seeds_it_has() -> None:
+    found = statistics.contrast({"a": {1: 1.0, 2: 3.0}, "b": {1: 4.0}, "c": dict.fromkeys(range(50), 6.0)})
+    assert (found.over, found.tasks, found.pairs) == ("tasks", 3, 53)
+    assert found.estimate == statistics.estimate([2.0, 4.0, 6.0])
+
+
+def test_of_one_task_the_seeds_are_the_units() -> None:
+    found = statistics.contrast({"a": {1: 1.0, 2: 3.0, 3: 2.0}})
+    assert (found.over, found.estimate) == ("seeds", statistics.estimate([1.0, 3.0, 2.0]))
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    rng = np.random.default_rng(0)
+    for size in (1, 5, 12):  # few: multipletests collects garbage at every call
+        p = rng.random(size).round(1) ** 2  # with ties
+        np.testing.assert_allclose(statistics.holm(p), multipletests(p, method="holm")[1], atol=1e-12)
+
+
+def test_holm_takes_many_families_at_once() -> None:
+    families = np.random.default_rng(0).random((5, 4))
+    np.testing.assert_array_equal(statistics.holm(families), [statistics.holm(family) for family in families])
+
+
+@pytest.mark.parametrize("table", [(10, 2), (3, 4), (0, 6), (25, 31)])
+def test_mcnemar_of_one_seed_is_that_of_statsmodels(table: tuple[int, int]) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    more, fewer = table
+    rows = [1] * more + [-1] * fewer + [0] * 40
+    wanted = mcnemar([[20, more], [fewer, 20]], exact=True).pvalue
+    assert statistics.mcnemar(rows) == (more, fewer, pytest.approx(wanted))
+
+
+def test_mcnemar_counts_a_row_once_whatever_the_seeds() -> None:
+    assert statistics.mcnemar([3, 2, -1]) == statistics.mcnemar([1, 1, -1])
+    assert statistics.mcnemar([0, 0]) == (0, 0, 1.0)
+
+
+def test_the_bootstrap_is_that_of_scipy() -> None:
+    rows = np.random.default_rng(1).choice([-1.0, 0.0, 0.5, 1.0], size=300, p=[0.1, 0.6, 0.1, 0.2])
+    wanted = stats.bootstrap(
+        (rows,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(2)
+    ).confidence_interval
+    low, high = statistics.bootstrap(rows)
+    assert (low, high) == (pytest.approx(wanted.low, abs=0.01), pytest.approx(wanted.high, abs=0.01))
+    assert statistics.bootstrap(np.ones(7)) == (1.0, 1.0)
+
+
+def test_best_is_shown_only_by_winning_every_test() -> None:
+    def p(ab: float, ac: float, bc: float) -> list[list[float]]:
+        return [[np.nan, ab, ac], [ab, np.nan, bc], [ac, bc, np.nan]]
+
+    means = [3.0, 2.0, 1.0]
+    assert statistics.shown_best(means, p(0.01, 0.04, 0.9)).tolist() == [True, False, False]
+    assert not statistics.shown_best(means, p(0.06, 0.01, 0.01)).any()  # second best is too near
+    assert not statistics.shown_best(means, p(np.nan, 0.01, 0.01)).any()  # one seed: no test
+    assert not statistics.shown_best([1.0], [[np.nan]]).any()  # alone is not best
+
+
+def test_ranks_share_ties_and_average_over_tasks() -> None:
+    assert statistics.average_ranks([[90.0, 80.0, 70.0], [50.0, 60.0, 60.0]]).tolist() == [2.0, 1.75, 2.25]
+
+
+def test_reliability_by_hand() -> None:
+    confidence, right = np.array([0.95, 0.95, 0.95, 0.95, 0.5, 1.0]), np.array([1, 1, 0, 0, 1, 1], dtype=bool)
+    error, bins = statistics.reliability(confidence, right)
+    # 0.95 and 1.0 share the last of 15 bins: 5 rows, mean confidence 0.96, 3 right; 0.5 is a bin of its own
+    assert bins == [Bin(1, 0.5, 1.0), Bin(5, pytest.approx(0.96), 0.6)]
+    assert error == pytest.approx((1 * 0.5 + 5 * 0.36) / 6)
+
+
+def test_softmax_adds_to_one_and_does_not_overflow() -> None:
+    np.testing.assert_allclose(
+        statistics.softmax(np.array([[1000.0, 1000.0], [0.0, np.log(3)]])), [[0.5, 0.5], [0.25, 0.75]]
+    )
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+def test_intervals_cover_and_families_err_as_seldom_as_they_say(design: Design) -> None:
+    outcome = judge(design, 4000, np.random.default_rng(0))
+    assert sound(design, outcome), outcome
