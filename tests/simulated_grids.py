@@ -1,8 +1,8 @@
-"""Do the intervals of a report cover, and does its family of contrasts err as seldom as it says? On simulated grids.
+"""Check the coverage of the report's intervals and the error rate of its tests on simulated grids.
 
-A score is task + effect of the arm on this task + effect of the seed (shared by the arms, as when a seed sets the head
-and the order of the rows) + noise, rounded to whole test rows. Everything is an array over grids, and goes through the
-same functions as a real report: `t_test`, `holm`, `shown_best`.
+A score is the sum of a task effect, the effect of the arm on this task, a seed effect and noise, rounded to whole test
+rows. All arms share the seed effect, because a seed sets the initial head and the order of the rows. Arrays hold all
+grids of a design at once. They go through the functions that a real report uses: `t_test`, `holm`, `best_arms`.
 
     make statistics        4,000 grids of each design
 """
@@ -16,20 +16,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from railkd.statistics import ALPHA, holm, shown_best, t_test
+from railkd.statistics import ALPHA, best_arms, holm, t_test
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Design:
-    """Points of accuracy, but for counts.
+    """One kind of grid. Effects and noise are in points of accuracy.
 
     Attributes:
-        effects: true mean difference of each arm to the baseline; 0: nothing to find. spread: sd over tasks of an
-            arm's effect. seed: sd of the effect shared by arms. noise: sd of a run, least and most over tasks.
-        missing: share of runs that failed. rows: of each test set. wide: tasks are so unlike in noise that an interval
-            over them must be too wide; it has no upper bound here.
+        name: name in the printed table.
+        tasks: number of tasks.
+        seeds: seeds of each arm.
+        effects: true mean difference of each arm to the baseline; 0 if there is none.
+        spread: standard deviation of an arm's effect over tasks.
+        seed: standard deviation of the seed effect that all arms share.
+        noise: standard deviation of a run, on the least and on the most noisy task.
+        missing: share of runs that fail.
+        rows: size of each test set.
+        wide: noise differs so much between tasks that intervals over tasks are too wide. Their coverage has no upper
+            bound then.
     """
 
     name: str
@@ -65,99 +72,112 @@ DESIGNS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """Shares of grids, or of intervals in them.
+    """Coverage and error rates on the grids of one design, as shares from 0 to 1.
 
     Attributes:
-        mean, paired, pooled: intervals that hold the truth: of a cell's mean and of its difference to the baseline over
-            seeds, of a contrast over tasks.
-        family: grids with at least one contrast called shown that is truly 0. found: true effects called shown.
-        best: columns that mark an arm as best though all are equal; None where they are not.
+        mean: intervals of an arm's mean on a task that contain the true mean.
+        pairs: intervals of its difference to the baseline over seeds that contain the true difference.
+        pooled: intervals of a contrast over tasks that contain the true effect.
+        family: grids in which at least one true effect of 0 is reported as a difference.
+        power: true effects that are reported as a difference; None if the design has none.
+        best: columns that mark a best arm although all arms are equal; None if they are not equal.
     """
 
     mean: float
-    paired: float
+    pairs: float
     pooled: float
     family: float
-    found: float | None
+    power: float | None
     best: float | None
 
 
 def simulate(design: Design, grids: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Scores (grids, tasks, 1 + arms, seeds), nan where the run failed, and the true means without the last axis."""
+    """Return the scores and the true means of simulated grids.
+
+    Args:
+        design: the kind of grid.
+        grids: number of grids.
+        rng: source of randomness.
+
+    Returns:
+        Scores (grids, tasks, 1 + arms, seeds), nan if the run failed, and true means (grids, tasks, 1 + arms). The
+        first arm is the baseline.
+    """
     arms = 1 + len(design.effects)
     level = rng.uniform(60, 90, (grids, design.tasks, 1))
     effect = np.array([0.0, *design.effects]) + design.spread * rng.standard_normal((grids, design.tasks, arms))
-    effect[..., 0] = 0.0  # an effect is a difference to the baseline
+    effect[..., 0] = 0.0  # effects are differences to the baseline
     truth = level + effect
     noise = np.linspace(*design.noise, design.tasks)[:, None, None]
     scores = truth[..., None] + noise * rng.standard_normal((grids, design.tasks, arms, design.seeds))
     scores += design.seed * rng.standard_normal((grids, design.tasks, 1, design.seeds))
     scores = np.round(scores * design.rows / 100) * 100 / design.rows
     failed = rng.random(scores.shape) < design.missing
-    failed[..., :2] = False  # two seeds are left, so that there is a mean of each task
+    failed[..., :2] = False  # two seeds never fail, so every task has a mean
     return np.where(failed, np.nan, scores), truth
 
 
-def judge(design: Design, grids: int, rng: np.random.Generator) -> Outcome:
-    """Every interval and claim of every grid against what was simulated."""
+def evaluate(design: Design, grids: int, rng: np.random.Generator) -> Outcome:
+    """Return how often the intervals and tests of simulated grids are right."""
     scores, truth = simulate(design, grids, rng)
     effects = np.array(design.effects)
     differences = scores[:, :, 1:] - scores[:, :, :1]
     true_differences = truth[:, :, 1:] - truth[:, :, :1]
     complete = ~np.isnan(differences).any(axis=-1)
-    mean = covers(scores[~np.isnan(scores).any(axis=-1)], truth[~np.isnan(scores).any(axis=-1)])
-    paired = covers(differences[complete], true_differences[complete])
+    finished = ~np.isnan(scores).any(axis=-1)
+    mean = covers(scores[finished], truth[finished])
+    pairs = covers(differences[complete], true_differences[complete])
     units = np.nanmean(differences, axis=-1).swapaxes(1, 2) if design.tasks > 1 else differences[:, 0]
     low, high, p = t_test(units)
-    tested = ~np.isnan(p)  # not where the tasks, or the seeds of one, agree to the last row
-    shown = holm(np.where(tested, p, 1.0)) < ALPHA
-    real = np.broadcast_to(effects != 0, shown.shape)
+    tested = ~np.isnan(p)  # equal values, which rounding to rows can give, have no test
+    significant = holm(np.where(tested, p, 1.0)) < ALPHA
+    real = np.broadcast_to(effects != 0, significant.shape)
     return Outcome(
         mean=mean,
-        paired=paired,
+        pairs=pairs,
         pooled=float(((low <= effects) & (effects <= high))[tested].mean()),
-        family=float((shown & ~real).any(axis=-1).mean()),
-        found=float(shown[real].mean()) if real.any() else None,
-        best=_marked(scores) if not effects.any() and not design.spread and not design.missing else None,
+        family=float((significant & ~real).any(axis=-1).mean()),
+        power=float(significant[real].mean()) if real.any() else None,
+        best=_share_marked(scores) if not effects.any() and not design.spread and not design.missing else None,
     )
 
 
 def covers(values: Array, truth: Array) -> float:
-    """Share of t intervals over the last axis that hold the truth."""
+    """Return the share of t intervals over the last axis that contain the true mean."""
     low, high, p = t_test(values)
     return float(((low <= truth) & (truth <= high))[~np.isnan(p)].mean())
 
 
-def _marked(scores: Array) -> float:
-    """Columns, one a task, in which an arm is marked as best."""
+def _share_marked(scores: Array) -> float:
+    """Return the share of columns (one per task) in which an arm is marked as best."""
     p = t_test(scores[..., :, None, :] - scores[..., None, :, :])[2]
-    return float(shown_best(scores.mean(axis=-1), p).any(axis=-1).mean())
+    return float(best_arms(scores.mean(axis=-1), p).any(axis=-1).mean())
 
 
 def main() -> None:
-    """Print a line for each design; fail where a figure is out of its bounds."""
+    """Print a line for each design, and exit with an error if a figure is out of its bounds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grids", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    rng = np.random.default_rng(asked.seed)
-    outcomes = {design.name: judge(design, asked.grids, rng) for design in DESIGNS}
-    print(f"{asked.grids:,} grids each; covered of 95 % intervals, %")
-    print(f"{'':48}{'means':>7}{'pairs':>7}{'tasks':>7}{'family':>8}{'found':>7}{'best':>7}")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(arguments.seed)
+    outcomes = {design.name: evaluate(design, arguments.grids, rng) for design in DESIGNS}
+    print(f"{arguments.grids:,} grids of each design; coverage of 95 % intervals and error rates, %")
+    print(f"{'':48}{'means':>7}{'pairs':>7}{'tasks':>7}{'family':>8}{'power':>7}{'best':>7}")
     for name, o in outcomes.items():
         rest = "".join(
-            f"{100 * value:{w}.1f}" if value is not None else " " * w for value, w in ((o.found, 7), (o.best, 7))
+            f"{100 * value:{w}.1f}" if value is not None else " " * w for value, w in ((o.power, 7), (o.best, 7))
         )
-        print(f"{name:48}{100 * o.mean:7.1f}{100 * o.paired:7.1f}{100 * o.pooled:7.1f}{100 * o.family:8.1f}{rest}")
-    bad = [design.name for design in DESIGNS if not sound(design, outcomes[design.name])]
+        print(f"{name:48}{100 * o.mean:7.1f}{100 * o.pairs:7.1f}{100 * o.pooled:7.1f}{100 * o.family:8.1f}{rest}")
+    bad = [design.name for design in DESIGNS if not within_bounds(design, outcomes[design.name])]
     raise SystemExit(f"out of bounds: {'; '.join(bad)}" if bad else 0)
 
 
-def sound(design: Design, outcome: Outcome) -> bool:
-    """Coverage from 94 to 96 %, errors in at most 6 % of families, and at most 5 % of columns marked by chance."""
-    covered = all(0.94 <= share <= 0.96 for share in (outcome.mean, outcome.paired))
-    covered &= 0.94 <= outcome.pooled <= (1.0 if design.wide else 0.96)
-    return covered and outcome.family <= 0.06 and (outcome.best or 0.0) <= 0.05
+def within_bounds(design: Design, outcome: Outcome) -> bool:
+    """Return True for a coverage of 94 to 96 %, at most 6 % of families with an error and 5 % of columns marked."""
+    nominal = all(0.94 <= share <= 0.96 for share in (outcome.mean, outcome.pairs))
+    nominal &= 0.94 <= outcome.pooled <= (1.0 if design.wide else 0.96)
+    return nominal and outcome.family <= 0.06 and (outcome.best or 0.0) <= 0.05
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The record of a job: what comes back is what was written, and what it says of unlike schemas."""
+"""Records of jobs: reading returns what was written, and unknown schemas are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def record(**changes: object) -> RunRecord:
     return made
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_reading_returns_what_was_written(tmp_path: Path) -> None:
     made = [record(), record(seed=4, error="a line\u2028separator is text", state="failed")]
     write_lines(tmp_path / "records.jsonl", made)
     assert read_lines(tmp_path / "records.jsonl") == made
@@ -53,12 +53,12 @@ def test_a_record_of_the_first_schema_is_read(tmp_path: Path) -> None:
         ("null", "is no run record"),
     ],
 )
-def test_what_is_no_record_is_refused_in_words(text: str, said: str) -> None:
+def test_a_text_that_is_no_record_is_refused_with_a_reason(text: str, said: str) -> None:
     with pytest.raises(RailkdError, match=said):
         RunRecord.from_text(text, "runs/records.jsonl, line 3")
 
 
-def test_runs_compare_without_times() -> None:
+def test_comparable_leaves_out_times() -> None:
     one = record(seconds={"training": 1.0}, peak_memory=5, curve=[{"loss": 1.0, "train_runtime": 2.0}])
     two = record(seconds={"training": 9.0}, peak_memory=6, curve=[{"loss": 1.0, "train_runtime": 3.0}], started="later")
     assert one != two and one.comparable() == two.comparable()

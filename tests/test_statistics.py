@@ -1,4 +1,4 @@
-"""The statistics against scipy, statsmodels and numbers worked out by hand."""
+"""Compare the statistics with scipy, statsmodels and numbers worked out by hand, and check them on simulated grids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy import stats
 
 from railkd import statistics
 from railkd.statistics import Bin
-from simulated_grids import DESIGNS, Design, judge, sound
+from simulated_grids import DESIGNS, Design, evaluate, within_bounds
 
 
 def test_an_estimate_by_hand() -> None:
@@ -27,8 +27,8 @@ def test_one_seed_and_seeds_that_agree_have_no_interval() -> None:
     assert (same.sd, same.low, same.high, same.p) == (0.0, None, None, None)
 
 
-def test_pairs_are_those_of_equal_seeds() -> None:
-    assert statistics.paired({1: 3.0, 2: 5.0, 4: 9.0}, {2: 1.0, 1: 2.0, 3: 0.0}) == {1: 1.0, 2: 4.0}
+def test_only_equal_seeds_are_paired() -> None:
+    assert statistics.paired_differences({1: 3.0, 2: 5.0, 4: 9.0}, {2: 1.0, 1: 2.0, 3: 0.0}) == {1: 1.0, 2: 4.0}
 
 
 def test_a_task_counts_once_however_many_seeds_it_has() -> None:
@@ -37,27 +37,27 @@ def test_a_task_counts_once_however_many_seeds_it_has() -> None:
     assert found.estimate == statistics.estimate([2.0, 4.0, 6.0])
 
 
-def test_of_one_task_the_seeds_are_the_units() -> None:
+def test_a_single_task_is_pooled_over_its_seeds() -> None:
     found = statistics.contrast({"a": {1: 1.0, 2: 3.0, 3: 2.0}})
     assert (found.over, found.estimate) == ("seeds", statistics.estimate([1.0, 3.0, 2.0]))
 
 
-def test_holm_is_that_of_statsmodels() -> None:
+def test_holm_equals_statsmodels() -> None:
     from statsmodels.stats.multitest import multipletests
 
     rng = np.random.default_rng(0)
-    for size in (1, 5, 12):  # few: multipletests collects garbage at every call
+    for size in (1, 5, 12):  # three sizes only: every call of multipletests runs the garbage collector
         p = rng.random(size).round(1) ** 2  # with ties
         np.testing.assert_allclose(statistics.holm(p), multipletests(p, method="holm")[1], atol=1e-12)
 
 
-def test_holm_takes_many_families_at_once() -> None:
+def test_holm_adjusts_many_families_at_once() -> None:
     families = np.random.default_rng(0).random((5, 4))
     np.testing.assert_array_equal(statistics.holm(families), [statistics.holm(family) for family in families])
 
 
 @pytest.mark.parametrize("table", [(10, 2), (3, 4), (0, 6), (25, 31)])
-def test_mcnemar_of_one_seed_is_that_of_statsmodels(table: tuple[int, int]) -> None:
+def test_mcnemar_with_one_seed_equals_statsmodels(table: tuple[int, int]) -> None:
     from statsmodels.stats.contingency_tables import mcnemar
 
     more, fewer = table
@@ -71,7 +71,7 @@ def test_mcnemar_counts_a_row_once_whatever_the_seeds() -> None:
     assert statistics.mcnemar([0, 0]) == (0, 0, 1.0)
 
 
-def test_the_bootstrap_is_that_of_scipy() -> None:
+def test_the_bootstrap_agrees_with_scipy() -> None:
     rows = np.random.default_rng(1).choice([-1.0, 0.0, 0.5, 1.0], size=300, p=[0.1, 0.6, 0.1, 0.2])
     wanted = stats.bootstrap(
         (rows,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(2)
@@ -81,15 +81,15 @@ def test_the_bootstrap_is_that_of_scipy() -> None:
     assert statistics.bootstrap(np.ones(7)) == (1.0, 1.0)
 
 
-def test_best_is_shown_only_by_winning_every_test() -> None:
+def test_an_arm_is_best_only_if_it_wins_every_test() -> None:
     def p(ab: float, ac: float, bc: float) -> list[list[float]]:
         return [[np.nan, ab, ac], [ab, np.nan, bc], [ac, bc, np.nan]]
 
     means = [3.0, 2.0, 1.0]
-    assert statistics.shown_best(means, p(0.01, 0.04, 0.9)).tolist() == [True, False, False]
-    assert not statistics.shown_best(means, p(0.06, 0.01, 0.01)).any()  # second best is too near
-    assert not statistics.shown_best(means, p(np.nan, 0.01, 0.01)).any()  # one seed: no test
-    assert not statistics.shown_best([1.0], [[np.nan]]).any()  # alone is not best
+    assert statistics.best_arms(means, p(0.01, 0.04, 0.9)).tolist() == [True, False, False]
+    assert not statistics.best_arms(means, p(0.06, 0.01, 0.01)).any()  # the second arm is not beaten
+    assert not statistics.best_arms(means, p(np.nan, 0.01, 0.01)).any()  # one seed gives no test
+    assert not statistics.best_arms([1.0], [[np.nan]]).any()  # a single arm is never best
 
 
 def test_ranks_share_ties_and_average_over_tasks() -> None:
@@ -97,20 +97,14 @@ def test_ranks_share_ties_and_average_over_tasks() -> None:
 
 
 def test_reliability_by_hand() -> None:
-    confidence, right = np.array([0.95, 0.95, 0.95, 0.95, 0.5, 1.0]), np.array([1, 1, 0, 0, 1, 1], dtype=bool)
-    error, bins = statistics.reliability(confidence, right)
-    # 0.95 and 1.0 share the last of 15 bins: 5 rows, mean confidence 0.96, 3 right; 0.5 is a bin of its own
+    confidence, correct = np.array([0.95, 0.95, 0.95, 0.95, 0.5, 1.0]), np.array([1, 1, 0, 0, 1, 1], dtype=bool)
+    error, bins = statistics.reliability(confidence, correct)
+    # The last of 15 bins holds 0.95 and 1.0: 5 rows, mean confidence 0.96, 3 correct. The row at 0.5 has its own bin.
     assert bins == [Bin(1, 0.5, 1.0), Bin(5, pytest.approx(0.96), 0.6)]
     assert error == pytest.approx((1 * 0.5 + 5 * 0.36) / 6)
 
 
-def test_softmax_adds_to_one_and_does_not_overflow() -> None:
-    np.testing.assert_allclose(
-        statistics.softmax(np.array([[1000.0, 1000.0], [0.0, np.log(3)]])), [[0.5, 0.5], [0.25, 0.75]]
-    )
-
-
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
-def test_intervals_cover_and_families_err_as_seldom_as_they_say(design: Design) -> None:
-    outcome = judge(design, 4000, np.random.default_rng(0))
-    assert sound(design, outcome), outcome
+def test_coverage_and_error_rates_are_nominal_on_simulated_grids(design: Design) -> None:
+    outcome = evaluate(design, 4000, np.random.default_rng(0))
+    assert within_bounds(design, outcome), outcome

@@ -1,4 +1,4 @@
-"""What one job leaves behind: a record that says what ran, on what, how long, and how well. A leaf without torch."""
+"""Records of jobs: the settings, scores, seconds and versions of each run, as JSON. Needs no torch."""
 
 from __future__ import annotations
 
@@ -16,37 +16,49 @@ from railkd.errors import RailkdError
 from railkd.runtime.environment import commit, versions
 from railkd.runtime.files import write_text
 
-#: 2 adds what a benchmark and its report need; a record of 1 is read with those fields empty.
+#: Schema 2 adds the fields of a benchmark and its report. Records of schema 1 are read with these fields empty.
 SCHEMA = 2
 
-
-#: What differs between two runs of the same settings: compare records without these.
+#: Fields that differ between two runs of the same settings. `RunRecord.comparable` leaves them out.
 VARYING = ("started", "seconds", "examples_per_second", "peak_memory", "commit", "machine", "predictions")
 
 
 @dataclass
 class RunRecord:
-    """One job: a line of ``records.jsonl``, and the ``metrics.json`` of its run folder.
+    """The record of one job: the ``metrics.json`` of its run folder, and a line of ``records.jsonl`` in a benchmark.
 
     Attributes:
-        job: finetune (a teacher), cache (a teacher pass), distill, or evaluate (a model that was there already).
-        method: of a distill job.
-        seed: of the run.
-        task, student, arm: as a benchmark names them; an arm is a method with its options. Empty outside of one.
+        job: "finetune" (trains a teacher), "cache" (a teacher pass), "distill", or "evaluate" (scores a model that
+            existed before).
+        method: name of the distillation method; None for other jobs.
+        seed: seed of the run.
+        task: name of the task; empty outside a benchmark.
+        student: name of the student. For a teacher or a cache: the students that use it, separated by ", "; empty if
+            all do.
+        arm: name of the arm, a method with its options; empty outside a benchmark.
         config: the settings as the user gave them.
-        metrics: test name -> metric -> value, the metric that counts first. "eval" chose the kept weights and is no
-            test.
-        domains: test name -> "in" or "out" of the domain of the training rows.
-        curve: what was logged, step by step. draws: teacher blocks of each draw, in order.
-        coverage: teacher block -> how often it taught the 1st, 2nd, ... matched block.
-        gauges: readings and the similarity of blocks, as `railkd.training.gauges` keeps them.
-        seconds: by phase. examples_per_second: of training. peak_memory: of the process, in bytes.
-        sizes: parameters and bytes. labels: names of the outputs, in order.
-        folder: the run folder, relative to the file of records that holds this one.
-        predictions: test name -> file of predictions, relative to the run folder.
-        selection: which rows chose the kept weights.
-        started: UTC, ISO 8601. versions: of the libraries. commit: of railkd, where it runs from a git checkout.
-        machine: what it ran on. state: finished or failed, and then the error in words.
+        metrics: set name -> metric -> value; the first metric is the main one. "eval" is the selection set: it picked
+            the best epoch and is not reported as a test result.
+        domains: set name -> "in" or "out" of the domain of the training rows.
+        curve: the training log, one dict per entry.
+        draws: teacher blocks of each draw, in order.
+        coverage: teacher block -> how many draws assigned it to the 1st, 2nd, ... matched student block.
+        gauges: collapse readings and block similarities, in the format of `railkd.training.gauges`.
+        seconds: phase -> wall-clock seconds.
+        examples_per_second: examples per second of training.
+        peak_memory: highest memory use of the process, in bytes.
+        sizes: number of parameters, bytes on disk, rows of a cache.
+        labels: names of the outputs, in the order of the logits.
+        folder: the run folder, relative to the records file.
+        predictions: set name -> file of predictions, relative to the run folder.
+        selection: how the best epoch was chosen.
+        started: start time, UTC, ISO 8601.
+        versions: library -> version.
+        commit: git commit of railkd; None outside a git checkout.
+        machine: processor, cores, threads and accelerator.
+        state: "finished" or "failed".
+        error: error message of a failed job.
+        schema: version of this format.
     """
 
     job: str
@@ -80,7 +92,14 @@ class RunRecord:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the wall-clock seconds spent inside to ``seconds[name]``."""
+        """Add the wall-clock seconds of a ``with`` block to ``seconds[name]``.
+
+        Args:
+            name: name of the phase.
+
+        Yields:
+            Nothing.
+        """
         start = time.perf_counter()
         try:
             yield
@@ -88,12 +107,23 @@ class RunRecord:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def write(self, path: str | Path) -> None:
-        """As indented JSON."""
+        """Write the record as indented JSON.
+
+        Args:
+            path: file to write.
+        """
         write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
-        """What `write` wrote."""
+        """Read a record that `write` wrote.
+
+        Args:
+            path: file to read.
+
+        Returns:
+            The record.
+        """
         return cls.from_text(Path(path).read_text(encoding="utf-8"), str(path))
 
     @classmethod
@@ -119,15 +149,23 @@ class RunRecord:
             raise RailkdError(f"{where}: is no run record ({type(error).__name__}: {error})") from None
 
     def comparable(self) -> dict[str, Any]:
-        """All that two runs of the same settings have in common: no times, no memory, no machine."""
+        """Return the fields that two runs of the same settings share: no times, memory or machine.
+
+        Returns:
+            Field name -> value, without `VARYING` and without times in the curve.
+        """
         kept = {name: value for name, value in asdict(self).items() if name not in VARYING}
         times = re.compile(r"runtime|per_second")
         kept["curve"] = [{k: v for k, v in entry.items() if not times.search(k)} for entry in self.curve]
         return kept
 
     def summary(self) -> str:
-        """The results, a line for each scored set, and a coverage line for each teacher block that could be drawn."""
-        lines = [scored_line(name, metrics, self.domains.get(name)) for name, metrics in self.metrics.items()]
+        """Return the results as text, to print at the end of a job.
+
+        Returns:
+            A line for each scored set, and a line for each teacher block that could be drawn.
+        """
+        lines = [score_line(name, metrics, self.domains.get(name)) for name, metrics in self.metrics.items()]
         if self.coverage:
             lines.append(f"draws: {len(self.draws)}; how often each teacher block taught student block 1, 2, ...:")
             lines += [
@@ -137,26 +175,42 @@ class RunRecord:
 
 
 def write_lines(path: str | Path, records: Iterable[RunRecord]) -> None:
-    """As JSON lines, one record a line."""
+    """Write records as JSON lines, one record per line.
+
+    Args:
+        path: file to write.
+        records: the records, in order.
+    """
     write_text(path, "".join(json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records))
 
 
 def read_lines(path: str | Path) -> list[RunRecord]:
-    """What `write_lines` wrote."""
-    # Not splitlines(): a line separator inside a JSON string is text.
+    """Read the records that `write_lines` wrote.
+
+    Args:
+        path: file to read.
+
+    Returns:
+        The records, in order.
+    """
+    # str.splitlines() would also split at U+2028, which may be part of a JSON string.
     lines = Path(path).read_text(encoding="utf-8").split("\n")
     return [RunRecord.from_text(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def scored_line(name: str, metrics: Mapping[str, float], domain: str | None = None) -> str:
-    """``hans (out of domain): accuracy 0.5000``.
+def score_line(name: str, metrics: Mapping[str, float], domain: str | None = None) -> str:
+    """Return the scores of one set as a line of text.
 
-    >>> scored_line("dev", {"accuracy": 0.8125}, "in")
-    'dev: accuracy 0.8125'
+    Args:
+        name: name of the set.
+        metrics: metric -> value.
+        domain: "in" or "out" of the domain of the training rows, if known.
+
+    Returns:
+        The line.
+
+    >>> score_line("hans", {"accuracy": 0.8125}, "out")
+    'hans (out of domain): accuracy 0.8125'
     """
-    return f"{name}{' (out of domain)' if domain == 'out' else ''}: {described(metrics)}"
-
-
-def described(metrics: Mapping[str, float]) -> str:
-    """``accuracy 0.8125, f1 0.8000``."""
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    values = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+    return f"{name}{' (out of domain)' if domain == 'out' else ''}: {values}"

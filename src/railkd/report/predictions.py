@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from railkd import statistics
 from railkd.errors import RailkdError
@@ -44,7 +45,7 @@ class Answers:
     @cached_property
     def confidence(self) -> Array:
         """(N,) probability of the answer given."""
-        return statistics.softmax(self.logits).max(axis=-1)
+        return softmax(self.logits, axis=-1).max(axis=-1)
 
     @property
     def of_own_classes(self) -> bool:

@@ -75,7 +75,7 @@ class Scores:
     def differences(self, student: str, arm: str, baseline: str, column: Column) -> Seeds:
         """Arm minus baseline, on equal seeds."""
         ours, theirs = self.values.get((student, arm), {}), self.values.get((student, baseline), {})
-        return statistics.paired(ours.get(column, {}), theirs.get(column, {}))
+        return statistics.paired_differences(ours.get(column, {}), theirs.get(column, {}))
 
     def pooled(
         self, arm: str, baseline: str, domain: str, students: Iterable[str] | None = None
@@ -156,7 +156,7 @@ def _averages(scores: Scores, student: str, rows: list[dict[str, Any]], domain: 
     ranks = dict(zip(complete, statistics.average_ranks(np.array([by_arm[a] for a in complete]).T), strict=True))
     means = [float(np.mean(by_arm[arm])) for arm in complete]
     p = [[_p(scores.pooled(a, b, domain, [student])) if a != b else np.nan for b in complete] for a in complete]
-    best = dict(zip(complete, statistics.shown_best(means, p), strict=True))
+    best = dict(zip(complete, statistics.best_arms(means, p), strict=True))
     for row in rows:
         if row["arm"] in by_arm:
             row["rank"] = float(ranks[row["arm"]])
@@ -180,7 +180,7 @@ def _best_of_column(scores: Scores, student: str, arms: Sequence[str], column: C
     sign = 1 if column.points else -1
     means = [sign * float(np.mean(list(scores.values[student, arm][column].values()))) for arm in there]
     p = [[_p(_estimate(scores.differences(student, a, b, column))) if a != b else np.nan for b in there] for a in there]
-    best = dict(zip(there, statistics.shown_best(means, p), strict=True))
+    best = dict(zip(there, statistics.best_arms(means, p), strict=True))
     return [bool(best.get(arm, False)) for arm in arms]
 
 
