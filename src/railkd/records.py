@@ -14,7 +14,7 @@ from typing import Any
 
 from railkd.errors import RailkdError
 from railkd.runtime.environment import commit, versions
-from railkd.runtime.files import write_text
+from railkd.runtime.files import write_json, write_text
 
 #: Schema 2 adds the fields of a benchmark and its report. Records of schema 1 are read with these fields empty.
 SCHEMA = 2
@@ -112,7 +112,7 @@ class RunRecord:
         Args:
             path: file to write.
         """
-        write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
+        write_json(path, asdict(self))
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:

@@ -161,5 +161,5 @@ def test_a_grid_that_comes_along_runs_with_tiny_stand_ins(
     assert f"= {runs} runs, 2 teachers, 2 teacher passes" in out
     # 48 rows of 4 blocks of 8 numbers, two bytes each, for every pooling; two logits, and a key of 16 bytes
     size = 48 * (4 * 8 * 2 * (1 if name == "smoke" or name == "ablation" else 2) + 2 * 4 + 16) / 1e3
-    assert re.search(rf"one +1 +1 +{runs // 2} +0 +48 +{size:.1f} kB +\d+ s", out), out
+    assert re.search(rf"one +1 +1 +{runs // 2} +0 +48 +{size:.1f} kB +[\d.]+ s", out), out
     assert "caches not known" not in out and "time left not known" not in out

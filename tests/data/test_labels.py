@@ -53,13 +53,13 @@ def test_rows_without_a_label_are_marked_when_allowed() -> None:
 @pytest.mark.parametrize(
     ("space", "values", "parts"),
     [
-        (LabelSpace(("a", "b")), ["a", "c", "d"], ["dev.tsv: row 2", "'c'", "'a', 'b'", "--label-map"]),
+        (LabelSpace(("a", "b")), ["a", "c", "d"], ["dev.tsv: row 2", "'c'", "'a' and 'b'", "--label-map"]),
         (LabelSpace(("a", "b")), ["a", "A"], ["row 2", "'A'"]),
         (LabelSpace(("a", "b")), ["a", ""], ["row 2 has no label"]),
         (LabelSpace(("a", "b")), [["a"]], ["row 1", "a label is a list", "one name or one number"]),
         (LabelSpace(("0", "1")), [0.5], ["row 1", "'0.5'"]),
         (LabelSpace(("0", "1")), [math.nan], ["row 1", "'nan'"]),
-        (LabelSpace(tuple(map(str, range(150)))), ["x"], ["... (138 more)"]),
+        (LabelSpace(tuple(map(str, range(150)))), ["x"], ["'19' and 130 more"]),
         (REGRESSION, ["1.5", "good"], ["dev.tsv: row 2", "'good'", "no number"]),
         (REGRESSION, ["1.5", "nan"], ["row 2", "no finite number"]),
         (REGRESSION, [math.inf], ["row 1", "no finite number"]),
@@ -118,18 +118,18 @@ def test_models_are_matched_by_name(
 @pytest.mark.parametrize(
     ("model", "data", "parts"),
     [
-        (("neg", "pos"), LabelSpace(("0", "1")), ["'0', '1'", "'neg', 'pos'", "--label-map 0=NEW 1=NEW"]),
+        (("neg", "pos"), LabelSpace(("0", "1")), ["'0' and '1'", "'neg' and 'pos'", "--label-map 0=NEW 1=NEW"]),
         (
             ("entailment", "not_entailment"),
             LabelSpace(NLI),
-            ["which lack 'contradiction', 'neutral'", "contradiction=NEW"],
+            ["which lack 'contradiction' and 'neutral'", "contradiction=NEW"],
         ),
         (("LABEL_0", "LABEL_1"), LabelSpace(("neg", "pos")), ["which are no names", "--label-map neg=NEW pos=NEW"]),
         (("LABEL_0", "LABEL_1"), LabelSpace(("1", "2")), ["which are no names", "--label-map 2=NEW"]),
         (("a-b", "a b"), LabelSpace(("a_b", "a b")), ["a_b=NEW"]),
         (("x", "y"), LabelSpace(("a b", "x")), ['--label-map "a b"=NEW']),
         (("a", "b"), REGRESSION, ["2 classes", "one output", "--problem-type classification"]),
-        (("score",), LabelSpace(("a", "b")), ["one output (regression)", "'a', 'b'", "--problem-type regression"]),
+        (("score",), LabelSpace(("a", "b")), ["one output (regression)", "'a' and 'b'", "--problem-type regression"]),
     ],
 )
 def test_models_that_do_not_match_are_refused(model: tuple[str, ...], data: LabelSpace, parts: list[str]) -> None:

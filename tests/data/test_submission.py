@@ -121,7 +121,7 @@ def test_answers_go_by_name_and_numbers_are_clipped() -> None:
     ("file", "names", "said"),
     [
         ("RTE.tsv", ["LABEL_0", "LABEL_1"], "say which is which: --label-map"),
-        ("AX.tsv", ["entailment", "not_entailment"], "which lack 'neutral', 'contradiction'"),
+        ("AX.tsv", ["entailment", "not_entailment"], "which lack 'neutral' and 'contradiction'"),
         ("SST-2.tsv", ["negative", "neutral", "positive"], "'m' has neutral beside them"),
         ("STS-B.tsv", ["a", "b"], "has 2 classes"),
         ("CoLA.tsv", ["value"], "has one output"),

@@ -138,7 +138,7 @@ def test_the_cost_by_hand() -> None:
         for free in (10**8, 10**10)
     )
     assert [finding.level for finding in full] == ["error", "note", "note"] and fits[0].level == "note"
-    assert fits[1].detail == "teacher pass about 2 min, training about 2.0 h on this machine"
+    assert fits[1].detail == "teacher pass about 2 min, training about 2 h on this machine"
     assert fits[2].detail.startswith("1.1 GB")
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from railkd.bench.plan import Job
 from railkd.records import RunRecord
+from railkd.runtime.words import duration
 
 
 def name_of(job: Job) -> str:
@@ -52,17 +53,6 @@ def best_so_far(records: Sequence[RunRecord], task: str) -> str:
     equal = f" and {ties} equal" if ties else ""
     many = f", {len(scores[best])} seeds" if len(scores[best]) > 1 else ""
     return f"{student}, {arm}{equal}: {what} {means[best]:.4f}{many}"
-
-
-def in_words(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.5 h``.
-
-    >>> in_words(45), in_words(700), in_words(12600)
-    ('45 s', '12 min', '3.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def seconds_left(
@@ -151,7 +141,7 @@ class Progress:
         found = headline(record)
         what = f"{found[0]} {found[1]:.4f}" if found else f"{record.sizes.get('rows', 0):,} rows"
         left = self._left()
-        time_ = f", {seconds:.1f} s" if seconds is not None else ""
+        time_ = f", {duration(seconds)}" if seconds is not None else ""
         self._say(f"{count} {name_of(job)}: {what}{time_}" + (f"; {left}" if left and self._live is None else ""))
 
     def note(self, line: str) -> None:
@@ -171,7 +161,7 @@ class Progress:
         if not waiting and not running:
             return ""
         seconds = seconds_left(waiting, running, self._taken, self._slots)
-        return "" if seconds is None else f"about {in_words(seconds)} left"
+        return "" if seconds is None else f"about {duration(seconds)} left"
 
     def screen(self) -> Group:
         """The live table as it stands."""
@@ -192,7 +182,7 @@ class Progress:
             )
         now = time.monotonic()
         running = [
-            Text(f"running: {name_of(job)} ({in_words(now - start)})", style="dim")
+            Text(f"running: {name_of(job)} ({duration(now - start)})", style="dim")
             for job, start in self._running.values()
         ]
         bar = ProgressBar(total=max(1, len(self._jobs)), completed=len(records), width=60)

@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,6 @@ from rich.table import Table
 from rich.text import Text
 
 from railkd.bench import attempt
-from railkd.bench.display import in_words
 from railkd.bench.grid import Grid, Machine
 from railkd.bench.plan import Job
 from railkd.data.sources import load_rows
@@ -32,6 +31,7 @@ from railkd.jobs import findings
 from railkd.jobs.options import DEFAULT_MAX_LENGTH
 from railkd.models import checkpoints
 from railkd.runtime import hardware
+from railkd.runtime.words import counted, duration, size
 
 _ROWS = 32
 
@@ -68,17 +68,18 @@ def describe(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine, co
         table.add_column(name, justify="left" if name == "task" else "right")
     for line in lines:
         kinds = [str(line.jobs[kind]) for kind in ("finetune", "cache", "distill")]
-        known = [_or(f"{line.rows:,}" if line.rows else None), _size(line.bytes), _time(line.seconds)]
+        known = [_or(line.rows or None, "{:,}".format), _or(line.bytes, size), _or(line.seconds, duration)]
         table.add_row(Text(line.task), *kinds, str(line.done), *known)
     counts = Counter(job.kind for job in jobs)
-    head = [_many(len(part), name) for part, name in _parts(grid)]
-    totals = [_many(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
+    head = [counted(len(part), name) for part, name in _parts(grid)]
+    totals = [counted(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
     where = "as Ray shares them out" if machine.executor == "ray" else "on this machine"
     console.print(Text(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}"))
     console.print(Text(f"arms: {', '.join(arm.name for arm in grid.arms)}"), "", table, "", sep="\n")
-    size, left = _size(_sum(line.bytes for line in lines)), _time(_sum(line.seconds for line in lines))
-    pace = f"{slots} at a time, {_many(threads, 'thread')} each, {where}"
-    console.print(Text(f"in all: {len(done)} of {len(jobs)} jobs done; caches {size}; time left {left}, {pace}"))
+    disk = _or(_sum(line.bytes for line in lines), size)
+    left = _or(_sum(line.seconds for line in lines), duration)
+    pace = f"{slots} at a time, {counted(threads, 'thread')} each, {where}"
+    console.print(Text(f"in all: {len(done)} of {len(jobs)} jobs done; caches {disk}; time left {left}, {pace}"))
     console.print(Text(_HOW))
 
 
@@ -117,26 +118,8 @@ def _sum(values: Iterable[Any]) -> Any:
     return None if None in found else sum(found)
 
 
-def _or(text: str | None) -> str:
-    return text or "not known"
-
-
-def _time(seconds: float | None) -> str:
-    return _or(None if seconds is None else in_words(seconds))
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "es" if what.endswith("s") else "s")
-
-
-def _size(count: int | None) -> str:
-    """``18.5 MB``."""
-    if count is None:
-        return _or(None)
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count / 1e3:,.1f} kB"
+def _or(value: Any, said: Callable[[Any], str]) -> str:
+    return "not known" if value is None else said(value)
 
 
 def _measured(job: Job, done: dict[str, Any], jobs: Sequence[Job]) -> float | None:

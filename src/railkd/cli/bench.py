@@ -16,6 +16,7 @@ from railkd.cli.words import assemble
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs.options import BenchOptions
 from railkd.jobs.validation import Problems, check_target
+from railkd.runtime.files import write_text
 
 
 def check(options: BenchOptions, training: dict[str, Any]) -> None:
@@ -69,7 +70,7 @@ def _copy(name: str, target: str | None = None) -> None:
     problems.report()
     if path.exists():
         raise RailkdError(f"--copy: '{path}' exists already; name another file: --copy {name} FILE")
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     print(f"{path}: run it with railkd bench {path} --output {name}/")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from railkd.errors import RailkdError, did_you_mean
+from railkd.runtime.words import named
 
 # In this order: pairs first, or QNLI's "sentence" would be read without its "question".
 TEXT_CONVENTIONS: tuple[tuple[str, ...], ...] = (
@@ -86,7 +87,7 @@ def find_columns(names: Sequence[str], *, text: Sequence[str] | None = None, lab
         chosen = next((match for match in found if match), ())
         if not chosen:
             raise RailkdError(
-                f"no text column found by its name; the columns are {_listed(names)}. "
+                f"no text column found by its name; the columns are {named(names)}. "
                 "Name one, or two for pairs: --text-column NAME [NAME]."
             )
     if label is None:
@@ -99,7 +100,7 @@ def _asked_for(text: Sequence[str], names: Sequence[str], label: str | None) -> 
     for name in text:
         _require(name, names, "--text-column")
     if len(text) > 2:
-        raise RailkdError(f"got {len(text)} text columns ({_listed(text)}); wanted one, or two for sentence pairs.")
+        raise RailkdError(f"got {len(text)} text columns ({named(text)}); wanted one, or two for sentence pairs.")
     if len(set(text)) < len(text) or label in text:
         twice = label if label in text else text[0]
         raise RailkdError(f"column {twice!r} is asked for twice; text and label columns are different ones.")
@@ -108,7 +109,7 @@ def _asked_for(text: Sequence[str], names: Sequence[str], label: str | None) -> 
 
 def _require(name: str, names: Sequence[str], flag: str) -> None:
     if name not in names:
-        raise RailkdError(f"{flag}: no column {name!r}; the columns are {_listed(names)}.{did_you_mean(name, names)}")
+        raise RailkdError(f"{flag}: no column {name!r}; the columns are {named(names)}.{did_you_mean(name, names)}")
 
 
 def _match(wanted: tuple[str, ...], names: Sequence[str], without: Sequence[str | None]) -> tuple[str, ...]:
@@ -116,8 +117,3 @@ def _match(wanted: tuple[str, ...], names: Sequence[str], without: Sequence[str 
     spelled = {name.casefold(): name for name in reversed(names) if name not in without}  # reversed: the first one wins
     found = tuple(spelled[name.casefold()] for name in wanted if name.casefold() in spelled)
     return found if len(found) == len(wanted) else ()
-
-
-def _listed(names: Sequence[str], limit: int = 30) -> str:
-    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more

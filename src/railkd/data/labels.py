@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from railkd.errors import RailkdError
+from railkd.runtime.words import named, quoted
 
 MISSING = -100  # the class index that torch's cross-entropy leaves out
 REGRESSION_COLUMNS = ("score", "similarity", "similarity_score", "relatedness_score")
@@ -49,7 +50,7 @@ class LabelSpace:
                 name = label_name(value, where=f"{where}: row {row}")
                 if name not in known:
                     raise RailkdError(
-                        f"{where}: row {row} has the label {name!r}, which is none of {_listed(self.names)}; "
+                        f"{where}: row {row} has the label {name!r}, which is none of {named(self.names)}; "
                         "correct it, or rename it with --label-map OLD=NEW."
                     )
                 encoded.append(known[name])
@@ -118,13 +119,13 @@ def match_label_space(
     if data.regression:
         if len(names) != 1:
             raise RailkdError(
-                f"{model} has {len(names)} classes ({_listed(names)}), the labels of {where} are numbers; "
+                f"{model} has {len(names)} classes ({named(names)}), the labels of {where} are numbers; "
                 "wanted a model with one output, or --problem-type classification."
             )
         return data
     if len(names) == 1:
         raise RailkdError(
-            f"{model} has one output (regression), {where} has the classes {_listed(data.names)}; "
+            f"{model} has one output (regression), {where} has the classes {named(data.names)}; "
             "wanted a classifier, or --problem-type regression."
         )
     exact = {name: index for index, name in enumerate(names)}
@@ -140,10 +141,10 @@ def match_label_space(
         spellings = {name: indices.get(digits.get(name, name), -1) for name in data.names}
     lacking = [name for name, index in spellings.items() if index < 0]
     if lacking:
-        why = "which are no names" if unnamed else f"which lack {_listed(lacking)}"
+        why = "which are no names" if unnamed else f"which lack {named(lacking)}"
         raise RailkdError(
-            f"{where} has the classes {_listed(data.names)}, {model} has {_listed(names)}, {why}; "
-            f"say which is which: --label-map {' '.join(f'{_quoted(name)}=NEW' for name in lacking[:3])}"
+            f"{where} has the classes {named(data.names)}, {model} has {named(names)}, {why}; "
+            f"say which is which: --label-map {' '.join(f'{quoted(name)}=NEW' for name in lacking[:3])}"
             f"{' ...' if len(lacking) > 3 else ''} (NEW: a class of the model)."
         )
     return LabelSpace(names, spellings=spellings)
@@ -260,13 +261,3 @@ def _finite(value: Any, where: str, row: int) -> float:
 def _loose(name: str) -> str:
     """Case and separators between characters do not count; a sign in front does: -1 is not 1."""
     return re.sub(r"(?<=[^\W_])[-_ ]+(?=[^\W_])", "", name.strip().casefold())
-
-
-def _listed(names: Sequence[str], limit: int = 12) -> str:
-    more = f", ... ({len(names) - limit} more)" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more
-
-
-def _quoted(name: str) -> str:
-    """As one types it in a shell."""
-    return f'"{name}"' if " " in name else name

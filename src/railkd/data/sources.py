@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from railkd.data.formats import check_names, format_of, known_suffixes, read_table, stem_of
 from railkd.errors import RailkdError, did_you_mean
+from railkd.runtime.words import listed
 
 if TYPE_CHECKING:
     import datasets
@@ -175,7 +176,7 @@ def _file_in(folder: Path, wanted: str | None) -> Path:
         )
     found = files[_pick(wanted, files, folder)]
     if len(found) > 1:
-        raise RailkdError(f"{folder}: has {' and '.join(path.name for path in found)}; name the file you mean.")
+        raise RailkdError(f"{folder}: has {listed(path.name for path in found)}; name the file you mean.")
     return found[0]
 
 

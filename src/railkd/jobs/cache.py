@@ -12,6 +12,7 @@ from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
 from railkd.runtime.hardware import fast_bf16
 from railkd.runtime.progress import bar
+from railkd.runtime.words import size
 from railkd.teacher import TeacherCache
 
 
@@ -53,5 +54,5 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
 
 def cache_line(cache: TeacherCache) -> str:
     """Rows, bytes, shape and place of a cache, in a line."""
-    what = f"{cache.rows:,} rows, {cache.bytes / 1e6:,.1f} MB, {cache.info.blocks} blocks of {cache.info.width}"
+    what = f"{cache.rows:,} rows, {size(cache.bytes)}, {cache.info.blocks} blocks of {cache.info.width}"
     return f"teacher cache: {what}, at {cache.path}"

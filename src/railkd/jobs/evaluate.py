@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from railkd.models.inference import predict_logits
 from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
-from railkd.runtime.files import write_text
+from railkd.runtime.files import write_json
 
 Say = Callable[[str], None]
 
@@ -95,7 +94,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.first():
         plain = {name: {**metrics, "domain": record.domains[name]} for name, metrics in record.metrics.items()}
-        write_text(options.output, json.dumps(plain, indent=1) + "\n")
+        write_json(options.output, plain)
     return record
 
 

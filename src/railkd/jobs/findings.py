@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from railkd.functional import ProblemType
+from railkd.runtime.words import counted, duration, quoted, size
 from railkd.tasks import metrics, multilabel
 
 Level = Literal["error", "warning", "note"]
@@ -42,8 +43,8 @@ def verdict(findings: Sequence[Finding]) -> str:
     """
     count = Counter(finding.level for finding in findings)
     if count["error"]:
-        return f"verdict: do not run this: {_counted(count['error'], 'error')}, {_counted(count['warning'], 'warning')}"
-    return f"verdict: ready to run{', but see ' + _counted(count['warning'], 'warning') if count['warning'] else ''}"
+        return f"verdict: do not run this: {counted(count['error'], 'error')}, {counted(count['warning'], 'warning')}"
+    return f"verdict: ready to run{', but see ' + counted(count['warning'], 'warning') if count['warning'] else ''}"
 
 
 # ---- the teacher -------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def label_order(
         return None
     moved = [i for i in range(classes) if place[i] != i]
     meaning = ", ".join(f"output {place[i]} is called {names[place[i]]!r} and means {names[i]!r}" for i in moved)
-    renames = " ".join(_word(f"{cell}={names[place[i]]}") for i in range(classes) for cell in cells.get(names[i], ()))
+    renames = " ".join(quoted(f"{cell}={names[place[i]]}") for i in range(classes) for cell in cells.get(names[i], ()))
     order = [names[int(np.flatnonzero(place == i)[0])] for i in range(classes)]
     return Finding(
         "warning" if allowed else "error",
@@ -237,20 +238,20 @@ def cost(
 ) -> list[Finding]:  # fmt: skip
     """Disk, time and memory."""
     found = []
-    size = f"{_bytes(bytes_needed)} for {rows:,} rows"
+    needed = f"{size(bytes_needed)} for {rows:,} rows"
     if bytes_needed > bytes_free:
         found.append(
-            Finding("error", "cache", f"{size}, {_bytes(bytes_free)} are free", "name a --cache on another disk")
+            Finding("error", "cache", f"{needed}, {size(bytes_free)} are free", "name a --cache on another disk")
         )
     else:
-        found.append(Finding("note", "cache", size))
+        found.append(Finding("note", "cache", needed))
     parts = [("teacher pass", teacher_seconds), ("training", train_seconds)]
-    times = [f"{name} about {_seconds(value)}" for name, value in parts if value is not None]
+    times = [f"{name} about {duration(value)}" for name, value in parts if value is not None]
     if times:
         found.append(Finding("note", "time", f"{', '.join(times)} on this machine"))
     # Weights, gradients and Adam's two moments of the student; the teacher is read only, and alone during its pass.
     memory = max(4 * teacher_parameters, 16 * student_parameters)
-    found.append(Finding("note", "memory", f"{_bytes(memory)} for weights and optimizer, activations aside"))
+    found.append(Finding("note", "memory", f"{size(memory)} for weights and optimizer, activations aside"))
     return found
 
 
@@ -259,25 +260,3 @@ def _best_constant_f1(labels: np.ndarray) -> float:
     counts = np.sort(np.nan_to_num(labels).sum(axis=0))[::-1]
     k = np.arange(1, len(counts) + 1)
     return float((2 * counts.cumsum() / (k * len(labels) + max(1.0, counts.sum()))).max())
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _word(text: str) -> str:
-    return f'"{text}"' if " " in text else text
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

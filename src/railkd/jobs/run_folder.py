@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from railkd.jobs import settings
 from railkd.jobs.options import DistillOptions, FinetuneOptions
 from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
-from railkd.runtime.files import write_text
+from railkd.runtime.files import write_json
 from railkd.training import DistillationTrainer
 from railkd.training.checkpoint import OBJECTIVE_FILE, clear_unfinished, newest_checkpoint, save_model
 
@@ -100,10 +99,10 @@ def leave(record: RunRecord, trainer: DistillationTrainer, model: Path, tokenize
     fresh.rename(model)  # a student folder is complete or absent
     record.sizes["bytes"] = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     if record.gauges:
-        write_text(output / "gauges.json", json.dumps(record.gauges, indent=1) + "\n")
+        write_json(output / "gauges.json", record.gauges)
     if record.draws:
         drawn = {"redraw": _redraw(trainer), "draws": record.draws, "coverage": record.coverage}
-        write_text(output / "draws.json", json.dumps(drawn) + "\n")
+        write_json(output / "draws.json", drawn, indent=None)
     record.write(output / "metrics.json")  # last: what says that the run is finished
     if not keep:
         for folder in output.glob("checkpoint-*"):

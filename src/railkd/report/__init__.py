@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from railkd.errors import RailkdError
+from railkd.runtime.words import listed
 
 
 def require_extra(find: Callable[[str], Any] = find_spec) -> None:
@@ -14,6 +15,6 @@ def require_extra(find: Callable[[str], Any] = find_spec) -> None:
     gone = [name for name in ("jinja2", "matplotlib") if find(name) is None]
     if gone:
         raise RailkdError(
-            f"the page needs {' and '.join(gone)}, not installed here; wanted: pip install 'railkd[report]' "
+            f"the page needs {listed(gone)}, not installed here; wanted: pip install 'railkd[report]' "
             "(--markdown and --csv do without)"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from railkd.report import costs, dynamics, format, predictions, provenance, scores
 from railkd.report.study import Study, arm_order
+from railkd.runtime.words import counted
 
 #: Of the dict.
 SCHEMA = 1
@@ -60,19 +61,17 @@ def _notes(study: Study, report: dict[str, Any], kept: predictions.Kept) -> list
     tables = report["scores"].values()
     notes = [*study.notes]
     if failed:
-        notes.append(f"{format.count(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out.")
+        notes.append(f"{counted(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out.")
     if not any(table["columns"] for table in tables):
         notes.append("No finished run was scored on a test set: give the runs a --test.")
     for row in report["gauges"]:
         if row["warned"]:
             who = row["arm"] + (f", {row['student']}" if len(report["students"]) > 1 else "")
-            notes.append(
-                f"{who}: the intermediate term collapsed in {row['warned']} of {format.count(row['runs'], 'run')}."
-            )
+            notes.append(f"{who}: the intermediate term collapsed in {row['warned']} of {counted(row['runs'], 'run')}.")
     if any(not column["points"] for table in tables for column in table["columns"]):
         notes.append("Squared errors are shown as they are, and are in no average, rank or contrast.")
     if gone:
-        notes.append(f"{format.count(gone, 'file')} of predictions {'is' if gone == 1 else 'are'} no longer there.")
+        notes.append(f"{counted(gone, 'file')} of predictions {'is' if gone == 1 else 'are'} no longer there.")
     return notes + report["environment"]["warnings"]
 
 

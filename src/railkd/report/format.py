@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from railkd.runtime.words import counted, duration
+from railkd.runtime.words import size as size_in_words
 from railkd.statistics import ALPHA
 
 MINUS = "−"
@@ -59,40 +61,13 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """``0.42 s``, ``42 s``, ``3 min 20 s``, ``2 h 05 min``.
-
-    >>> seconds(0.42), seconds(41.7), seconds(200), seconds(7500)
-    ('0.42 s', '42 s', '3 min 20 s', '2 h 05 min')
-    """
-    if value is None:
-        return DASH
-    if value < 10:
-        return f"{value:.2g} s" if value < 1 else f"{value:.1f} s"
-    whole = round(value)
-    if whole < 120:
-        return f"{whole} s"
-    minutes = round(value / 60)
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{minutes // 60} h {minutes % 60:02d} min"
+    """A duration in words, or a dash."""
+    return DASH if value is None else duration(value)
 
 
-def size(value: float | None, unit: str = "B") -> str:
-    """``91 MB``, ``1.9 GB``; ``17.4 M`` of parameters.
-
-    >>> size(91e6), size(17.4e6, ""), size(0)
-    ('91 MB', '17.4 M', '–')
-    """
-    if not value:
-        return DASH
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            shown = value / factor
-            return f"{shown:.{1 if shown < 100 and (not unit or factor == 1e9) else 0}f} {prefix}{unit}"
-    return f"{value:.0f} {unit}".strip()
-
-
-def count(n: int, noun: str) -> str:
-    """``1 seed``, ``3 seeds``, ``2 classes``."""
-    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+def size(value: float | None) -> str:
+    """A size in words; a dash where nothing is known."""
+    return size_in_words(value) if value else DASH
 
 
 def ratio(value: float | None) -> str:
@@ -112,7 +87,7 @@ def contrast(row: Mapping[str, Any], family: int) -> dict[str, str]:
     over = (
         f"on average over {row['tasks']} tasks"
         if row["over"] == "tasks"
-        else f"over {count(row['n'], 'seed')} of one task"
+        else f"over {counted(row['n'], 'seed')} of one task"
     )
     said = f"{arm} is {place} {baseline} {over}{where}"
     if row["low"] is None:
@@ -162,7 +137,7 @@ def _highest(ranked: Sequence[tuple[str, Mapping[str, Any]]], what: str, teacher
     """The first of the arms, highest first, or how many share its place."""
     arm, best = ranked[0]
     ties = sum(number(cell["mean"]) == number(best["mean"]) for _, cell in ranked)
-    whose = f"{arm}'s" if ties == 1 else f"shared by {ties} of {count(len(ranked), 'arm')}"
+    whose = f"{arm}'s" if ties == 1 else f"shared by {ties} of {counted(len(ranked), 'arm')}"
     said = f"the highest {what} is {whose}, {number(best['mean'])}"
     if teacher:
         said += f" of the teacher's {number(teacher)} ({percent(best['mean'] / teacher)} kept)"

@@ -6,6 +6,7 @@ from importlib import resources
 from typing import Any
 
 from railkd.report import format, require_extra
+from railkd.runtime.words import counted
 
 _FILTERS = (
     format.number,
@@ -15,7 +16,6 @@ _FILTERS = (
     format.percent,
     format.seconds,
     format.size,
-    format.count,
     format.ratio,
 )
 
@@ -31,7 +31,7 @@ def html(content: dict[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("railkd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {function.__name__: function for function in _FILTERS}
+    environment.filters |= {function.__name__: function for function in _FILTERS} | {"count": counted}
     drawn: dict[str, dict[str, list[Any]]] = {}
     for kind, panels in plots(content).items():
         drawn[kind] = {}

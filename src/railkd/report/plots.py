@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from railkd.report import format
 from railkd.report.svg import ACCENT, INK, LINE, PAPER, SOFT, figure, render, series, style
+from railkd.runtime.words import counted
 
 Panel = dict[str, str]
 #: In CSS pixels. A panel fits a phone, its names included; a letter of a name is about so wide.
@@ -159,7 +160,7 @@ def _coverage(row: dict[str, Any], number: int, several: bool) -> Panel:
     shares = np.array(row["shares"])
     title = row["arm"] + (f", {row['student']}" if several else "")
     svg = _heat(
-        shares, f"coverage{number}", title, f"{row['draws']:,} draws in {format.count(row['runs'], 'run')}",
+        shares, f"coverage{number}", title, f"{row['draws']:,} draws in {counted(row['runs'], 'run')}",
         [str(block) for block in row["blocks"]], [str(i + 1) for i in range(shares.shape[1])],
         "teacher block", "student block it taught", "{:.0%}", 1.0,
     )  # fmt: skip

@@ -12,6 +12,7 @@ import yaml
 
 from railkd.errors import RailkdError
 from railkd.records import RunRecord, read_lines
+from railkd.runtime.words import listed
 
 RECORDS, GRID, METRICS = "records.jsonl", "grid.yaml", "metrics.json"
 #: Arms in the order of a table: the plain ones first, then by name.
@@ -113,8 +114,8 @@ def read(folders: Sequence[str | Path], baseline: str | None = None) -> Study:
     arms = arm_order(run.record.arm for run in by_job["distill"])
     chosen = _baseline(baseline, [str(grid["baseline"]) for grid in grids if grid.get("baseline")], arms)
     return Study(
-        name=" and ".join(dict.fromkeys(str(grid["name"]) for grid in grids if grid.get("name")))
-        or " and ".join(Path(folder).resolve().name for folder in folders),
+        name=listed(dict.fromkeys(str(grid["name"]) for grid in grids if grid.get("name")))
+        or listed(Path(folder).resolve().name for folder in folders),
         students=by_job["distill"],
         teachers=[*by_job["finetune"], *by_job["evaluate"]],
         caches=by_job["cache"],

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from railkd.report import format
+from railkd.runtime.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -147,7 +148,7 @@ def _contrast_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list
         numbers = [
             format.signed(row["mean"]),
             format.interval(row["low"], row["high"]),
-            format.count(row["n"], row["over"][:-1]),
+            counted(row["n"], row["over"][:-1]),
         ]
         tests = [format.p_value(row["p"]), format.p_value(row["holm"])]
         found.append([*names, *numbers, *tests, format.SHOWN if row["shown"] else format.NOT_SHOWN])

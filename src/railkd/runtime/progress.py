@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from railkd.runtime.words import duration
+
 Advance = Callable[[int, int], None]
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -35,7 +37,7 @@ def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
             if now - last >= _SECONDS_BETWEEN_LINES or done == total:
                 last = now
                 rate = done / max(now - start, 1e-9)
-                left = f", {(total - done) / max(rate, 1e-9):.0f} s left" if done < total else ""
+                left = f", {duration((total - done) / max(rate, 1e-9))} left" if done < total else ""
                 print(f"{title}: {done:,} of {total:,} {unit}, {rate:,.1f} {unit}/s{left}", file=sys.stderr, flush=True)
 
         yield line

@@ -16,7 +16,6 @@ A row's checksum takes in its key, so a row that stands where another belongs is
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,24 +29,6 @@ from railkd.errors import RailkdError
 
 SUFFIX = ".safetensors"
 _DTYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8", "U32": "<u4"}
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside the target, fsync, rename: the target is complete or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def row_checksums(keys: np.ndarray, arrays: list[list[np.ndarray]]) -> np.ndarray:

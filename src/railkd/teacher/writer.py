@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from railkd.data.keys import key_array
 from railkd.errors import RailkdError
-from railkd.runtime import ranks
+from railkd.runtime import files, ranks
 from railkd.teacher import shards
 from railkd.teacher.identity import Identity
 from railkd.teacher.protocol import TeacherInfo
@@ -145,7 +145,7 @@ class CacheWriter:
             self._digest,
         )
         name = hashlib.blake2b(keys.tobytes() + self._digest.encode(), digest_size=8).hexdigest()
-        shards.write_file(self.path / f"shard-{name}{shards.SUFFIX}", data)
+        files.write_bytes(self.path / f"shard-{name}{shards.SUFFIX}", data, durable=True)
         self._adopt(self.path / f"shard-{name}{shards.SUFFIX}")
         self._known = np.concatenate([self._known, keys])
         self._keys, self._logits = [], []
@@ -187,7 +187,7 @@ class CacheWriter:
         table = np.stack([every[order, 0], every[order, 1], order]).astype("<i8")
         index_name = f"index-{hashlib.blake2b(every.tobytes(), digest_size=8).hexdigest()}.npy"
         index = _npy(table)
-        shards.write_file(self.path / index_name, index)
+        files.write_bytes(self.path / index_name, index, durable=True)
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -201,7 +201,7 @@ class CacheWriter:
         manifest["checksum"] = manifest_checksum(manifest)
         # The index of the manifest before this one stays until the next build: someone may have read that manifest.
         keep = {index_name, _index_of(self.path / MANIFEST)}
-        shards.write_file(self.path / MANIFEST, json.dumps(manifest, indent=1).encode())
+        files.write_text(self.path / MANIFEST, json.dumps(manifest, indent=1), durable=True)
         for old in self.path.glob("index-*.npy"):
             if old.name not in keep:
                 old.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ from railkd.errors import RailkdError
 from railkd.models.checkpoints import quiet_transformers
 from railkd.models.distiller import Distiller
 from railkd.runtime import ranks
+from railkd.runtime.files import sync, sync_all, write_json
 from railkd.training.resuming import SUMS
 
 logger = logging.getLogger(__name__)
@@ -113,13 +113,13 @@ def save_checkpoint(
 def _publish(temporary: Path, final: Path) -> None:
     """List the sizes of the files, flush all to disk and give the folder its name."""
     sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.is_file()}
-    (temporary / FILES).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
-    _flush(temporary)
+    write_json(temporary / FILES, sizes)
+    sync_all(temporary)  # before the rename: after a power failure, a folder of this name has its contents
     old = final.with_name(f".{final.name}.old.tmp")
     if final.exists():  # a resumed run saves the step it came from once more: out of the way first, deleted later
         final.rename(old)
     temporary.rename(final)
-    _fsync(final.parent)
+    sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -140,7 +140,7 @@ def save_state(folder: str | Path, state: TrainerState, holders: Iterable[Any], 
         else:
             state.stateful_callbacks[name] = held
     state.save_to_json(str(Path(folder) / STATE_FILE))
-    (Path(folder) / SUMS).write_text(json.dumps(sums) + "\n", encoding="utf-8")
+    write_json(Path(folder) / SUMS, sums, indent=None)
 
 
 def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None = None) -> Path | None:
@@ -181,17 +181,3 @@ def _lack(checkpoint: Path) -> str | None:
         if path.stat().st_size != size:
             return f"{path.name} has {path.stat().st_size} bytes, wanted {size}"
     return None
-
-
-def _flush(folder: Path) -> None:
-    """fsync every file and the folder: a rename must not outlive what it names."""
-    for path in (*folder.rglob("*"), folder):
-        _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

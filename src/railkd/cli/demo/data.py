@@ -25,6 +25,7 @@ from types import MappingProxyType
 from filelock import FileLock
 
 from railkd.errors import RailkdError
+from railkd.runtime.files import write_bytes
 
 Row = tuple[str, str]
 """(text, label), the label being "negative" or "positive"."""
@@ -164,15 +165,9 @@ def subset(rows: Sequence[Row], n: int, seed: int = 0) -> tuple[Row, ...]:
 
 
 def write_tsv(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows as a tsv with the columns text and label, under a temporary name first."""
+    """Write rows as a tsv with the columns text and label; see `railkd.runtime.files.write_bytes`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(_tsv(rows))
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_bytes(path, _tsv(rows))
     return path
 
 

@@ -6,7 +6,6 @@ only the loss differs. Nothing is chosen on test rows: the dev rows pick the epo
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -250,7 +249,7 @@ def _rich_table(lines: list[Line]) -> Table:
 
 def _write_results(lines: list[Line], folder: Path, size: Size, name: str) -> None:
     from railkd.runtime.environment import versions
-    from railkd.runtime.files import write_text
+    from railkd.runtime.files import write_json, write_text
 
     rows = [[show(line) for _, show in _COLUMNS] for line in lines]
     head = [column for column, _ in _COLUMNS]
@@ -263,4 +262,4 @@ def _write_results(lines: list[Line], folder: Path, size: Size, name: str) -> No
         "models": [asdict(line) for line in lines],
         "versions": versions(),
     }
-    write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    write_json(folder / "results.json", results)

@@ -1,0 +1,80 @@
+"""Format sizes, durations, counts and lists for people: one format each, everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def size(count: float, unit: str = "B") -> str:
+    """Return a number of bytes, or of another unit, with a decimal prefix.
+
+    Args:
+        count: how many.
+        unit: what is counted; empty for numbers such as those of parameters.
+
+    >>> size(512), size(18_456_000), size(1.06e9), size(142e6), size(17.4e6, "")
+    ('512 B', '18.5 MB', '1.1 GB', '142 MB', '17.4 M')
+    """
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= factor:
+            shown = count / factor
+            return f"{shown:,.{0 if shown >= 100 and factor < 1e9 else 1}f} {prefix}{unit}"
+    return f"{count:.0f} {unit}".strip()
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the units a person would use.
+
+    >>> duration(0.42), duration(41.7), duration(200), duration(120), duration(7500), duration(7200)
+    ('0.42 s', '42 s', '3 min 20 s', '2 min', '2 h 05 min', '2 h')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.2g} s" if seconds < 0.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    small, large, rest = ("s", "min", whole) if whole < 3600 else ("min", "h", round(seconds / 60))
+    return f"{rest // 60} {large}" + (f" {rest % 60:02d} {small}" if rest % 60 else "")
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it must be.
+
+    >>> counted(1, "seed"), counted(3000, "seed"), counted(2, "class")
+    ('1 seed', '3,000 seeds', '2 classes')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def listed(items: Iterable[object], most: int | None = None) -> str:
+    """Return a list in words.
+
+    Args:
+        items: shown as `str` shows them.
+        most: how many are shown; the rest are counted.
+
+    >>> listed([]), listed("a"), listed("ab"), listed("abc"), listed(range(9), most=2)
+    ('', 'a', 'a and b', 'a, b and c', '0, 1 and 7 more')
+    """
+    shown = [str(item) for item in items]
+    if most is not None and len(shown) > most:
+        shown[most:] = [f"{len(shown) - most} more"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))
+
+
+def named(names: Iterable[str]) -> str:
+    """Return names in quotes, as a list in words; of a long list the first 20.
+
+    >>> named(["text", "label"])
+    "'text' and 'label'"
+    """
+    return listed(map(repr, names), most=20)
+
+
+def quoted(text: str) -> str:
+    """Return a word as one types it in a shell.
+
+    >>> quoted("not entailment"), quoted("neutral")
+    ('"not entailment"', 'neutral')
+    """
+    return f'"{text}"' if " " in text else text
