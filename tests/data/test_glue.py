@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from railkd.data.glue import GLUE, GlueTask, task_of
-from railkd.data.ood import label_map_for
-from railkd.data.sources import load_rows
+from railkd.data.sources import Source, load_rows
 
 Shared = Callable[..., Path]
 
@@ -23,7 +22,8 @@ def test_cola_has_no_header_and_its_cells_have_names(shared_data: Shared) -> Non
     rows = load_rows(str(shared_data("glue", "CoLA")), split="dev")
     assert rows.column_names == ["source", "label", "original_mark", "sentence"]
     assert rows[0]["sentence"] == "The sailors rode the breeze clear of the rocks." and rows[0]["label"] == "1"
-    assert label_map_for(str(shared_data("ood", "CoLA_OOD", "test.tsv"))) == {"0": "unacceptable", "1": "acceptable"}
+    row = Source.parse(str(shared_data("ood", "CoLA_OOD", "test.tsv"))).row
+    assert row is not None and row.raw_label_names == {"0": "unacceptable", "1": "acceptable"}
 
 
 def test_colas_own_test_file_does_have_a_header(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_mnlis_dev_is_the_matched_one(tmp_path: Path) -> None:
         )
     assert load_rows(str(tmp_path / "MNLI"), split="dev")["sentence1"][0] == "dev_matched"
     assert load_rows(str(tmp_path / "MNLI:dev_mismatched"), split="dev")["sentence1"][0] == "dev_mismatched"
-    task = task_of(str(tmp_path / "MNLI:dev_mismatched"))
+    task = Source.parse(str(tmp_path / "MNLI:dev_mismatched")).row
     assert task is not None and task.dev == ("dev_matched", "dev_mismatched")
 
 
@@ -70,5 +70,5 @@ def test_every_glue_row_agrees_with_the_real_folder(task: GlueTask, shared_data:
     ],
 )
 def test_tasks_are_known_by_their_folder(source: str, name: str | None) -> None:
-    task = task_of(source)
-    assert (task.name if task else None) == name
+    task = Source.parse(source).row
+    assert (task.name if task in GLUE else None) == name

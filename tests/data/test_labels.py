@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 
 from railkd.data.columns import find_columns
-from railkd.data.glue import task_of
 from railkd.data.labels import LabelSpace, apply_label_map, infer_label_space, match_label_space, parse_label_map
-from railkd.data.ood import label_map_for
-from railkd.data.sources import load_rows
+from railkd.data.sources import Source, load_rows
 from railkd.errors import RailkdError
 
 NLI = ("contradiction", "entailment", "neutral")
@@ -170,10 +168,10 @@ def test_real_rows_from_file_to_index(
     parts: tuple[str, ...], names: tuple[str, ...], shared_data: Callable[..., Path]
 ) -> None:
     source = str(shared_data(*parts))
-    rows, task = load_rows(source), task_of(source)
+    rows, task = load_rows(source), Source.parse(source).row
     column = find_columns(rows.column_names).label
     assert column is not None
-    values = apply_label_map(rows[column], label_map_for(source))
+    values = apply_label_map(rows[column], task.raw_label_names if task else {})
     space = infer_label_space(values, label_column=column, names=task.labels if task else None)
     assert space.names == names
     assert len(space.encode(values, where=source)) == rows.num_rows

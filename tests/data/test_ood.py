@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from railkd.cli import main
-from railkd.data.glue import GLUE
+from railkd.data.glue import GLUE, GlueTask
 from railkd.data.labels import fold_onto
-from railkd.data.ood import OOD, OodSet, label_map_for, ood_of, out_of_domain, row_of
-from railkd.data.sources import load_rows
+from railkd.data.ood import OOD, OodSet, out_of_domain, row_of
+from railkd.data.sources import Source, load_rows
 from railkd.tasks.metrics import METRICS
 
 LABELS = {task.name: task.labels for task in GLUE} | {row.name: row.labels for row in OOD}
@@ -23,7 +23,7 @@ HERE = ("HANS", "IMDB_CONTRAST", "SNLI_CAD_REVISED", "CoLA_OOD", "ADV_SST-2", "A
 @pytest.mark.parametrize("row", [row for row in OOD if row.name in HERE], ids=lambda row: row.name)
 def test_a_row_agrees_with_the_real_folder(row: OodSet, shared_data: Callable[..., Path]) -> None:
     source = str(shared_data("ood", row.name, "test.tsv"))
-    assert ood_of(source) is row_of(source) is row
+    assert Source.parse(source).row is row_of(source) is row
     rows = load_rows(source)
     assert {*row.text, row.label} <= set(rows.column_names)
     assert set(rows[row.label]) == set(row.cells or row.labels)
@@ -77,16 +77,22 @@ def test_folds(row: str, model: tuple[str, ...], names: tuple[str, ...] | None, 
     ],
 )
 def test_sets_are_known_by_their_folder_or_hub_name(source: str, name: str | None) -> None:
-    row = ood_of(source)
-    assert (row.name if row else None) == name
+    row = Source.parse(source).row
+    assert (row.name if isinstance(row, OodSet) else None) == name
 
 
 def test_cells_and_domains() -> None:
-    assert label_map_for("x/PAWS/test.tsv") == {"0": "no_paraphrase", "1": "paraphrase"}
-    assert label_map_for("ADV_SST-2:test") == {"0": "negative", "1": "positive"}
-    assert out_of_domain("x/SNLI/test.tsv", "x/MNLI/train.tsv")
-    assert not out_of_domain("x/SNLI/test.tsv", "y/SNLI/train.tsv")
-    assert not out_of_domain("x/MNLI/dev.tsv", "x/SNLI/train.tsv")  # no row of the table: the user says --ood
+    def row(source: str) -> GlueTask:
+        found = Source.parse(source).row
+        assert found is not None
+        return found
+
+    assert row("x/PAWS/test.tsv").raw_label_names == {"0": "no_paraphrase", "1": "paraphrase"}
+    assert row("ADV_SST-2:test").raw_label_names == {"0": "negative", "1": "positive"}
+    assert out_of_domain(row("x/SNLI/test.tsv"), row("x/MNLI/train.tsv")) and out_of_domain(row("x/SNLI/test.tsv"))
+    assert not out_of_domain(row("x/SNLI/test.tsv"), row("y/SNLI/train.tsv"))
+    assert not out_of_domain(row("x/MNLI/dev.tsv"), row("x/SNLI/train.tsv"))  # of GLUE: the user says --ood
+    assert not out_of_domain(None)
 
 
 def test_tasks_lists_every_row(capsys: pytest.CaptureFixture[str]) -> None:

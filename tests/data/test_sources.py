@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from railkd.data.sources import load_rows, parse_named, parse_named_all
+from railkd.data.sources import Source, load_rows, parse_named
 from railkd.errors import RailkdError
 
 Shared = Callable[..., Path]
@@ -180,6 +181,8 @@ BAD_SOURCES = [
     ("./no-such-set", ["no such file"]),
     ("../no/such/set", ["no such file"]),
     ("a/b/c", ["no such file"]),
+    ("my@file.tsv", ["no such file"]),
+    ("a/b:c:d:e", ["no such file"]),
     ("text", ["no such file"]),  # a builder of datasets, which reads the working directory
     ("x" * 5000, ["no such file"]),
     ("nul\0byte.tsv", ["no such file"]),
@@ -235,6 +238,34 @@ def test_a_hub_name_that_does_not_load_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("{here}/a.tsv", ("{here}/a.tsv", None, None, None)),
+        ("{here}:dev", ("{here}", None, "dev", None)),
+        ("{here}/o:dd", ("{here}/o:dd", None, None, None)),  # what exists is a path, colons and all
+        ("{here}/o:dd:dev", ("{here}/o:dd", None, "dev", None)),
+        ("{here}/at@home.tsv", ("{here}/at@home.tsv", None, None, None)),
+        ("{here}/no@where.tsv", ("{here}/no@where.tsv", None, None, None)),
+        ("org/rows", ("org/rows", None, None, None)),
+        ("org/rows:dev", ("org/rows", None, "dev", None)),
+        ("org/rows:big:", ("org/rows", "big", None, None)),
+        ("org/rows@v1.2:big:dev", ("org/rows", "big", "dev", "v1.2")),
+        ("org/rows@", ("org/rows", None, None, None)),
+    ],
+)
+def test_a_source_is_parsed_once(text: str, parts: tuple[str | None, ...], tmp_path: Path) -> None:
+    for name in ("a.tsv", "at@home.tsv", "o:dd/dev.tsv"):
+        write(tmp_path / name, TSV + "a\tb\n")
+    here = str(tmp_path)
+    source = Source.parse(text.replace("{here}", here))
+    assert (source.base, source.config, source.split, source.revision) == tuple(
+        part and part.replace("{here}", here) for part in parts
+    )
+    assert source.on_disk == (text.startswith("{here}") and "where" not in text)
+    assert source == Source.parse(source.text) and re.fullmatch(r"[\w.-]+", source.name)
+
+
+@pytest.mark.parametrize(
     ("spec", "name", "path"),
     [
         ("hans=ood/HANS/test.tsv", "hans", "ood/HANS/test.tsv"),
@@ -250,7 +281,8 @@ def test_a_hub_name_that_does_not_load_is_one_line() -> None:
     ],
 )
 def test_test_sets_have_names(spec: str, name: str, path: str) -> None:
-    assert parse_named(spec) == (name, path)
+    source = Source.parse_named(spec)
+    assert (source.name, source.text) == (name, path)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +297,7 @@ def test_test_sets_have_names(spec: str, name: str, path: str) -> None:
 )
 def test_bad_names_are_refused(specs: list[str], message: str) -> None:
     with pytest.raises(RailkdError, match=message):
-        parse_named_all(specs)
+        parse_named(specs)
 
 
 def test_reading_needs_no_model_library() -> None:

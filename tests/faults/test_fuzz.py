@@ -30,7 +30,7 @@ from railkd.cli import distill, evaluate, finetune
 from railkd.cli.bench import verbs
 from railkd.cli.words import parse
 from railkd.data.keys import KEY
-from railkd.data.sources import load_rows
+from railkd.data.sources import Source, load_rows
 from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
 from railkd.jobs.datafiles import DataFiles
@@ -243,9 +243,10 @@ def test_any_bytes_are_a_table_or_no_table(scratch: Path, head: str, body: str, 
     file.write_bytes((head + body).encode("utf-8", "surrogatepass") + junk)
     files = DataFiles(TrainingDataOptions(train=str(file)), lambda line: None)
     try:
-        files.infer(str(file))
-        files.train_on(str(file))
-        table = files.read(str(file), split="train")
+        source = Source.parse(str(file))
+        files.infer(source)
+        files.train_on(source)
+        table = files.read(source, split="train")
         assert len(table) > 0 and "label" in table.column_names
     except RailkdError as error:
         in_words(error)

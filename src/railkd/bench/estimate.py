@@ -26,7 +26,7 @@ from rich.text import Text
 from railkd.bench import attempt
 from railkd.bench.grid import Grid, Machine
 from railkd.bench.plan import Job
-from railkd.data.sources import load_rows
+from railkd.data.sources import Source
 from railkd.jobs import findings
 from railkd.jobs.options import DEFAULT_MAX_LENGTH
 from railkd.models import checkpoints
@@ -172,11 +172,8 @@ def _cache_bytes(job: Job, jobs: Sequence[Job], rows: int | None) -> int | None:
 @cache
 def _rows(source: str) -> int | None:
     """Rows of a source on this machine; None: it is not here."""
-    return load_rows(source, split="train").num_rows if _here(source) else None
-
-
-def _here(source: str) -> bool:
-    return Path(source).exists() or Path(source.rpartition(":")[0] or source).exists()
+    found = Source.parse(source)
+    return found.rows("train").num_rows if found.on_disk else None
 
 
 @cache
@@ -190,7 +187,7 @@ def _speed(model: str, layers: int | None, source: str, max_length: int, batch_s
     from transformers import AutoModelForSequenceClassification
 
     config = copy.deepcopy(_config(model))
-    if config is None or not _here(source):
+    if config is None or not Source.parse(source).on_disk:
         return None
     if layers:
         config.num_hidden_layers = layers
@@ -232,7 +229,7 @@ def _seconds(step: Any, times: int = 3) -> float:
 
 def _length(model: str, source: str, max_length: int) -> int:
     """The mean length in tokens of some rows, cut where the runs cut them."""
-    rows = load_rows(source, split="train")
+    rows = Source.parse(source).rows("train")
     texts = [
         " ".join(str(cell) for cell in row.values() if isinstance(cell, str))
         for row in rows.select(range(min(_ROWS, len(rows))))

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from railkd.data.columns import LABEL_CONVENTIONS
-from railkd.data.formats import format_of, read_table, stem_of
+from railkd.data.formats import read_table, tables_in
 from railkd.data.glue import folder_key, task_of
+from railkd.data.loading import SPLITS
 from railkd.data.ood import OOD
-from railkd.data.sources import SPLITS
 from railkd.errors import RailkdError, did_you_mean
 
 
@@ -21,7 +21,7 @@ def splits_of(root: str, name: str, *, dev_selects: bool) -> dict[str, Any]:
         dev_selects: the development rows choose the epoch, and so are no test.
     """
     folder = _inside(root, name, "data")
-    files = {stem_of(path): path for path in sorted(folder.iterdir()) if path.is_file() and format_of(path)}
+    files = {stem: paths[-1] for stem, paths in tables_in(folder).items()}
     row = task_of(str(folder))
     dev = [split for split in (row.dev if row else SPLITS["dev"]) if split in files]
     dev = dev if row else dev[:1]

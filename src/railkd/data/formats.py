@@ -47,6 +47,15 @@ def stem_of(path: Path) -> str:
     return Path(name).stem if format_of(path) else path.name
 
 
+def tables_in(folder: Path) -> dict[str, list[Path]]:
+    """The files of a folder that can be read as tables, by stem, in the order of their names; hidden ones left out."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and format_of(path) and not path.name.startswith("."):
+            found.setdefault(stem_of(path), []).append(path)
+    return found
+
+
 def known_suffixes() -> str:
     """The suffixes there are, for messages.
 

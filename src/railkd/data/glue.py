@@ -159,25 +159,27 @@ def folder_key(name: str) -> str:
 _BY_FOLDER = {folder_key(task.name): task for task in GLUE}
 
 
-def task_of(source: str) -> GlueTask | None:
-    """The task a source belongs to, by the name of its folder; of a hub set ``.../glue:CONFIG`` by the config.
+def task_of(path: str, hint: str = "") -> GlueTask | None:
+    """The task that a path or hub name belongs to.
 
-    >>> [task_of(s).name for s in ("glue/stsb/dev.tsv", "data/SST-2", "RTE:dev", "nyu-mll/glue:qnli:train")]
-    ['STS-B', 'SST-2', 'RTE', 'QNLI']
+    Args:
+        path: its folder's name tells; of a hub collection (``.../glue``) the hint does. hint: the config of a hub set.
+
+    >>> [task_of(*s).name for s in (("glue/stsb/dev.tsv",), ("data/SST-2",), ("nyu-mll/glue", "qnli"))]
+    ['STS-B', 'SST-2', 'QNLI']
     >>> task_of("reviews/train.tsv") is None
     True
     """
-    return row_by_folder(source, _BY_FOLDER, collections=("glue",))
+    return row_by_folder(path, hint, _BY_FOLDER, collections=("glue",))
 
 
-def row_by_folder(source: str, rows: Mapping[str, Row], collections: Collection[str]) -> Row | None:
-    """A source's row of a table keyed by `folder_key`; of a hub collection (``glue:CONFIG``) by the config."""
-    path, *hints = [source] if os.path.exists(source) else source.split(":")
+def row_by_folder(path: str, hint: str, rows: Mapping[str, Row], collections: Collection[str]) -> Row | None:
+    """The row of a path or hub name in a table keyed by `folder_key`; of a hub collection by the config, ``hint``."""
     # A relative "dev.tsv" belongs to the folder one stands in, so the path is made absolute first.
     parent, name = os.path.split(os.path.abspath(path))
     row = rows.get(folder_key(name))
     if row is None and not os.path.isdir(path) and os.path.splitext(name)[1]:
         row = rows.get(folder_key(os.path.basename(parent)))
-    if row is None and hints and folder_key(name) in collections and not os.path.exists(path):
-        row = rows.get(folder_key(hints[0]))
+    if row is None and folder_key(name) in collections and not os.path.exists(path):
+        row = rows.get(folder_key(hint))
     return row

@@ -168,35 +168,20 @@ OOD: tuple[OodSet, ...] = (
 _BY_FOLDER = {folder_key(row.name): row for row in OOD}
 
 
-def ood_of(source: str) -> OodSet | None:
-    """The out-of-domain set a source is, by the name of its folder or of its hub set.
+def row_of(path: str, hint: str = "") -> GlueTask | OodSet | None:
+    """The row of a path or hub name in either table, by the name of its folder; ``hint`` is the config of a hub set.
 
-    >>> ood_of("AI-Secure/adv_glue:adv_sst2:validation").name, ood_of("glue/RTE/dev.tsv")
-    ('ADV_SST-2', None)
+    >>> row_of("AI-Secure/adv_glue", "adv_sst2").name, row_of("glue/RTE/dev.tsv").name, row_of("reviews.tsv")
+    ('ADV_SST-2', 'RTE', None)
     """
-    return row_by_folder(source, _BY_FOLDER, collections=("advglue",))
+    return task_of(path, hint) or row_by_folder(path, hint, _BY_FOLDER, collections=("advglue",))
 
 
-def row_of(source: str) -> GlueTask | OodSet | None:
-    """The row of a source in either table."""
-    return task_of(source) or ood_of(source)
-
-
-def out_of_domain(source: str, trained_on: str | None = None) -> bool:
+def out_of_domain(row: GlueTask | None, trained_on: GlueTask | None = None) -> bool:
     """Whether the table calls a set out of domain: all its sets are, but to a model that was trained on that very set.
 
-    >>> out_of_domain("ood/HANS/test.tsv"), out_of_domain("HANS:test", "HANS:train"), out_of_domain("my/test.tsv")
+    >>> hans, rte = row_of("ood/HANS/test.tsv"), row_of("glue/RTE")
+    >>> out_of_domain(hans, rte), out_of_domain(hans, hans), out_of_domain(rte)
     (True, False, False)
     """
-    row = ood_of(source)
-    return row is not None and (trained_on is None or ood_of(trained_on) is not row)
-
-
-def label_map_for(source: str) -> dict[str, str]:
-    """What the cells of a source mean, as ``parse_label_map`` would give it; empty when unknown or spelled out.
-
-    >>> label_map_for("glue/WNLI/dev.tsv"), label_map_for("reviews.tsv")
-    ({'0': 'not_entailment', '1': 'entailment'}, {})
-    """
-    row = row_of(source)
-    return row.raw_label_names if row else {}
+    return isinstance(row, OodSet) and row is not trained_on

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from railkd.data.formats import format_of, stem_of
+from railkd.data.formats import tables_in
 from railkd.data.glue import GLUE, GlueTask, folder_key
 from railkd.data.labels import LabelSpace, match_label_space
-from railkd.data.sources import SPLITS, load_rows
+from railkd.data.loading import SPLITS
+from railkd.data.sources import load_rows
 from railkd.errors import RailkdError
 
 
@@ -61,7 +62,7 @@ def find(source: str) -> dict[Submission, str]:
     if not rows:
         known = ", ".join(dict.fromkeys(row.folder for row in SUBMISSIONS))
         raise RailkdError(f"--test {source}: lies in no folder of a GLUE task; wanted one called {known}")
-    files = {stem_of(file): file for file in sorted(folder.iterdir()) if file.is_file() and format_of(file)}
+    files = {stem: paths[-1] for stem, paths in tables_in(folder).items()}
     found = {row: next((files[stem] for stem in row.stems if stem in files), None) for row in rows}
     chosen = {row: str(file) for row, file in found.items() if file and (path.is_dir() or file == path.absolute())}
     if not chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datasets import concatenate_datasets
 
+from railkd.data.sources import Source
 from railkd.jobs.check import Say
 from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, CacheOptions, required
@@ -30,7 +31,7 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
     files = DataFiles(options, say)
     if not options.train:
         required(None, "--train")
-    tables = [files.read(source, split="train", labelled=False) for source in options.train]
+    tables = [files.read(source, split="train", labelled=False) for source in map(Source.parse, options.train)]
     bf16 = fast_bf16() if options.bf16 is None else options.bf16
     rows, max_length = concatenate_datasets(tables), options.max_length or DEFAULT_MAX_LENGTH
     say(truncation_line(rows, checkpoints.load_tokenizer(teacher), max_length))

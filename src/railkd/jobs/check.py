@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from railkd.data.keys import KEY, example_key, key_array
+from railkd.data.sources import Source
 from railkd.data.tokens import full_lengths, some_rows
 from railkd.errors import RailkdError
 from railkd.functional import ProblemType
 from railkd.jobs import findings
-from railkd.jobs.datafiles import DataFiles, named_tests, test_split
+from railkd.jobs.datafiles import DataFiles, named_tests
 from railkd.jobs.findings import Finding
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, CheckOptions, DistillOptions, required
 from railkd.models import checkpoints
@@ -74,7 +75,7 @@ def before_distilling(
     if judged is None:
         say("teacher: not checked, its cache holds too few rows of --eval; railkd check --teacher does it")
         return
-    about = _about_teacher(judged, files, str(options.eval), options.allow_weak_teacher)
+    about = _about_teacher(judged, files, Source.parse(str(options.eval)), options.allow_weak_teacher)
     say("\n".join(str(finding) for finding in about))
     for finding in about:
         if finding.level == "error":
@@ -107,7 +108,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         rows = len(tables["eval"]) if options.full else TEACHER_ROWS
         measured = _judged(tables["eval"], teacher, stored, max_length, rows)
         if measured is not None:
-            found += _about_teacher(measured, files, str(options.eval), options.allow_weak_teacher)
+            found += _about_teacher(measured, files, Source.parse(str(options.eval)), options.allow_weak_teacher)
     if measured is None:
         detail = "not checked: " + (
             "its cache holds too few rows of --eval" if "eval" in tables else "there is no --eval"
@@ -183,7 +184,7 @@ def _same_teacher(stored: TeacherCache, teacher: Path, max_length: int) -> None:
         stored.check(wanted)
 
 
-def _about_teacher(judged: _Judged, files: DataFiles, source: str, allowed: bool) -> list[Finding]:
+def _about_teacher(judged: _Judged, files: DataFiles, source: Source, allowed: bool) -> list[Finding]:
     space = files.space
     assert space is not None
     kind, found = files.problem_type, []
@@ -258,12 +259,13 @@ def _about_cost(
 
 def _read(options: CheckOptions, files: DataFiles) -> dict[str, Any]:
     """train, eval and the test sets by name."""
-    files.train_on(required(options.train, "--train"))
-    tables = {"train": files.read(str(options.train), split="train")}
+    source = Source.parse(required(options.train, "--train"))
+    files.train_on(source)
+    tables = {"train": files.read(source, split="train")}
     if options.eval:
-        tables["eval"] = files.read(options.eval, split="dev")
-    for name, source in named_tests(options, options.train)[0].items():
-        tables[f"test {name}"] = files.read(source, split=test_split(source))
+        tables["eval"] = files.read(Source.parse(options.eval), split="dev")
+    for name, test in named_tests(options, source)[0].items():
+        tables[f"test {name}"] = files.read(test, split=test.scored_split)
     return tables
 
 

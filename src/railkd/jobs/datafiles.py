@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from railkd.data import labels, ood, sources
+from railkd.data import labels
 from railkd.data.columns import Columns, find_columns
 from railkd.data.glue import GlueTask
 from railkd.data.labels import Fold, LabelSpace
-from railkd.data.ood import OodSet
+from railkd.data.ood import OodSet, out_of_domain
+from railkd.data.sources import Source, parse_named
 from railkd.errors import RailkdError
 from railkd.functional import ProblemType
 from railkd.jobs.options import DataOptions
@@ -44,29 +44,29 @@ class DataFiles:
         self._positive: str | None = None
         self._model = "the model"
         self._said = ""
-        self._inferred_from: str | None = None
-        self._folds: dict[str, Fold] = {}
+        self._inferred_from: Source | None = None
+        self._folds: dict[Source, Fold] = {}
 
-    def infer(self, source: str) -> LabelSpace:
+    def infer(self, source: Source) -> LabelSpace:
         """Take the classes from the training rows of a source: for a model that has none yet."""
-        rows = sources.load_rows(source, split="train")
-        self._inferred_from, self._model = source, f"the model trained on {source}"
+        rows, where = source.rows("train"), source.text
+        self._inferred_from, self._model = source, f"the model trained on {where}"
         row = self._row(source, trained_on=True)
         read = self._labels(source, rows)
         if read.classes is not None:
             columns = self._label_columns if len(self._label_columns) > 1 else None
-            self.space = multilabel.infer(read.classes, names=columns, where=source)
+            self.space = multilabel.infer(read.classes, names=columns, where=where)
         else:
             self.space = labels.infer_label_space(
                 read.values,
                 problem_type=self.options.problem_type,
                 label_column=read.columns.label,
                 names=row.labels if row else None,
-                where=source,
+                where=where,
             )
         kind = "classes" if not self.space.multi else "any number of the classes"
         self.say(
-            f"labels of {source}: {'regression' if self.space.regression else f'{kind} {_listed(self.space.names)}'}"
+            f"labels of {where}: {'regression' if self.space.regression else f'{kind} {_listed(self.space.names)}'}"
         )
         return self.space
 
@@ -81,20 +81,20 @@ class DataFiles:
         """`follow` the labels of a model's config."""
         return self.follow(label_names(config), problem_type=problem_type_of(config), model=model)
 
-    def train_on(self, source: str) -> None:
+    def train_on(self, source: Source) -> None:
         """Say which rows the model is trained on: the metrics are those of their task, whatever is tested on."""
         self._row(source, trained_on=True)
 
-    def read(self, source: str, *, split: str, labelled: bool = True) -> Any:
+    def read(self, source: Source, *, split: str, labelled: bool = True) -> Any:
         """One source as a `datasets.Dataset` with ``text``, ``text_pair`` for pairs, and ``label`` if asked for.
 
         Args:
-            source: see `railkd.data.sources`. split: train, dev or test, where a source holds several.
+            source: where they are. split: train, dev or test, where a source holds several.
             labelled: False leaves the labels out (unlabelled rows, prediction).
         """
         from datasets import Dataset
 
-        rows = sources.load_rows(source, split=split)
+        rows, where = source.rows(split), source.text
         if labelled:
             read = self._labels(source, rows)
             columns, label = read.columns, self._encoded(read, source)
@@ -103,18 +103,17 @@ class DataFiles:
             columns, label = self._columns(source, rows, None), None
             said = f"text: {' + '.join(columns.text)}; no labels read"
         table: dict[str, Any] = {
-            name: _texts(rows, column, source)
-            for name, column in zip(("text", "text_pair"), columns.text, strict=False)
+            name: _texts(rows, column, where) for name, column in zip(("text", "text_pair"), columns.text, strict=False)
         }
         if label is not None:
             table["label"] = label
-        self.say(f"{source}: {rows.num_rows:,} rows" + (f"; {said}" if said != self._said else ""))
+        self.say(f"{where}: {rows.num_rows:,} rows" + (f"; {said}" if said != self._said else ""))
         self._said = said
         if source in self._folds:
-            self.say(f"{source}: {self._folds[source].describe(self._known_space().names)}")
+            self.say(f"{where}: {self._folds[source].describe(self._known_space().names)}")
         return Dataset.from_dict(table)
 
-    def score(self, logits: Any, values: Any, source: str | None = None) -> dict[str, float]:
+    def score(self, logits: Any, values: Any, source: Source | None = None) -> dict[str, float]:
         """The task's metrics; those of the set itself where ``source`` is in the out-of-domain table.
 
         A set of coarser classes is scored on folded answers: argmax over the model's classes, then folded by name.
@@ -122,9 +121,9 @@ class DataFiles:
         space = self._known_space()
         if space.multi:
             return multilabel.score(logits, values)
-        row = ood.ood_of(source) if source and not space.regression else None
+        row = source.row if source and not space.regression and isinstance(source.row, OodSet) else None
         wanted, positive_name = (row.metrics, row.positive) if row else (self.metrics, self._positive)
-        fold = self._folds.get(source or "")
+        fold = self._folds.get(source) if source else None
         names = fold.names if fold else space.names
         if fold:
             logits, values = _folded(logits, values, fold)
@@ -134,11 +133,11 @@ class DataFiles:
             positive = loose.index(_loose(positive_name)) if _loose(positive_name) in loose else 1
         return metrics.score(logits, values, regression=space.regression, metrics=wanted, positive=positive)
 
-    def answers(self, logits: Any, values: Any, source: str | None = None) -> tuple[list[Any], list[Any]]:
+    def answers(self, logits: Any, values: Any, source: Source | None = None) -> tuple[list[Any], list[Any]]:
         """Gold and given answers of each row, as `score` compares them: names (of the coarser classes where the set has
         them), lists of names where there are several a row, or numbers. A row without a label has ``None``.
         """
-        space, fold = self._known_space(), self._folds.get(source or "")
+        space, fold = self._known_space(), self._folds.get(source) if source else None
         logits, values = np.asarray(logits), np.asarray(values)
         if space.multi:
             names = np.asarray(space.names)
@@ -168,83 +167,83 @@ class DataFiles:
         space = self._known_space()
         return multilabel.METRICS[0] if space.multi else metrics.primary_metric(space.regression, self.metrics)
 
-    def cells_of(self, source: str, name: str) -> list[str]:
+    def cells_of(self, source: Source, name: str) -> list[str]:
         """How a file writes a class: what --label-map would have to rename."""
-        given = self.options.label_map
-        renamed = labels.parse_label_map(given) if given else ood.label_map_for(source)
-        return [old for old, new in renamed.items() if new == name] or [name]
+        return [old for old, new in self._label_map(source).items() if new == name] or [name]
 
     def _known_space(self) -> LabelSpace:
         if self.space is None:
             raise RailkdError("the label space is not known yet; call infer() or follow() first")
         return self.space
 
-    def _row(self, source: str, *, trained_on: bool = False) -> GlueTask | None:
+    def _label_map(self, source: Source) -> dict[str, str]:
+        """What the cells of a source mean: the user's word, or else that of the tables of known sets."""
+        given = self.options.label_map
+        return labels.parse_label_map(given) if given else source.row.raw_label_names if source.row else {}
+
+    def _row(self, source: Source, *, trained_on: bool = False) -> GlueTask | None:
         """The row of a source; the first task met decides the metrics, but for sets that are only tested on."""
-        row = ood.row_of(source)
+        row = source.row
         if row is not None and self.metrics is None and (trained_on or not isinstance(row, OodSet)):
             self.metrics, self._positive = row.metrics, row.positive
         return row
 
-    def _columns(self, source: str, rows: Any, label: str | None) -> Columns:
+    def _columns(self, source: Source, rows: Any, label: str | None) -> Columns:
         row, names = self._row(source), rows.column_names
         known = row.text if row and set(row.text) <= set(names) else None
         return find_columns(names, text=self.options.text_column or known, label=label)
 
-    def _labels(self, source: str, rows: Any) -> _Labels:
+    def _labels(self, source: Source, rows: Any) -> _Labels:
         """The labels of the rows, as single values or as the classes of each row."""
-        row, asked = self._row(source), self._label_columns
+        row, asked, where = self._row(source), self._label_columns, source.text
         wanted = asked[0] if asked else (row.label if row and row.label in rows.column_names else None)
         columns = self._columns(source, rows, wanted)
         if columns.label is None:
             raise RailkdError(
-                f"{source}: no label column among {', '.join(rows.column_names)}; name it with --label-column, "
+                f"{where}: no label column among {', '.join(rows.column_names)}; name it with --label-column, "
                 "or give the rows as --unlabelled"
             )
-        given = self.options.label_map
-        label_map = labels.parse_label_map(given) if given else ood.label_map_for(source)
+        label_map = self._label_map(source)
         if len(asked) > 1:
             if len(set(asked)) < len(asked):
                 raise RailkdError(f"--label-column: got {_listed(asked)}, wanted each column once")
             for name in asked:
                 find_columns(rows.column_names, text=columns.text, label=name)  # says what is not there
-            self._refuse_kind(source, "several label columns")
-            found = multilabel.from_columns({name: rows[name][:] for name in asked}, where=source)
+            self._refuse_kind(where, "several label columns")
+            found = multilabel.from_columns({name: rows[name][:] for name in asked}, where=where)
             columns = Columns(columns.text, " + ".join(asked))
             return _Labels(columns, label_map, [], _renamed(found, label_map))
         values = rows[columns.label][:]
         if any(isinstance(value, list) for value in values):
-            self._refuse_kind(source, "lists of labels")
+            self._refuse_kind(where, "lists of labels")
         elif self.options.problem_type != "multi-label" and not (self.space is not None and self.space.multi):
             return _Labels(columns, label_map, labels.apply_label_map(values, label_map), None)
-        found = multilabel.split_cells(values, where=source)
+        found = multilabel.split_cells(values, where=where)
         return _Labels(columns, label_map, [], _renamed(found, label_map))
 
-    def _refuse_kind(self, source: str, what: str) -> None:
+    def _refuse_kind(self, where: str, what: str) -> None:
         """Several labels a row, but the user or the model says there is one."""
         kind = self.options.problem_type
         if kind in ("classification", "regression"):
-            raise RailkdError(
-                f"{source}: has {what}, got --problem-type {kind}; wanted multi-label, or one label a row"
-            )
+            raise RailkdError(f"{where}: has {what}, got --problem-type {kind}; wanted multi-label, or one label a row")
         if self.space is not None and not self.space.multi:
-            raise RailkdError(f"{source}: has {what}, {self._model} gives one answer a row; wanted a multi-label model")
+            raise RailkdError(f"{where}: has {what}, {self._model} gives one answer a row; wanted a multi-label model")
 
-    def _encoded(self, read: _Labels, source: str) -> list[Any]:
-        space = self._known_space()
+    def _encoded(self, read: _Labels, source: Source) -> list[Any]:
+        space, where = self._known_space(), source.text
         if read.classes is not None:
             return multilabel.encode(
-                read.classes, space.names, label_map=read.label_map, model=self._model, where=source
+                read.classes, space.names, label_map=read.label_map, model=self._model, where=where
             )
         if source == self._inferred_from:
-            return list(space.encode(read.values, where=source))
+            return list(space.encode(read.values, where=where))
         # Each file may spell the classes its own way, so each is matched against the model anew.
         if space.regression or self.options.problem_type == "regression":
             theirs = LabelSpace((), regression=True)
         else:
-            seen = dict.fromkeys(labels.label_name(v, where=source) for v in read.values if not labels.is_missing(v))
+            seen = dict.fromkeys(labels.label_name(v, where=where) for v in read.values if not labels.is_missing(v))
             theirs = LabelSpace(tuple(seen))
-            row = ood.ood_of(source)
+            row = source.row if isinstance(source.row, OodSet) else None
             fold = labels.fold_onto(space.names, row.labels, row.renamed) if row else None
             if row and fold:
                 self._folds[source] = fold
@@ -253,17 +252,17 @@ class DataFiles:
                     LabelSpace(tuple(dict.fromkeys(row.renamed.get(name, name) for name in seen))),
                     label_map=read.label_map,
                     model=f"the table's row {row.name}",
-                    where=source,
+                    where=where,
                 )
                 # A group is written as its first class of the model, so that the labels stay in the model's range.
                 first = [fold.group.index(number) for number in range(len(fold.names))]
                 renamed = [
                     value if labels.is_missing(value) else row.renamed.get(value, value) for value in read.values
                 ]
-                return [first[int(index)] for index in coarse.encode(renamed, where=source)]
+                return [first[int(index)] for index in coarse.encode(renamed, where=where)]
         names = space.names or ("value",)
-        matched = labels.match_label_space(names, theirs, label_map=read.label_map, model=self._model, where=source)
-        return list(matched.encode(read.values, where=source))
+        matched = labels.match_label_space(names, theirs, label_map=read.label_map, model=self._model, where=where)
+        return list(matched.encode(read.values, where=where))
 
 
 @dataclass(frozen=True)
@@ -296,31 +295,25 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def named_tests(options: Any, trained_on: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
+def named_tests(options: Any, trained_on: Source | None = None) -> tuple[dict[str, Source], dict[str, str]]:
     """name -> source of every --test and --ood set, and name -> "in" or "out" of the training domain.
 
     A set is out of domain when the user says so (--ood) or the table of `railkd.data.ood` does.
     """
-    named = sources.parse_named_all([*options.test, *options.ood])
-    said = set(sources.parse_named_all(options.ood))
+    named, said = parse_named([*options.test, *options.ood]), set(parse_named(options.ood))
+    own = trained_on.row if trained_on else None
     domains = {
-        name: "out" if name in said or ood.out_of_domain(source, trained_on) else "in" for name, source in named.items()
+        name: "out" if name in said or out_of_domain(source.row, own) else "in" for name, source in named.items()
     }
     return named, domains
 
 
-def test_split(source: str) -> str:
-    """The split that is scored: ``test``, or ``dev`` of a folder without one (GLUE's own test rows have no labels)."""
-    folder = Path(source)
-    return "test" if not folder.is_dir() or any(folder.glob("test*")) else "dev"
-
-
-def _texts(rows: Any, column: str, source: str) -> list[str]:
+def _texts(rows: Any, column: str, where: str) -> list[str]:
     values = rows[column][:]
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
             raise RailkdError(
-                f"{source}: row {number}: column '{column}' holds {value!r}, wanted text; correct it or name another "
+                f"{where}: row {number}: column '{column}' holds {value!r}, wanted text; correct it or name another "
                 "--text-column"
             )
     return values

@@ -10,8 +10,9 @@ import numpy as np
 from datasets import Dataset
 
 from railkd.data.predictions import write_answers
+from railkd.data.sources import Source
 from railkd.jobs import settings
-from railkd.jobs.datafiles import DataFiles, named_tests, test_split
+from railkd.jobs.datafiles import DataFiles, named_tests
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, EvaluateOptions, required
 from railkd.models import checkpoints
 from railkd.models.heads import label_names
@@ -31,7 +32,7 @@ def score(
     table: Dataset,
     logits: np.ndarray,
     *,
-    source: str | None,
+    source: Source | None,
     domain: str,
     keep: Path | None,
     texts: bool,
@@ -63,14 +64,15 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     ranks.start()
     record = RunRecord("evaluate", None, 0, config=settings.as_dict(options, {}))
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
-    named, domains = named_tests(options, trained_on=options.train)
+    trained_on = Source.parse(options.train) if options.train else None
+    named, domains = named_tests(options, trained_on)
     if not named:
         required(None, "--test")
     files = DataFiles(options, say)
     files.follow_config(checkpoints.load_config(folder), str(folder))
-    if options.train:
-        files.train_on(options.train)
-    tables = {name: files.read(source, split=test_split(source)) for name, source in named.items()}
+    if trained_on is not None:
+        files.train_on(trained_on)
+    tables = {name: files.read(source, split=source.scored_split) for name, source in named.items()}
     model = checkpoints.load_classifier(folder).to(hardware.device())
     tokenizer = checkpoints.load_tokenizer(folder)
     max_length = _trained_length(options.max_length, model.config)

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import set_seed
 
+from railkd.data.sources import Source
 from railkd.jobs import settings
 from railkd.jobs.check import Say
 from railkd.jobs.datafiles import DataFiles
@@ -24,7 +25,7 @@ from railkd.records import RunRecord
 def finetune(options: FinetuneOptions, training: dict[str, Any], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
     """Fine-tune a checkpoint on labelled rows: how a teacher is made. Callbacks as transformers' Trainer takes them."""
     files = DataFiles(options, say)
-    source = required(options.train, "--train")
+    source = Source.parse(required(options.train, "--train"))
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     files.infer(source)
     tables = Tables.read(files, options)

@@ -7,6 +7,7 @@ from pathlib import Path
 from railkd.data import submission
 from railkd.data.labels import parse_label_map
 from railkd.data.predictions import write_predictions
+from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.check import Say
 from railkd.jobs.datafiles import DataFiles
@@ -25,7 +26,7 @@ def predict(options: PredictOptions, say: Say) -> None:
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     if len(options.test) != 1:
         raise RailkdError(f"got {len(options.test)} files to predict, wanted one: --test FILE")
-    table = DataFiles(options, say).read(options.test[0], split="test", labelled=False)
+    table = DataFiles(options, say).read(Source.parse(options.test[0]), split="test", labelled=False)
     model = checkpoints.load_classifier(folder).to(hardware.device())
     tokenizer = checkpoints.load_tokenizer(folder)
     length = _trained_length(options.max_length, model.config)
@@ -45,7 +46,7 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     length, target, written = _trained_length(options.max_length, model.config), Path(options.output or "."), []
     words = submission.check_model(next(iter(found)), names, model=str(options.model), label_map=renamed)
     for row, source in found.items():
-        table = DataFiles(options, say).read(source, split="test", labelled=False)
+        table = DataFiles(options, say).read(Source.parse(source), split="test", labelled=False)
         logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
         given = submission.answers(row, logits, words)
         written.append(target / row.file)

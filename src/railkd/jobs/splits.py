@@ -8,9 +8,10 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from railkd.data.keys import held_out
+from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.functional import UNLABELLED
-from railkd.jobs.datafiles import DataFiles, named_tests, test_split
+from railkd.jobs.datafiles import DataFiles, named_tests
 from railkd.jobs.options import DistillOptions, FinetuneOptions, required
 from railkd.models.heads import problem_type_of
 from railkd.models.limits import check_texts
@@ -25,19 +26,20 @@ class Tables:
     unlabelled: Dataset | None
     eval: Dataset | None
     test: dict[str, Dataset]
-    sources: dict[str, str]  # of the test sets
+    sources: dict[str, Source]  # of the test sets
     domains: dict[str, str]
     selecting: str = "--eval"  # what ``eval`` is, in words
 
     @classmethod
     def read(cls, files: DataFiles, options: FinetuneOptions | DistillOptions) -> Tables:
-        named, domains = named_tests(options, trained_on=options.train)
+        source = Source.parse(required(options.train, "--train"))
+        named, domains = named_tests(options, trained_on=source)
         if "eval" in named and options.eval:
-            raise RailkdError(f"--test: 'eval' is the name of --eval; name it otherwise: NAME={named['eval']}")
-        files.train_on(required(options.train, "--train"))
-        train = files.read(required(options.train, "--train"), split="train")
+            raise RailkdError(f"--test: 'eval' is the name of --eval; name it otherwise: NAME={named['eval'].text}")
+        files.train_on(source)
+        train = files.read(source, split="train")
         more = getattr(options, "unlabelled", None)
-        unlabelled = files.read(more, split="train", labelled=False) if more else None
+        unlabelled = files.read(Source.parse(more), split="train", labelled=False) if more else None
         if unlabelled is not None and ("text_pair" in unlabelled.column_names) != ("text_pair" in train.column_names):
             one, two = "one text a row", "pairs of texts"
             got, wanted = (two, one) if "text_pair" in unlabelled.column_names else (one, two)
@@ -45,7 +47,7 @@ class Tables:
                 f"--unlabelled: got {got} in '{more}', wanted {wanted} as in --train '{options.train}'; name the same "
                 "columns of both with --text-column, or give another file"
             )
-        selecting = files.read(options.eval, split="dev") if options.eval else None
+        selecting = files.read(Source.parse(options.eval), split="dev") if options.eval else None
         words = "--eval"
         if options.eval_share is not None:
             train, selecting = held_out(train, options.eval_share, options.eval_seed)
@@ -55,7 +57,7 @@ class Tables:
             train=train,
             unlabelled=unlabelled,
             eval=selecting,
-            test={name: files.read(source, split=test_split(source)) for name, source in named.items()},
+            test={name: files.read(test, split=test.scored_split) for name, test in named.items()},
             sources=named,
             domains=domains,
             selecting=words,

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from railkd.data.labels import parse_label_map
-from railkd.data.sources import parse_named_all
+from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs.options import DataOptions, RunFolderOptions
@@ -22,8 +21,6 @@ from railkd.jobs.settings import TRAINING
 from railkd.models import checkpoints
 
 _FLAGS = {setting.field: setting.flag for setting in TRAINING}
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-_SUFFIX = re.compile(r"\.(csv|tsv|txt|jsonl?|parquet|arrow|gz|ya?ml)$", re.IGNORECASE)
 _DEPTH_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 
 
@@ -44,32 +41,23 @@ def check_data(problems: Problems, options: DataOptions) -> None:
         problems.add("got --eval and --eval-share; wanted one of them to choose the epoch: a file, or a share")
     for name in ("train", "eval", "unlabelled"):
         value = getattr(options, name, None)
-        for source in value if isinstance(value, list) else [value] if value else []:
-            check_source(problems, source, f"--{name}")
+        for text in value if isinstance(value, list) else [value] if value else []:
+            check_source(problems, Source.parse(text), f"--{name}")
     with problems.collect():
         # Both at once: a name is given once, whichever flag it came by.
         flags = {"--test": getattr(options, "test", []), "--ood": getattr(options, "ood", [])}
-        parse_named_all([*flags["--test"], *flags["--ood"]])
+        parse_named([*flags["--test"], *flags["--ood"]])
         for flag, specs in flags.items():
-            for source in parse_named_all(specs).values():
+            for source in parse_named(specs).values():
                 check_source(problems, source, flag)
 
 
-def check_source(problems: Problems, source: str, flag: str) -> None:
+def check_source(problems: Problems, source: Source, flag: str) -> None:
     """A file or folder must exist; what can only be a hub name is left to the hub."""
-    base, colon, _ = source.rpartition(":")
-    if os.path.exists(source) or (colon and os.path.exists(base)):
-        return
-    name = source.split(":")[0]
-    folder, leaf = os.path.split(name)
-    local = bool(folder) and os.path.isdir(folder)
-    if _HUB_NAME.fullmatch(name) and not _SUFFIX.search(name) and not local:
-        return
-    if folder and not local:
-        problems.add(f"{flag} {source}: no such file: there is no folder '{folder}'; check the path")
-        return
-    near = did_you_mean(leaf, os.listdir(folder or ".")) if os.access(folder or ".", os.R_OK) else ""
-    problems.add(f"{flag} {source}: no such file; check the path.{near}")
+    try:
+        source.check()
+    except RailkdError as error:
+        problems.add(f"{flag} {error}")
 
 
 def check_model(problems: Problems, name: str | None, flag: str) -> Path | None:
