@@ -38,7 +38,7 @@ DOORS = {"__init__", "__main__"}
 TRAINERS = {"training"}
 #: Read before heavy imports, or without torch at all.
 LIGHT = {"errors", "mapping", "records", "jobs/options", "jobs/settings", "jobs/validation", "runtime/environment"}
-LIGHT |= {"runtime/files", "runtime/words"}
+LIGHT |= {"jobs/preconditions", "runtime/files", "runtime/words"}
 #: What the top of the package may hold, the marker py.typed aside: the listing is the table of contents.
 MOST_NAMES = 20
 

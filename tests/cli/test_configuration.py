@@ -12,15 +12,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from railkd.cli.distill import VERB as DISTILL
-from railkd.cli.evaluate import VERB as EVALUATE
-from railkd.cli.finetune import VERB as FINETUNE
+from railkd.cli.verbs import JOBS
 from railkd.cli.words import Request, parse
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions
 from railkd.jobs.settings import TRAINING, Setting, as_dict, convert, dump, load
 from railkd.jobs.training_settings import resolve
 from railkd.report.provenance import command
+
+DISTILL, EVALUATE, FINETUNE = (JOBS[name] for name in ("distill", "evaluate", "finetune"))
 
 
 def config(tmp_path: Path, **values: Any) -> list[str]:

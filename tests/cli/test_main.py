@@ -60,11 +60,10 @@ def test_the_help_of_a_verb_ends_with_an_example(verb: str, capsys: Capture) -> 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_example_passes_the_parser(verb: str, capsys: Capture) -> None:
-    from importlib import import_module
-
+    from railkd.cli.verbs import find_verb
     from railkd.cli.words import parse
 
-    found: Verb = import_module(f"railkd.cli.{verb}").VERB
+    found = find_verb(verb)
     assert found.name == verb and not parse(found, found.example.split()[2:]).others
 
 

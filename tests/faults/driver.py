@@ -131,17 +131,17 @@ def arm(fault: str) -> list[Any]:
 def run(argv: list[str], fault: str | None) -> int:
     """One command, as the command line runs it; training verbs with the fault's callbacks."""
     from railkd.cli import main
-    from railkd.cli.distill import VERB as DISTILL
-    from railkd.cli.finetune import VERB as FINETUNE
     from railkd.cli.verb import talker
+    from railkd.cli.verbs import JOBS
     from railkd.jobs import distill, finetune
 
     callbacks = arm(fault) if fault and AFTER not in fault else []
     verbs = {
-        verb.name: dataclasses.replace(
-            verb, run=lambda options, training, work=work: work(options, training, talker(options.quiet), callbacks)
+        name: dataclasses.replace(
+            JOBS[name],
+            run=lambda options, training, work=work: work(options, training, talker(options.quiet), callbacks),
         )
-        for verb, work in ((DISTILL, distill.distill), (FINETUNE, finetune.finetune))
+        for name, work in (("distill", distill.distill), ("finetune", finetune.finetune))
     }
     return main(argv, verbs)
 

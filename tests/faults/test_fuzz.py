@@ -25,9 +25,8 @@ from hypothesis import strategies as st
 import tiny
 from railkd.bench.grid import load as load_grid
 from railkd.bench.plan import Job, jobs_of
-from railkd.cli import cache as cache_verb
-from railkd.cli import distill, evaluate, finetune
 from railkd.cli.bench import verbs
+from railkd.cli.verbs import JOBS
 from railkd.cli.words import parse
 from railkd.data.keys import KEY
 from railkd.data.sources import Source, load_rows
@@ -45,7 +44,7 @@ slow = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     print_blob=True,
 )
-VERBS = [distill.VERB, finetune.VERB, evaluate.VERB, cache_verb.VERB]
+VERBS = [JOBS[name] for name in ("distill", "finetune", "evaluate", "cache")]
 NAMES = sorted({name for verb in VERBS for name in verb.settings()})
 NAMES += ["warmup_steps", "optim", "lr_scheduler_type", "candidates", "alpha", "shared_size", "max_steps", "fsdp"]
 
@@ -97,7 +96,7 @@ def test_any_bytes_are_a_config_or_no_config(scratch: Path, data: bytes) -> None
     file = scratch / "bytes.yaml"
     file.write_bytes(data)
     try:
-        parse(distill.VERB, ["--config", str(file)])
+        parse(JOBS["distill"], ["--config", str(file)])
     except RailkdError as error:
         in_words(error)
 

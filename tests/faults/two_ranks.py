@@ -26,8 +26,8 @@ from transformers import TrainerCallback
 import tiny
 from railkd import Distiller
 from railkd.cli import main
-from railkd.cli.distill import VERB as DISTILL
 from railkd.cli.verb import talker
+from railkd.cli.verbs import JOBS
 from railkd.jobs import distill
 from railkd.runtime import ranks
 
@@ -43,7 +43,7 @@ def railkd(*words: object, callback: Any = None) -> int:
     def run(options: Any, training: dict[str, Any]) -> None:
         distill.distill(options, training, talker(options.quiet), [callback] if callback else [])
 
-    return main([str(word) for word in words], {"distill": dataclasses.replace(DISTILL, run=run)})
+    return main([str(word) for word in words], {"distill": dataclasses.replace(JOBS["distill"], run=run)})
 
 
 def same(*words: object, **options: Any) -> int:

@@ -1,4 +1,4 @@
-"""The command line: one verb, one file. Nothing heavy is imported before the cheap checks have passed.
+"""The command line: a row or a file for each verb. Nothing heavy is imported before the cheap checks have passed.
 
 Exit codes: 0 done; 1 ran and failed; 2 bad input; 130 and 143 interrupted from the keyboard or by SIGTERM.
 """
@@ -12,14 +12,13 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from types import FrameType
 from typing import Any
 
 from railkd import __version__
 from railkd.errors import RailkdError, RunFailed, did_you_mean
 
-#: Verb -> one line. The module ``railkd.cli.VERB`` holds the rest, and is imported when its verb is used.
+#: Verb -> one line. `railkd.cli.verbs.find_verb` finds the rest, which is imported when the verb is used.
 VERBS = {
     "demo": "a real teacher into a small student on real data, from nothing",
     "finetune": "fine-tune a checkpoint on labelled rows",
@@ -90,10 +89,11 @@ def _dispatch(words: list[str], verbs: Mapping[str, Any], asked: list[Any]) -> N
         near = did_you_mean(words[0], known)
         kind = "flag" if words[0].startswith("-") else "verb"
         raise RailkdError(f"unknown {kind} '{words[0]}', wanted a verb: {', '.join(known)}.{near}")
-    verb = verbs[words[0]] if words[0] in verbs else import_module(f"railkd.cli.{words[0]}").VERB
     from railkd.cli.verb import help_text
+    from railkd.cli.verbs import find_verb
     from railkd.cli.words import parse
 
+    verb = verbs[words[0]] if words[0] in verbs else find_verb(words[0])
     if {"-h", "--help"} & set(words[1:]):
         print(help_text(verb), end="")
         return

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from railkd.bench import grid as grids
 from railkd.bench.grid import Grid, Machine
 from railkd.cli.verb import Verb
+from railkd.cli.verbs import find_verb
 from railkd.cli.words import assemble
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs.options import BenchOptions
@@ -166,7 +166,7 @@ def verbs() -> Any:
     from railkd.jobs import distill
     from railkd.jobs.training_settings import resolve
 
-    known: dict[str, Verb] = {kind: import_module(f"railkd.cli.{kind}").VERB for kind in OPTIONS}
+    known: dict[str, Verb] = {kind: find_verb(kind) for kind in OPTIONS}
 
     def read(kind: str, layers: Any) -> tuple[Any, dict[str, Any]]:
         request = assemble(known[kind], layers)

@@ -1,7 +1,8 @@
 """From the words of a command line, and a config file, to the options of a job.
 
-Not argparse: an unknown flag with its values must be kept for transformers' parser, both ``--max-length`` and
-``--max_length`` are meant, and a config file must take the same path.
+This is not argparse. Its `parse_known_args` keeps unknown flags too, but as one list of words, to be split by flag as
+here. It takes "-inf" and "-nan" for flags. And it converts words alone, while the values of a config file must take the
+same path.
 """
 
 from __future__ import annotations
