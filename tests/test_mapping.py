@@ -11,6 +11,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,3 +191,47 @@ def test_integers_of_another_type_draw_the_same_blocks() -> None:
     plain = mapping.draw(5, 11, seed=3, epoch=1)
     assert mapping.draw(np.int64(5), np.arange(1, 12), seed=np.int64(3), epoch=1.0) == plain  # type: ignore[arg-type]
     assert all(type(block) is int for block in mapping.draw(5, np.arange(1, 12), seed=3, epoch=1))  # type: ignore[arg-type]
+
+
+# ---- Draws: the value of a run ----------------------------------------------------------------------
+
+
+def test_the_draws_of_a_run_are_the_draws_of_its_moments_each_once() -> None:
+    epochs, steps = 4, 12
+    for strategy in mapping.STRATEGIES:
+        for ordered in (True, False):
+            moments = {
+                redraw: mapping.Draws.between(4, 9, redraw=redraw, strategy=strategy, ordered=ordered)
+                for redraw in mapping.REDRAWS
+            }
+            for redraw, count in (("epoch", epochs), ("step", steps), ("never", 1)):
+                draws = moments[redraw]
+                used = draws.used(3, steps=steps, epochs=epochs)
+                assert len(used) == count
+                for step in range(steps):
+                    epoch = step * epochs // steps
+                    index = mapping.draw_index(redraw, epoch=epoch, step=step)
+                    wanted = mapping.draw(3, 8, seed=3, epoch=index, strategy=strategy, ordered=ordered)
+                    assert draws.at(3, epoch=epoch, step=step) == used[index] == wanted
+
+
+def test_draws_between_two_models_leave_out_the_last_blocks_unless_all_take_part() -> None:
+    inner, everything = mapping.Draws.between(4, 9), mapping.Draws.between(4, 9, candidates="all")
+    assert (inner.m, inner.candidates) == (3, tuple(range(1, 9)))
+    assert (everything.m, everything.candidates) == (4, tuple(range(1, 10)))
+    assert inner == mapping.Draws(3, tuple(range(1, 9))) and hash(inner) != hash(everything)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: mapping.Draws(3, (1, 2)), "got 3 matched student blocks but only 2 candidate"),
+        (lambda: mapping.Draws(2, (1, 2), redraw="steps"), "unknown redraw 'steps'.*Did you mean 'step'"),
+        (lambda: mapping.Draws(2, (1, 2), strategy="cycle"), "unknown strategy 'cycle'.*Did you mean 'cyclic'"),
+        (lambda: mapping.Draws.between(3, 6, candidates="al"), "unknown candidates 'al'.*Did you mean 'all'"),
+        (lambda: mapping.Draws.between(1, 6), "candidates='all'"),
+    ],
+)
+def test_draws_that_make_no_sense_are_refused(make: Any, said: str) -> None:
+    with pytest.raises(RailkdError, match=said):
+        make()

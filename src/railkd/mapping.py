@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral
 
@@ -21,6 +22,7 @@ Draw = tuple[int, ...]
 
 STRATEGIES = ("uniform", "stratified", "cyclic", "even")
 REDRAWS = ("epoch", "step", "never")
+CANDIDATES = ("intermediate", "all")
 
 
 def skip(s: int, n: int) -> Draw:
@@ -109,9 +111,104 @@ def draw(
 
 def draw_index(redraw: str, *, epoch: int, step: int) -> int:
     """The draw index of a moment of training: its epoch, its optimizer step, or always 0."""
-    if redraw not in REDRAWS:
-        raise RailkdError(f"unknown redraw '{redraw}'; known: {', '.join(REDRAWS)}.{did_you_mean(redraw, REDRAWS)}")
+    check_choice("redraw", redraw, REDRAWS)
     return {"epoch": epoch, "step": step, "never": 0}[redraw]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How a run draws teacher blocks: every draw of the run follows from this value and the seed.
+
+    Args:
+        m: the number of matched student blocks.
+        candidates: the teacher blocks to draw from, 1-based.
+        redraw: draw anew every ``epoch``, every optimizer ``step``, or ``never``.
+        strategy: see `draw`.
+        ordered: see `draw`.
+
+    Raises:
+        RailkdError: an unknown choice, m < 1, repeated candidates or fewer of them than m.
+
+    >>> Draws(2, (1, 2, 3), strategy="even").used(0, steps=12, epochs=2)
+    [(1, 2), (1, 2)]
+    """
+
+    m: int
+    candidates: Draw
+    redraw: str = "epoch"
+    strategy: str = "uniform"
+    ordered: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("redraw", self.redraw, REDRAWS)
+        check_choice("strategy", self.strategy, STRATEGIES)
+        self.at(0, epoch=0, step=0)  # more matched blocks than candidates: fail here, not at the first step
+
+    @classmethod
+    def between(
+        cls,
+        s: int,
+        n: int,
+        *,
+        candidates: str = "intermediate",
+        redraw: str = "epoch",
+        strategy: str = "uniform",
+        ordered: bool = True,
+    ) -> Draws:
+        """Return the draws that teach a student of ``s`` blocks by a teacher of ``n`` blocks.
+
+        Args:
+            s: blocks of the student.
+            n: blocks of the teacher.
+            candidates: ``intermediate``: teacher blocks 1..n-1 for student blocks 1..s-1; ``all``: 1..n for 1..s.
+            redraw: see the class.
+            strategy: see `draw`.
+            ordered: see `draw`.
+
+        Raises:
+            RailkdError: an unknown choice, or a pair without enough blocks.
+
+        >>> Draws.between(3, 6)
+        Draws(m=2, candidates=(1, 2, 3, 4, 5), redraw='epoch', strategy='uniform', ordered=True)
+        """
+        check_choice("candidates", candidates, CANDIDATES)
+        everything = candidates == "all"
+        m = s if everything else s - 1
+        if m < 1:
+            raise RailkdError(
+                "a student of 1 block has no intermediate block to match; use candidates='all' "
+                "(--candidates all), which matches its last block too"
+            )
+        blocks = tuple(range(1, n + 1 if everything else n))
+        return cls(m, blocks, redraw=redraw, strategy=strategy, ordered=ordered)
+
+    def at(self, seed: int, *, epoch: int, step: int) -> Draw:
+        """Return the draw of a moment of training.
+
+        Args:
+            seed: of the run.
+            epoch: epochs finished before the moment.
+            step: optimizer steps finished before the moment.
+        """
+        index = draw_index(self.redraw, epoch=epoch, step=step)
+        return draw(self.m, self.candidates, seed=seed, epoch=index, strategy=self.strategy, ordered=self.ordered)
+
+    def used(self, seed: int, *, steps: int, epochs: int) -> list[Draw]:
+        """Return the draws of a whole run in their order, each once.
+
+        Args:
+            seed: of the run.
+            steps: its optimizer steps.
+            epochs: its epochs, the last one counted if it has begun.
+        """
+        count = {"epoch": epochs, "step": steps, "never": 1}[self.redraw]
+        return [self.at(seed, epoch=index, step=index) for index in range(count)]
+
+
+def check_choice(option: str, got: str, known: Sequence[str]) -> None:
+    """Raise an error that lists the known values of an option, unless ``got`` is among them."""
+    if got not in known:
+        raise RailkdError(f"unknown {option} '{got}'; known: {', '.join(known)}.{did_you_mean(str(got), known)}")
 
 
 def order_statistics(m: int, candidates: int) -> list[list[Fraction]]:

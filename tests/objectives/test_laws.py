@@ -12,6 +12,7 @@ from torch import Tensor
 
 from railkd.errors import RailkdError
 from railkd.functional import UNLABELLED
+from railkd.mapping import Draws
 from railkd.objectives import METHODS, TERMS, Objective, build_objective, method_spec
 from railkd.signals import Moments, Negatives, Signals
 
@@ -349,6 +350,21 @@ def test_a_draw_of_another_size_is_refused(method: str, draw: Any) -> None:
 def test_alphas_that_make_no_sense_are_refused(alpha: Any) -> None:
     with pytest.raises(RailkdError, match="alpha"):
         build_objective("rail-kd-l", (3, 8), (6, 8), alpha=alpha)
+
+
+@pytest.mark.parametrize("cls", {METHODS[name].objective for name in METHODS if name.startswith("rail-")})
+def test_draws_of_blocks_that_a_model_lacks_are_refused(cls: Any) -> None:
+    with pytest.raises(RailkdError, match="wanted at most 3 out of 1 to 6"):
+        cls((3, 8), (6, 8), draws=Draws(2, (1, 7)))
+    with pytest.raises(RailkdError, match="wanted at most 3 out of 1 to 6"):
+        cls((3, 8), (6, 8), draws=Draws(4, (1, 2, 3, 4)))
+    assert cls((3, 8), (6, 8), draws=Draws(2, (4, 6))).draw(0, epoch=0, step=0) == (4, 6)
+
+
+@every_method
+def test_a_method_is_the_base_or_final(method: str) -> None:
+    cls = METHODS[method].objective
+    assert cls.__bases__ == (Objective,) and cls.__subclasses__() == []
 
 
 # ---- RAIL-KD's own options -------------------------------------------------------------------------

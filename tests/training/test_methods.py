@@ -205,7 +205,7 @@ def test_micro_batches_of_a_step_share_its_draw(
     drawn = Drawn(trainer)
     trainer.add_callback(drawn)
     trainer.train()
-    strategy = trainer.model.objective.strategy
+    strategy = trainer.model.objective.draws.strategy
     assert len(drawn.steps) == 6 and all(len(step) == 2 for step in drawn.steps)  # 22 rows: 6 micro-batches an epoch
     for step, given in enumerate(drawn.steps):
         assert set(given) == {mapping.draw(2, 3, seed=9, epoch=index(step), strategy=strategy)}

@@ -108,20 +108,20 @@ def _print_draws(options: MethodsOptions, name: str, count: int) -> None:
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     student, teacher = options.student_layers or 1, options.teacher_layers or 1
     # Widths do not matter for draws; these hold the default shared space.
-    objective: Any = build_objective(name, (student, 128), (teacher, 128), **chosen)
-    moments = [objective.draw(options.seed, epoch=index, step=index) for index in range(count)]
-    if not moments[0] or len(moments[0]) != objective.m:  # none, or all of them for every match
+    draws = build_objective(name, (student, 128), (teacher, 128), **chosen).draws
+    if draws is None:
         raise RailkdError(f"{name} draws no blocks, it reads: {METHODS[name].reads}; rail-kd-l and rail-kd-c draw")
-    unit = {"epoch": "epoch", "step": "step", "never": "any epoch"}[objective.redraw]
+    moments = [draws.at(options.seed, epoch=index, step=index) for index in range(count)]
+    unit = {"epoch": "epoch", "step": "step", "never": "any epoch"}[draws.redraw]
     print(
-        f"{name}, seed {options.seed}: {objective.m} of the teacher blocks {_joined(objective.candidates)}, "
-        f"strategy {objective.strategy}, redraw: {objective.redraw}"
+        f"{name}, seed {options.seed}: {draws.m} of the teacher blocks {_joined(draws.candidates)}, "
+        f"strategy {draws.strategy}, redraw: {draws.redraw}"
     )
-    for index, drawn in enumerate(moments[:1] if objective.redraw == "never" else moments):
-        at = unit if objective.redraw == "never" else f"{unit} {index}"
-        print(f"{at}: teacher blocks {_joined(drawn)} -> student blocks {_joined(range(1, objective.m + 1))}")
+    for index, drawn in enumerate(moments[:1] if draws.redraw == "never" else moments):
+        at = unit if draws.redraw == "never" else f"{unit} {index}"
+        print(f"{at}: teacher blocks {_joined(drawn)} -> student blocks {_joined(range(1, draws.m + 1))}")
     print("coverage, how often each teacher block taught student block 1, 2, ...:")
-    for block, counts in coverage(moments, objective.candidates).items():
+    for block, counts in coverage(moments, draws.candidates).items():
         print(f"teacher block {block}: {_joined(counts)}; {sum(counts)} of {count}")
 
 

@@ -85,7 +85,9 @@ def leave(record: RunRecord, trainer: DistillationTrainer, model: Path, tokenize
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if trainer.gauging.similarity:
         record.gauges = trainer.gauging.as_dict()
-    _record_draws(record, trainer)
+    draws = trainer.model.objective.draws
+    if draws is not None:
+        _record_draws(record, draws, trainer)
     student = trainer.model.student
     record.sizes = {"parameters": sum(parameter.numel() for parameter in student.parameters())}
     if not trainer.args.should_save:
@@ -100,8 +102,8 @@ def leave(record: RunRecord, trainer: DistillationTrainer, model: Path, tokenize
     record.sizes["bytes"] = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     if record.gauges:
         write_json(output / "gauges.json", record.gauges)
-    if record.draws:
-        drawn = {"redraw": _redraw(trainer), "draws": record.draws, "coverage": record.coverage}
+    if draws is not None and record.draws:
+        drawn = {"redraw": draws.redraw, "draws": record.draws, "coverage": record.coverage}
         write_json(output / "draws.json", drawn, indent=None)
     record.write(output / "metrics.json")  # last: what says that the run is finished
     if not keep:
@@ -109,17 +111,12 @@ def leave(record: RunRecord, trainer: DistillationTrainer, model: Path, tokenize
             shutil.rmtree(folder)
 
 
-def _record_draws(record: RunRecord, trainer: DistillationTrainer) -> None:
-    """The draws that were used: they are a function of the seed, so they are computed, not collected."""
-    objective: Any = trainer.model.objective
-    redraw = _redraw(trainer)
-    if redraw is None:
-        return
-    steps, epochs = trainer.state.global_step, max(1, math.ceil((trainer.state.epoch or 0) - 1e-6))
-    count = {"epoch": epochs, "step": steps, "never": 1}[redraw]
-    drawn = [objective.draw(trainer.args.seed, epoch=i, step=i) for i in range(count)]
+def _record_draws(record: RunRecord, draws: mapping.Draws, trainer: DistillationTrainer) -> None:
+    """Write the draws that were used into a record: they follow from the seed, so they are computed, not collected."""
+    epochs = max(1, math.ceil((trainer.state.epoch or 0) - 1e-6))
+    drawn = draws.used(trainer.args.seed, steps=trainer.state.global_step, epochs=epochs)
     record.draws = [list(draw) for draw in drawn]
-    record.coverage = mapping.coverage(drawn, objective.candidates)
+    record.coverage = mapping.coverage(drawn, draws.candidates)
 
 
 def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
@@ -127,9 +124,3 @@ def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
     if not trainer.args.load_best_model_at_end or trainer.state.best_model_checkpoint is None:
         return "last step"
     return f"best {metric} on {rows}, at step {trainer.state.best_global_step}"
-
-
-def _redraw(trainer: DistillationTrainer) -> str | None:
-    objective = trainer.model.objective
-    draws = getattr(objective, "match", "drawn") == "drawn"  # the controls that take every block draw none
-    return getattr(objective, "redraw", None) if draws else None

@@ -8,7 +8,7 @@ True
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +22,7 @@ from railkd.objectives.finetune import Finetune
 from railkd.objectives.kd import KD
 from railkd.objectives.pkd import PatientKD
 from railkd.objectives.rail import RailConcatenated, RailLayerwise
+from railkd.signals import Signals
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,17 @@ class MethodSpec:
     def options(self) -> dict[str, Any]:
         """The options this method takes beyond those of every method, with their defaults."""
         found: dict[str, Any] = {}
-        for cls in reversed(self.objective.__mro__[: self.objective.__mro__.index(Objective)]):
-            if "__init__" not in vars(cls):
-                continue
-            for name, parameter in inspect.signature(vars(cls)["__init__"]).parameters.items():
-                if parameter.kind is parameter.KEYWORD_ONLY:
-                    found[name] = parameter.default
-        return found | dict(self.settings)
+        for make in self.objective.groups.values():
+            found |= _defaults(make)
+        if "__init__" in vars(self.objective):
+            found |= _defaults(self.objective.__init__)
+        return {name: value for name, value in found.items() if name not in self.objective.groups} | dict(self.settings)
+
+
+def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    """Return the parameters of a function that have a default, with it."""
+    parameters = inspect.signature(make).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
 
 def _spec(
@@ -147,7 +152,13 @@ def build_objective(
     merged = dict(spec.settings) | options
     if merged.get("weights") is None:
         merged["weights"] = spec.weights
-    return spec.objective(student_shape, teacher_shape, **merged)
+    grouped: dict[str, Any] = {}
+    for keyword, make in spec.objective.groups.items():
+        taken = inspect.signature(make).parameters
+        chosen = {name: merged.pop(name) for name in list(merged) if name in taken}
+        sizes = {"s": student_shape[0], "n": teacher_shape[0]}
+        grouped[keyword] = make(**chosen, **{name: size for name, size in sizes.items() if name in taken})
+    return spec.objective(student_shape, teacher_shape, **grouped, **merged)
 
 
-__all__ = ["METHODS", "MethodSpec", "Objective", "TERMS", "build_objective", "method_spec"]
+__all__ = ["METHODS", "MethodSpec", "Objective", "Signals", "TERMS", "build_objective", "method_spec"]

@@ -9,15 +9,16 @@ loop.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, get_args
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from railkd.errors import RailkdError
 from railkd.functional import ProblemType, full_precision, kd_loss, task_loss
-from railkd.mapping import Draw
+from railkd.mapping import Draw, Draws
 from railkd.signals import BlockShape, Moments, Signals
 
 TERMS = ("ce", "kd", "intermediate")
@@ -25,6 +26,8 @@ TERMS = ("ce", "kd", "intermediate")
 
 class Objective(nn.Module):
     """Base of all methods: subclasses say which terms they have and compute the intermediate one.
+
+    A class is this one or a method: methods have no subclasses and share code by functions and values.
 
     Args:
         student_shape, teacher_shape: (blocks, width) of both models.
@@ -37,9 +40,13 @@ class Objective(nn.Module):
         terms: the terms this method has.
         weights: the normalised weights of those terms.
         m: the student blocks whose states are read: 1..m, all of them where a method does not say less.
+        draws: how teacher blocks are drawn; None for a method that draws none.
+        groups: keyword of the constructor -> function that makes its value from the options of a user; its parameters
+            ``s`` and ``n`` receive the blocks of student and teacher, the others are options by their own names.
     """
 
     terms: ClassVar[tuple[str, ...]] = TERMS
+    groups: ClassVar[Mapping[str, Callable[..., Any]]] = MappingProxyType({})
 
     #: Wants `fit` before the first batch.
     needs_fit: bool = False
@@ -58,6 +65,7 @@ class Objective(nn.Module):
         super().__init__()
         self.student_shape, self.teacher_shape = BlockShape(*student_shape), BlockShape(*teacher_shape)
         self.m = self.student_shape.blocks
+        self.draws: Draws | None = None
         self.weights = normalised_weights(weights, self.terms)
         if not (math.isfinite(temperature) and temperature > 0):
             raise RailkdError(f"got temperature {temperature}, wanted a finite number above 0 (1 is the default)")
@@ -129,8 +137,21 @@ class Objective(nn.Module):
         """Set what is fitted on the teacher's states; most methods fit nothing."""
 
     def draw(self, seed: int, *, epoch: int, step: int) -> Draw:
-        """The teacher blocks of a moment of training; empty for methods that draw nothing."""
-        return ()
+        """Return the teacher blocks that the term reads at a moment of training; empty if it reads fixed ones.
+
+        Args:
+            seed: of the run.
+            epoch: epochs finished before the moment.
+            step: optimizer steps finished before the moment.
+        """
+        return () if self.draws is None else self.draws.at(seed, epoch=epoch, step=step)
+
+    def projected(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor] | None:
+        """Return the vectors that the intermediate term compares, (B, ..., u) of each side, for the gauges.
+
+        None for a method without projections into a shared space.
+        """
+        return None
 
     def _problem_type(self, logits: Tensor) -> ProblemType:
         if self.problem_type is not None:

@@ -21,99 +21,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from railkd import mapping
-from railkd.errors import RailkdError, did_you_mean
+from railkd.errors import RailkdError
 from railkd.functional import normalized_distance
-from railkd.mapping import Draw, order_statistics
+from railkd.mapping import Draw, Draws, check_choice, order_statistics
 from railkd.objectives.base import Objective, states_of
 from railkd.objectives.maps import MapBank
 from railkd.signals import Moments, Signals
 
-CANDIDATES = ("intermediate", "all")
 TEACHER_MAPS = ("trained", "orthogonal", "whitening", "centring")
 MAPS_BY = ("match", "block", "teacher-block")
 MATCHES = ("drawn", "all", "expected")
 
 
-class _Rail(Objective):
-    """The draw, shared by both variants."""
-
-    #: How candidates and matched blocks are paired; the layer-wise variant knows others.
-    match: str = "drawn"
-
-    def __init__(
-        self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
-        *,
-        candidates: str = "intermediate",
-        redraw: str = "epoch",
-        strategy: str = "uniform",
-        ordered: bool = True,
-        shared_size: int = 128,
-        **options: Any,
-    ) -> None:
-        super().__init__(student_shape, teacher_shape, **options)
-        _check("candidates", candidates, CANDIDATES)
-        _check("redraw", redraw, mapping.REDRAWS)
-        _check("strategy", strategy, mapping.STRATEGIES)
-        if shared_size < 1:
-            raise RailkdError(f"got shared_size {shared_size}, wanted at least 1 (128 is the default)")
-        s, n = self.student_shape.blocks, self.teacher_shape.blocks
-        everything = candidates == "all"
-        self.m = s if everything else s - 1
-        if self.m < 1:
-            raise RailkdError(
-                "a student of 1 block has no intermediate block to match; use candidates='all' "
-                "(--candidates all), which matches its last block too"
-            )
-        self.candidates = mapping.candidates(n, include_last=everything)
-        self.redraw, self.strategy, self.ordered, self.shared_size = redraw, strategy, ordered, shared_size
-        # More matched blocks than candidates is said here, not at the first step.
-        mapping.draw(self.m, self.candidates, seed=0, epoch=0)
-
-    def draw(self, seed: int, *, epoch: int, step: int) -> Draw:
-        """The teacher blocks that teach student blocks 1..m at this moment: a pure function of its arguments."""
-        index = mapping.draw_index(self.redraw, epoch=epoch, step=step)
-        return mapping.draw(
-            self.m, self.candidates, seed=seed, epoch=index, strategy=self.strategy, ordered=self.ordered
-        )
-
-    def _matched(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, m, d_s) and (B, m, d_t) of the matched blocks, and the drawn positions (m,), 0-based."""
-        h_s = self.student_states(student)
-        wanted = self.m if self.match == "drawn" else len(self.candidates)
-        if draw is None or len(draw) != wanted:
-            raise RailkdError(
-                f"got the draw {draw}, wanted {wanted} teacher blocks; objective.draw(seed, epoch=, step=) makes it"
-            )
-        if isinstance(draw, tuple) and not all(1 <= block <= self.teacher_shape.blocks for block in draw):
-            raise RailkdError(f"got the draw {draw}, wanted teacher blocks from 1 to {self.teacher_shape.blocks}")
-        drawn = torch.as_tensor(draw, device=h_s.device) - 1
-        h_t = states_of(teacher, self.teacher_shape, "teacher", blocks=drawn)
-        return h_s, h_t, drawn
-
-
-class RailLayerwise(_Rail):
-    """RAIL-KD^l: one pair of maps per match, alpha_i weighted.
+@dataclass(frozen=True)
+class Maps:
+    """The choice of the projections W^S and W^T of `RailLayerwise`.
 
     Args:
-        candidates: ``intermediate``: teacher blocks 1..n-1 for student blocks 1..s-1; ``all``: 1..n for 1..s.
-        redraw: once per ``epoch``, per optimizer ``step``, or ``never``.
-        strategy, ordered: see `railkd.mapping.draw`.
-        shared_size: u.
-        alpha: ``mean`` (1/m each), ``sum`` (1 each), or m numbers.
+        shared_size: u, the size of the shared space.
         maps_by: maps of both sides indexed by ``match`` i, or by teacher ``block`` r(i); ``teacher-block``: only the
             teacher's by r(i), the student's by i.
         teacher_map: ``trained`` (the paper), or frozen: ``orthogonal`` (drawn by ``map_seed``), ``whitening`` (the top
             u principal components of each block over their deviations) or ``centring`` (the same, not divided); the
-            last two want `fit`. The student's maps are then indexed by (match, teacher block), since each block is a
-            target of its own.
+            last two want `RailLayerwise.fit`. The student's maps are then indexed by (match, teacher block), since each
+            block is a target of its own.
+        map_seed: draws the orthogonal maps.
+
+    Raises:
+        RailkdError: an unknown choice, or a shared space without a component.
+    """
+
+    shared_size: int = 128
+    maps_by: str = "match"
+    teacher_map: str = "trained"
+    map_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("maps_by", self.maps_by, MAPS_BY)
+        check_choice("teacher_map", self.teacher_map, TEACHER_MAPS)
+        _check_size(self.shared_size)
+
+    @property
+    def frozen(self) -> bool:
+        """True if the teacher's maps are not trained."""
+        return self.teacher_map != "trained"
+
+
+class RailLayerwise(Objective):
+    """RAIL-KD^l: one pair of maps per match, alpha_i weighted.
+
+    Args:
+        student_shape: (blocks, width) of the student.
+        teacher_shape: (blocks, width) of the teacher.
+        draws: see `railkd.mapping.Draws.between`; None: its defaults.
+        maps: see `Maps`.
+        alpha: ``mean`` (1/m each), ``sum`` (1 each), or m numbers.
         match: ``drawn`` (the paper); ``all``: every candidate teaches every matched block, mean; ``expected``: weighted
             by P(r(i) = t), which is the mean of ``drawn`` over all ordered draws. Both index the teacher's maps by
             block.
@@ -122,38 +91,39 @@ class RailLayerwise(_Rail):
     Example: with maps that are the identity, a student state (1, 0) taught by (0, 2): | (1, 0) - (0, 1) |^2 = 2.
     """
 
+    groups = MappingProxyType({"draws": Draws.between, "maps": Maps})
+
     def __init__(
         self,
         student_shape: tuple[int, int],
         teacher_shape: tuple[int, int],
         *,
+        draws: Draws | None = None,
+        maps: Maps | None = None,
         alpha: str | Sequence[float] = "mean",
-        maps_by: str = "match",
-        teacher_map: str = "trained",
-        map_seed: int = 0,
         match: str = "drawn",
         **options: Any,
     ) -> None:
         super().__init__(student_shape, teacher_shape, **options)
-        _check("maps_by", maps_by, MAPS_BY)
-        _check("teacher_map", teacher_map, TEACHER_MAPS)
-        _check("match", match, MATCHES)
-        self.teacher_map, self.match = teacher_map, match
-        self.frozen = teacher_map != "trained"
-        self.by_block = self.frozen or match != "drawn" or maps_by != "match"
-        self.student_by_block = match == "drawn" and maps_by == "block"
+        check_choice("match", match, MATCHES)
+        draws, maps = _draws_for(self, draws), maps or Maps()
+        self.m, self.candidates, self.match, self.maps = draws.m, draws.candidates, match, maps
+        self.draws = draws if match == "drawn" else None
+        self.by_block = maps.frozen or match != "drawn" or maps.maps_by != "match"
+        self.student_by_block = match == "drawn" and maps.maps_by == "block"
         self.alpha = _alphas(alpha, self.m)
-        n, d_t, u = self.teacher_shape.blocks, self.teacher_shape.width, self.shared_size
-        student_maps = self.m * n if self.frozen else n if self.student_by_block else self.m
+        n, d_t, u = self.teacher_shape.blocks, self.teacher_shape.width, maps.shared_size
+        student_maps = self.m * n if maps.frozen else n if self.student_by_block else self.m
         self.student_maps = MapBank(student_maps, self.student_shape.width, u)
         self.teacher_maps = MapBank(n if self.by_block else self.m, d_t, u)
-        self.needs_fit = teacher_map in ("whitening", "centring")
-        if self.frozen:
+        self.needs_fit = maps.teacher_map in ("whitening", "centring")
+        if maps.frozen:
             self.teacher_maps.requires_grad_(False)
-            self.teacher_maps.orthogonal_(map_seed)
+            self.teacher_maps.orthogonal_(maps.map_seed)
         if self.needs_fit and u > d_t:
             raise RailkdError(
-                f"teacher_map='{teacher_map}' keeps principal components: got shared_size {u}, wanted at most {d_t}"
+                f"teacher_map='{maps.teacher_map}' keeps principal components: got shared_size {u}, wanted at most "
+                f"{d_t}"
             )
         self.fitted: Tensor
         self.register_buffer("fitted", torch.tensor(not self.needs_fit))
@@ -164,31 +134,33 @@ class RailLayerwise(_Rail):
     def fit(self, moments: Moments) -> None:
         """Set the frozen teacher maps from the moments of the teacher's states."""
         if self.needs_fit:
-            self.teacher_maps.principal_(moments, whiten=self.teacher_map == "whitening")
+            self.teacher_maps.principal_(moments, whiten=self.maps.teacher_map == "whitening")
             self.fitted.fill_(True)
             self._known_fitted = True
 
     def draw(self, seed: int, *, epoch: int, step: int) -> Draw:
-        """See `_Rail.draw`; nothing is drawn where every candidate takes part."""
-        return super().draw(seed, epoch=epoch, step=step) if self.match == "drawn" else self.candidates
+        """Return the draw of a moment, or all candidates where every one takes part."""
+        return self.candidates if self.draws is None else self.draws.at(seed, epoch=epoch, step=step)
 
     def projected(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor]:
-        """(B, m, u) and (B, m, u) of the drawn matches; without a draw (B, m, N, u) and (B, 1, N, u)."""
+        """Return (B, m, u) and (B, m, u) of the drawn matches; without a draw (B, m, N, u) and (B, 1, N, u)."""
         if not self._known_fitted:
             if not bool(self.fitted):
                 raise RailkdError(
-                    f"teacher_map='{self.teacher_map}' is fitted on the teacher's states first: "
+                    f"teacher_map='{self.maps.teacher_map}' is fitted on the teacher's states first: "
                     "objective.fit(cache.moments('mean')); a run from a cache does it by itself"
                 )
             self._known_fitted = True
-        h_s, h_t, drawn = self._matched(student, teacher, draw)
+        wanted = self.m if self.match == "drawn" else len(self.candidates)
+        h_s = self.student_states(student)  # (B, m, d_s)
+        h_t, drawn = _drawn_states(self, teacher, draw, wanted, h_s.device)  # (B, wanted, d_t), (wanted,)
         match = torch.arange(self.m, device=h_s.device)
         if self.match == "drawn":
             by_draw = drawn if self.student_by_block else None
-            a = self.student_maps(h_s, match * self.teacher_shape.blocks + drawn if self.frozen else by_draw)
+            a = self.student_maps(h_s, match * self.teacher_shape.blocks + drawn if self.maps.frozen else by_draw)
             return a, self.teacher_maps(h_t, drawn if self.by_block else None)
         b = self.teacher_maps(h_t, drawn).unsqueeze(1)  # (B, 1, N, u)
-        if not self.frozen:
+        if not self.maps.frozen:
             return self.student_maps(h_s, None).unsqueeze(2), b  # (B, m, 1, u)
         pairs = match.unsqueeze(1) * self.teacher_shape.blocks + drawn  # (m, N)
         repeated = h_s.unsqueeze(2).expand(-1, -1, len(drawn), -1).flatten(1, 2)  # (B, m * N, d_s)
@@ -204,20 +176,39 @@ class RailLayerwise(_Rail):
         return (distance * distance.new_tensor(self.alpha)).sum(dim=-1).mean()
 
 
-class RailConcatenated(_Rail):
+class RailConcatenated(Objective):
     """RAIL-KD^c: all matched blocks side by side, one map a side.
 
-    Options as `RailLayerwise`, without alpha and the choice of maps.
+    Args:
+        student_shape: (blocks, width) of the student.
+        teacher_shape: (blocks, width) of the teacher.
+        draws: see `railkd.mapping.Draws.between`; None: its defaults.
+        shared_size: u, the size of the shared space.
+        options: see `Objective`.
     """
 
-    def __init__(self, student_shape: tuple[int, int], teacher_shape: tuple[int, int], **options: Any) -> None:
+    groups = MappingProxyType({"draws": Draws.between})
+
+    def __init__(
+        self,
+        student_shape: tuple[int, int],
+        teacher_shape: tuple[int, int],
+        *,
+        draws: Draws | None = None,
+        shared_size: int = 128,
+        **options: Any,
+    ) -> None:
         super().__init__(student_shape, teacher_shape, **options)
-        self.student_map = nn.Linear(self.m * self.student_shape.width, self.shared_size)
-        self.teacher_map = nn.Linear(self.m * self.teacher_shape.width, self.shared_size)
+        _check_size(shared_size)
+        self.draws = _draws_for(self, draws)
+        self.m = self.draws.m
+        self.student_map = nn.Linear(self.m * self.student_shape.width, shared_size)
+        self.teacher_map = nn.Linear(self.m * self.teacher_shape.width, shared_size)
 
     def projected(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor]:
-        """(B, 1, u) of both sides."""
-        h_s, h_t, _ = self._matched(student, teacher, draw)
+        """Return (B, 1, u) of both sides."""
+        h_s = self.student_states(student)  # (B, m, d_s)
+        h_t, _ = _drawn_states(self, teacher, draw, self.m, h_s.device)  # (B, m, d_t)
         a = self.student_map(h_s.flatten(1))  # (B, m * d_s) -> (B, u)
         b = self.teacher_map(h_t.flatten(1))
         return a.unsqueeze(1), b.unsqueeze(1)
@@ -227,15 +218,41 @@ class RailConcatenated(_Rail):
         return normalized_distance(*self.projected(student, teacher, draw)).mean()
 
 
-def _check(option: str, got: Any, known: Sequence[str]) -> None:
-    if got not in known:
-        raise RailkdError(f"unknown {option} '{got}'; known: {', '.join(known)}.{did_you_mean(str(got), known)}")
+def _draws_for(objective: Objective, draws: Draws | None) -> Draws:
+    """Return the given draws, or the paper's for this pair of models; refuse blocks that a model lacks."""
+    s, n = objective.student_shape.blocks, objective.teacher_shape.blocks
+    draws = draws or Draws.between(s, n)
+    if draws.m > s or not all(1 <= block <= n for block in draws.candidates):
+        raise RailkdError(
+            f"got draws of {draws.m} out of the teacher blocks {draws.candidates}, wanted at most {s} out of 1 to {n}"
+        )
+    return draws
+
+
+def _drawn_states(
+    objective: Objective, teacher: Signals, draw: Tensor | Draw | None, wanted: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the teacher's states of the drawn blocks (B, wanted, d_t) and their 0-based positions (wanted,)."""
+    if draw is None or len(draw) != wanted:
+        raise RailkdError(
+            f"got the draw {draw}, wanted {wanted} teacher blocks; objective.draw(seed, epoch=, step=) makes it"
+        )
+    n = objective.teacher_shape.blocks
+    if isinstance(draw, tuple) and not all(1 <= block <= n for block in draw):
+        raise RailkdError(f"got the draw {draw}, wanted teacher blocks from 1 to {n}")
+    drawn = torch.as_tensor(draw, device=device) - 1
+    return states_of(teacher, objective.teacher_shape, "teacher", blocks=drawn), drawn
+
+
+def _check_size(shared_size: int) -> None:
+    if shared_size < 1:
+        raise RailkdError(f"got shared_size {shared_size}, wanted at least 1 (128 is the default)")
 
 
 def _alphas(alpha: str | Sequence[float], m: int) -> list[float]:
     named: Mapping[str, float] = {"mean": 1 / m, "sum": 1.0}
     if isinstance(alpha, str):
-        _check("alpha", alpha, tuple(named))
+        check_choice("alpha", alpha, tuple(named))
         return [named[alpha]] * m
     values = [float(value) for value in alpha]
     if len(values) != m or not all(math.isfinite(value) and value >= 0 for value in values):

@@ -11,7 +11,6 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from railkd.objectives import collapse
-from railkd.objectives.rail import RailConcatenated, RailLayerwise
 from railkd.training.probe import Probed
 
 logger = logging.getLogger(__name__)
@@ -81,13 +80,14 @@ class Gauging(TrainerCallback):
         objective, student, teacher = probed
         assert student.states is not None and teacher.states is not None
         self.similarity[moment] = collapse.similarity(student.states, teacher.states)
-        if not isinstance(objective, (RailLayerwise, RailConcatenated)):
-            return
         # The draw of the last step, not of the next: maps that were not drawn yet would read as if nothing was learned.
         epoch = max(0, math.ceil(float(state.epoch or 0) - 1e-6) - 1)
         draw = objective.draw(seed, epoch=epoch, step=max(0, state.global_step - 1))
         with torch.no_grad():
-            a, b = (x.flatten(1, -2) for x in objective.projected(student, teacher, draw))  # (P, pairs, u)
+            projected = objective.projected(student, teacher, draw)
+            if projected is None:
+                return
+            a, b = (x.flatten(1, -2) for x in projected)  # (P, pairs, u)
             term = float(objective.intermediate(student, teacher, draw))
         read = {
             "rank": min(collapse.effective_rank(x) for x in a.unbind(1)),
