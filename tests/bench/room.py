@@ -12,11 +12,11 @@ import yaml
 
 import tiny
 from railkd.bench.display import Progress
-from railkd.bench.executor import InProcess
-from railkd.bench.grid import load
+from railkd.bench.executors.in_process import InProcess
+from railkd.bench.grid_reader import load
 from railkd.bench.loop import run
-from railkd.bench.plan import jobs_of
-from railkd.cli.bench import verbs
+from railkd.bench.plan import make_jobs
+from railkd.cli.bench import make_verbs
 from railkd.records import RunRecord, read_lines
 
 SMOKE: dict[str, Any] = {
@@ -95,7 +95,7 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
 def in_process(folder: Path) -> list[RunRecord]:
     """A bench without workers."""
     with inside(folder):
-        jobs = jobs_of(load("grid.yaml"), "out", verbs())
+        jobs = make_jobs(load("grid.yaml"), "out", make_verbs())
         Path("out").mkdir()
         progress = Progress("test", quiet=True)
         return run(jobs, InProcess("out"), Path("out"), done={}, grid="", retries=0, progress=progress)

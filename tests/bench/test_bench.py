@@ -19,9 +19,9 @@ import yaml
 
 import tiny
 from bench.room import ALONE, SMALL, SMOKE, in_process, inside, records, room, table
-from railkd.bench import attempt
+from railkd.bench import results
 from railkd.cli import main
-from railkd.cli.bench import closing
+from railkd.cli.bench import print_end
 from railkd.errors import RunFailed
 from railkd.records import read_lines
 from railkd.report.content import content
@@ -65,7 +65,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
 
 def worker_of(folder: Path) -> int:
     """The process that wrote the last line about a process in a job's log."""
-    lines = (folder / attempt.LOG).read_text().splitlines()
+    lines = (folder / results.LOG).read_text().splitlines()
     return int(next(line for line in reversed(lines) if line.startswith("# ")).split()[-1])
 
 
@@ -97,11 +97,11 @@ def test_the_smoke_grid_by_both_executors(
     if importlib.util.find_spec("ray") is None:
         tiny.missing("Ray is not installed: pip install 'railkd[ray]'")
     child = Child(ray, *BENCH, "--executor", "ray", "--threads", "1")
-    log = ray / "out" / "teachers" / "one" / "base" / attempt.LOG
+    log = ray / "out" / "teachers" / "one" / "base" / results.LOG
     wait_for(lambda: log.exists() and log.read_text())
     os.kill(worker_of(log.parent), signal.SIGKILL)
     code, said = child.end()
-    assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); tried again" in said, said
+    assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); retrying" in said, said
     assert records(ray) == found
 
 
@@ -146,30 +146,30 @@ def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, A
 
     def in_a_run() -> list[Path]:
         saved = out.glob("runs/*/checkpoint-*")
-        return [path.parent for path in saved if not (path.parent / attempt.RECORD).exists()]
+        return [path.parent for path in saved if not (path.parent / results.RECORD).exists()]
 
     child = Child(folder, *BENCH, "--processes", "1")
-    wait_for(lambda: (teacher / attempt.LOG).exists() and (teacher / attempt.LOG).read_text())
+    wait_for(lambda: (teacher / results.LOG).exists() and (teacher / results.LOG).read_text())
     first = worker_of(teacher)
     os.kill(first, signal.SIGKILL)
     cut = wait_for(in_a_run)[0]
     child.send(signal.SIGKILL)
     code, said = child.end()
-    assert code == -signal.SIGKILL and "one, teacher: its process ended by SIGKILL; tried again" in said
+    assert code == -signal.SIGKILL and "one, teacher: its process ended by SIGKILL; retrying" in said
     second = worker_of(cut)
     wait_for(lambda: not is_alive(second), 10)
     assert first != second and len(records(folder)) < 4
-    kept = {path: path.stat().st_mtime_ns for path in out.glob(f"*/*/{attempt.RECORD}")}
+    kept = {path: path.stat().st_mtime_ns for path in out.glob(f"*/*/{results.RECORD}")}
     with inside(folder):
         assert main([*BENCH, "--resume", "--quiet"]) == 0
     ours = records(folder)
     assert len(ours) == 4 and ours == {name: small[name] for name in ours}
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert "goes on from the newest checkpoint" in (cut / attempt.LOG).read_text()
+    assert "resuming from the newest checkpoint" in (cut / results.LOG).read_text()
 
 
 #: Signal, exit code, and what is there when it comes: the worker still starts, or is at work.
-SIGNALS = [(signal.SIGINT, 130, "grid.yaml"), (signal.SIGTERM, 143, f"caches/one/base/{attempt.RECORD}")]
+SIGNALS = [(signal.SIGINT, 130, "grid.yaml"), (signal.SIGTERM, 143, f"caches/one/base/{results.RECORD}")]
 
 
 @pytest.mark.parametrize(("number", "code", "there"), SIGNALS, ids=["INT", "TERM"])
@@ -196,12 +196,12 @@ def test_a_run_that_fails_leaves_a_record_and_the_others_go_on(base: Path, tmp_p
     found = {record.arm: record for record in in_process(folder)}
     assert found["finetune"].state == "failed" and "not finite" in found["finetune"].error
     assert found["kd"].state == "finished" and found["kd"].metrics["dev"]
-    failure = folder / "out" / found["finetune"].folder / attempt.FAILURE
+    failure = folder / "out" / found["finetune"].folder / results.FAILURE
     assert json.loads(failure.read_text())["state"] == "failed"
     with pytest.raises(
-        RunFailed, match="1 of 4 jobs failed: runs/one_2-layers_finetune_1;.* --resume tries them again"
+        RunFailed, match="1 of 4 jobs failed: runs/one_2-layers_finetune_1\\. .*--resume runs them again"
     ):
-        closing(list(found.values()), folder / "out")
+        print_end(list(found.values()), folder / "out")
 
 
 def test_the_choice_of_weights_never_looks_at_test(base: Path, tmp_path: Path) -> None:

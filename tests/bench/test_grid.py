@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from railkd.bench import grid as grids
-from railkd.bench.grid import Grid, load
+from railkd.bench import bundled_grids
+from railkd.bench.grid import Grid
+from railkd.bench.grid_reader import load
 from railkd.cli import main
 from railkd.errors import RailkdError
 
@@ -114,33 +115,36 @@ def test_the_grid_of_the_documents_is_a_grid(tmp_path: Path, monkeypatch: pytest
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"methdos": ["kd"]}, "unknown key 'methdos'. Did you mean 'methods'?"),
     ({"students": None, "methods": None}, "'students' is missing.*also: 'methods' is missing"),
-    ({"teacher": None}, "tasks.t: has no teacher"),
-    ({"teacher": {"epochs": 3}}, "teacher: wanted the folder of a finished teacher, or 'finetune: MODEL'"),
-    ({"teacher": {"finetune": "m", "output": "x"}}, "teacher.output: is decided by the grid"),
+    ({"teacher": None}, "tasks.t: no teacher is given"),
+    ({"teacher": {"epochs": 3}}, "teacher: expected the folder of a finished teacher, or 'finetune: MODEL'"),
+    ({"teacher": {"finetune": "m", "output": "x"}}, "teacher.output: the grid decides this"),
     ({"tasks": {"t": {"train": "a", "test": "b", "tset": "c"}}}, "tasks.t: unknown key 'tset'. Did you mean 'test'"),
-    ({"tasks": {"t": {"train": "a"}}}, "tasks.t: has no test set"),
-    ({"tasks": ["RTE"]}, "tasks.RTE: has no train"),
-    ({"tasks": {"a b": LEAST["tasks"]["t"], "a-b": LEAST["tasks"]["t"]}}, "'a b' and 'a-b' are too alike"),
-    ({"data": "/nowhere", "tasks": ["RTE"]}, "data: '/nowhere' cannot be listed"),
-    ({"students": [{"name": "x"}]}, "students\\[1\\]: wanted 'layers: N', or 'model: CHECKPOINT'"),
-    ({"students": [{"layers": 2}, {"layers": 2}]}, "students: '2-layers' is there twice"),
-    ({"students": [{"layers": 2, "name": "a, b"}]}, "students\\[1\\]: got the name 'a, b', wanted one without ', '"),
-    ({"methods": ["kd", "kd"]}, "methods: 'kd' is there twice"),
-    ({"methods": [{"temperature": 2}]}, "methods\\[1\\]: wanted the name of a method"),
-    ({"methods": [{"name": "kd", "max_length": 3}]}, "max_length: is no option of a method"),
-    ({"methods": [{"name": "kd", "temperature": []}]}, "methods\\[1\\]: got 0 combinations of options"),
+    ({"tasks": {"t": {"train": "a"}}}, "tasks.t: no test set"),
+    ({"tasks": ["RTE"]}, "tasks.RTE: expected train: FILE, or .data: FOLDER."),
+    ({"tasks": {"a b": LEAST["tasks"]["t"], "a-b": LEAST["tasks"]["t"]}}, "'a b' and 'a-b' are too similar"),
+    ({"data": "/nowhere", "tasks": ["RTE"]}, "data: .* '/nowhere' cannot be read"),
+    ({"students": [{"name": "x"}]}, "students\\[1\\]: expected 'layers: N', or 'model: CHECKPOINT'"),
+    ({"students": [{"layers": 2}, {"layers": 2}]}, "students: '2-layers' occurs twice"),
+    ({"students": [{"layers": 2, "name": "a, b"}]}, "students\\[1\\]: the name 'a, b' holds ', '"),
+    ({"methods": ["kd", "kd"]}, "methods: 'kd' occurs twice"),
+    ({"methods": [{"temperature": 2}]}, "methods\\[1\\]: expected the name of a method"),
+    ({"methods": [{"name": "kd", "max_length": 3}]}, "max_length: not an option of a method"),
+    (
+        {"methods": [{"name": "kd", "temperature": []}]},
+        "methods\\[1\\]: expected 1 to 1000 combinations of options, got 0",
+    ),
     ({"contrasts": [{"arm": "kd", "baseline": "kd"}]}, "contrasts\\[1\\]: 'name' is missing"),
-    ({"seeds": 0}, "seeds: got 0, wanted a number of seeds"),
-    ({"seeds": [1, 1]}, "seeds: '1' is there twice"),
-    ({"settings": {"seed": 3}}, "settings.seed: is decided by the grid"),
-    ({"settings": [1]}, "settings: got the list \\[1\\], wanted a mapping"),
-    ({"selection": {"eval": "test"}}, "selection: wanted 'eval: dev' alone"),
-    ({"selection": {"eval": "dev"}}, "tasks.t: selection is 'eval: dev', but it has no eval"),
-    ({"baseline": "KD"}, "baseline: got 'KD', wanted an arm: kd"),
-    ({"contrasts": [{"arm": "kd", "baseline": "kd", "domain": "far"}]}, "domain: got 'far', wanted in or out"),
-    ({"contrasts": [{"arm": "rail", "baseline": "kd"}]}, "contrasts\\[1\\].arm: got 'rail', wanted an arm"),
+    ({"seeds": 0}, "seeds: expected the number of seeds, .*, got 0"),
+    ({"seeds": [1, 1]}, "seeds: '1' occurs twice"),
+    ({"settings": {"seed": 3}}, "settings.seed: the grid decides this"),
+    ({"settings": [1]}, "settings: expected a mapping, .*, got the list \\[1\\]"),
+    ({"selection": {"eval": "test"}}, "selection: expected 'eval: dev' alone"),
+    ({"selection": {"eval": "dev"}}, "tasks.t: 'selection: {eval: dev}' needs an eval file"),
+    ({"baseline": "KD"}, "baseline: expected an arm \\(kd\\), got 'KD'"),
+    ({"contrasts": [{"arm": "kd", "baseline": "kd", "domain": "far"}]}, "domain: expected in or out, got 'far'"),
+    ({"contrasts": [{"arm": "rail", "baseline": "kd"}]}, "contrasts\\[1\\].arm: expected an arm \\(kd\\), got 'rail'"),
     ({"executor": "slurm"}, "executor: got 'slurm', wanted local or ray"),
-    ({"processes": 0}, "processes: got 0, wanted 1 or more"),
+    ({"processes": 0}, "processes: expected 1 or more, got 0"),
 ]
 
 
@@ -153,7 +157,12 @@ def test_what_is_wrong_is_said_in_words(change: dict[str, Any], said: str, tmp_p
 def test_everything_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> None:
     with pytest.raises(RailkdError) as raised:
         read(tmp_path, seeds="many", baseline="x", colour="red", methods=["kd", 3])
-    for said in ("seeds: got 'many'", "baseline: got 'x'", "unknown key 'colour'", "methods[2]: got 3"):
+    for said in (
+        "from 0, got 'many'",
+        "got 'x'",
+        "unknown key 'colour'",
+        "methods[2]: expected a mapping, with lines such as 'name: value', got 3",
+    ):
         assert said in str(raised.value)
     assert str(raised.value).startswith(f"{tmp_path / 'grid.yaml'}: ")
     assert main(["bench", str(tmp_path / "grid.yaml"), "--output", str(tmp_path / "out")]) == 2
@@ -163,11 +172,11 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> No
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["bench"], "got no grid file"),
+        (["bench"], "no grid file is given"),
         (["bench", "nowhere.yaml", "--output", "x"], "nowhere.yaml: no such file"),
-        (["bench", "--copy", "smok"], "no grid 'smok'; there: ablation, paper, smoke. Did you mean 'smoke'?"),
-        (["bench", "g", "--output", "x", "--resume", "--overwrite"], "got --resume and --overwrite"),
-        (["bench", "g", "--output", "x", "--processes", "0"], "--processes: got 0, wanted 1 or more"),
+        (["bench", "--copy", "smok"], "expected one of ablation, paper, smoke, got 'smok'. Did you mean 'smoke'?"),
+        (["bench", "g", "--output", "x", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
+        (["bench", "g", "--output", "x", "--processes", "0"], "--processes: expected 1 or more, got 0"),
         (["bench", "g", "--output", "x", "--executor", "slurm"], "got 'slurm', wanted local or ray"),
     ],
 )
@@ -179,10 +188,10 @@ def test_bad_words_end_before_anything_starts(argv: list[str], said: str, capsys
 def test_the_grids_that_come_along_are_listed_and_copied_once(tmp_path: Path, capsys: Capture) -> None:
     assert main(["bench", "--list"]) == 0
     out = capsys.readouterr().out
-    for name in grids.names():
+    for name in bundled_grids.list_grids():
         assert f"{name}: " in out
         target = tmp_path / f"{name}.yaml"
         assert main(["bench", "--copy", name, str(target)]) == 0
-        assert target.read_text() == grids.text_of(name)
+        assert target.read_text() == bundled_grids.read_grid(name)
     assert main(["bench", "--copy", "smoke", str(target)]) == 2
     assert "exists already" in capsys.readouterr().err

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from railkd.bench import attempt
-from railkd.bench.display import Progress, best_so_far, seconds_left
-from railkd.bench.executor import Outcome
-from railkd.bench.loop import claimed, finished, forgotten, run
+from railkd.bench.display import Progress, describe_best, estimate_seconds_left
+from railkd.bench.executors.protocol import Outcome
+from railkd.bench.loop import lock_folder, run
 from railkd.bench.plan import Job
+from railkd.bench.results import RECORD, find_removed, read_finished, write_failure
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions, FinetuneOptions
 from railkd.records import RunRecord, read_lines
@@ -44,13 +44,13 @@ class Scripted:
         happens = self.script.get(job.folder, [])
         what = happens.pop(0) if happens else "well"
         if what == "died":
-            return Outcome(job, "its process ended by SIGKILL", died=True)
+            return Outcome(job, "its process ended by SIGKILL", crashed=True)
         if what == "failed":
-            attempt.fail(job, str(self.output), "on purpose")
+            write_failure(job, str(self.output), "on purpose")
             return Outcome(job, "on purpose")
         folder = self.output / job.folder
         folder.mkdir(parents=True, exist_ok=True)
-        RunRecord(job.kind, "kd", 1, config=job.config).write(folder / attempt.RECORD)
+        RunRecord(job.kind, "kd", 1, config=job.config).write(folder / RECORD)
         return Outcome(job)
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ PLAN = [
 
 def play(output: Path, script: dict[str, list[str]], plan: list[Job] = PLAN, **settings: int) -> Scripted:
     executor = Scripted(output, script, settings.get("slots", 2))
-    done, progress = finished(plan, str(output)), Progress("x", quiet=True)
+    done, progress = read_finished(plan, str(output)), Progress("x", quiet=True)
     run(plan, executor, output, done=done, grid="x", retries=settings.get("retries", 2), progress=progress)
     return executor
 
@@ -105,47 +105,45 @@ def test_resume_runs_what_failed_and_what_is_new_and_nothing_else(tmp_path: Path
     executor = play(tmp_path, {}, plan)
     assert sorted(executor.order) == ["runs/a1", "runs/a2", "runs/b2", "teachers/a"]
     assert states(tmp_path) == {job.folder: "finished" for job in plan}
-    assert forgotten(PLAN, tmp_path) == ["runs/b2"]
+    assert find_removed(PLAN, tmp_path) == ["runs/b2"]
 
 
 def test_a_finished_run_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:
     play(tmp_path, {})
     changed = [job(old.folder, *old.needs, epochs=3) if "b" in old.folder else old for old in PLAN]
-    with pytest.raises(
-        RailkdError, match="'teachers/b' is finished with other settings: epochs was 1, is 3 \\(and 1 m"
-    ):
-        finished(changed, str(tmp_path))
+    with pytest.raises(RailkdError, match="'teachers/b' finished with other settings: epochs was 1, is 3 \\(and 1 m"):
+        read_finished(changed, str(tmp_path))
 
 
 def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with claimed(out, resume=False, overwrite=False):
+    with lock_folder(out, resume=False, overwrite=False):
         with (
-            pytest.raises(RailkdError, match="another bench is running there"),
-            claimed(out, resume=True, overwrite=False),
+            pytest.raises(RailkdError, match="another bench is running in it"),
+            lock_folder(out, resume=True, overwrite=False),
         ):
             pass
         play(out, {})
-    with pytest.raises(RailkdError, match="holds another bench; --resume"), claimed(out, resume=False, overwrite=False):
+    with pytest.raises(RailkdError, match="holds a bench. --resume"), lock_folder(out, resume=False, overwrite=False):
         pass
-    with claimed(out, resume=True, overwrite=False):
-        assert len(finished(PLAN, str(out))) == len(PLAN)
-    with claimed(out, resume=False, overwrite=True):
-        assert finished(PLAN, str(out)) == {} and not (out / "records.jsonl").exists()
+    with lock_folder(out, resume=True, overwrite=False):
+        assert len(read_finished(PLAN, str(out))) == len(PLAN)
+    with lock_folder(out, resume=False, overwrite=True):
+        assert read_finished(PLAN, str(out)) == {} and not (out / "records.jsonl").exists()
     (tmp_path / "mine.txt").write_text("keep me")
     with (
-        pytest.raises(RailkdError, match="holds files that are no bench"),
-        claimed(tmp_path, resume=False, overwrite=True),
+        pytest.raises(RailkdError, match="holds files that do not belong to a bench"),
+        lock_folder(tmp_path, resume=False, overwrite=True),
     ):
         pass
 
 
 def test_the_time_left_is_that_of_like_jobs() -> None:
     teacher, one, two, *_ = PLAN
-    assert seconds_left([one], {}, [], 1) is None
-    assert seconds_left([one, two], {}, [(one, 4.0)], 2) == 4.0
-    assert seconds_left([one], {two.folder: (two, 3.0)}, [(one, 4.0)], 1) == 5.0
-    assert seconds_left([teacher], {}, [(one, 4.0)], 1) is None
+    assert estimate_seconds_left([one], {}, [], 1) is None
+    assert estimate_seconds_left([one, two], {}, [(one, 4.0)], 2) == 4.0
+    assert estimate_seconds_left([one], {two.folder: (two, 3.0)}, [(one, 4.0)], 1) == 5.0
+    assert estimate_seconds_left([teacher], {}, [(one, 4.0)], 1) is None
 
 
 def scored(arm: str, seed: int, value: float) -> RunRecord:
@@ -157,10 +155,10 @@ def scored(arm: str, seed: int, value: float) -> RunRecord:
 
 def test_the_best_so_far_is_a_mean_over_seeds_in_domain() -> None:
     records = [scored("kd", 1, 0.5), scored("kd", 2, 0.7), scored("rail", 1, 0.5)]
-    assert best_so_far(records, "task") == "small, kd: dev accuracy 0.6000, 2 seeds"
-    assert best_so_far(records, "other") == ""
+    assert describe_best(records, "task") == "small, kd: dev accuracy 0.6000, 2 seeds"
+    assert describe_best(records, "other") == ""
     records.append(scored("pkd", 1, 0.6))
-    assert best_so_far(records, "task") == "small, kd and 1 equal: dev accuracy 0.6000, 2 seeds"
+    assert describe_best(records, "task") == "small, kd and 1 equal: dev accuracy 0.6000, 2 seeds"
 
 
 def test_a_terminal_sees_a_table(tmp_path: Path) -> None:
@@ -168,7 +166,7 @@ def test_a_terminal_sees_a_table(tmp_path: Path) -> None:
     executor = Scripted(tmp_path, {"runs/a2": ["failed"]})
     with Progress("x", console=console) as progress:
         run(PLAN, executor, tmp_path, done={}, grid="", retries=0, progress=progress)
-        console.print(progress.screen())
+        console.print(progress.render())
     text = console.export_text()
     assert "x: 5 of 5 jobs done, 1 failed" in text and "best so far" in text
     assert "[5/5]" in text and "failed: on purpose" in text

@@ -23,9 +23,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import tiny
-from railkd.bench.grid import load as load_grid
-from railkd.bench.plan import Job, jobs_of
-from railkd.cli.bench import verbs
+from railkd.bench.grid_reader import load as load_grid
+from railkd.bench.plan import Job, make_jobs
+from railkd.cli.bench import make_verbs
 from railkd.cli.verbs import JOBS
 from railkd.cli.words import parse
 from railkd.data.keys import KEY
@@ -171,7 +171,7 @@ def test_any_grid_is_planned_or_refused_in_words(grid_room: Path, changed_places
         grid = changed(grid, (*path, *more), put)
     (grid_room / "grid.yaml").write_text(yaml.safe_dump(grid, allow_unicode=False), encoding="utf-8")
     try:
-        jobs = jobs_of(load_grid("grid.yaml"), "out", verbs())
+        jobs = make_jobs(load_grid("grid.yaml"), "out", make_verbs())
         assert jobs and len({job.folder for job in jobs}) == len(jobs)
         sent = [json.dumps(job.plain()) for job in jobs]
         assert [json.dumps(Job.from_plain(json.loads(job)).plain()) for job in sent] == sent

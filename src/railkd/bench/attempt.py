@@ -1,133 +1,110 @@
-"""One job of the plan, done: the same function in every executor. What came of it is on disk, in the job's folder."""
+"""Runs one job of the plan. Every executor calls this code, so a job does the same wherever it runs."""
 
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from railkd.bench.plan import Job
+from railkd.bench.results import FAILURE, LOG, RECORD, write_failure
 from railkd.errors import RailkdError
 from railkd.jobs import cache, distill, evaluate, finetune, settings
 from railkd.records import RunRecord
 from railkd.runtime import hardware
 
-#: A job's folder holds its record when it is finished, or else what it failed of; and what it said.
-RECORD, FAILURE, LOG = "metrics.json", "failure.json", "log.txt"
 
-#: Variables that hold the libraries of a process to a number of threads; read when those are imported.
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+def set_threads(threads: int) -> None:
+    """Limit the threads of this process; call it before the first job.
 
-
-def logged(task: Job, output: str) -> str:
-    """`attempt`, with all that the process prints in the job's log."""
-    log = Path(output) / task.folder / LOG
-    log.parent.mkdir(parents=True, exist_ok=True)
-    before = os.dup(1), os.dup(2)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}, process {os.getpid()}\n")
-        file.flush()
-        try:
-            for number in (1, 2):
-                os.dup2(file.fileno(), number)
-            return attempt(task, output)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, kept in zip((1, 2), before, strict=True):
-                os.dup2(kept, number)
-                os.close(kept)
+    Args:
+        threads: of torch. Tokenizers run in parallel only if it is more than 1.
+    """
+    torch.set_num_threads(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
 
 
-def attempt(task: Job, output: str) -> str:
-    """Run a job; an error becomes a record of state "failed" and is returned in words. Interruptions are raised."""
-    folder = Path(output) / task.folder
+def run_with_log(job: Job, output: str) -> str:
+    """Run a job as `run` does, and append everything that the process prints to the job's log.
+
+    Args:
+        job: what to run.
+        output: the bench's folder.
+
+    Returns:
+        The error in words, or an empty text.
+    """
+    with _redirect_output(Path(output) / job.folder / LOG):
+        return run(job, output)
+
+
+def run(job: Job, output: str) -> str:
+    """Run a job. An error is written as a record with the state "failed"; an interruption is raised.
+
+    Args:
+        job: what to run.
+        output: the bench's folder.
+
+    Returns:
+        The error in words, or an empty text.
+    """
+    folder = Path(output) / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE).unlink(missing_ok=True)
     hardware.forget_peak_memory()
     try:
-        run(task, folder)
+        _do(job, folder)
         return ""
     except Exception as error:
         traceback.print_exc()
         lines = str(error).strip().splitlines() or [""]
-        said = " ".join(lines) if isinstance(error, RailkdError) else f"{type(error).__name__}: {lines[0]}"
-        fail(task, output, said)
-        return said
+        message = " ".join(lines) if isinstance(error, RailkdError) else f"{type(error).__name__}: {lines[0]}"
+        write_failure(job, output, message)
+        return message
     finally:
-        gc.collect()  # the trainer and its model refer to each other
+        gc.collect()  # The trainer and its model refer to each other, so counting references does not free them.
 
 
-def run(task: Job, folder: Path) -> None:
-    """Run a job in its folder, where a run that was cut goes on from its own checkpoint."""
+def _do(job: Job, folder: Path) -> None:
+    if job.kind == "cache":
+        _build_cache(job, folder)
+    elif job.kind == "evaluate":
+        evaluate.evaluate(job.options, _print, keep=folder).write(folder / RECORD)
+    else:
+        _train(job, folder)
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
 
-    if task.kind == "cache":
-        _teacher_pass(task, folder, say)
-        return
-    if task.kind == "evaluate":
-        evaluate.evaluate(task.options, say, keep=folder).write(folder / RECORD)
-        return
-    options: Any = task.options
-    options.resume = goes_on(task, folder)
+def _train(job: Job, folder: Path) -> None:
+    """Fine-tune or distill; resume from the newest checkpoint if an interrupted run left one."""
+    options: Any = job.options
+    options.resume = _can_resume(job, folder)
     options.overwrite = not options.resume
     if options.resume:
-        say("goes on from the newest checkpoint here")
-    train: Any = {"finetune": finetune.finetune, "distill": distill.distill}[task.kind]
-    train(options, dict(task.training), say)
+        _print("resuming from the newest checkpoint in this folder")
+    train: Any = {"finetune": finetune.finetune, "distill": distill.distill}[job.kind]
+    train(options, dict(job.training), _print)
 
 
-def goes_on(task: Job, folder: Path) -> bool:
-    """Whether a folder holds a checkpoint of this very job."""
+def _can_resume(job: Job, folder: Path) -> bool:
+    """Return whether a folder holds a checkpoint of this job with the same settings."""
     if not any(folder.glob("checkpoint-*")) or not (folder / "config.yaml").is_file():
         return False
-    return settings.load(folder / "config.yaml") == task.config
+    return settings.load(folder / "config.yaml") == job.config
 
 
-def fail(task: Job, output: str, error: str) -> None:
-    """Leave a record of a job that came to nothing."""
-    folder = Path(output) / task.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    record = RunRecord(task.kind, task.training.get("method"), task.seed, config=task.config)
-    record.state, record.error = "failed", error
-    record.write(folder / FAILURE)
-
-
-def result(task: Job, output: str) -> RunRecord | None:
-    """The record of a job, named as the plan names it; None: it has not come to an end."""
-    folder = Path(output) / task.folder
-    for name in (RECORD, FAILURE):
-        if (folder / name).is_file():
-            record = RunRecord.read(folder / name)
-            record.task, record.student, record.arm, record.folder = task.task, task.student, task.arm, task.folder
-            return record
-    return None
-
-
-def changed(task: Job, record: RunRecord) -> list[str]:
-    """In what a finished job was run with other settings than the plan has now, in words."""
-    then, now = record.config, json.loads(json.dumps(task.config))
-    return [
-        f"{name} was {then.get(name, 'not given')}, is {now.get(name, 'not given')}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    ]
-
-
-def _teacher_pass(task: Job, folder: Path, say: distill.Say) -> None:
-    record = RunRecord("cache", None, task.seed, config=task.config)
+def _build_cache(job: Job, folder: Path) -> None:
+    record = RunRecord("cache", None, job.seed, config=job.config)
     start = time.perf_counter()
     with record.phase("teacher pass"):
-        built = cache.build_cache(task.options, say)
+        built = cache.build_cache(job.options, _print)
     record.sizes = {"rows": built.rows, "bytes": built.bytes}
     record.labels = list(built.info.labels)
     record.examples_per_second = built.rows / max(time.perf_counter() - start, 1e-9)
@@ -135,7 +112,25 @@ def _teacher_pass(task: Job, folder: Path, say: distill.Say) -> None:
     record.write(folder / RECORD)
 
 
-def prepare(threads: int) -> None:
-    """Before the first job of a process: as many threads as it was given."""
-    torch.set_num_threads(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _redirect_output(log: Path) -> Iterator[None]:
+    """Send standard output and standard error to a file, including the output of compiled code."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    saved = os.dup(1), os.dup(2)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}, process {os.getpid()}\n")
+        file.flush()
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, descriptor in zip((1, 2), saved, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)

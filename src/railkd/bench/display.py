@@ -1,4 +1,4 @@
-"""What a user sees of a bench: one live table on a terminal, a plain line for each job elsewhere."""
+"""What a user sees of a running bench: a live table on a terminal, otherwise a plain line for each job."""
 
 from __future__ import annotations
 
@@ -20,77 +20,109 @@ from railkd.records import RunRecord
 from railkd.runtime.words import duration
 
 
-def name_of(job: Job) -> str:
-    """A job in words: ``RTE, teacher``, ``RTE, 3-layers, kd, seed 1``."""
+def describe_job(job: Job) -> str:
+    """Return a job in words, such as ``RTE, teacher`` or ``RTE, 3-layers, kd, seed 1``.
+
+    Args:
+        job: of the plan.
+    """
     if job.kind == "distill":
         return f"{job.task}, {job.student}, {job.arm}, seed {job.seed}"
     return f"{job.task}, {job.arm or 'teacher pass'}"
 
 
-def headline(record: RunRecord) -> tuple[str, float] | None:
-    """The first number of the first test in the domain (of any, if none is): its name and value."""
+def find_main_score(record: RunRecord) -> tuple[str, float] | None:
+    """Return the first metric of the first in-domain test, or of the first test if none is in domain.
+
+    Args:
+        record: of a job.
+
+    Returns:
+        Test and metric, and the value; None if the record has no scores.
+    """
     tests = [name for name in record.metrics if name != "eval"]
-    inside = [name for name in tests if record.domains.get(name) == "in"] or tests or list(record.metrics)
-    for name in inside[:1]:
+    in_domain = [name for name in tests if record.domains.get(name) == "in"] or tests or list(record.metrics)
+    for name in in_domain[:1]:
         metric, value = next(iter(record.metrics[name].items()))
         return f"{name} {metric}", value
     return None
 
 
-def best_so_far(records: Sequence[RunRecord], task: str) -> str:
-    """The student and arm of a task with the highest mean over its finished seeds, in words. For the eye only."""
+def describe_best(records: Sequence[RunRecord], task: str) -> str:
+    """Return in words the student and arm of a task with the highest mean over its finished seeds.
+
+    It shows how the bench proceeds. It is no result: nothing is tested here.
+
+    Args:
+        records: of all jobs.
+        task: whose students are compared.
+
+    Returns:
+        The text; empty if no student has finished.
+    """
     scores: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for record in records:
-        found = headline(record) if record.job == "distill" and record.task == task else None
-        if found:
-            scores[record.student, record.arm, found[0]].append(found[1])
+        score = find_main_score(record) if record.job == "distill" and record.task == task else None
+        if score:
+            scores[record.student, record.arm, score[0]].append(score[1])
     if not scores:
         return ""
     means = {key: statistics.fmean(values) for key, values in scores.items()}
     best = max(means, key=means.__getitem__)
-    student, arm, what = best
+    student, arm, metric = best
     ties = sum(mean == means[best] for mean in means.values()) - 1
     equal = f" and {ties} equal" if ties else ""
-    many = f", {len(scores[best])} seeds" if len(scores[best]) > 1 else ""
-    return f"{student}, {arm}{equal}: {what} {means[best]:.4f}{many}"
+    seeds = f", {len(scores[best])} seeds" if len(scores[best]) > 1 else ""
+    return f"{student}, {arm}{equal}: {metric} {means[best]:.4f}{seeds}"
 
 
-def seconds_left(
+def estimate_seconds_left(
     waiting: Sequence[Job], running: Mapping[str, tuple[Job, float]], taken: Sequence[tuple[Job, float]], slots: int
 ) -> float | None:
-    """What is left, from what like jobs took: of the same task, student and arm, or else of the same kind.
+    """Estimate the time to the end of a plan from the jobs that finished.
 
-    None: nothing of a kind that is still to come has been done.
+    The estimate of a job is the mean over finished jobs of the same task, student and arm, or else of the same task
+    and student, or else of the same task, or else of the same kind.
+
+    Args:
+        waiting: jobs that have not started.
+        running: folder -> a job that runs, and the seconds since its start.
+        taken: finished jobs and their seconds.
+        slots: jobs at a time.
+
+    Returns:
+        Seconds, or None if no job of some kind has finished.
     """
 
     def expected(job: Job) -> float | None:
-        alike = [
+        keys = [
             lambda j: (j.kind, j.task, j.student, j.arm),
             lambda j: (j.kind, j.task, j.student),
             lambda j: (j.kind, j.task),
             lambda j: j.kind,
         ]
-        for key in alike:
-            found = [seconds for other, seconds in taken if key(other) == key(job)]
-            if found:
-                return statistics.fmean(found)
+        for key in keys:
+            alike = [seconds for other, seconds in taken if key(other) == key(job)]
+            if alike:
+                return statistics.fmean(alike)
         return None
 
     total = 0.0
-    for job, gone in [*((job, 0.0) for job in waiting), *running.values()]:
-        likely = expected(job)
-        if likely is None:
+    for job, elapsed in [*((job, 0.0) for job in waiting), *running.values()]:
+        seconds = expected(job)
+        if seconds is None:
             return None
-        total += max(0.0, likely - gone)
+        total += max(0.0, seconds - elapsed)
     return total / slots
 
 
 class Progress:
-    """Told by the loop what happens.
+    """Shows the state of a bench. The loop calls its methods when something happens.
 
     Args:
-        title: of the bench. quiet: say nothing but what went wrong.
-        console: where it is said (default: standard error).
+        title: of the bench.
+        quiet: print failed jobs only.
+        console: where the table goes (default: standard error).
     """
 
     def __init__(self, title: str, *, quiet: bool = False, console: Console | None = None) -> None:
@@ -105,7 +137,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal and not self.quiet:
-            self._live = Live(console=self._console, transient=True, refresh_per_second=4, get_renderable=self.screen)
+            self._live = Live(console=self._console, transient=True, refresh_per_second=4, get_renderable=self.render)
             self._live.start()
         return self
 
@@ -114,90 +146,113 @@ class Progress:
             self._live.stop()
 
     def begin(self, jobs: Sequence[Job], records: Mapping[str, RunRecord], slots: int) -> None:
-        """The plan, what of it is done already, and how many run at a time."""
-        self._jobs, self._records, self._slots = jobs, dict(records), slots
-        there = f", {len(records)} of them there already" if records else ""
-        self._say(f"{self.title}: {len(jobs)} jobs{there}; {slots} at a time")
+        """Take the plan and print its size.
 
-    def started(self, job: Job) -> None:
-        """A job runs."""
+        Args:
+            jobs: the plan.
+            records: of the jobs that are done already, by folder.
+            slots: jobs at a time.
+        """
+        self._jobs, self._records, self._slots = jobs, dict(records), slots
+        done = f", {len(records)} of them done already" if records else ""
+        self._print(f"{self.title}: {len(jobs)} jobs{done}; {slots} at a time")
+
+    def start(self, job: Job) -> None:
+        """Note that a job started.
+
+        Args:
+            job: of the plan.
+        """
         self._running[job.folder] = (job, time.monotonic())
 
-    def died(self, job: Job, error: str) -> None:
-        """Its process ended; it is tried again."""
-        self._running.pop(job.folder, None)
-        self._say(f"{name_of(job)}: {error}; tried again")
+    def retry(self, job: Job, error: str) -> None:
+        """Print that the process of a job crashed and that the job is retried.
 
-    def ended(self, job: Job, record: RunRecord, seconds: float | None) -> None:
-        """A job finished or failed."""
+        Args:
+            job: of the plan.
+            error: how the process ended.
+        """
+        self._running.pop(job.folder, None)
+        self._print(f"{describe_job(job)}: {error}; retrying")
+
+    def end(self, job: Job, record: RunRecord, seconds: float | None) -> None:
+        """Print that a job finished or failed.
+
+        Args:
+            job: of the plan.
+            record: what it wrote.
+            seconds: since its start; None if it was not run.
+        """
         self._running.pop(job.folder, None)
         self._records[job.folder] = record
         if seconds is not None and record.state == "finished":
             self._taken.append((job, seconds))
         count = f"[{len(self._records)}/{len(self._jobs)}]"
         if record.state == "failed":
-            self._say(f"{count} {name_of(job)}: failed: {record.error}", loud=True)
+            self._print(f"{count} {describe_job(job)}: failed: {record.error}", loud=True)
             return
-        found = headline(record)
-        what = f"{found[0]} {found[1]:.4f}" if found else f"{record.sizes.get('rows', 0):,} rows"
-        left = self._left()
+        score = find_main_score(record)
+        result = f"{score[0]} {score[1]:.4f}" if score else f"{record.sizes.get('rows', 0):,} rows"
         time_ = f", {duration(seconds)}" if seconds is not None else ""
-        self._say(f"{count} {name_of(job)}: {what}{time_}" + (f"; {left}" if left and self._live is None else ""))
+        left = self._time_left() if self._live is None else ""
+        self._print(f"{count} {describe_job(job)}: {result}{time_}" + (f"; {left}" if left else ""))
 
     def note(self, line: str) -> None:
-        """Something a user should know."""
-        self._say(line)
+        """Print a line.
 
-    def _say(self, line: str, *, loud: bool = False) -> None:
+        Args:
+            line: without an end of line.
+        """
+        self._print(line)
+
+    def _print(self, line: str, *, loud: bool = False) -> None:
         if self._live is not None:
             self._live.console.print(Text(line, style="red" if loud else ""))
         elif loud or not self.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         now = time.monotonic()
         running = {folder: (job, now - start) for folder, (job, start) in self._running.items()}
         waiting = [job for job in self._jobs if job.folder not in self._records and job.folder not in running]
         if not waiting and not running:
             return ""
-        seconds = seconds_left(waiting, running, self._taken, self._slots)
+        seconds = estimate_seconds_left(waiting, running, self._taken, self._slots)
         return "" if seconds is None else f"about {duration(seconds)} left"
 
-    def screen(self) -> Group:
-        """The live table as it stands."""
+    def render(self) -> Group:
+        """Return the live table in its current state."""
         records = list(self._records.values())
         failed = sum(record.state == "failed" for record in records)
         head = [f"{self.title}: {len(records)} of {len(self._jobs)} jobs done"]
         head += [f"{failed} failed"] if failed else []
-        head += [left] if (left := self._left()) else []
+        head += [left] if (left := self._time_left()) else []
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
         for name in ("task", "teacher", "students", "best so far"):
             table.add_column(name, overflow="fold")
         for task in dict.fromkeys(job.task for job in self._jobs):
-            mine = [job for job in self._jobs if job.task == task]
-            students = [job for job in mine if job.kind == "distill"]
+            own = [job for job in self._jobs if job.task == task]
+            students = [job for job in own if job.kind == "distill"]
             done = sum(job.folder in self._records for job in students)
             table.add_row(
-                Text(task), Text(self._teacher(mine)), f"{done} of {len(students)}", Text(best_so_far(records, task))
+                Text(task), Text(self._teachers(own)), f"{done} of {len(students)}", Text(describe_best(records, task))
             )
         now = time.monotonic()
         running = [
-            Text(f"running: {name_of(job)} ({duration(now - start)})", style="dim")
+            Text(f"running: {describe_job(job)} ({duration(now - start)})", style="dim")
             for job, start in self._running.values()
         ]
         bar = ProgressBar(total=max(1, len(self._jobs)), completed=len(records), width=60)
         return Group(Text(", ".join(head), style="bold"), bar, table, *running)
 
-    def _teacher(self, jobs: Sequence[Job]) -> str:
-        """The teachers of a task: how good, or how far."""
-        said = []
-        for job in jobs:
-            record = self._records.get(job.folder)
-            if job.kind not in ("finetune", "evaluate"):
-                continue
-            found = headline(record) if record else None
-            state = (
-                "failed" if record and record.state == "failed" else "running" if job.folder in self._running else "-"
-            )
-            said.append(f"{found[1]:.4f}" if found else state)
-        return ", ".join(said)
+    def _teachers(self, jobs: Sequence[Job]) -> str:
+        """Return the score or the state of each teacher among these jobs."""
+        return ", ".join(self._state(job) for job in jobs if job.kind in ("finetune", "evaluate"))
+
+    def _state(self, job: Job) -> str:
+        record = self._records.get(job.folder)
+        if record and (score := find_main_score(record)):
+            return f"{score[1]:.4f}"
+        if record and record.state == "failed":
+            return "failed"
+        return "running" if job.folder in self._running else "-"

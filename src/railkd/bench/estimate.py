@@ -1,8 +1,8 @@
-"""What a grid will take, before it runs: jobs, bytes of the caches, and time.
+"""Estimates what a grid will take before it runs: the number of jobs, the bytes of the caches, and the time.
 
-Time is that of finished jobs of the same folder where there are any, and of a short measurement where not: the teacher
-and each student, with random weights, go over a few batches of the task's own rows on this machine. What is on a hub
-and not here is not measured, and that is said.
+The time of a job is the mean of finished jobs that differ only in their seed. Without such jobs it is measured: the
+teacher or student, with random weights, runs over a few batches of the task's rows on this machine. Models and rows
+that would have to be downloaded are not measured; their time is printed as not known.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from railkd.bench import attempt
 from railkd.bench.grid import Grid, Machine
 from railkd.bench.plan import Job
+from railkd.bench.results import read_record
 from railkd.data.sources import Source
 from railkd.jobs import findings
 from railkd.jobs.options import DEFAULT_MAX_LENGTH
@@ -33,20 +33,21 @@ from railkd.models import checkpoints
 from railkd.runtime import hardware
 from railkd.runtime.words import counted, duration, size
 
-_ROWS = 32
+#: Rows of a task that are tokenised to estimate the length of a batch.
+_SAMPLE = 32
 
 
 @dataclass(frozen=True)
 class _Speed:
-    """Seconds a row: read once, and trained on once."""
+    """Seconds for one row: of a forward pass, and of a training step."""
 
-    reading: float
+    forward: float
     training: float
 
 
 @dataclass(frozen=True)
 class _Line:
-    """What a task will take. None: not known before models and rows are on this machine."""
+    """What a task will take. None: not known until models and rows are on this machine."""
 
     task: str
     jobs: Counter[str]
@@ -56,36 +57,52 @@ class _Line:
     seconds: float | None
 
 
-def describe(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine, console: Console) -> None:
-    """Print the plan: a row for each task, the sums, and where the numbers come from."""
+def print_estimate(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine, console: Console) -> None:
+    """Print the plan: a row for each task, the sums, and where the numbers come from.
+
+    Args:
+        grid: what to compare.
+        jobs: the plan of the grid.
+        output: the bench's folder; its finished jobs are not counted as time left.
+        machine: jobs at a time and threads of each.
+        console: where the table goes.
+    """
     slots, threads = machine.processes or 1, machine.threads or 1
     torch.set_num_threads(threads)
-    records = {job.folder: record for job in jobs if (record := attempt.result(job, str(output))) is not None}
+    records = {job.folder: record for job in jobs if (record := read_record(job, str(output))) is not None}
     done = {folder: record for folder, record in records.items() if record.state == "finished"}
     lines = [_line(task, [job for job in jobs if job.task == task], done, slots) for task in _tasks(jobs)]
+    counts = Counter(job.kind for job in jobs)
+    head = [counted(len(part), name) for part, name in _parts(grid)]
+    totals = [counted(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
+    console.print(Text(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}"))
+    console.print(Text(f"arms: {', '.join(arm.name for arm in grid.arms)}"), "", _table(lines), "", sep="\n")
+    disk = _or_unknown(_sum(line.bytes for line in lines), size)
+    left = _or_unknown(_sum(line.seconds for line in lines), duration)
+    where = "on the machines that Ray chooses" if machine.executor == "ray" else "on this machine"
+    pace = f"{slots} at a time, {counted(threads, 'thread')} each, {where}"
+    console.print(Text(f"in all: {len(done)} of {len(jobs)} jobs done; caches {disk}; time left {left}, {pace}"))
+    console.print(Text(_SOURCES))
+
+
+def _table(lines: Sequence[_Line]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
     for name in ("task", "teachers", "teacher passes", "runs", "done", "training rows", "caches", "time left"):
         table.add_column(name, justify="left" if name == "task" else "right")
     for line in lines:
         kinds = [str(line.jobs[kind]) for kind in ("finetune", "cache", "distill")]
-        known = [_or(line.rows or None, "{:,}".format), _or(line.bytes, size), _or(line.seconds, duration)]
-        table.add_row(Text(line.task), *kinds, str(line.done), *known)
-    counts = Counter(job.kind for job in jobs)
-    head = [counted(len(part), name) for part, name in _parts(grid)]
-    totals = [counted(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
-    where = "as Ray shares them out" if machine.executor == "ray" else "on this machine"
-    console.print(Text(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}"))
-    console.print(Text(f"arms: {', '.join(arm.name for arm in grid.arms)}"), "", table, "", sep="\n")
-    disk = _or(_sum(line.bytes for line in lines), size)
-    left = _or(_sum(line.seconds for line in lines), duration)
-    pace = f"{slots} at a time, {counted(threads, 'thread')} each, {where}"
-    console.print(Text(f"in all: {len(done)} of {len(jobs)} jobs done; caches {disk}; time left {left}, {pace}"))
-    console.print(Text(_HOW))
+        estimates = [
+            _or_unknown(line.rows or None, "{:,}".format),
+            _or_unknown(line.bytes, size),
+            _or_unknown(line.seconds, duration),
+        ]
+        table.add_row(Text(line.task), *kinds, str(line.done), *estimates)
+    return table
 
 
-_HOW = (
-    "time: from finished jobs where there are like ones, else from a few batches of each model, with random weights, "
-    "on this machine; evaluation is left out. not known: models or rows that are not on this machine yet"
+_SOURCES = (
+    "time: the mean of finished jobs that differ only in their seed; if there are none, measured on this machine with "
+    "a few batches and random weights, without evaluation. not known: the model or the rows are not on this machine yet"
 )
 _KINDS = {"distill": "run", "finetune": "teacher", "evaluate": "given teacher", "cache": "teacher pass"}
 
@@ -101,7 +118,7 @@ def _tasks(jobs: Sequence[Job]) -> list[str]:
 def _line(task: str, jobs: Sequence[Job], done: dict[str, Any], slots: int) -> _Line:
     left = [job for job in jobs if job.folder not in done]
     rows = _rows(str(jobs[-1].options.train))
-    seconds = _sum(_measured(job, done, jobs) or _expected(job, jobs, rows) for job in left)
+    seconds = _sum(_mean_seconds(job, done, jobs) or _expected_seconds(job, jobs, rows) for job in left)
     return _Line(
         task=task,
         jobs=Counter(job.kind for job in jobs),
@@ -113,55 +130,54 @@ def _line(task: str, jobs: Sequence[Job], done: dict[str, Any], slots: int) -> _
 
 
 def _sum(values: Iterable[Any]) -> Any:
-    """None as soon as one is not known."""
+    """Return the sum, or None if one of the values is not known."""
     found = list(values)
     return None if None in found else sum(found)
 
 
-def _or(value: Any, said: Callable[[Any], str]) -> str:
-    return "not known" if value is None else said(value)
+def _or_unknown(value: Any, show: Callable[[Any], str]) -> str:
+    return "not known" if value is None else show(value)
 
 
-def _measured(job: Job, done: dict[str, Any], jobs: Sequence[Job]) -> float | None:
-    """The mean seconds of finished jobs alike but for their seed."""
+def _mean_seconds(job: Job, done: dict[str, Any], jobs: Sequence[Job]) -> float | None:
+    """Return the mean over finished jobs that differ only in their seed."""
     alike = [other for other in jobs if (other.kind, other.student, other.arm) == (job.kind, job.student, job.arm)]
     found = [sum(done[other.folder].seconds.values()) for other in alike if other.folder in done]
     return sum(found) / len(found) if found else None
 
 
-def _expected(job: Job, jobs: Sequence[Job], rows: int | None) -> float | None:
-    """From the speed of its model over the rows; None: the model or the rows are not here."""
+def _expected_seconds(job: Job, jobs: Sequence[Job], rows: int | None) -> float | None:
+    """Return the time from the measured speed of a model, or None if the model or the rows are not on this machine."""
     if job.kind == "evaluate":
         return 0.0
     options = job.options
-    teacher, length = _origin(job, jobs), options.max_length or DEFAULT_MAX_LENGTH
+    teacher, length = _base_model(job, jobs), options.max_length or DEFAULT_MAX_LENGTH
     if job.kind == "cache":
-        found = _speed(
-            teacher, None, str(options.train[0]), options.max_length or DEFAULT_MAX_LENGTH, options.batch_size
-        )
-        return None if found is None or rows is None else found.reading * rows
+        speed = _measure_speed(teacher, None, str(options.train[0]), length, options.batch_size)
+        return None if speed is None or rows is None else speed.forward * rows
     start = options.student or teacher if job.kind == "distill" else teacher
     layers = options.student_layers if job.kind == "distill" else None
     batch = int(job.training.get("per_device_train_batch_size", 32))
-    found = _speed(start, layers, str(options.train), length, batch)
-    if found is None or rows is None:
+    speed = _measure_speed(start, layers, str(options.train), length, batch)
+    if speed is None or rows is None:
         return None
     epochs = float(job.training.get("num_train_epochs", 3))
     steps = job.training.get("max_steps") or 0
-    seen = steps * batch if steps > 0 else epochs * rows * (1 - (options.eval_share or 0))
-    return found.training * seen
+    total = steps * batch if steps > 0 else epochs * rows * (1 - (options.eval_share or 0))
+    return speed.training * total
 
 
-def _origin(job: Job, jobs: Sequence[Job]) -> str:
-    """The checkpoint of a job's teacher, or what that will be fine-tuned from."""
+def _base_model(job: Job, jobs: Sequence[Job]) -> str:
+    """Return the checkpoint of a job's teacher; of a teacher that is not trained yet, what it is fine-tuned from."""
     if job.kind == "finetune":
         return str(job.options.model)
-    made = {other.folder: other for other in jobs if other.kind == "finetune"}
-    return next((str(made[need].options.model) for need in job.needs if need in made), str(job.options.teacher))
+    finetunings = {other.folder: other for other in jobs if other.kind == "finetune"}
+    bases = (str(finetunings[need].options.model) for need in job.needs if need in finetunings)
+    return next(bases, str(job.options.teacher))
 
 
 def _cache_bytes(job: Job, jobs: Sequence[Job], rows: int | None) -> int | None:
-    config = _config(_origin(job, jobs))
+    config = _config(_base_model(job, jobs))
     if config is None or rows is None:
         return None
     poolings = len(job.options.pooling)
@@ -171,9 +187,9 @@ def _cache_bytes(job: Job, jobs: Sequence[Job], rows: int | None) -> int | None:
 
 @cache
 def _rows(source: str) -> int | None:
-    """Rows of a source on this machine; None: it is not here."""
-    found = Source.parse(source)
-    return found.rows("train").num_rows if found.on_disk else None
+    """Return the number of rows of a source, or None if it is not on this machine."""
+    parsed = Source.parse(source)
+    return parsed.rows("train").num_rows if parsed.on_disk else None
 
 
 @cache
@@ -182,8 +198,8 @@ def _config(model: str) -> Any:
 
 
 @cache
-def _speed(model: str, layers: int | None, source: str, max_length: int, batch_size: int) -> _Speed | None:
-    """Of a model with random weights, over batches like the task's."""
+def _measure_speed(model: str, layers: int | None, source: str, max_length: int, batch_size: int) -> _Speed | None:
+    """Return the speed of a model with random weights on batches of the task's mean length."""
     from transformers import AutoModelForSequenceClassification
 
     config = copy.deepcopy(_config(model))
@@ -193,30 +209,30 @@ def _speed(model: str, layers: int | None, source: str, max_length: int, batch_s
         config.num_hidden_layers = layers
     with checkpoints.quiet_transformers():
         network = AutoModelForSequenceClassification.from_config(config).to(hardware.device())
-    length = _length(model, source, max_length)
+    length = _mean_length(model, source, max_length)
     inputs = torch.full((batch_size, length), 5, device=hardware.device())
     mask = torch.ones_like(inputs)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.0)
 
-    def read() -> Any:
+    def forward() -> Any:
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=hardware.fast_bf16()):
             return network(input_ids=inputs, attention_mask=mask).logits
 
-    def look() -> None:
+    def infer() -> None:
         with torch.no_grad():
-            read()
+            forward()
 
     def train() -> None:
-        read().float().square().mean().backward()
+        forward().float().square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
 
     network.train()
-    return _Speed(_seconds(look) / batch_size, _seconds(train) / batch_size)
+    return _Speed(_seconds(infer) / batch_size, _seconds(train) / batch_size)
 
 
 def _seconds(step: Any, times: int = 3) -> float:
-    """The least of a few; the first one warms up."""
+    """Return the shortest of a few runs, after one run to warm up."""
     best = math.inf
     for number in range(times + 1):
         start = time.perf_counter()
@@ -227,12 +243,12 @@ def _seconds(step: Any, times: int = 3) -> float:
     return best
 
 
-def _length(model: str, source: str, max_length: int) -> int:
-    """The mean length in tokens of some rows, cut where the runs cut them."""
+def _mean_length(model: str, source: str, max_length: int) -> int:
+    """Return the mean length in tokens of some rows, at most ``max_length``."""
     rows = Source.parse(source).rows("train")
     texts = [
         " ".join(str(cell) for cell in row.values() if isinstance(cell, str))
-        for row in rows.select(range(min(_ROWS, len(rows))))
+        for row in rows.select(range(min(_SAMPLE, len(rows))))
     ]
     lengths = [len(ids) for ids in checkpoints.load_tokenizer(model)(texts, verbose=False)["input_ids"]]
     return max(2, min(max_length, round(sum(lengths) / len(lengths))))

@@ -1,4 +1,7 @@
-"""The loop: start what is ready, take what has ended, write the records. Equal for every executor."""
+"""The loop of a bench: start the jobs that are ready, take those that ended, write the records.
+
+It is the same for every executor.
+"""
 
 from __future__ import annotations
 
@@ -10,79 +13,64 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from railkd.bench import attempt
 from railkd.bench.display import Progress
-from railkd.bench.executor import Executor
+from railkd.bench.executors.protocol import Executor, Outcome
 from railkd.bench.plan import Job
-from railkd.errors import Problems, RailkdError
+from railkd.bench.results import read_record, write_failure
+from railkd.errors import RailkdError
 from railkd.records import RunRecord, write_lines
 from railkd.runtime.files import write_text
 
+#: Files in the bench's folder: the grid as it was, and one record a job.
 GRID, RECORDS = "grid.yaml", "records.jsonl"
-_ROOMS = ("teachers", "caches", "runs")
-_OURS = {GRID, RECORDS, ".lock", *_ROOMS}
+_FOLDERS = ("teachers", "caches", "runs")
+_LOCK = ".lock"
+#: Seconds that the loop waits for a job to end before it looks again.
+_WAIT = 0.25
 
 
 @contextmanager
-def claimed(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Make the bench's folder ours while it runs.
+def lock_folder(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Reserve the bench's folder while the bench runs.
+
+    Args:
+        output: the folder; made if it does not exist.
+        resume: the folder may hold a bench, which is continued.
+        overwrite: the folder may hold a bench, whose jobs and records are deleted.
+
+    Yields:
+        Nothing; the lock is held inside the block.
 
     Raises:
-        RailkdError: it holds something else, another bench without a word what to do with it, or one that runs.
+        RailkdError: the folder holds files that belong to no bench, or a bench although neither ``resume`` nor
+            ``overwrite`` is given, or another bench runs in it.
     """
     if output.is_file():
-        raise RailkdError(f"--output '{output}' is a file, wanted a folder")
-    there = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    if there - {".lock"} and GRID not in there:
-        raise RailkdError(f"--output '{output}' holds files that are no bench; name another folder, or empty it")
-    if GRID in there and not (resume or overwrite):
+        raise RailkdError(f"--output '{output}': expected a folder, got a file")
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if names - {_LOCK} and GRID not in names:
         raise RailkdError(
-            f"--output '{output}' holds another bench; --resume goes on with it, --overwrite runs all of it again"
+            f"--output '{output}': the folder holds files that do not belong to a bench. Name another folder, or empty "
+            "this one"
+        )
+    if GRID in names and not (resume or overwrite):
+        raise RailkdError(
+            f"--output '{output}': the folder holds a bench. --resume continues it, --overwrite runs all its jobs again"
         )
     output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / ".lock", timeout=0)
+    lock = FileLock(output / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise RailkdError(f"--output '{output}': another bench is running there; wait for it, or stop it") from None
+        raise RailkdError(f"--output '{output}': another bench is running in it. Wait for it, or stop it") from None
     try:
         if overwrite:
-            for name in _ROOMS:
+            for name in _FOLDERS:
                 shutil.rmtree(output / name, ignore_errors=True)
             (output / RECORDS).unlink(missing_ok=True)
         yield
     finally:
         lock.release()
-
-
-def finished(jobs: Sequence[Job], output: str) -> dict[str, RunRecord]:
-    """The records of what an earlier bench has finished, by folder; what failed or was cut is not among them.
-
-    Raises:
-        RailkdError: a finished job that now has other settings.
-    """
-    found, problems = {}, Problems()
-    for job in jobs:
-        record = attempt.result(job, output)
-        if record is None or record.state != "finished":
-            continue
-        found[job.folder] = record
-        if other := attempt.changed(job, record):
-            problems.add(f"'{job.folder}' is finished with other settings: {'; '.join(other)}")
-    if problems.found:
-        many = f" (and {len(problems.found) - 1} more)" if len(problems.found) > 1 else ""
-        raise RailkdError(
-            f"{problems.found[0]}{many}; give the grid its old settings, remove the folders of these, or use another "
-            "--output"
-        )
-    return found
-
-
-def forgotten(jobs: Sequence[Job], output: Path) -> list[str]:
-    """Folders of finished students that the plan has no longer."""
-    kept = {job.folder for job in jobs}
-    there = sorted(path.parent.name for path in output.glob(f"runs/*/{attempt.RECORD}"))
-    return [f"runs/{name}" for name in there if f"runs/{name}" not in kept]
 
 
 def run(
@@ -98,53 +86,84 @@ def run(
     """Run a plan to its end.
 
     Args:
-        done: of `finished`, which is not run again.
+        jobs: the plan.
+        executor: where the jobs run.
+        output: the bench's folder.
+        done: records of the jobs that are finished already, by folder (`railkd.bench.results.read_finished`). These
+            jobs are not run.
         grid: the text of the grid file, kept beside the records.
-        retries: how often a job is tried again whose process died.
+        retries: how often a job is retried whose process crashed.
+        progress: shows what happens.
 
     Returns:
         A record for each job, in the order of the plan.
     """
-    records = dict(done)
     write_text(output / GRID, grid)
-    waiting = {job.folder: job for job in jobs if job.folder not in records}
-    running: dict[str, float] = {}
-    tries: dict[str, int] = {}
+    loop = _Loop(jobs, executor, output, done, retries, progress)
+    loop.write_records()
+    progress.begin(jobs, loop.records, executor.slots)
+    while loop.waiting or loop.running:
+        loop.start_ready()
+        outcome = executor.next(_WAIT) if loop.running else None
+        if outcome is not None:
+            loop.take(outcome)
+    return [loop.records[job.folder] for job in jobs]
 
-    def keep() -> None:
-        write_lines(output / RECORDS, [records[job.folder] for job in jobs if job.folder in records])
 
-    def ended(job: Job, seconds: float | None = None) -> None:
-        record = attempt.result(job, str(output))
+class _Loop:
+    """The state of a bench: which jobs wait, run and have ended."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        executor: Executor,
+        output: Path,
+        done: Mapping[str, RunRecord],
+        retries: int,
+        progress: Progress,
+    ) -> None:
+        self.jobs, self.executor, self.output = jobs, executor, output
+        self.retries, self.progress = retries, progress
+        self.records = dict(done)
+        self.waiting = {job.folder: job for job in jobs if job.folder not in self.records}
+        #: Folder of a running job -> the time it was started.
+        self.running: dict[str, float] = {}
+        self.crashes: dict[str, int] = {}
+
+    def write_records(self) -> None:
+        ended = [self.records[job.folder] for job in self.jobs if job.folder in self.records]
+        write_lines(self.output / RECORDS, ended)
+
+    def start_ready(self) -> None:
+        """Start the jobs whose needs are met while slots are free; fail those that need a failed job."""
+        for job in list(self.waiting.values()):
+            failed = [need for need in job.needs if need in self.records and self.records[need].state != "finished"]
+            if failed:
+                del self.waiting[job.folder]
+                write_failure(job, str(self.output), f"not run, because '{failed[0]}' failed")
+                self.end(job)
+            elif len(self.running) < self.executor.slots and all(need in self.records for need in job.needs):
+                del self.waiting[job.folder]
+                self.executor.submit(job)
+                self.running[job.folder] = time.monotonic()
+                self.progress.start(job)
+
+    def take(self, outcome: Outcome) -> None:
+        """Retry a crashed job, or record the end of a job."""
+        job = outcome.job
+        seconds = time.monotonic() - self.running.pop(job.folder)
+        if outcome.crashed:
+            count = self.crashes[job.folder] = self.crashes.get(job.folder, 0) + 1
+            if count <= self.retries:
+                self.progress.retry(job, outcome.error)
+                self.waiting = {job.folder: job} | self.waiting
+                return
+            write_failure(job, str(self.output), f"{outcome.error}, {count} times")
+        self.end(job, seconds)
+
+    def end(self, job: Job, seconds: float | None = None) -> None:
+        record = read_record(job, str(self.output))
         assert record is not None
-        records[job.folder] = record
-        keep()
-        progress.ended(job, record, seconds)
-
-    keep()
-    progress.begin(jobs, records, executor.slots)
-    while waiting or running:
-        for job in list(waiting.values()):
-            lost = [need for need in job.needs if need in records and records[need].state != "finished"]
-            if lost:
-                del waiting[job.folder]
-                attempt.fail(job, str(output), f"not run, because '{lost[0]}' failed")
-                ended(job)
-            elif len(running) < executor.slots and all(need in records for need in job.needs):
-                del waiting[job.folder]
-                executor.submit(job)
-                running[job.folder] = time.monotonic()
-                progress.started(job)
-        outcome = executor.next(0.25) if running else None
-        if outcome is None:
-            continue
-        job, seconds = outcome.job, time.monotonic() - running.pop(outcome.job.folder)
-        tries[job.folder] = tries.get(job.folder, 0) + 1
-        if outcome.died and tries[job.folder] <= retries:
-            progress.died(job, outcome.error)
-            waiting = {job.folder: job} | waiting
-            continue
-        if outcome.died:
-            attempt.fail(job, str(output), f"{outcome.error}, {tries[job.folder]} times")
-        ended(job, seconds)
-    return [records[job.folder] for job in jobs]
+        self.records[job.folder] = record
+        self.write_records()
+        self.progress.end(job, record, seconds)

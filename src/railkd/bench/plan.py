@@ -1,7 +1,7 @@
-"""From a grid to a plain list of jobs: each says what it runs, where it writes and what it waits for.
+"""Turns a grid into a plain list of jobs: each names what it runs, where it writes, and which jobs it needs.
 
-A job's settings are those of ``railkd finetune``, ``evaluate``, ``cache`` or ``distill``, read and checked by the code
-of the command line, which hands it in as `Verbs`: a grid that would fail is refused before the first teacher is made.
+A job's settings are those of ``railkd finetune``, ``evaluate``, ``cache`` or ``distill``. The code of the command line
+reads and checks them (`Verbs`), so a grid that would fail is refused before the first teacher is trained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from railkd.bench.grid import Arm, Grid, Settings, Student, Task, Teacher
-from railkd.bench.yaml_reader import slug
+from railkd.bench.yaml_reader import slugify
 from railkd.errors import Problems, RailkdError
 from railkd.jobs import settings
 from railkd.jobs.options import (
@@ -35,15 +35,23 @@ OPTIONS: Mapping[str, type] = {
     "distill": DistillOptions,
 }
 Layers = Sequence[tuple[str, Settings]]
+"""Settings with the place where each was given, such as ``tasks.RTE: ``. Later ones override earlier ones."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One teacher made or scored, teacher pass or student.
+    """One job: a teacher to train or score, a teacher pass, or a student to train.
 
     Attributes:
-        folder: where it writes, relative to the bench's; also its name. kind: of `OPTIONS`, with that class of
-            ``options``. training: training arguments. needs: folders of the jobs that come before.
+        folder: where it writes, relative to the bench's folder; also the name of the job.
+        kind: a key of `OPTIONS`.
+        task: the name of its task.
+        student: the name of its student. Of a teacher: the students it teaches, or empty if it teaches all.
+        arm: the name of its arm; "teacher" for teachers, empty for teacher passes.
+        seed: of the run.
+        options: of the class that `OPTIONS` has for the kind.
+        training: training arguments.
+        needs: folders of the jobs that must finish before it starts.
     """
 
     folder: str
@@ -57,39 +65,51 @@ class Job:
     needs: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        """As JSON can hold it; `from_plain` reads it."""
+        """Return the job as values that JSON can hold; `from_plain` reads them."""
         return settings.plain(dataclasses.asdict(self)) | {"needs": list(self.needs)}
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Job:
-        """What `plain` made."""
+        """Return the job that `plain` was called on.
+
+        Args:
+            values: from `plain`.
+        """
         options = OPTIONS[values["kind"]](**values["options"])
         return cls(**{**values, "options": options, "needs": tuple(values["needs"])})
 
     @property
     def config(self) -> dict[str, Any]:
-        """Its settings, as its record keeps them."""
+        """The settings, as the job's record keeps them."""
         return settings.as_dict(self.options, self.training)
 
 
 @dataclass(frozen=True)
 class Verbs:
-    """The command line's part.
+    """How the command line reads and checks settings.
 
     Attributes:
-        read: (kind, layers of settings with the place each was found) -> options and training arguments.
-        check: raises on settings that would fail; told the checkpoint that stands for a teacher not made yet.
+        read: takes a kind of job and `Layers`, returns options and training arguments.
+        check: takes a kind of job, options and training arguments, and raises if the job would fail. A teacher that is
+            not trained yet is represented by the checkpoint that it will be fine-tuned from.
     """
 
     read: Callable[[str, Layers], tuple[Any, dict[str, Any]]]
     check: Callable[[str, Any, dict[str, Any]], None]
 
 
-def jobs_of(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
-    """Every job, task by task: teachers, teacher passes, then students.
+def make_jobs(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
+    """Make the jobs of a grid, task by task: teachers, teacher passes, then students.
 
-    Raises:
-        RailkdError: all that is wrong with any of them.
+    If some jobs would fail or write to the same folder, all problems are raised together, as one `RailkdError`.
+
+    Args:
+        grid: what to compare.
+        output: the bench's folder.
+        verbs: read and check the settings of the jobs.
+
+    Returns:
+        The jobs, each after the jobs that it needs.
     """
     problems = Problems(grid.name)
     methods = {}
@@ -101,29 +121,37 @@ def jobs_of(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
     cached = any(spec.needs_teacher for spec in methods.values())
     jobs: list[Job] = []
     for task in grid.tasks:
-        makers = {}
-        for name, teacher in teachers_of(grid, task).items():
-            makers[name] = made = _Teaching(grid, output, verbs, task, teacher, name)
+        plans = []
+        for name, teacher in list_teachers(grid, task).items():
+            plans.append(_TeacherPlan(grid, output, verbs, task, teacher, name))
             with problems.collect():
-                jobs += made.jobs(poolings if cached else [])
+                jobs += plans[-1].make_teacher_jobs(poolings if cached else [])
         for student in grid.students:
-            made = next(m for m in makers.values() if m.teacher == (student.teacher or task.teacher))
+            plan = next(plan for plan in plans if plan.teacher == (student.teacher or task.teacher))
             for arm in grid.arms:
                 with problems.collect():
-                    jobs += made.students(student, arm, methods[arm.name].needs_teacher)
+                    jobs += plan.make_student_jobs(student, arm, methods[arm.name].needs_teacher)
     for folder, count in Counter(job.folder.casefold() for job in jobs).items():
         if count > 1:
-            problems.add(f"{count} jobs would write to '{folder}'; name tasks or students otherwise")
+            problems.add(f"{count} jobs would write to '{folder}'. Rename the tasks or students")
     problems.report()
     return jobs
 
 
-def teachers_of(grid: Grid, task: Task) -> dict[str, Teacher]:
-    """The teachers that the students of a task have, each once, by a name that no other has."""
+def list_teachers(grid: Grid, task: Task) -> dict[str, Teacher]:
+    """Return the teachers of a task's students, each once.
+
+    Args:
+        grid: the students.
+        task: its teacher is that of the students without their own.
+
+    Returns:
+        A name that is unique within the task -> the teacher.
+    """
     found: dict[str, Teacher] = {}
     for student in grid.students:
         teacher = student.teacher or task.teacher
-        assert teacher is not None  # the reader of the grid has seen to it
+        assert teacher is not None  # The reader of the grid reports a missing teacher.
         if teacher not in found.values():
             name = teacher.name if teacher.name not in found else f"{teacher.name}-{len(found) + 1}"
             found[name] = teacher
@@ -131,8 +159,8 @@ def teachers_of(grid: Grid, task: Task) -> dict[str, Teacher]:
 
 
 @dataclass
-class _Teaching:
-    """A teacher of a task, and the jobs that come of it."""
+class _TeacherPlan:
+    """A teacher of a task, and the jobs that need it."""
 
     grid: Grid
     output: str
@@ -145,56 +173,25 @@ class _Teaching:
 
     @property
     def model(self) -> str:
-        """Where the teacher is, or will be."""
-        return self.teacher.model if self.teacher.settings is None else self._at("teachers", "model")
+        """Where the teacher is, or will be after its training."""
+        return self.teacher.model if self.teacher.settings is None else self._path("teachers", "model")
 
-    def jobs(self, poolings: Sequence[str]) -> list[Job]:
-        """Its fine-tuning, or its scores where it is finished; its pass over the training rows, if anyone reads it."""
-        made = []
-        if self.teacher.settings is not None:
-            base: dict[str, Any] = {
-                "model": self.teacher.model,
-                "output": self._at("teachers"),
-                "keep_predictions": "texts",
-            }
-            layers = [*self._shared("bf16"), (f"tasks.{self.task.name}: ", self._tests() | self._selection())]
-            options, training = self._read("finetune", [*layers, ("teacher: ", self.teacher.settings), ("", base)])
-            made.append(self._job("teachers", "finetune", "teacher", int(training.get("seed", 42)), options, training))
-            self.needs = (made[-1].folder,)
-        else:
-            made.append(self._scores())
+    def make_teacher_jobs(self, poolings: Sequence[str]) -> list[Job]:
+        """Return the teacher's fine-tuning (or scoring, if it is finished) and its pass, if any method needs it."""
+        jobs = [self._make_scoring() if self.teacher.settings is None else self._make_finetuning(self.teacher.settings)]
         if poolings:
-            self.cache = self._at("caches", "cache")
-            base = {"teacher": self.model, "cache": self.cache, "pooling": list(poolings)}
-            data = self.task.data
-            rows = {"train": [data[key] for key in ("train", "unlabelled") if key in data]}
-            layers = [
-                *self._shared("bf16"),
-                ("cache: ", self.grid.cache),
-                (f"tasks.{self.task.name}: ", rows),
-                ("", base),
-            ]
-            options, training = self._read("cache", layers)
-            made.append(self._job("caches", "cache", "", 0, options, training))
-        return made
+            jobs.append(self._make_pass(poolings))
+        return jobs
 
-    def _scores(self) -> Job:
-        """The scores of a teacher that is there already: what its students are held against."""
-        layers = [*self._shared(), (f"tasks.{self.task.name}: ", self._tests()), ("", {"model": self.teacher.model})]
-        options, training = self._read("evaluate", layers)
-        # As its students will read the rows, whatever length it was trained with.
-        options = dataclasses.replace(options, max_length=options.max_length or DEFAULT_MAX_LENGTH)
-        return self._job("teachers", "evaluate", "teacher", 0, options, training)
-
-    def students(self, student: Student, arm: Arm, needs_teacher: bool) -> list[Job]:
-        """The runs of one student by one arm: a job for each seed."""
+    def make_student_jobs(self, student: Student, arm: Arm, needs_teacher: bool) -> list[Job]:
+        """Return the runs of one student with one arm: a job for each seed."""
         task = self.task.name
         base = {"teacher": self.model, "cache": self.cache if needs_teacher else None, "method": arm.method}
         layers: Layers = [
             ("", {"keep_predictions": "answers"}),
             ("settings: ", self.grid.settings),
             (f"tasks.{task}.settings: ", self.task.settings),
-            (f"tasks.{task}: ", self._rows() | self._tests() | self._selection()),
+            (f"tasks.{task}: ", self._reading() | self._tests() | self._selection()),
             (f"students ({student.name}): ", student.settings),
             (f"methods ({arm.name}): ", arm.settings),
             ("", base),
@@ -203,53 +200,90 @@ class _Teaching:
         needs = (*self.needs, *([_folder("caches", task, self.name)] if base["cache"] else []))
         jobs = []
         for seed in self.grid.seeds:
-            name = "_".join(slug(part) for part in (task, student.name, arm.name, str(seed)))
+            name = "_".join(slugify(part) for part in (task, student.name, arm.name, str(seed)))
             placed = dataclasses.replace(options, output=str(Path(self.output) / "runs" / name))
             seeded = training | {"seed": seed}
             jobs.append(Job(f"runs/{name}", "distill", task, student.name, arm.name, seed, placed, seeded, needs))
         return jobs
 
-    def _job(self, room: str, kind: str, arm: str, seed: int, options: Any, training: dict[str, Any]) -> Job:
-        """A teacher's job belongs to the students it teaches; where it teaches all of them, none is named."""
-        theirs = [s.name for s in self.grid.students if (s.teacher or self.task.teacher) == self.teacher]
-        student = ", ".join(theirs) if len(theirs) < len(self.grid.students) else ""
+    def _make_finetuning(self, settings: Settings) -> Job:
+        base = {"model": self.teacher.model, "output": self._path("teachers"), "keep_predictions": "texts"}
+        data = self._tests() | self._selection()
+        layers = [
+            *self._common("bf16"),
+            (f"tasks.{self.task.name}: ", data),
+            ("teacher: ", settings),
+            ("", base),
+        ]
+        options, training = self._read("finetune", layers)
+        job = self._make_job("teachers", "finetune", "teacher", int(training.get("seed", 42)), options, training)
+        self.needs = (job.folder,)
+        return job
+
+    def _make_scoring(self) -> Job:
+        """Return the job that scores a finished teacher, so that reports can compare its students with it."""
+        layers = [*self._common(), (f"tasks.{self.task.name}: ", self._tests()), ("", {"model": self.teacher.model})]
+        options, training = self._read("evaluate", layers)
+        # The length that its students use, whatever length the teacher was trained with.
+        options = dataclasses.replace(options, max_length=options.max_length or DEFAULT_MAX_LENGTH)
+        return self._make_job("teachers", "evaluate", "teacher", 0, options, training)
+
+    def _make_pass(self, poolings: Sequence[str]) -> Job:
+        self.cache = self._path("caches", "cache")
+        base = {"teacher": self.model, "cache": self.cache, "pooling": list(poolings)}
+        data = self.task.data
+        rows = {"train": [data[key] for key in ("train", "unlabelled") if key in data]}
+        layers = [
+            *self._common("bf16"),
+            ("cache: ", self.grid.cache),
+            (f"tasks.{self.task.name}: ", rows),
+            ("", base),
+        ]
+        options, training = self._read("cache", layers)
+        return self._make_job("caches", "cache", "", 0, options, training)
+
+    def _make_job(self, room: str, kind: str, arm: str, seed: int, options: Any, training: dict[str, Any]) -> Job:
+        """Return a job of the teacher. It names the students that the teacher teaches, or none if it teaches all."""
+        students = [s.name for s in self.grid.students if (s.teacher or self.task.teacher) == self.teacher]
+        student = ", ".join(students) if len(students) < len(self.grid.students) else ""
         folder = _folder(room, self.task.name, self.name)
         return Job(folder, kind, self.task.name, student, arm, seed, options, training, self.needs)
 
     def _read(self, kind: str, layers: Layers) -> tuple[Any, dict[str, Any]]:
-        """Settings, read and checked; a teacher that is not made yet is stood for by what it is fine-tuned from."""
+        # The checks read ``teacher.model`` in place of a teacher that is not trained yet.
         try:
             options, training = self.verbs.read(kind, layers)
-            standing: dict[str, Any] = {}
+            replaced: dict[str, Any] = {}
             if kind in ("cache", "distill"):
-                standing = {"teacher": self.teacher.model}
+                replaced = {"teacher": self.teacher.model}
             if kind == "distill":
-                standing |= {"cache": None, "output": self._at("runs")}
-            self.verbs.check(kind, dataclasses.replace(options, **standing), training)
+                replaced |= {"cache": None, "output": self._path("runs")}
+            self.verbs.check(kind, dataclasses.replace(options, **replaced), training)
         except RailkdError as error:
             raise RailkdError(str(error).replace("; see --help for an example", "")) from None
         return options, training
 
-    def _shared(self, *more: str) -> list[tuple[str, Settings]]:
-        """What a teacher, its scores, its pass and its students have in common: how rows are read, and ``more``."""
+    def _common(self, *more: str) -> list[tuple[str, Settings]]:
+        """Return the settings that all jobs of a task share: how rows are read, and those named in ``more``."""
         names = {field.name for field in dataclasses.fields(DataOptions)} | {"trust_remote_code", *more}
         given = [("settings: ", self.grid.settings), (f"tasks.{self.task.name}.settings: ", self.task.settings)]
         given.append((f"tasks.{self.task.name}: ", self.task.data))
         return [(where, {key: value for key, value in found.items() if key in names}) for where, found in given]
 
-    def _rows(self) -> dict[str, Any]:
+    def _reading(self) -> dict[str, Any]:
+        """Return the settings that say how rows are read, and the unlabelled rows."""
         return {key: value for key, value in self.task.data.items() if key not in ("train", "test", "ood", "eval")}
 
     def _tests(self) -> dict[str, Any]:
         return {key: self.task.data[key] for key in ("train", "test", "ood") if key in self.task.data}
 
     def _selection(self) -> dict[str, Any]:
-        """What chooses the epoch: a file of the task's own, or else the grid's share of the training rows."""
+        """Return what chooses the epoch: a file of the task, or else the grid's share of the training rows."""
         return {"eval": self.task.data["eval"]} if "eval" in self.task.data else dict(self.grid.selection)
 
-    def _at(self, room: str, *parts: str) -> str:
+    def _path(self, room: str, *parts: str) -> str:
         return str(Path(self.output, _folder(room, self.task.name, self.name), *parts))
 
 
 def _folder(room: str, task: str, name: str) -> str:
-    return f"{room}/{slug(task)}/{slug(name)}"
+    return f"{room}/{slugify(task)}/{slugify(name)}"

@@ -1,4 +1,4 @@
-"""``railkd bench``: tasks x students x methods x seeds out of one file, resumable."""
+"""``railkd bench``: run the tasks x students x methods x seeds of one grid file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from railkd.bench import grid as grids
+from railkd.bench import bundled_grids, grid_reader
 from railkd.bench.grid import Grid, Machine
 from railkd.cli.verb import Verb
 from railkd.cli.verbs import find_verb
@@ -20,33 +20,45 @@ from railkd.runtime.files import write_text
 
 
 def check(options: BenchOptions, training: dict[str, Any]) -> None:
-    """What needs no torch to be seen: the flags, and the grid file by itself."""
+    """Check the flags and the grid file, as far as that needs no torch.
+
+    All problems are raised together, as one `RailkdError`.
+
+    Args:
+        options: flags of the command line.
+        training: not used; every verb takes it.
+    """
     problems = Problems()
     if options.list or options.copy:
         if options.copy and len(options.copy) > 2:
-            problems.add(f"--copy: got {len(options.copy)} words, wanted the name of a grid, and perhaps a file")
+            problems.add(f"--copy: expected the name of a grid, and perhaps a file, got {len(options.copy)} words")
         problems.report()
         return
     if options.grid is None:
-        problems.add("got no grid file; wanted one, such as what 'railkd bench --copy smoke' writes")
+        problems.add("no grid file is given. Name one, such as the file that 'railkd bench --copy smoke' writes")
     if options.output is None and not options.dry_run:
         problems.required(options, "output")
     elif options.output is not None:
         check_target(problems, Path(options.output))
     if options.resume and options.overwrite:
-        problems.add("got --resume and --overwrite; wanted one of them: go on with the bench, or replace it")
+        problems.add("--resume and --overwrite exclude each other: the first continues a bench, the second replaces it")
     for name, least in (("processes", 1), ("threads", 1), ("retries", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
-            problems.add(f"--{name}: got {value}, wanted {least} or more")
+            problems.add(f"--{name}: expected {least} or more, got {value}")
     if options.grid is not None:
         with problems.collect():
-            grids.load(options.grid)
+            grid_reader.load(options.grid)
     problems.report()
 
 
 def run(options: BenchOptions, training: dict[str, Any]) -> None:
-    """List, copy, describe, or run."""
+    """List the bundled grids, copy one, print the estimate of a grid, or run it.
+
+    Args:
+        options: flags of the command line.
+        training: not used; every verb takes it.
+    """
     if options.list:
         _list()
     elif options.copy:
@@ -56,72 +68,84 @@ def run(options: BenchOptions, training: dict[str, Any]) -> None:
 
 
 def _list() -> None:
-    for name in grids.names():
-        text = grids.text_of(name)
-        about = text.split("\n", 1)[0].removeprefix("# ")
+    for name in bundled_grids.list_grids():
+        about = bundled_grids.read_grid(name).split("\n", 1)[0].removeprefix("# ")
         print(f"{name}: {about}")
-    print("\nrailkd bench --copy NAME writes one to NAME.yaml, to be edited and run")
+    print("\nrailkd bench --copy NAME writes one of them to NAME.yaml, to be edited and run")
 
 
 def _copy(name: str, target: str | None = None) -> None:
-    text, path = grids.text_of(name), Path(target or f"{name}.yaml")
+    text, path = bundled_grids.read_grid(name), Path(target or f"{name}.yaml")
     problems = Problems()
     check_target(problems, path, folder=False)
     problems.report()
     if path.exists():
-        raise RailkdError(f"--copy: '{path}' exists already; name another file: --copy {name} FILE")
+        raise RailkdError(f"--copy: '{path}' exists already. Name another file: --copy {name} FILE")
     write_text(path, text)
     print(f"{path}: run it with railkd bench {path} --output {name}/")
 
 
 def _bench(options: BenchOptions) -> None:
-    from railkd.bench import loop as bench
-    from railkd.bench.display import Progress
-    from railkd.bench.plan import jobs_of
+    from railkd.bench.plan import make_jobs
 
     path = Path(str(options.grid))
-    grid = grids.load(path)
+    grid = grid_reader.load(path)
     machine = _machine(grid, options)
     output = Path(options.output or "bench")
-    jobs = jobs_of(grid, str(output), verbs())
+    jobs = make_jobs(grid, str(output), make_verbs())
     if options.dry_run:
         from rich.console import Console
 
-        from railkd.bench.estimate import describe
+        from railkd.bench.estimate import print_estimate
 
         console = Console()
-        # Into a pipe or file rich would fold the lines at 80 columns.
+        # In a pipe or file rich would wrap the lines at 80 columns.
         console = console if console.is_terminal else Console(width=240)
-        describe(grid, jobs, output, machine, console)
+        print_estimate(grid, jobs, output, machine, console)
         return
-    with bench.claimed(output, resume=options.resume, overwrite=options.overwrite):
-        done, gone = bench.finished(jobs, str(output)), bench.forgotten(jobs, output)
+    print_end(_run_jobs(grid, jobs, output, machine, options), output)
+
+
+def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, options: BenchOptions) -> list[Any]:
+    from railkd.bench import loop
+    from railkd.bench.display import Progress
+    from railkd.bench.results import find_removed, read_finished
+
+    with loop.lock_folder(output, resume=options.resume, overwrite=options.overwrite):
+        done, removed = read_finished(jobs, str(output)), find_removed(jobs, output)
         with Progress(grid.name, quiet=options.quiet) as progress:
-            if gone:
-                progress.note(f"no longer in the grid, left where they are: {', '.join(gone)}")
+            if removed:
+                progress.note(f"finished runs that are no longer in the grid, kept: {', '.join(removed)}")
             executor = _executor(machine, str(output), options.address)
             try:
-                records = bench.run(
+                return loop.run(
                     jobs,
                     executor,
                     output,
                     done=done,
-                    grid=path.read_text(encoding="utf-8"),
+                    grid=Path(str(options.grid)).read_text(encoding="utf-8"),
                     retries=machine.retries,
                     progress=progress,
                 )
             finally:
                 executor.close()
-    closing(records, output)
 
 
-def closing(records: Sequence[Any], output: Path) -> None:
-    """The last lines: the best of each task, and what failed, which is raised."""
-    from railkd.bench.display import best_so_far
+def print_end(records: Sequence[Any], output: Path) -> None:
+    """Print the best student and arm of each task and where the records are.
+
+    Args:
+        records: of all jobs.
+        output: the bench's folder.
+
+    Raises:
+        RunFailed: some jobs failed.
+    """
+    from railkd.bench.display import describe_best
 
     failed = [record for record in records if record.state == "failed"]
     for task in dict.fromkeys(record.task for record in records):
-        best = best_so_far(records, task)
+        best = describe_best(records, task)
         if best:
             print(f"{task}: best {best}")
     print(
@@ -131,18 +155,18 @@ def closing(records: Sequence[Any], output: Path) -> None:
     if failed:
         folders = ", ".join(record.folder for record in failed[:5]) + (", ..." if len(failed) > 5 else "")
         raise RunFailed(
-            f"{len(failed)} of {len(records)} jobs failed: {folders}; each says why in its failure.json and log.txt; "
-            "--resume tries them again"
+            f"{len(failed)} of {len(records)} jobs failed: {folders}. The reasons are in failure.json and log.txt of "
+            "each folder. --resume runs them again"
         )
 
 
 def _machine(grid: Grid, options: BenchOptions) -> Machine:
-    """The grid's, with what the flags say, and every number filled in."""
+    # The machine of the grid, with the flags applied and the numbers filled in.
     names = ("executor", "processes", "threads", "retries")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     machine = dataclasses.replace(grid.machine, **given)
     if options.address is not None and machine.executor != "ray":
-        raise RailkdError(f"--address {options.address}: is of a Ray cluster; give --executor ray too")
+        raise RailkdError(f"--address {options.address}: names a Ray cluster, which needs --executor ray")
     processes = machine.processes or 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return dataclasses.replace(machine, processes=processes, threads=machine.threads or max(1, cores // processes))
@@ -151,17 +175,17 @@ def _machine(grid: Grid, options: BenchOptions) -> Machine:
 def _executor(machine: Machine, output: str, address: str | None) -> Any:
     assert machine.processes is not None and machine.threads is not None
     if machine.executor == "ray":
-        from railkd.bench.ray import RayExecutor
+        from railkd.bench.executors.ray import RayExecutor
 
         cpus = machine.processes * machine.threads
         return RayExecutor(output, threads=machine.threads, gpus=machine.gpus, address=address, cpus=cpus)
-    from railkd.bench.local import LocalExecutor
+    from railkd.bench.executors.local import LocalExecutor
 
     return LocalExecutor(output, processes=machine.processes, threads=machine.threads, gpus=machine.gpus)
 
 
-def verbs() -> Any:
-    """How settings are read and checked: as those of the verb that each kind of job is named for."""
+def make_verbs() -> Any:
+    """Return how the settings of jobs are read and checked: by the verb of the same name as the kind of job."""
     from railkd.bench.plan import OPTIONS, Verbs
     from railkd.jobs import distill
     from railkd.jobs.training_settings import resolve
@@ -173,20 +197,20 @@ def verbs() -> Any:
         others = resolve(request.others, verb=kind, known=known[kind].settings())
         return request.options, request.training | others
 
-    def checked(kind: str, options: Any, training: dict[str, Any]) -> None:
-        # The folder is the bench's own affair: it may hold what an earlier bench has left.
-        free = {"resume": True} if hasattr(options, "resume") else {}
-        known[kind].check(dataclasses.replace(options, **free), training)
+    def check_job(kind: str, options: Any, training: dict[str, Any]) -> None:
+        # As if resuming: the folders of jobs may hold files of an earlier run of this bench.
+        resumed = {"resume": True} if hasattr(options, "resume") else {}
+        known[kind].check(dataclasses.replace(options, **resumed), training)
         if kind in ("finetune", "distill"):
             source = options.model if kind == "finetune" else options.teacher
             distill.check_settings(options, training, Path(source) if Path(source).is_dir() else None)
 
-    return Verbs(read, checked)
+    return Verbs(read, check_job)
 
 
 VERB = Verb(
     name="bench",
-    about="Compare methods over tasks, students and seeds, out of one grid file; each teacher is trained and run once.",
+    about="Compare methods over the tasks, students and seeds of a grid file. Each teacher is trained and run once.",
     example="railkd bench grid.yaml --output bench/",
     options=BenchOptions,
     check=check,

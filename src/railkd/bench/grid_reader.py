@@ -1,0 +1,289 @@
+"""Reads a grid file. Light: the command line reads it before anything heavy is imported.
+
+The reader is strict: it refuses unknown keys, names the nearest known one, and reports all problems together. The
+settings of runs are checked later, by the same code as the flags of the command line (`railkd.bench.plan`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from railkd.bench.folders import find_ood_sets, find_splits
+from railkd.bench.grid import Arm, Contrast, Grid, Machine, Settings, Student, Task, Teacher
+from railkd.bench.yaml_reader import YamlReader, slugify
+from railkd.errors import RailkdError, did_you_mean
+from railkd.jobs import settings
+from railkd.jobs.options import DataOptions, DistillOptions
+from railkd.jobs.settings import Setting, convert, settings_of, shown
+
+_ROWS = ("train", "test", "ood", "eval", "unlabelled")
+_MODELS = ("teacher", "student", "student_layers", "keep", "cache", "pooling", "live")
+#: Settings that the grid decides, so that ``settings`` must not hold them.
+OWNED = frozenset(
+    (*_ROWS, *_MODELS, *("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet"))
+)
+_DATA = (*settings_of(DataOptions), *_ROWS)
+_MOST_ARMS = 1000
+_LISTS = {name for name, setting in settings_of(DistillOptions).items() if setting.many} | {"weights"}
+_TASK_KEYS = (*_DATA, "teacher", "settings")
+_KEYS = (
+    *("name", "data", "ood", "tasks", "teacher", "students", "methods", "seeds", "settings", "selection", "cache"),
+    *("baseline", "contrasts", "executor", "processes", "threads", "retries", "resources"),
+)
+_TEACHER = "expected the folder of a finished teacher, or 'finetune: MODEL' and its settings"
+
+
+def load(path: str | Path) -> Grid:
+    """Read a grid file. All its problems are raised together, as one `RailkdError`.
+
+    Args:
+        path: of the YAML file.
+
+    Returns:
+        The grid.
+    """
+    return _GridReader(str(path)).read_grid(settings.load(path, flag=""))
+
+
+class _GridReader(YamlReader):
+    """Turns the mapping of a file into a `Grid`, and collects the problems."""
+
+    def read_grid(self, found: dict[str, Any]) -> Grid:
+        self.check_known(found, _KEYS, "")
+        self.check_missing(found, "name", "tasks", "students", "methods")
+        teacher = self.read_teacher(found.get("teacher"), "teacher")
+        selection = self.read_selection(found.get("selection"))
+        arms = self.read_arms(found.get("methods"))
+        grid = Grid(
+            name=self.read_text(found.get("name"), "name") or "grid",
+            tasks=self.read_tasks(found, teacher, selection),
+            students=self.read_students(found.get("students")),
+            arms=arms,
+            seeds=self.read_seeds(found.get("seeds", 1)),
+            settings=self.read_settings(found.get("settings"), "settings"),
+            selection={} if "eval" in selection else selection,
+            cache=self.read_mapping(found.get("cache"), "cache", ("dtype", "batch_size", "blocks")),
+            baseline=self.read_arm_name(found.get("baseline"), arms, "baseline"),
+            contrasts=self.read_contrasts(found.get("contrasts"), arms),
+            machine=self.read_machine(found),
+        )
+        for student in grid.students:
+            for task in grid.tasks:
+                if student.teacher is None and task.teacher is None:
+                    self.problems.add(f"tasks.{task.name}: no teacher is given. Add teacher: {{finetune: MODEL}}")
+        self.problems.report()
+        return grid
+
+    # ---- tasks -----------------------------------------------------------------------------------
+
+    def read_tasks(self, found: Mapping[str, Any], teacher: Teacher | None, selection: Settings) -> tuple[Task, ...]:
+        given = found.get("tasks")
+        if isinstance(given, (list, tuple)):  # The short form: names of folders.
+            names = self.unique_names([self.read_text(name, "tasks") for name in given], "tasks")
+            given = dict.fromkeys(names)
+        roots = {key: self.read_text(found[key], key) for key in ("data", "ood") if found.get(key) is not None}
+        tasks = self.read_mapping(given, "tasks")
+        self.unique_names(list(tasks), "tasks")
+        return tuple(
+            self.read_task(name, value, roots, teacher, selection)
+            for name, value in tasks.items()
+            if self.read_text(name, "tasks")
+        )
+
+    def read_task(
+        self, name: str, value: Any, roots: Mapping[str, str], teacher: Teacher | None, selection: Settings
+    ) -> Task:
+        where = f"tasks.{name}"
+        own = self.read_mapping(value, where, _TASK_KEYS)
+        data = {key: own[key] for key in _DATA if own.get(key) is not None}
+        if "train" not in data and "data" in roots:
+            with self.problems.collect():
+                data = find_splits(roots["data"], name, dev_selects="eval" in selection) | data
+        elif "train" not in data:
+            self.problems.add(f"{where}: expected train: FILE, or 'data: FOLDER' with a folder {name}, got neither")
+        if "ood" not in data and "ood" in roots:
+            with self.problems.collect():
+                data["ood"] = find_ood_sets(roots["ood"], name)
+        if "eval" in selection and "eval" not in data and "train" in data:
+            self.problems.add(f"{where}: 'selection: {{eval: dev}}' needs an eval file. Add eval: FILE")
+        if "train" in data and not data.get("test") and not data.get("ood"):
+            self.problems.add(f"{where}: no test set to report on is given. Add test: [NAME=FILE]")
+        return Task(
+            name=name,
+            data=data,
+            teacher=self.read_teacher(own.get("teacher"), f"{where}.teacher") or teacher,
+            settings=self.read_settings(own.get("settings"), f"{where}.settings"),
+        )
+
+    def read_teacher(self, value: Any, where: str) -> Teacher | None:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return Teacher(_short_name(value), value)
+        settings = dict(self.read_mapping(value, where))
+        model = settings.pop("finetune", None)
+        if not isinstance(model, str) or not model:
+            self.problems.add(f"{where}: {_TEACHER}")
+            return None
+        self.check_owned(settings, OWNED - {"seed"}, where)
+        return Teacher(_short_name(model), model, settings)
+
+    def read_selection(self, value: Any) -> Settings:
+        if value is None:
+            return {"eval_share": 0.1, "eval_seed": 0}
+        given = self.read_mapping(value, "selection", ("eval_share", "eval_seed", "eval"))
+        if "eval" in given and (given["eval"] != "dev" or len(given) > 1):
+            self.problems.add(f"selection: expected 'eval: dev' alone, or eval_share and eval_seed, got {shown(value)}")
+        elif "eval" not in given and "eval_share" not in given:
+            return {"eval_share": 0.1, **given}
+        return given
+
+    # ---- students, methods, seeds ----------------------------------------------------------------
+
+    def read_students(self, value: Any) -> tuple[Student, ...]:
+        students = []
+        for number, item in enumerate(self.as_list(value), 1):
+            where = f"students[{number}]"
+            given = self.read_mapping(item, where, ("name", "layers", "keep", "model", "teacher"))
+            if "layers" not in given and "model" not in given:
+                self.problems.add(f"{where}: expected 'layers: N', or 'model: CHECKPOINT', got neither")
+                continue
+            parts = [_short_name(given["model"])] if isinstance(given.get("model"), str) else []
+            parts += [f"{given['layers']}-layers"] if "layers" in given else []
+            parts += [f"keep={_in_words(given['keep'])}"] if "keep" in given else []
+            name = self.read_text(given.get("name"), f"{where}.name") or " ".join(parts)
+            if ", " in name:
+                self.problems.add(f"{where}: the name '{name}' holds ', ', which separates names in reports. Rename it")
+            fields = {"layers": "student_layers", "keep": "keep", "model": "student"}
+            settings = {fields[key]: given[key] for key in fields if key in given}
+            students.append(Student(name, settings, self.read_teacher(given.get("teacher"), f"{where}.teacher")))
+        self.unique_names([student.name for student in students], "students")
+        return tuple(students)
+
+    def read_arms(self, value: Any) -> tuple[Arm, ...]:
+        """Return the arms: each method with each combination of its options, in order."""
+        found: list[tuple[str, Settings]] = []
+        for number, item in enumerate(self.as_list(value), 1):
+            where = f"methods[{number}]"
+            given = {"name": item} if isinstance(item, str) else dict(self.read_mapping(item, where))
+            method = given.pop("name", None)
+            if not isinstance(method, str) or not method:
+                self.problems.add(f"{where}: expected the name of a method, or {{name: METHOD, option: value, ...}}")
+                continue
+            self.check_owned(given, OWNED | set(settings_of(DistillOptions)), where)
+            axes = [[(name, one) for one in _list_choices(name, options)] for name, options in given.items()]
+            count = math.prod(map(len, axes))
+            if not 1 <= count <= _MOST_ARMS:
+                self.problems.add(f"{where}: expected 1 to {_MOST_ARMS} combinations of options, got {count:,}")
+                continue
+            found += [(method, dict(choice)) for choice in itertools.product(*axes)]
+        arms = [
+            Arm(_arm_name(method, chosen, [other for name, other in found if name == method]), method, chosen)
+            for method, chosen in found
+        ]
+        self.unique_names([arm.name for arm in arms], "methods")
+        return tuple(arms)
+
+    def read_seeds(self, value: Any) -> tuple[int, ...]:
+        if _is_seed(value) and 1 <= value <= 1000:
+            return tuple(range(1, value + 1))
+        if not isinstance(value, list) or not value or not all(map(_is_seed, value)):
+            self.problems.add(
+                f"seeds: expected the number of seeds, or a list of whole numbers from 0, got {shown(value)}"
+            )
+            return (1,)
+        self.unique_names([str(seed) for seed in value], "seeds")
+        return tuple(value)
+
+    def read_settings(self, value: Any, where: str) -> Settings:
+        given = self.read_mapping(value, where)
+        self.check_owned(given, OWNED, where)
+        return given
+
+    def check_owned(self, given: Mapping[str, Any], names: Iterable[str], where: str) -> None:
+        """Report settings that have a key of their own in the grid, or that all arms share."""
+        for key in given:
+            if settings.SPELLINGS.get(key, key) not in names:
+                continue
+            if where.startswith("methods"):
+                self.problems.add(f"{where}.{key}: not an option of a method. Give it under settings or as its own key")
+            else:
+                self.problems.add(f"{where}.{key}: the grid decides this, with tasks, students, methods and seeds")
+
+    # ---- comparisons, machine --------------------------------------------------------------------
+
+    def read_contrasts(self, value: Any, arms: Sequence[Arm]) -> tuple[Contrast, ...]:
+        contrasts = []
+        for number, item in enumerate(self.as_list(value), 1):
+            where = f"contrasts[{number}]"
+            given = self.read_mapping(item, where, ("name", "arm", "baseline", "domain"))
+            self.check_missing(given, "name", "arm", "baseline", where=where)
+            domain = given.get("domain", "in")
+            if domain not in ("in", "out"):
+                self.problems.add(f"{where}.domain: expected in or out, got {shown(domain)}")
+            arm = self.read_arm_name(given.get("arm"), arms, f"{where}.arm") or ""
+            baseline = self.read_arm_name(given.get("baseline"), arms, f"{where}.baseline") or ""
+            name = self.read_text(given.get("name"), f"{where}.name")
+            contrasts.append(Contrast(name, arm, baseline, str(domain)))
+        self.unique_names([contrast.name for contrast in contrasts], "contrasts")
+        return tuple(contrasts)
+
+    def read_arm_name(self, value: Any, arms: Sequence[Arm], where: str) -> str | None:
+        known = [arm.name for arm in arms]
+        if value is not None and value not in known:
+            near = did_you_mean(str(shown(value)), known)
+            self.problems.add(f"{where}: expected an arm ({', '.join(known)}), got {shown(value)}.{near}")
+        return value if isinstance(value, str) else None
+
+    def read_machine(self, found: Mapping[str, Any]) -> Machine:
+        resources = self.read_mapping(found.get("resources"), "resources", ("cpus", "gpus"))
+        given = {key: found[key] for key in ("executor", "processes", "threads", "retries") if key in found}
+        given |= {name: resources[key] for key, name in (("cpus", "threads"), ("gpus", "gpus")) if key in resources}
+        values: dict[str, Any] = {}
+        for name, value in given.items():
+            kind = {"executor": str, "gpus": float}.get(name, int)
+            choices = ("local", "ray") if name == "executor" else None
+            least = 0 if name in ("retries", "gpus") else 1
+            with self.problems.collect():
+                values[name] = convert(Setting(name, kind, choices=choices), value, name)
+                if kind is not str and not least <= values[name] < 10**6:
+                    raise RailkdError(f"{name}: expected {least} or more, got {value}")
+        return Machine(**values)
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
+
+
+def _arm_name(method: str, chosen: Settings, siblings: Sequence[Settings]) -> str:
+    """Return the method with the options in which this arm differs from the other arms of the method."""
+    differing = [
+        f"{key}={_in_words(value)}"
+        for key, value in chosen.items()
+        if any(shown(other.get(key)) != shown(value) for other in siblings)
+    ]
+    return " ".join([method, *differing])
+
+
+def _list_choices(name: str, value: Any) -> list[Any]:
+    """Return the values of an option. For a setting that takes a list, only a list of lists holds several values."""
+    if not isinstance(value, list):
+        return [value]
+    if name in _LISTS and not any(isinstance(item, list) for item in value):
+        return [value]
+    return value
+
+
+def _in_words(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else shown(value).strip("'")
+
+
+def _short_name(model: str) -> str:
+    """Return the last part of a hub name or path; of a model in a run folder, the name of the run."""
+    path = Path(model)
+    parts = [part for part in path.parts if part not in ("/", ".", "..", "model", "student")]
+    return slugify(parts[-1] if parts else model)
