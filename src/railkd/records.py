@@ -51,7 +51,7 @@ class RunRecord:
         labels: names of the outputs, in the order of the logits.
         folder: the run folder, relative to the records file.
         predictions: set name -> file of predictions, relative to the run folder.
-        selection: how the best epoch was chosen.
+        selection: which weights were saved: those of the last step, or the best on the selection set.
         started: start time, UTC, ISO 8601.
         versions: library -> version.
         commit: git commit of railkd; None outside a git checkout.

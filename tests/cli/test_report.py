@@ -1,4 +1,4 @@
-"""``railkd report``: what is asked for is written, what cannot be read is refused in words."""
+"""``railkd report`` writes the requested files, and refuses unreadable input with a message."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_the_table_goes_to_standard_output(folder: Path, capsys: pytest.CaptureF
 def test_every_view_is_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     targets = {kind: tmp_path / f"report.{kind}" for kind in ("html", "markdown", "csv")}
     assert main(["report", str(folder), *(f"--{kind}={path}" for kind, path in targets.items())]) == 0
-    told = capsys.readouterr()
-    assert told.out == "" and [f"written: {path}" for path in targets.values()] == told.err.splitlines()
+    output = capsys.readouterr()
+    assert output.out == "" and [f"written: {path}" for path in targets.values()] == output.err.splitlines()
     assert "60.5 ± 0.7" in targets["markdown"].read_text() and "a\\|b" in targets["markdown"].read_text()
     assert "60.5" in targets["html"].read_text()
     rows = list(csv.DictReader(targets["csv"].read_text().splitlines()))
@@ -57,19 +57,19 @@ def test_several_folders_make_one_report(folder: Path, tmp_path: Path, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "got no folder; wanted the output folder of railkd bench"),
         (["nowhere"], "no folder 'nowhere'"),
         ([".", "--html", "."], "'.' is a folder, wanted the name of a file"),
         ([".", "--csv", "no/such/report.csv"], "there is no folder 'no/such'"),
-        (["."], "'.' holds neither records.jsonl nor a run folder"),
+        (["."], "'.' contains neither records.jsonl nor a run folder"),
         ([".", "--htm", "x"], "unknown setting 'htm'"),
     ],
 )
-def test_bad_input_is_told_in_a_line(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_bad_input_is_refused_with_a_message(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["report", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""One synthetic benchmark, its report as a dict and as a page, and a browser; all made once."""
+"""Fixtures of the report, made once per session: a synthetic benchmark, its report as dict and page, a browser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FLAGS = (
 
 @pytest.fixture(scope="session")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a benchmark; read only."""
+    """Return the output folder of a benchmark. Tests only read it."""
     folder = tmp_path_factory.mktemp("grid")
     make(folder)
     return folder
@@ -38,7 +38,7 @@ def report(grid: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a benchmark with names that want care."""
+    """Return the page of a benchmark whose names contain HTML and a formula."""
     folder = tmp_path_factory.mktemp("hostile")
     make(folder, [TASKS[0], replace(TASKS[1], name=FORMULA), replace(TASKS[2], name=HOSTILE)])
     path = folder / "report.html"
@@ -48,7 +48,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Headless Chromium, with a log of its console and of its requests."""
+    """Start headless Chromium with logs of its console and its requests."""
     chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
     if chromium is None or driver is None:
         tiny.missing("chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)")

@@ -1,9 +1,9 @@
-"""A benchmark's output folder with made-up but realistic numbers: what the tests of the report read.
+"""Write the output folder of a benchmark with invented but realistic numbers, for the tests of the report.
 
-    python tests/report/make_records.py FOLDER          records.jsonl, grid.yaml and predictions
-    python tests/report/make_records.py --fixed         the files the tests compare with
+    python tests/report/make_records.py FOLDER          writes records.jsonl, grid.yaml and predictions
+    python tests/report/make_records.py --fixed         writes the files that the tests compare with
 
-Only `random.Random`, whose stream is the same in every version of Python: nothing here depends on a library.
+All numbers come from `random.Random`, whose stream is the same in every version of Python.
 """
 
 from __future__ import annotations
@@ -35,13 +35,21 @@ SENTENCES = (
 )
 ADJECTIVES = ("quiet", "tired", "warm", "hollow", "sly", "endless", "bright", "clumsy")
 BLOCKS = 6
-#: Names of tasks: one that a careless page would run, one that a careless plot would set as a formula.
+#: Names of tasks: a script, which a page must not run, and a formula, which a plot must not typeset.
 HOSTILE, FORMULA = "<script>alert(1)</script>", "情感 $a_b^$"
 
 
 @dataclass(frozen=True)
 class Task:
-    """``level``: logit of a right answer by a student. ``rows``: of its test set."""
+    """A task of the benchmark; no classes means regression.
+
+    Attributes:
+        name: name of the task.
+        classes: names of the classes.
+        level: mean logit of the correct class, for a student without distillation.
+        rows: size of the test set.
+        ood: name of the test set out of the domain, if there is one.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -55,7 +63,7 @@ TASKS = (
     Task("RTE", ("entailment", "not_entailment"), 0.8, ood="HANS"),
     Task("STS-B", (), 1.2),
 )
-#: arm -> how much nearer to the teacher than plain fine-tuning, in logits.
+#: Arm -> gain over plain fine-tuning, in logits.
 ARMS = {"finetune": 0.0, "kd": 0.25, "rail-kd-l": 0.35, "rail-kd-w": 0.40}
 MORE_TASKS = tuple(
     Task(name, ("no", "yes"), level)
@@ -71,7 +79,18 @@ def make(
     seeds: Sequence[int] = (1, 2, 3),
     students: Sequence[str] = ("3 blocks",),
 ) -> list[RunRecord]:
-    """Write the folder; one run has failed."""
+    """Write the folder, with one failed run.
+
+    Args:
+        folder: the folder.
+        tasks: the tasks.
+        arms: arm -> gain; default: `ARMS`.
+        seeds: the seeds of each arm.
+        students: the students, named by their depth.
+
+    Returns:
+        The records.
+    """
     arms = ARMS if arms is None else arms
     folder.mkdir(parents=True, exist_ok=True)
     records = []
@@ -86,8 +105,12 @@ def make(
         for student in students:
             for arm, gain in arms.items():
                 for seed in seeds:
-                    failed = (number, arm, seed) == (1, "rail-kd-w", seeds[-1]) and len(seeds) > 1
-                    records.append(_student(folder, task, arm, gain, seed, student, gold, teacher, rng, failed))
+                    record = _plan(task, arm, seed, student)
+                    if (number, arm, seed) == (1, "rail-kd-w", seeds[-1]) and len(seeds) > 1:
+                        record.state, record.error = "failed", "RuntimeError: the loss is not finite at step 41"
+                    else:
+                        _run(folder, record, task, gain, gold, teacher, rng)
+                    records.append(record)
     write_lines(folder / "records.jsonl", records)
     (folder / "grid.yaml").write_text(
         "name: a look at random layers\nbaseline: kd\ncontrasts:\n"
@@ -141,10 +164,8 @@ def _cache(task: Task, rng: random.Random) -> RunRecord:
     return record
 
 
-def _student(
-    folder: Path, task: Task, arm: str, gain: float, seed: int, student: str, gold: list[Any],
-    teacher: list[list[float]], rng: random.Random, failed: bool,
-) -> RunRecord:  # fmt: skip
+def _plan(task: Task, arm: str, seed: int, student: str) -> RunRecord:
+    """Return the record of a distillation run before it starts."""
     method = arm.split()[0]
     record = _blank("distill", method, seed, task=task.name, arm=arm, student=student)
     record.folder = f"{_safe(task)}/{student}/{arm}/seed-{seed}".replace(" ", "-")
@@ -153,10 +174,15 @@ def _student(
         "teacher": f"{_safe(task)}/teacher/model", "student_layers": int(student.split()[0]),
         "cache": f"{_safe(task)}/cache", "method": method, "seed": seed, "epochs": 3.0,
     }  # fmt: skip
-    if failed:
-        record.state, record.error = "failed", "RuntimeError: the loss is not finite at step 41"
-        return record
-    blocks = int(student.split()[0])
+    return record
+
+
+def _run(
+    folder: Path, record: RunRecord, task: Task, gain: float, gold: list[Any], teacher: list[list[float]],
+    rng: random.Random,
+) -> None:  # fmt: skip
+    """Fill the record of a run with results, and write its predictions."""
+    arm, blocks = record.arm, record.config["student_layers"]
     record.labels, record.selection = list(task.classes) or ["LABEL_0"], "best accuracy on 300 training rows held out"
     record.sizes = {"parameters": 12_100_000 + 1_770_000 * blocks, "bytes": 70_000_000}
     record.seconds = {
@@ -174,8 +200,7 @@ def _student(
     _score(folder, record, task, gold, logits, None)
     _out_of_domain(record, task, gain, 0.2 + luck, rng)
     record.curve = _curve(task, arm, gain, rng)
-    _draws(record, arm, blocks, seed, rng)
-    return record
+    _draws(record, arm, blocks, record.seed, rng)
 
 
 def _score(folder: Path, record: RunRecord, task: Task, gold: list[Any], logits: list[list[float]], texts: Any) -> None:
@@ -184,11 +209,11 @@ def _score(folder: Path, record: RunRecord, task: Task, gold: list[Any], logits:
     record.metrics["test"] = {name: round(value, 6) for name, value in scored.items()}
     record.domains["test"] = "in"
     record.metrics["eval"], record.domains["eval"] = dict(record.metrics["test"]), "in"
-    given = table[:, 0].tolist() if regression else [task.classes[i] for i in table.argmax(axis=1)]
+    predicted = table[:, 0].tolist() if regression else [task.classes[i] for i in table.argmax(axis=1)]
     named = gold if regression else [task.classes[g] for g in gold]
     path = folder / record.folder / "predictions" / "test.tsv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_answers(path, named, given, table, record.labels, texts)
+    write_answers(path, named, predicted, table, record.labels, texts)
     record.predictions["test"] = "predictions/test.tsv"
 
 
@@ -249,17 +274,17 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--large", action="store_true", help="8 tasks, 9 arms, 2 students, 5 seeds")
     parser.add_argument("--fixed", action="store_true")
-    asked = parser.parse_args()
-    if asked.fixed:
+    arguments = parser.parse_args()
+    if arguments.fixed:
         fixed()
-    elif asked.large:
-        make(asked.folder, TASKS + MORE_TASKS, ARMS | MORE_ARMS, range(1, 6), ("3 blocks", "2 blocks"))
+    elif arguments.large:
+        make(arguments.folder, TASKS + MORE_TASKS, ARMS | MORE_ARMS, range(1, 6), ("3 blocks", "2 blocks"))
     else:
-        make(asked.folder)
+        make(arguments.folder)
 
 
 def fixed() -> None:
-    """The records, and the summary of what a report says of them: look at the difference before it is committed."""
+    """Write the fixed records and the summary of their report. Read the diff before committing it."""
     import json
     import tempfile
 

@@ -1,4 +1,4 @@
-"""What a report says of records: the whole of a fixed file, and laws of single parts."""
+"""The report of records: a stored file as a whole, and laws of its parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from railkd.errors import RailkdError
 from railkd.records import RunRecord, read_lines, write_lines
-from railkd.report import format, predictions
+from railkd.report import format, headline, predictions
 from railkd.report.content import content
 from railkd.report.study import read
 from railkd.report.text import csv_text, markdown
@@ -25,7 +25,7 @@ SUMMARY = HERE / "summary.json"
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every number and text of nested lists and mappings, with where it is."""
+    """Yield the path and the value of every number and text in nested lists and dicts."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if items is None or not value:
         yield path, value
@@ -34,12 +34,12 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(item, f"{path}/{key}")
 
 
-def test_the_fixed_records_are_those_of_the_generator(grid: Path) -> None:
+def test_the_generator_reproduces_the_fixed_records(grid: Path) -> None:
     assert read_lines(FIXED) == read_lines(grid / "records.jsonl")
     assert FIXED.stat().st_size < 200_000
 
 
-def test_the_report_of_the_fixed_records_is_the_stored_summary(report: dict[str, Any]) -> None:
+def test_the_report_of_the_fixed_records_equals_the_stored_summary(report: dict[str, Any]) -> None:
     wanted = dict(leaves(json.loads(SUMMARY.read_text(encoding="utf-8"))))
     got = dict(leaves(json.loads(json.dumps(report))))
     assert got.keys() == wanted.keys()
@@ -68,7 +68,7 @@ def test_markdown_and_csv_hold_the_numbers_of_the_page(report: dict[str, Any]) -
         assert row["command"] in text
 
 
-def test_failed_runs_are_listed_and_left_out(report: dict[str, Any]) -> None:
+def test_failed_runs_are_listed_but_do_not_count(report: dict[str, Any]) -> None:
     (failed,) = report["failed"]
     assert failed["error"].startswith("RuntimeError") and (failed["arm"], failed["seed"]) == ("rail-kd-w", 3)
     place = [column["task"] for column in report["scores"]["in"]["columns"]].index("RTE")
@@ -91,7 +91,7 @@ def reported(folder: Path, *records: RunRecord, grid: str = "", baseline: str | 
 
 
 def test_differences_by_hand(tmp_path: Path) -> None:
-    # On A 2 and 4 points above kd, mean 3; on B one pair, 1 point: over tasks (3 + 1) / 2 = 2.
+    # x is 2 and 4 points above kd on A, mean 3, and 1 point on B (one pair). Over tasks: (3 + 1) / 2 = 2.
     records = [made("kd", 1, 0.50), made("kd", 2, 0.60), made("x", 1, 0.52), made("x", 2, 0.64)]
     records += [made("kd", 1, 0.70, "B"), made("x", 1, 0.71, "B"), made("x", 2, 0.99, "B")]
     found = reported(tmp_path, *records)
@@ -99,29 +99,29 @@ def test_differences_by_hand(tmp_path: Path) -> None:
     assert rows["A", "seeds"]["mean"] == pytest.approx(3) and rows["B", "seeds"]["mean"] == pytest.approx(1)
     assert rows["B", "seeds"]["low"] is None
     assert rows["", "tasks"]["mean"] == pytest.approx(2) and rows["", "tasks"]["n"] == 2
-    assert not found["contrasts"]["named"] and format.EXPLORING in markdown(found)
+    assert not found["contrasts"]["named"] and headline.EXPLORATORY in markdown(found)
 
 
-def test_the_set_that_chose_the_weights_is_no_test(tmp_path: Path) -> None:
+def test_the_selection_set_is_not_a_test_set(tmp_path: Path) -> None:
     found = reported(tmp_path, made("kd", 1, 0.5), made("kd", 2, 0.5))
     assert [column["set"] for column in found["scores"]["in"]["columns"]] == ["test"]
     assert "99" not in format.number(found["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"])
 
 
-def test_one_seed_has_no_interval_and_says_so(tmp_path: Path) -> None:
+def test_one_seed_has_no_interval_and_the_report_says_why(tmp_path: Path) -> None:
     grid = "contrasts: [{name: q, arm: x, baseline: kd}]"
     found = reported(tmp_path, made("kd", 1, 0.5), made("x", 1, 0.9), grid=grid)
     line = found["headline"][0]
-    assert line["verdict"] == format.NOT_SHOWN and "one seed, so there is no interval" in line["text"]
-    assert "One seed each" in format.scores_note(found)
+    assert line["verdict"] == headline.NOT_SHOWN and "one seed, so there is no interval" in line["text"]
+    assert "Every arm has one seed" in headline.scores_note(found)
     assert not any(row["cells"][0]["best"] for row in found["scores"]["in"]["groups"][0]["rows"])
 
 
-def test_arms_that_tie_share_the_highest_place_and_no_interval_is_made_up(tmp_path: Path) -> None:
+def test_arms_that_tie_share_the_highest_score_and_have_no_interval(tmp_path: Path) -> None:
     records = [made(arm, seed, 0.5) for arm in ("kd", "x") for seed in (1, 2)]
     first, second = reported(tmp_path, *records, grid="contrasts: [{name: q, arm: x}]")["headline"]
     assert "x is level with kd over 2 seeds of one task (the 2 seeds agree exactly" in first["text"]
-    assert first["verdict"] == format.NOT_SHOWN and "shared by 2 of 2 arms, 50.0" in second["text"]
+    assert first["verdict"] == headline.NOT_SHOWN and "2 of 2 arms share the highest score, 50.0" in second["text"]
 
 
 def test_a_clear_difference_is_shown_and_the_best_is_marked(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_a_clear_difference_is_shown_and_the_best_is_marked(tmp_path: Path) -> N
     grid = "baseline: kd\ncontrasts: [{name: q, arm: x}, {name: gone, arm: y}, {name: far, arm: x, domain: out}]"
     found = reported(tmp_path, *records, grid=grid)
     first, gone, far, *_ = found["headline"]
-    assert first["verdict"] == format.SHOWN and "x is 10.3 points above kd on average over 3 tasks" in first["text"]
+    assert first["verdict"] == headline.SHOWN and "x is 10.3 points above kd on average over 3 tasks" in first["text"]
     assert (gone["verdict"], far["verdict"]) == ("nothing to compare", "nothing to compare")
-    assert found["contrasts"]["family"] == 1  # what cannot be tested costs the others nothing
+    assert found["contrasts"]["family"] == 1  # contrasts without a test do not count in the adjustment
     rows = {row["arm"]: row for row in found["scores"]["in"]["groups"][0]["rows"]}
     assert [cell["best"] for cell in rows["x"]["cells"]] == [True] * 3 and rows["x"]["average"]["best"]
     assert not any(cell["best"] for cell in rows["kd"]["cells"])
@@ -142,7 +142,7 @@ def test_a_clear_difference_is_shown_and_the_best_is_marked(tmp_path: Path) -> N
     assert "**60.0 ± 0.3**" in markdown(found)
 
 
-def test_of_a_squared_error_the_lowest_is_best_and_no_average_holds_it(tmp_path: Path) -> None:
+def test_the_lowest_squared_error_is_best_and_enters_no_average(tmp_path: Path) -> None:
     records = [made(arm, s, 0.5) for arm in ("kd", "x") for s in (1, 2, 3)]
     for record in records:
         record.metrics = {
@@ -152,7 +152,7 @@ def test_of_a_squared_error_the_lowest_is_best_and_no_average_holds_it(tmp_path:
     assert rows["x"]["cells"][0]["best"] and not rows["kd"]["cells"][0]["best"] and rows["x"]["average"] is None
 
 
-def test_a_teacher_pass_is_shared_and_charged(tmp_path: Path) -> None:
+def test_ratios_with_a_shared_and_a_whole_teacher_pass(tmp_path: Path) -> None:
     seconds = {"training": 10.0, "evaluation": 1.0}
     records = [made("finetune", 1, 0.5, seconds=seconds), made("kd", 1, 0.5, seconds=seconds | {"training": 11.0})]
     records += [
@@ -171,7 +171,7 @@ def test_a_teacher_pass_is_shared_and_charged(tmp_path: Path) -> None:
     }
 
 
-def test_of_several_teachers_each_stands_beside_its_own_students(tmp_path: Path) -> None:
+def test_each_of_several_teachers_is_compared_with_its_own_students(tmp_path: Path) -> None:
     """Two students of one task, each with a teacher and a pass of its own."""
     records = []
     for name, right, seconds in (("one", "pnpn", 4.0), ("two", "pppp", 8.0)):
@@ -196,12 +196,12 @@ def test_of_several_teachers_each_stands_beside_its_own_students(tmp_path: Path)
     assert [(row["task"], row["runs"]) for row in report["times"]["passes"]] == [("A (one)", 1), ("A (two)", 1)]
 
 
-def test_mixed_versions_and_machines_are_said(tmp_path: Path) -> None:
+def test_the_notes_name_differences_in_versions_machines_and_commits(tmp_path: Path) -> None:
     one = made("kd", 1, 0.5, versions={"torch": "2.6"}, machine={"cores": 2}, commit="abc")
     two = made("kd", 2, 0.5, versions={"torch": "2.7"}, machine={"cores": 8}, commit="abd+")
-    said = " ".join(reported(tmp_path, one, two)["notes"])
+    notes = " ".join(reported(tmp_path, one, two)["notes"])
     for part in ("2 versions of torch (2.6, 2.7)", "2 kinds of machine", "2 commits", "marked +"):
-        assert part in said
+        assert part in notes
 
 
 def test_folders_of_single_runs_are_read_and_named(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_folders_of_single_runs_are_read_and_named(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_run_made_twice_counts_once_and_that_is_said(tmp_path: Path) -> None:
+def test_of_repeated_runs_only_the_latest_counts_and_a_note_says_so(tmp_path: Path) -> None:
     old, new = made("kd", 1, 0.1), made("kd", 1, 0.9)
     new.started = "2027"
     found = reported(tmp_path, new, old)
@@ -233,55 +233,64 @@ def test_a_run_made_twice_counts_once_and_that_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
-        ({}, "holds neither records.jsonl nor a run folder"),
+        ({}, "contains neither records.jsonl nor a run folder"),
         ({"records.jsonl": "{"}, "records.jsonl, line 1: is no run record"),
         ({"run/metrics.json": "[]"}, "metrics.json: is no run record"),
-        ({"records.jsonl": "", "grid.yaml": "[a"}, "grid.yaml: is no YAML"),
-        ({"records.jsonl": "", "grid.yaml": "- a"}, "grid.yaml: holds list"),
-        ({"records.jsonl": "", "grid.yaml": "contrasts: [kd]"}, "got the contrast 'kd'"),
-        ({"records.jsonl": "", "grid.yaml": "contrasts: [{arm: kd, domain: far}]"}, "got the domain 'far'"),
+        ({"records.jsonl": "", "grid.yaml": "[a"}, "grid.yaml: expected a grid of railkd bench, got invalid YAML"),
+        (
+            {"records.jsonl": "", "grid.yaml": "- a"},
+            "grid.yaml: expected the mapping of a grid of railkd bench, got list",
+        ),
+        (
+            {"records.jsonl": "", "grid.yaml": "contrasts: [kd]"},
+            "expected a contrast with name, arm and baseline, got 'kd'",
+        ),
+        ({"records.jsonl": "", "grid.yaml": "contrasts: [{arm: kd, domain: far}]"}, "in or out, got 'far'"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, files: dict[str, str], said: str) -> None:
+def test_unreadable_input_is_refused_with_its_file_name(tmp_path: Path, files: dict[str, str], message: str) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    with pytest.raises(RailkdError, match=re.escape(said)):
+    with pytest.raises(RailkdError, match=re.escape(message)):
         read([tmp_path])
 
 
-def test_a_baseline_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RailkdError, match="no run of the arm 'kdd'; wanted one of: kd"):
+def test_an_unknown_baseline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RailkdError, match="no finished run of the arm 'kdd'. Fix: choose one of kd"):
         reported(tmp_path, made("kd", 1, 0.5), baseline="kdd")
 
 
-def test_predictions_that_are_gone_are_said_and_broken_ones_refused(tmp_path: Path) -> None:
+def test_missing_predictions_are_noted_and_broken_ones_refused(tmp_path: Path) -> None:
     make(tmp_path, seeds=(1,))
     study = read([tmp_path])
     some = study.students[0].folder / "predictions" / "test.tsv"
     some.unlink()
-    assert "1 file of predictions is no longer there." in content(study)["notes"]
+    assert "1 file of predictions is missing." in content(study)["notes"]
     some.write_text("index\tgold\n0\tpositive\n")
-    with pytest.raises(RailkdError, match=r"test\.tsv: are no predictions of the run"):
+    with pytest.raises(RailkdError, match=r"test\.tsv: expected a tsv with gold, label and a logit"):
         content(study)
 
 
-def told(gold: str, given: str, sure: float = 2.0, texts: tuple[str, ...] = ()) -> predictions.Answers:
-    """Answers ``n`` and ``p``, a letter a row."""
-    logits = np.array([[sure * (letter == name) for name in "np"] for letter in given])
-    return predictions.Answers(list(gold), list(given), logits, list(texts) or [""] * len(gold), ["n", "p"], "classes")
+def answers(gold: str, predicted: str, sure: float = 2.0, texts: tuple[str, ...] = ()) -> predictions.Answers:
+    """Return answers of the classes "n" and "p", one letter per row."""
+    logits = np.array([[sure * (letter == name) for name in "np"] for letter in predicted])
+    return predictions.Answers(
+        list(gold), list(predicted), logits, list(texts) or [""] * len(gold), ["n", "p"], "classes"
+    )
 
 
 def test_disagreement_by_hand() -> None:
-    teacher, student = told("nnpp", "npnp", texts=("a", "b", "c", "d" * 500)), told("nnpp", "nnpn", sure=1.0)
-    # the same answer on row 1 alone; both right: 1; the teacher alone: 4; the student alone: 2 and 3
-    assert predictions._shares(teacher, student) == [0.25, 0.25, 0.25, 0.5, 0.0]
+    teacher = answers("nnpp", "npnp", texts=("a", "b", "c", "d" * 500))
+    student = answers("nnpp", "nnpn", sure=1.0)
+    # Rows 1 to 4: equal answers on 1; both correct on 1; only the teacher on 4; only the student on 2 and 3.
+    assert list(predictions._shares(teacher, student).values()) == [0.25, 0.25, 0.25, 0.5, 0.0]
     detail = predictions._detail(teacher, student)
     assert detail["matrix"] == [[1, 1], [2, 0]] and detail["differ"] == 3
     assert detail["triples"][0] == {"gold": "n", "teacher": "p", "student": "n", "rows": 1}
     assert [row["row"] for row in detail["examples"]] == [1, 2, 3] and len(
         detail["examples"][2]["text"]
-    ) == predictions.TEXT
+    ) == predictions.MAX_TEXT
     assert detail["by_class"][0] == {"gold": "n", "rows": 2, "agree": 0.5, "teacher": 0.5, "student": 1.0}

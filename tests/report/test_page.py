@@ -1,4 +1,4 @@
-"""The page, as a browser has it: complete in itself, safe, readable on a phone and by keyboard."""
+"""The page in a browser: self-contained, safe, readable on a phone and usable by keyboard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Opened = Callable[..., Any]
 
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Opened:
-    """``opened(width=390, scheme="dark")``: the page, fresh, with empty logs."""
+    """Return a function that loads the page with empty logs, e.g. ``opened(width=390, scheme="dark")``."""
 
     def at(width: int = 1280, scheme: str = "light") -> Any:
         size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
@@ -37,7 +37,7 @@ def opened(browser: Any, page: Path) -> Opened:
     return at
 
 
-def test_it_opens_from_a_file_without_a_word_on_the_console_or_a_request(opened: Opened, page: Path) -> None:
+def test_it_opens_from_a_file_without_console_messages_or_requests(opened: Opened, page: Path) -> None:
     browser = opened()
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
@@ -47,7 +47,7 @@ def test_it_opens_from_a_file_without_a_word_on_the_console_or_a_request(opened:
     assert page.stat().st_size < 3_000_000
 
 
-def test_names_are_text(opened: Opened) -> None:
+def test_names_from_records_are_shown_as_text(opened: Opened) -> None:
     browser = opened()
     assert browser.execute_script("return document.scripts.length") == 0
     for where, names in (
@@ -62,7 +62,7 @@ def test_names_are_text(opened: Opened) -> None:
         assert {name for name in names if name in texts} == names, where
 
 
-def test_every_plot_is_there_and_has_a_name(opened: Opened) -> None:
+def test_every_plot_is_present_and_has_a_title_and_a_description(opened: Opened) -> None:
     plots = opened().execute_script(
         "return [...document.querySelectorAll('svg')].map(plot => { const box = plot.getBoundingClientRect();"
         "const ids = plot.getAttribute('aria-labelledby').split(' ');"
@@ -74,7 +74,7 @@ def test_every_plot_is_there_and_has_a_name(opened: Opened) -> None:
         assert width > 50 and height > 50 and paths > 3 and title and described
 
 
-def test_ids_are_used_once(opened: Opened) -> None:
+def test_ids_are_unique(opened: Opened) -> None:
     ids = opened().execute_script("return [...document.querySelectorAll('[id]')].map(one => one.id)")
     assert len(ids) == len(set(ids))
 
@@ -103,7 +103,7 @@ def test_it_follows_light_and_dark_plots_included(opened: Opened) -> None:
 
 
 def _contrast(one: str, other: str) -> float:
-    """Of two colours ``rgb(r, g, b)``, as the Web Content Accessibility Guidelines define it."""
+    """Return the contrast ratio of two colours ``rgb(r, g, b)``, by the Web Content Accessibility Guidelines."""
 
     def luminance(colour: str) -> float:
         parts = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(", ")]
@@ -133,7 +133,7 @@ def test_the_keyboard_reaches_every_section(opened: Opened) -> None:
     assert boxes is True
 
 
-def test_headings_and_tables_tell_their_order_and_meaning(opened: Opened) -> None:
+def test_headings_are_nested_and_table_headers_have_a_scope(opened: Opened) -> None:
     browser = opened()
     levels = browser.execute_script(
         "return [...document.querySelectorAll('h1,h2,h3,h4')].map(one => Number(one.tagName[1]))"
@@ -143,18 +143,18 @@ def test_headings_and_tables_tell_their_order_and_meaning(opened: Opened) -> Non
     assert browser.execute_script("return document.documentElement.lang") == "en"
 
 
-def test_the_page_needs_its_extra_and_says_which() -> None:
-    with pytest.raises(RailkdError, match=r"needs matplotlib, not installed.*pip install 'railkd\[report\]'"):
+def test_a_missing_library_is_refused_with_the_extra_to_install() -> None:
+    with pytest.raises(RailkdError, match=r"needs matplotlib. Fix: pip install 'railkd\[report\]'"):
         require_extra(lambda name: None if name == "matplotlib" else name)
 
 
-def test_a_page_of_almost_nothing_is_still_a_page(report: dict[str, Any]) -> None:
+def test_an_empty_report_is_still_a_page(report: dict[str, Any]) -> None:
     bare: dict[str, Any] = {name: type(value)() for name, value in report.items()}
     bare |= {
         "name": "empty", "runs": {"finished": 0, "failed": 0}, "contrasts": {"rows": [], "named": False, "family": 0},
         "scores": {d: {"domain": d, "columns": [], "groups": []} for d in ("in", "out")},
-        "times": {"rows": [], "passes": []}, "missing": {"curves": "The runs logged no curve."},
+        "times": {"rows": [], "passes": []}, "missing": {"curves": "The runs have no training log."},
         "environment": {"versions": {}, "machines": [], "commits": [], "started": [], "warnings": []},
     }  # fmt: skip
     text = html(bare)
-    assert "The runs logged no curve." in text and "<svg" not in text
+    assert "The runs have no training log." in text and "<svg" not in text

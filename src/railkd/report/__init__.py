@@ -1,4 +1,4 @@
-"""Records of runs into one page: records -> statistics -> one plain dict -> HTML, Markdown, CSV. Without torch."""
+"""Turn the records of runs into a report: records -> statistics -> one plain dict -> HTML, Markdown, CSV. No torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from railkd.runtime.words import listed
 
 
 def require_extra(find: Callable[[str], Any] = find_spec) -> None:
-    """What the page is written and drawn with is there; ``find`` tells, by name."""
-    gone = [name for name in ("jinja2", "matplotlib") if find(name) is None]
-    if gone:
+    """Check that the libraries of the HTML page are installed.
+
+    Args:
+        find: returns None for the name of a module that is not installed.
+
+    Raises:
+        RailkdError: jinja2 or matplotlib is not installed.
+    """
+    missing = [name for name in ("jinja2", "matplotlib") if find(name) is None]
+    if missing:
         raise RailkdError(
-            f"the page needs {listed(gone)}, not installed here; wanted: pip install 'railkd[report]' "
-            "(--markdown and --csv do without)"
+            f"The HTML page needs {listed(missing)}. Fix: pip install 'railkd[report]', or write --markdown and "
+            "--csv, which do not need it."
         )

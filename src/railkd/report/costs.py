@@ -1,4 +1,4 @@
-"""What each arm cost: seconds by phase, beside fine-tuning the same student, and what a teacher pass adds."""
+"""Cost of the arms: seconds of each phase, ratios to fine-tuning, teacher passes, and score against cost."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from typing import Any
 import numpy as np
 
 from railkd.report.scores import Scores
-from railkd.report.study import Run, Study, arm_order, teaches
+from railkd.report.study import Run, Study, arm_order, serves
 from railkd.statistics import mean_and_sd
 
 FINETUNE = "finetune"
+#: Phases of a record.
 PASS, TRAINING, EVALUATION = "teacher pass", "training", "evaluation"
 
 
 def times(study: Study) -> dict[str, Any]:
-    """Mean seconds of a run, by student and arm, over tasks and seeds; cached and live runs apart.
+    """Return the seconds of each arm and the teacher passes.
 
-    ``ratio`` compares training alone with that of the arm finetune on equal tasks and seeds (a geometric mean);
-    ``shared`` adds to each run its part of the teacher pass that the task's runs share, ``charged`` the whole pass.
+    Args:
+        study: the study.
+
+    Returns:
+        ``rows``, one for each student, arm and kind of teacher (cached or live), with means over tasks and seeds, and
+        ``passes``, the teacher passes. Three columns are ratios to the arm finetune on equal tasks and seeds
+        (geometric means): ``ratio`` compares training alone, ``shared`` adds to each run its part of the teacher pass
+        that the runs of the task share, ``charged`` adds the whole pass to each run.
     """
-    passes = _shared_passes(study)
+    passes = [(item, sum(_uses_pass(run, item) for run in study.students)) for item in study.caches]
     groups: dict[tuple[str, str, bool], list[Run]] = defaultdict(list)
     for run in study.students:
-        groups[run.record.student, run.record.arm, _live(run)].append(run)
+        groups[run.record.student, run.record.arm, _is_live(run)].append(run)
     finetune = {
         (run.record.task, run.record.student, run.record.seed): run.record.seconds.get(TRAINING, 0.0)
         for run in study.students
@@ -35,41 +42,53 @@ def times(study: Study) -> dict[str, Any]:
     rows = []
     for student, arm, live in sorted(groups, key=lambda key: (key[0], order.index(key[1]), key[2])):
         runs = groups[student, arm, live]
-        seconds = [_seconds(run, passes) for run in runs]
         base = [finetune.get((run.record.task, run.record.student, run.record.seed), 0.0) for run in runs]
-        training, sd = mean_and_sd([row[TRAINING] for row in seconds])
-        rows.append(
-            {
-                "student": student,
-                "arm": arm,
-                "teacher": "live" if live else "cached" if any(row["whole"] for row in seconds) else "none",
-                "runs": len(runs),
-                "training": training,
-                "training_sd": sd,
-                "evaluation": _mean([row[EVALUATION] for row in seconds]),
-                "pass": _mean([row["whole"] for row in seconds]),
-                "examples_per_second": _mean([run.record.examples_per_second for run in runs]),
-                "peak_memory": max(run.record.peak_memory for run in runs),
-                "ratio": _ratio([row[TRAINING] for row in seconds], base),
-                "shared": _ratio([row[TRAINING] + row["part"] for row in seconds], base),
-                "charged": _ratio([row[TRAINING] + row["whole"] for row in seconds], base),
-            }
-        )
-    made = [
-        {
-            "task": made.record.task + (f" ({made.record.student})" if made.record.student else ""),
-            "seconds": made.record.seconds.get(PASS, 0.0),
-            "runs": users,
-            "rows": made.record.sizes.get("rows"),
-            "bytes": made.record.sizes.get("bytes"),
-        }
-        for made, users in sorted(passes, key=lambda item: (item[0].record.task, item[0].record.student))
-    ]
-    return {"rows": rows, "passes": made}
+        rows.append({"student": student, "arm": arm} | _times_row(runs, base, passes, live))
+    passes.sort(key=lambda item: (item[0].record.task, item[0].record.student))
+    return {"rows": rows, "passes": [_pass_row(item, users) for item, users in passes]}
+
+
+def _times_row(runs: list[Run], finetune: list[float], passes: list[tuple[Run, int]], live: bool) -> dict[str, Any]:
+    """Return a row of the time table. ``finetune`` is the training time of the arm finetune, run by run; 0: none."""
+    seconds = [_seconds(run, passes) for run in runs]
+    training, sd = mean_and_sd([row[TRAINING] for row in seconds])
+    return {
+        "teacher": "live" if live else "cached" if any(row["whole"] for row in seconds) else "none",
+        "runs": len(runs),
+        "training": training,
+        "training_sd": sd,
+        "evaluation": _mean([row[EVALUATION] for row in seconds]),
+        "pass": _mean([row["whole"] for row in seconds]),
+        "examples_per_second": _mean([run.record.examples_per_second for run in runs]),
+        "peak_memory": max(run.record.peak_memory for run in runs),
+        "ratio": _ratio([row[TRAINING] for row in seconds], finetune),
+        "shared": _ratio([row[TRAINING] + row["part"] for row in seconds], finetune),
+        "charged": _ratio([row[TRAINING] + row["whole"] for row in seconds], finetune),
+    }
+
+
+def _pass_row(teacher_pass: Run, users: int) -> dict[str, Any]:
+    record = teacher_pass.record
+    return {
+        "task": record.task + (f" ({record.student})" if record.student else ""),
+        "seconds": record.seconds.get(PASS, 0.0),
+        "runs": users,
+        "rows": record.sizes.get("rows"),
+        "bytes": record.sizes.get("bytes"),
+    }
 
 
 def cost(study: Study, scores: Scores) -> list[dict[str, Any]]:
-    """A point for each student and arm: average test score in the domain, seconds of training, parameters."""
+    """Return score against cost for each student and arm.
+
+    Args:
+        study: the study.
+        scores: its scores.
+
+    Returns:
+        A point for each arm with a score on every test set of the domain: mean ``score``, ``seconds`` of training of a
+        run, ``parameters``.
+    """
     points = []
     for student in scores.students:
         for arm in scores.arms(student):
@@ -89,29 +108,25 @@ def cost(study: Study, scores: Scores) -> list[dict[str, Any]]:
     return points
 
 
-def _shared_passes(study: Study) -> list[tuple[Run, int]]:
-    """Teacher passes, and how many runs share each."""
-    return [(made, sum(_reads(run, made) for run in study.students)) for made in study.caches]
-
-
-def _reads(run: Run, made: Run) -> bool:
-    return _reads_cache(run) and run.record.task == made.record.task and teaches(made, run.record.student)
-
-
-def _live(run: Run) -> bool:
+def _is_live(run: Run) -> bool:
     return bool(run.record.config.get("live"))
 
 
-def _reads_cache(run: Run) -> bool:
-    return run.record.method != FINETUNE and not _live(run)
+def _uses_pass(run: Run, teacher_pass: Run) -> bool:
+    """Return True if a run reads the cache that a teacher pass wrote."""
+    cached = run.record.method != FINETUNE and not _is_live(run)
+    return cached and run.record.task == teacher_pass.record.task and serves(teacher_pass, run.record.student)
 
 
 def _seconds(run: Run, passes: list[tuple[Run, int]]) -> dict[str, float]:
-    """Phases of a run; the pass it made itself is all its own, one that is shared is a part of it."""
+    """Return the seconds of a run: training, evaluation, its part of the teacher pass, and the whole pass.
+
+    A pass that the run made itself counts in full; a shared pass counts by its number of users.
+    """
     seconds = run.record.seconds
     own = seconds.get(PASS, 0.0)
-    found = ((made.record.seconds.get(PASS, 0.0), users) for made, users in passes if _reads(run, made))
-    shared, users = next(found, (0.0, 0))
+    used = ((item.record.seconds.get(PASS, 0.0), users) for item, users in passes if _uses_pass(run, item))
+    shared, users = next(used, (0.0, 0))
     return {
         TRAINING: seconds.get(TRAINING, 0.0),
         EVALUATION: seconds.get(EVALUATION, 0.0),
@@ -121,7 +136,7 @@ def _seconds(run: Run, passes: list[tuple[Run, int]]) -> dict[str, float]:
 
 
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    """Geometric mean of the ratios of pairs; None without any."""
+    """Return the geometric mean of the ratios of pairs; None without pairs."""
     pairs = [mine / yours for mine, yours in zip(ours, theirs, strict=True) if mine > 0 and yours > 0]
     return float(np.exp(np.mean(np.log(pairs)))) if pairs else None
 

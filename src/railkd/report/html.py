@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no script, no font, no second file."""
+"""Render the report as one HTML page without network access, scripts, fonts or other files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from importlib import resources
 from typing import Any
 
 from railkd.report import format, require_extra
+from railkd.report.headline import EXPLORATORY, NOT_SHOWN, NOT_TESTABLE, SHOWN, scores_note
 from railkd.runtime.words import counted
 
 _FILTERS = (
@@ -21,7 +22,16 @@ _FILTERS = (
 
 
 def html(content: dict[str, Any]) -> str:
-    """The page. Every text is escaped; only our own drawings and style sheet are taken as they are."""
+    """Return the report as an HTML page.
+
+    jinja2 escapes every text. Only the plots and the style sheet are inserted as they are.
+
+    Args:
+        content: the dict of `content.content`.
+
+    Returns:
+        The page.
+    """
     require_extra()
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -32,25 +42,27 @@ def html(content: dict[str, Any]) -> str:
         loader=PackageLoader("railkd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {function.__name__: function for function in _FILTERS} | {"count": counted}
-    drawn: dict[str, dict[str, list[Any]]] = {}
-    for kind, panels in plots(content).items():
-        drawn[kind] = {}
+    svgs: dict[str, dict[str, list[Any]]] = {}  # section -> heading -> plots
+    for section, panels in plots(content).items():
+        svgs[section] = {}
         for panel in panels:
-            drawn[kind].setdefault(panel["group"], []).append(Markup(panel["svg"]))
+            svgs[section].setdefault(panel["group"], []).append(Markup(panel["svg"]))
     css = resources.files("railkd.report").joinpath("templates", "page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
         report=content,
-        plots=drawn,
+        plots=svgs,
         css=Markup(css),
-        sections=[(anchor, name) for anchor, name, there in _sections(content) if there],
-        scores_note=format.scores_note(content),
-        exploring=format.EXPLORING,
-        shown=format.SHOWN,
-        not_shown=format.NOT_SHOWN,
+        sections=[(anchor, title) for anchor, title, data in _sections(content) if data],
+        scores_note=scores_note(content),
+        exploratory=EXPLORATORY,
+        shown=SHOWN,
+        not_shown=NOT_SHOWN,
+        not_testable=NOT_TESTABLE,
     )
 
 
 def _sections(content: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    """Return (anchor, title, data) of each section, as in page.html. A section without data is left out."""
     return [
         ("short", "In short", True),
         ("scores", "Scores", content["scores"]["in"]["columns"]),

@@ -1,4 +1,4 @@
-"""Where the numbers come from: versions, machines, commits, failures, and the command that repeats each run."""
+"""Provenance of the numbers: versions, machines, commits, failed runs, and the command of each run."""
 
 from __future__ import annotations
 
@@ -8,33 +8,42 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from railkd.report.study import Run, Study, arm_order, whose
+from railkd.report.study import Run, Study, arm_order, students_suffix
 
-#: Facts of a machine that make its times another machine's.
-_TIMED = ("processor", "cores", "threads", "gpu", "fast bf16")
+#: Facts of a machine that change its times.
+_TIMING_FACTS = ("processor", "cores", "threads", "gpu", "fast bf16")
 
 
 def environment(study: Study) -> dict[str, Any]:
-    """Versions, machines and commits, each with the number of runs, and a warning for every mix."""
+    """Return the versions, machines and commits of the finished runs.
+
+    Args:
+        study: the study.
+
+    Returns:
+        ``versions``, ``machines`` and ``commits`` with their number of runs; ``started``, the times of the first and
+        the last start; ``warnings``, a sentence for each difference between the runs.
+    """
     records = [run.record for run in study.runs]
     versions = {
-        name: _counted(record.versions[name] for record in records if name in record.versions)
+        name: _run_counts(record.versions[name] for record in records if name in record.versions)
         for name in sorted({name for record in records for name in record.versions})
     }
-    machines = _counted(json.dumps(record.machine, sort_keys=True) for record in records if record.machine)
-    commits = _counted(record.commit for record in records if record.commit)
+    machines = _run_counts(json.dumps(record.machine, sort_keys=True) for record in records if record.machine)
+    commits = _run_counts(record.commit for record in records if record.commit)
     warnings = [
-        f"The runs mix {len(found)} versions of {name} ({', '.join(value for value, _ in found)}): compare with care."
-        for name, found in versions.items()
-        if len(found) > 1
+        f"The runs used {len(counts)} versions of {name} ({', '.join(value for value, _ in counts)}), which may "
+        "change their results."
+        for name, counts in versions.items()
+        if len(counts) > 1
     ]
-    kinds = {tuple(str(record.machine.get(fact)) for fact in _TIMED) for record in records if record.machine}
+    kinds = {tuple(str(record.machine.get(fact)) for fact in _TIMING_FACTS) for record in records if record.machine}
     if len(kinds) > 1:
-        warnings.append(f"The runs were made on {len(kinds)} kinds of machine: their times do not compare.")
+        warnings.append(f"The runs used {len(kinds)} kinds of machine, so their times cannot be compared.")
     if len(commits) > 1:
-        warnings.append(f"The runs were made by {len(commits)} commits of railkd.")
+        warnings.append(f"The runs used {len(commits)} commits of railkd.")
     if any(str(commit).endswith("+") for commit, _ in commits):
-        warnings.append("Some runs were made by files that differ from their commit (marked +).")
+        warnings.append("Some runs used files of railkd that differ from their commit (marked +).")
     started = sorted(record.started for record in records if record.started)
     return {
         "versions": versions,
@@ -46,20 +55,35 @@ def environment(study: Study) -> dict[str, Any]:
 
 
 def failures(study: Study) -> list[dict[str, Any]]:
-    """Runs that did not finish, and why."""
+    """Return the failed runs.
+
+    Args:
+        study: the study.
+
+    Returns:
+        ``task``, ``student``, ``arm``, ``seed`` and ``error`` of each.
+    """
     return [_names(run) | {"error": run.record.error or run.record.state} for run in study.failed]
 
 
 def commands(study: Study) -> list[dict[str, Any]]:
-    """For each row of the tables, and what it rests on: the command of every seed."""
-    found: dict[tuple[str, str, str, str], list[Run]] = {}
+    """Return the command that repeats each run.
+
+    Args:
+        study: the study.
+
+    Returns:
+        A row for each task, student, arm and job: the command of its first seed, and for every other seed the settings
+        that differ. Teachers and teacher passes come before the students that use them.
+    """
+    groups: dict[tuple[str, str, str, str], list[Run]] = {}
     arms = arm_order(run.record.arm for run in study.students)
-    place = {"finetune": 0, "evaluate": 0, "cache": 1, "distill": 2}
+    job_order = {"finetune": 0, "evaluate": 0, "cache": 1, "distill": 2}
     runs = sorted(
         (run for run in study.runs if run.record.config),
         key=lambda run: (
             run.record.task,
-            place.get(run.record.job, 9),
+            job_order.get(run.record.job, 9),
             run.record.student,
             arms.index(run.record.arm) if run.record.arm in arms else -1,
             run.record.seed,
@@ -67,23 +91,22 @@ def commands(study: Study) -> list[dict[str, Any]]:
     )
     for run in runs:
         names = _names(run)
-        rows = found.setdefault((names["task"], names["student"], names["arm"], run.record.job), [])
-        rows.append(run)
+        groups.setdefault((names["task"], names["student"], names["arm"], run.record.job), []).append(run)
     return [
-        {"task": task, "student": student, "arm": arm, "job": job} | _command(of_seeds)
-        for (task, student, arm, job), of_seeds in found.items()
+        {"task": task, "student": student, "arm": arm, "job": job} | _commands_of_seeds(seeds)
+        for (task, student, arm, job), seeds in groups.items()
     ]
 
 
-def _command(runs: list[Run]) -> dict[str, Any]:
-    """The command of the first seed, and for each other one the settings in which it differs."""
+def _commands_of_seeds(runs: list[Run]) -> dict[str, Any]:
+    """Return the command of the first run, and the settings in which each other run differs from it."""
     first, *others = (run.record for run in runs)
     changes = []
     for record in others:
-        differ = {name: value for name, value in record.config.items() if first.config.get(name) != value}
-        same = first.config.keys() == record.config.keys()
-        words = command("", differ).removeprefix("railkd '' ") if same else command(record.job, record.config)
-        changes.append({"seed": record.seed, "settings": words, "selection": record.selection})
+        changed = {name: value for name, value in record.config.items() if first.config.get(name) != value}
+        same_names = first.config.keys() == record.config.keys()
+        text = command("", changed).removeprefix("railkd '' ") if same_names else command(record.job, record.config)
+        changes.append({"seed": record.seed, "settings": text, "selection": record.selection})
     return {
         "seed": first.seed,
         "command": command(first.job, first.config),
@@ -94,23 +117,30 @@ def _command(runs: list[Run]) -> dict[str, Any]:
 
 def _names(run: Run) -> dict[str, Any]:
     record = run.record
-    jobs = {"finetune": "teacher", "evaluate": "teacher", "cache": "teacher pass"}
-    of_teacher = jobs.get(record.job)
+    teacher_jobs = {"finetune": "teacher", "evaluate": "teacher", "cache": "teacher pass"}
+    teacher = teacher_jobs.get(record.job)
     return {
         "task": record.task,
         "student": record.student if record.job == "distill" else "",
-        "arm": of_teacher + whose(run) if of_teacher else record.arm,
+        "arm": teacher + students_suffix(run) if teacher else record.arm,
         "seed": record.seed,
     }
 
 
-def _counted(values: Iterable[Any]) -> list[list[Any]]:
-    """[value, how many runs], the most frequent first."""
+def _run_counts(values: Iterable[Any]) -> list[list[Any]]:
+    """Return [value, number of runs] for each value, the most frequent first."""
     return [[value, runs] for value, runs in sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))]
 
 
 def command(verb: str, config: Mapping[str, Any]) -> str:
-    """The line for a shell that runs the job of `as_dict` again.
+    """Return the shell command that runs a job with these settings.
+
+    Args:
+        verb: verb of the command line, such as "distill".
+        config: settings by short name, as in a record. None means "not set".
+
+    Returns:
+        The command, quoted for a shell.
 
     >>> command("distill", {"train": "my rows.tsv", "weights": [1.0, 0.0, 1.0], "live": True, "bf16": False})
     "railkd distill --train 'my rows.tsv' --weights 1.0 0.0 1.0 --live --no-bf16"
@@ -121,9 +151,13 @@ def command(verb: str, config: Mapping[str, Any]) -> str:
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
         elif isinstance(value, list):
-            words += [flag, *map(_word, value)] if not _dashed(value) else [f"{flag}={_word(item)}" for item in value]
+            words += (
+                [flag, *map(_word, value)]
+                if not _looks_like_flag(value)
+                else [f"{flag}={_word(item)}" for item in value]
+            )
         elif value is not None:
-            words += [f"{flag}={_word(value)}"] if _dashed([value]) else [flag, _word(value)]
+            words += [f"{flag}={_word(value)}"] if _looks_like_flag([value]) else [flag, _word(value)]
     return shlex.join(words)
 
 
@@ -131,6 +165,6 @@ def _word(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
 
 
-def _dashed(values: Iterable[Any]) -> bool:
-    """Whether a value would read as a flag."""
+def _looks_like_flag(values: Iterable[Any]) -> bool:
+    """Return True if the command line would take a value for a flag."""
     return any(isinstance(value, str) and value.startswith("-") for value in values)

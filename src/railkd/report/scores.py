@@ -1,35 +1,50 @@
-"""How well each arm did: the tables in and out of the domain, differences to the baseline, contrasts and ranks."""
+"""Scores of the arms: the tables in and out of the domain, averages, ranks, differences and contrasts."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from railkd import statistics
-from railkd.report.study import Question, Run, Study, arm_order, whose
+from railkd.report.study import Question, Run, Study, arm_order, students_suffix
 from railkd.statistics import Estimate
 from railkd.tasks.metrics import greater_is_better
 
-#: The set that chose the kept weights: no test.
-SELECTING = "eval"
+#: The selection set: it picked the best epoch, so it is not a test set.
+SELECTION_SET = "eval"
 TEACHER = "teacher"
 DOMAINS = ("in", "out")
 
+#: Seed -> value.
 Seeds = dict[int, float]
 
 
 def teacher_arm(run: Run) -> str:
-    """The name of a teacher in the tables; where a task has several, it says whose."""
-    return TEACHER + whose(run)
+    """Return a teacher's name in the tables, e.g. "teacher", or "teacher of 3-layers" if a task has several.
+
+    Args:
+        run: the run of the teacher.
+
+    Returns:
+        The name.
+    """
+    return TEACHER + students_suffix(run)
 
 
 @dataclass(frozen=True, order=True)
 class Column:
-    """One test set, scored by the metric that counts."""
+    """A column of the score table: one test set and its main metric.
+
+    Attributes:
+        task: name of the task.
+        set: name of the test set.
+        metric: name of the metric.
+    """
 
     task: str
     set: str
@@ -37,16 +52,18 @@ class Column:
 
     @property
     def points(self) -> bool:
-        """Whether it can be averaged with others: every metric but a squared error, all times 100."""
+        """True if the score is in points (times 100): every metric except squared error. Only points are averaged."""
         return greater_is_better(self.metric)
 
 
 class Scores:
-    """Every test score of a study: (student, arm) -> column -> seed -> value, times 100 where `Column.points`.
+    """The test scores of a study, in points (times 100) where `Column.points` is true.
 
     Attributes:
-        columns: of each domain, by task and set.
-        values: students and, as arms of the student "", the teachers (`teacher_arm`).
+        study: the study.
+        values: (student, arm) -> column -> seed -> score. Teachers are arms of the student "", named by `teacher_arm`.
+        columns: "in" and "out" -> the columns of that domain, by task and set.
+        students: names of the students.
     """
 
     def __init__(self, study: Study) -> None:
@@ -57,53 +74,106 @@ class Scores:
             *((run, (run.record.student, run.record.arm)) for run in study.students),
             *((run, ("", teacher_arm(run))) for run in study.teachers),
         ]:
-            for column, domain, value in scored(run):
+            for column, domain, value in test_scores(run):
                 domains[column] = domain
                 self.values[owner][column][run.record.seed] = value
         self.columns = {d: sorted(column for column in domains if domains[column] == d) for d in DOMAINS}
         self.students = sorted({student for student, _ in self.values} - {""})
 
     def arms(self, student: str) -> list[str]:
-        """Of a student, in the order of the tables."""
+        """Return the arms of a student in the order of the tables.
+
+        Args:
+            student: name of the student; "" for the teachers.
+
+        Returns:
+            Names of arms.
+        """
         return arm_order(arm for owner, arm in self.values if owner == student)
 
-    def described(self, column: Column, domain: str) -> dict[str, Any]:
-        """A column, and whether its task alone does not say which set it is."""
-        alone = domain == "in" and sum(other.task == column.task for other in self.columns[domain]) == 1
-        return asdict(column) | {"points": column.points, "show_set": not alone}
+    def column_dict(self, column: Column, domain: str) -> dict[str, Any]:
+        """Return a column as a plain dict.
+
+        Args:
+            column: the column.
+            domain: "in" or "out".
+
+        Returns:
+            The fields of `Column`, ``points``, and ``show_set``: True if the task alone does not identify the set.
+        """
+        unique = domain == "in" and sum(other.task == column.task for other in self.columns[domain]) == 1
+        return asdict(column) | {"points": column.points, "show_set": not unique}
 
     def differences(self, student: str, arm: str, baseline: str, column: Column) -> Seeds:
-        """Arm minus baseline, on equal seeds."""
+        """Return arm minus baseline on a test set, for the seeds that both have.
+
+        Args:
+            student: name of the student.
+            arm: the arm.
+            baseline: the arm to subtract.
+            column: the test set.
+
+        Returns:
+            Seed -> difference.
+        """
         ours, theirs = self.values.get((student, arm), {}), self.values.get((student, baseline), {})
         return statistics.paired_differences(ours.get(column, {}), theirs.get(column, {}))
 
     def pooled(
         self, arm: str, baseline: str, domain: str, students: Iterable[str] | None = None
     ) -> statistics.Contrast | None:
-        """The contrast over tasks: a task has a difference for each seed, the mean over students and sets."""
-        found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        """Pool the differences of two arms over tasks.
+
+        Each task has one difference per seed: the mean over its students and sets.
+
+        Args:
+            arm: the arm.
+            baseline: the arm to subtract.
+            domain: "in" or "out".
+            students: the students to include; None means all.
+
+        Returns:
+            The contrast; None if the arms have no run in common.
+        """
+        by_task: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for student in self.students if students is None else students:
             for column in self.columns[domain]:
                 if column.points:
                     for seed, value in self.differences(student, arm, baseline, column).items():
-                        found[column.task][seed].append(value)
-        means = {task: {seed: float(np.mean(v)) for seed, v in seeds.items()} for task, seeds in found.items()}
+                        by_task[column.task][seed].append(value)
+        means = {task: {seed: float(np.mean(v)) for seed, v in seeds.items()} for task, seeds in by_task.items()}
         return statistics.contrast(means) if means else None
 
 
-def scored(run: Run) -> list[tuple[Column, str, float]]:
-    """Column, domain and value of each test set of a run."""
-    found = []
+def test_scores(run: Run) -> list[tuple[Column, str, float]]:
+    """Return the main score of each test set of a run.
+
+    Args:
+        run: the run.
+
+    Returns:
+        (column, domain, score) of each test set.
+    """
+    scores = []
     for name, metrics in run.record.metrics.items():
-        if name != SELECTING and metrics:
+        if name != SELECTION_SET and metrics:
             metric, value = next(iter(metrics.items()))
             column = Column(run.record.task, name, metric)
-            found.append((column, run.record.domains.get(name, "in"), 100 * value if column.points else value))
-    return found
+            scores.append((column, run.record.domains.get(name, "in"), 100 * value if column.points else value))
+    return scores
 
 
 def table(scores: Scores, domain: str) -> dict[str, Any]:
-    """Rows of arms under each student, the teacher first; columns of test sets; average and rank over tasks."""
+    """Return the score table of a domain: arms by test sets, with average and rank over tasks.
+
+    Args:
+        scores: the scores.
+        domain: "in" or "out".
+
+    Returns:
+        ``domain``; ``columns``; and ``groups``, one for the teachers (student "") and one for each student, with rows
+        of ``arm``, ``cells``, ``average`` and ``rank``.
+    """
     columns = scores.columns[domain]
     groups = []
     for student in ["", *scores.students]:
@@ -113,7 +183,7 @@ def table(scores: Scores, domain: str) -> dict[str, Any]:
             groups.append({"student": student, "averaged": any(row["average"] for row in rows), "rows": rows})
     return {
         "domain": domain,
-        "columns": [scores.described(column, domain) for column in columns],
+        "columns": [scores.column_dict(column, domain) for column in columns],
         "groups": groups,
     }
 
@@ -134,7 +204,7 @@ def _rows(scores: Scores, student: str, arms: Sequence[str], domain: str) -> lis
 
 
 def _averages(scores: Scores, student: str, rows: list[dict[str, Any]], domain: str) -> None:
-    """Average and rank over tasks, of the arms that were scored on every task."""
+    """Fill in average and rank over tasks, for the arms that have a score on every test set."""
     columns = [column for column in scores.columns[domain] if column.points]
     tasks = list(dict.fromkeys(column.task for column in columns))
     if len(tasks) < 2:
@@ -143,8 +213,8 @@ def _averages(scores: Scores, student: str, rows: list[dict[str, Any]], domain: 
     for row in rows:
         values = scores.values[student, row["arm"]]
         if all(values.get(column) for column in columns):
-            of_set = {c: float(np.mean(list(values[c].values()))) for c in columns}
-            by_arm[row["arm"]] = [float(np.mean([of_set[c] for c in columns if c.task == task])) for task in tasks]
+            by_set = {c: float(np.mean(list(values[c].values()))) for c in columns}
+            by_arm[row["arm"]] = [float(np.mean([by_set[c] for c in columns if c.task == task])) for task in tasks]
             row["average"] = {
                 "mean": float(np.mean(by_arm[row["arm"]])),
                 "sd": _sd_of_average(values, columns, tasks),
@@ -155,7 +225,7 @@ def _averages(scores: Scores, student: str, rows: list[dict[str, Any]], domain: 
     complete = list(by_arm)
     ranks = dict(zip(complete, statistics.average_ranks(np.array([by_arm[a] for a in complete]).T), strict=True))
     means = [float(np.mean(by_arm[arm])) for arm in complete]
-    p = [[_p(scores.pooled(a, b, domain, [student])) if a != b else np.nan for b in complete] for a in complete]
+    p = [[_p_value(scores.pooled(a, b, domain, [student])) if a != b else np.nan for b in complete] for a in complete]
     best = dict(zip(complete, statistics.best_arms(means, p), strict=True))
     for row in rows:
         if row["arm"] in by_arm:
@@ -164,7 +234,7 @@ def _averages(scores: Scores, student: str, rows: list[dict[str, Any]], domain: 
 
 
 def _sd_of_average(values: dict[Column, Seeds], columns: Sequence[Column], tasks: Sequence[str]) -> float | None:
-    """Standard deviation over seeds of the average, of the seeds that every column has."""
+    """Return the standard deviation of the average over the seeds that every column has."""
     seeds = sorted(set.intersection(*(set(values[column]) for column in columns)))
     averages = [
         float(np.mean([np.mean([values[c][seed] for c in columns if c.task == task]) for task in tasks]))
@@ -174,19 +244,23 @@ def _sd_of_average(values: dict[Column, Seeds], columns: Sequence[Column], tasks
 
 
 def _best_of_column(scores: Scores, student: str, arms: Sequence[str], column: Column) -> list[bool]:
-    there = [arm for arm in arms if scores.values[student, arm].get(column)]
-    if len(there) < 2:
+    """Return True for the arm that beats every other arm of the student on one test set."""
+    present = [arm for arm in arms if scores.values[student, arm].get(column)]
+    if len(present) < 2:
         return [False] * len(arms)
-    sign = 1 if column.points else -1
-    means = [sign * float(np.mean(list(scores.values[student, arm][column].values()))) for arm in there]
-    p = [[_p(_estimate(scores.differences(student, a, b, column))) if a != b else np.nan for b in there] for a in there]
-    best = dict(zip(there, statistics.best_arms(means, p), strict=True))
+    sign = 1 if column.points else -1  # of squared errors, the lowest is the best
+    means = [sign * float(np.mean(list(scores.values[student, arm][column].values()))) for arm in present]
+    p = [
+        [_p_value(_estimate(scores.differences(student, a, b, column))) if a != b else np.nan for b in present]
+        for a in present
+    ]
+    best = dict(zip(present, statistics.best_arms(means, p), strict=True))
     return [bool(best.get(arm, False)) for arm in arms]
 
 
-def _p(found: Estimate | statistics.Contrast | None) -> float:
-    """As a number: nan where there is no test."""
-    estimate = found.estimate if isinstance(found, statistics.Contrast) else found
+def _p_value(result: Estimate | statistics.Contrast | None) -> float:
+    """Return the p-value, nan if there is no test."""
+    estimate = result.estimate if isinstance(result, statistics.Contrast) else result
     return np.nan if estimate is None or estimate.p is None else estimate.p
 
 
@@ -197,59 +271,59 @@ def _estimate(values: Seeds | None) -> Estimate | None:
 def _cell(estimate: Estimate | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
-    return {
-        "mean": estimate.mean,
-        "sd": estimate.sd,
-        "n": estimate.n,
-        "low": estimate.low,
-        "high": estimate.high,
-        "best": False,
-    }
+    return {name: getattr(estimate, name) for name in ("mean", "sd", "n", "low", "high")} | {"best": False}
 
 
 def differences(scores: Scores) -> list[dict[str, Any]]:
-    """Every arm against the baseline: one row a test set, over seeds, and one a domain, over tasks."""
-    found = []
+    """Return the difference of every arm to the baseline, for each student.
+
+    Args:
+        scores: the scores.
+
+    Returns:
+        A row for each test set (``over`` is "seeds"), and a row for each domain with two tasks or more ("tasks").
+    """
+    rows = []
     baseline = scores.study.baseline
-    for domain in DOMAINS:
-        for student in scores.students:
-            for arm in scores.arms(student):
-                if arm == baseline:
-                    continue
-                base = {"domain": domain, "student": student, "arm": arm, "baseline": baseline}
-                for column in scores.columns[domain]:
-                    values = scores.differences(student, arm, baseline, column)
-                    if values:
-                        one = asdict(statistics.estimate(list(values.values())))
-                        found.append(base | scores.described(column, domain) | {"over": "seeds"} | one)
-                pooled = scores.pooled(arm, baseline, domain, [student])
-                if pooled and pooled.over == "tasks":
-                    nothing = {"task": "", "set": "", "metric": "", "points": True, "show_set": False}
-                    found.append(base | nothing | {"over": "tasks"} | asdict(pooled.estimate))
-    return found
+    no_column = {"task": "", "set": "", "metric": "", "points": True, "show_set": False}
+    for domain, student in product(DOMAINS, scores.students):
+        for arm in scores.arms(student):
+            if arm == baseline:
+                continue
+            names = {"domain": domain, "student": student, "arm": arm, "baseline": baseline}
+            for column in scores.columns[domain]:
+                estimate = _estimate(scores.differences(student, arm, baseline, column))
+                if estimate:
+                    rows.append(names | scores.column_dict(column, domain) | {"over": "seeds"} | asdict(estimate))
+            pooled = scores.pooled(arm, baseline, domain, [student])
+            if pooled and pooled.over == "tasks":
+                rows.append(names | no_column | {"over": "tasks"} | asdict(pooled.estimate))
+    return rows
 
 
 def contrasts(scores: Scores) -> dict[str, Any]:
-    """The family: contrasts named before the run, or else every arm against the baseline, which says so."""
+    """Return the contrasts named before the run, or every arm against the baseline if none was named.
+
+    Args:
+        scores: the scores.
+
+    Returns:
+        ``named``: True if the contrasts were named before the run; ``family``: number of contrasts with a test, which
+        Holm's method adjusts for; ``rows``: the contrasts.
+    """
     study = scores.study
     arms = arm_order(run.record.arm for run in study.students)
-    named = bool(study.questions)
-    others = [Question(f"{a} against {study.baseline}", a, study.baseline) for a in arms if a != study.baseline]
-    found = [(q, scores.pooled(q.arm, q.baseline, q.domain)) for q in study.questions or others]
-    tests = [_p(contrast) for _, contrast in found]
-    adjusted = dict(
-        zip(
-            (number for number, p in enumerate(tests) if not np.isnan(p)),
-            statistics.holm([p for p in tests if not np.isnan(p)]).tolist(),
-            strict=True,
-        )
-    )
+    default = [Question(f"{a} against {study.baseline}", a, study.baseline) for a in arms if a != study.baseline]
+    pairs = [(q, scores.pooled(q.arm, q.baseline, q.domain)) for q in study.questions or default]
+    p_values = {number: _p_value(pooled) for number, (_, pooled) in enumerate(pairs)}
+    tests = {number: p for number, p in p_values.items() if not np.isnan(p)}
+    adjusted = dict(zip(tests, statistics.holm(list(tests.values())).tolist(), strict=True))
     rows = []
-    for number, (question, contrast) in enumerate(found):
-        p = adjusted.get(number)
-        shown = p is not None and p < statistics.ALPHA
-        row: dict[str, Any] = asdict(question) | {"holm": p, "shown": shown, "over": None, "tasks": 0, "pairs": 0}
-        if contrast is not None:
-            row |= asdict(contrast.estimate) | {"over": contrast.over, "tasks": contrast.tasks, "pairs": contrast.pairs}
+    for number, (question, pooled) in enumerate(pairs):
+        holm = adjusted.get(number)
+        shown = holm is not None and holm < statistics.ALPHA
+        row: dict[str, Any] = asdict(question) | {"holm": holm, "shown": shown, "over": None, "tasks": 0, "pairs": 0}
+        if pooled is not None:
+            row |= asdict(pooled.estimate) | {"over": pooled.over, "tasks": pooled.tasks, "pairs": pooled.pairs}
         rows.append(row)
-    return {"named": named, "family": len(adjusted), "rows": rows}
+    return {"named": bool(study.questions), "family": len(adjusted), "rows": rows}

@@ -1,4 +1,4 @@
-"""Folders of runs into `Study`: what ran, under which names, and what was asked before it ran."""
+"""Read folders of runs into a `Study`: the records, their names, and the contrasts named before the run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from railkd.records import RunRecord, read_lines
 from railkd.runtime.words import listed
 
 RECORDS, GRID, METRICS = "records.jsonl", "grid.yaml", "metrics.json"
-#: Arms in the order of a table: the plain ones first, then by name.
+#: The first arms of a table; the others follow by name.
 _FIRST = ("finetune", "kd")
-#: Settings in which two runs of one arm may differ.
-_NO_OPTION = {
+#: Settings that are not part of an arm's name: runs of one arm may differ in them.
+_NOT_IN_ARM = {
     "seed",
     "output",
     "train",
@@ -35,30 +35,57 @@ _NO_OPTION = {
 
 @dataclass(frozen=True)
 class Run:
-    """A record, and the folder that its predictions are relative to."""
+    """A record with its run folder.
+
+    Attributes:
+        record: the record.
+        folder: the run folder; paths of predictions are relative to it.
+    """
 
     record: RunRecord
     folder: Path
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What may differ between the runs of a study."""
+        """(task, student, arm, seed), which identify a run of a study."""
         return self.record.task, self.record.student, self.record.arm, self.record.seed
 
 
-def teaches(job: Run, student: str) -> bool:
-    """Whether a teacher or its pass is one of this student: of all, unless its record names some."""
+def serves(job: Run, student: str) -> bool:
+    """Return True if a teacher or teacher pass serves a student.
+
+    Args:
+        job: a teacher, or a teacher pass. Its record names the students that it serves; no name means all.
+        student: name of the student.
+
+    Returns:
+        True or False.
+    """
     return not job.record.student or student in job.record.student.split(", ")
 
 
-def whose(job: Run) -> str:
-    """`` of 3-layers, third``, behind the name of a teacher or pass that is not of all students."""
+def students_suffix(job: Run) -> str:
+    """Return the suffix that names the students of a teacher or teacher pass, e.g. " of 3-layers, third".
+
+    Args:
+        job: a teacher, or a teacher pass.
+
+    Returns:
+        The suffix; empty if the job serves all students.
+    """
     return f" of {job.record.student}" if job.record.student else ""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A contrast named before the run: is ``arm`` better than ``baseline``, in or out of the domain?"""
+    """A contrast named before the run: is ``arm`` better than ``baseline``?
+
+    Attributes:
+        name: the question in words.
+        arm: the arm in question.
+        baseline: the arm to compare with.
+        domain: "in" or "out": whether the test sets are of the domain of the training rows.
+    """
 
     name: str
     arm: str
@@ -68,12 +95,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Study:
-    """All that a report is made of.
+    """The input of a report.
 
     Attributes:
-        students: finished distillation runs; also those of the arm finetune. teachers: finished fine-tuning jobs, and
-            the scores of teachers that were there already.
-        caches: teacher passes. failed: runs of any kind. notes: what a reader must know of how they were read.
+        name: title of the report.
+        students: finished distillation runs, those of the arm finetune included.
+        teachers: finished fine-tuning jobs, and the scores of teachers that existed before.
+        caches: finished teacher passes.
+        failed: failed runs of any kind that no later run replaced.
+        baseline: the arm that the others are compared with.
+        questions: the contrasts named before the run.
+        notes: remarks on how the records were read.
     """
 
     name: str
@@ -87,47 +119,56 @@ class Study:
 
     @property
     def runs(self) -> list[Run]:
-        """Every run that finished."""
+        """Every finished run."""
         return [*self.teachers, *self.caches, *self.students]
 
 
 def read(folders: Sequence[str | Path], baseline: str | None = None) -> Study:
     """Read every record of the folders.
 
-    Args:
-        baseline: arm that the others are compared with; None: the grid's, or else kd, finetune or the first.
+    A folder without records, a record or grid that cannot be read, and an unknown baseline raise `RailkdError`.
 
-    Raises:
-        RailkdError: a folder without records, a record or grid that cannot be read, an arm that is not there.
+    Args:
+        folders: output folders of ``railkd bench``, or folders that contain run folders.
+        baseline: the arm that the others are compared with. Default: the baseline of the grid, else kd, else
+            finetune, else the first arm.
+
+    Returns:
+        The study.
     """
     runs: list[Run] = []
     grids: list[dict[str, Any]] = []
     for folder in map(Path, folders):
-        runs += _runs_of(folder)
-        grids += [_grid(folder / GRID)] if (folder / GRID).is_file() else []
-    finished = [run for run in runs if run.record.state == "finished"]
-    kept, notes = _newest(finished)
+        runs += _read_folder(folder)
+        grids += [_read_grid(folder / GRID)] if (folder / GRID).is_file() else []
+    latest, notes = _drop_repeats([run for run in runs if run.record.state == "finished"])
     by_job: dict[str, list[Run]] = defaultdict(list)
-    for run in kept:
+    for run in latest:
         by_job[run.record.job].append(run)
-    done = {run.key for run in kept}
+    finished = {run.key for run in latest}
     arms = arm_order(run.record.arm for run in by_job["distill"])
-    chosen = _baseline(baseline, [str(grid["baseline"]) for grid in grids if grid.get("baseline")], arms)
+    chosen = _choose_baseline(baseline, [str(grid["baseline"]) for grid in grids if grid.get("baseline")], arms)
     return Study(
         name=listed(dict.fromkeys(str(grid["name"]) for grid in grids if grid.get("name")))
         or listed(Path(folder).resolve().name for folder in folders),
         students=by_job["distill"],
         teachers=[*by_job["finetune"], *by_job["evaluate"]],
         caches=by_job["cache"],
-        failed=[run for run in runs if run.record.state != "finished" and run.key not in done],
+        failed=[run for run in runs if run.record.state != "finished" and run.key not in finished],
         baseline=chosen,
-        questions=list(dict.fromkeys(question for grid in grids for question in _questions(grid, chosen))),
+        questions=list(dict.fromkeys(question for grid in grids for question in _read_questions(grid, chosen))),
         notes=notes,
     )
 
 
 def arm_order(arms: Iterable[str]) -> list[str]:
-    """Each once: finetune, kd, then by name.
+    """Return the arms in the order of a table: finetune, kd, then the others by name.
+
+    Args:
+        arms: names of arms, repeats allowed.
+
+    Returns:
+        Each name once.
 
     >>> arm_order(["rail-kd-l", "kd", "alp-kd", "kd"])
     ['kd', 'alp-kd', 'rail-kd-l']
@@ -135,98 +176,101 @@ def arm_order(arms: Iterable[str]) -> list[str]:
     return sorted(set(arms), key=lambda arm: (_FIRST.index(arm) if arm in _FIRST else len(_FIRST), arm))
 
 
-def _runs_of(folder: Path) -> list[Run]:
+def _read_folder(folder: Path) -> list[Run]:
     if not folder.is_dir():
-        raise RailkdError(f"no folder '{folder}'; wanted one with {RECORDS}, or with run folders below it")
+        raise RailkdError(f"There is no folder '{folder}'. Fix: name a folder with {RECORDS} or with run folders.")
     path = folder / RECORDS
     try:
         if path.is_file():
             return [Run(record, folder / record.folder) for record in read_lines(path)]
-        found = sorted(folder.rglob(METRICS))
-        runs = [Run(RunRecord.read(path := file), file.parent) for file in found]
+        files = sorted(folder.rglob(METRICS))
+        runs = [Run(RunRecord.read(path := file), file.parent) for file in files]
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise RailkdError(f"{path}: cannot be read: {reason}; wanted records of railkd") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RailkdError(f"{path}: expected records of railkd, but the file cannot be read: {reason}.") from None
     if not runs:
         raise RailkdError(
-            f"'{folder}' holds neither {RECORDS} nor a run folder with {METRICS}; name the output folder of railkd "
-            "bench, distill or finetune"
+            f"'{folder}' contains neither {RECORDS} nor a run folder with {METRICS}. Fix: name the output folder of "
+            "railkd bench, distill or finetune."
         )
-    _name_them(runs)
+    _fill_names(runs)
     return runs
 
 
-def _name_them(runs: list[Run]) -> None:
-    """Give runs that no benchmark named a task, a student and an arm, out of their settings."""
+def _fill_names(runs: list[Run]) -> None:
+    """Derive task, student and arm from the settings of runs that do not come from a benchmark."""
     groups: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
     for record in (run.record for run in runs):
         config = record.config
-        record.task = record.task or _stem(config.get("train", ""))
-        record.student = record.student or _student(record)
+        record.task = record.task or _task_name(config.get("train", ""))
+        record.student = record.student or _student_name(record)
         if not record.arm:
             record.arm = record.method or ("teacher" if record.job in ("finetune", "evaluate") else record.job)
             groups[record.job, record.task, record.student, record.arm].append(record)
     for group in groups.values():
-        names = {name for record in group for name in record.config} - _NO_OPTION
-        varied = [n for n in sorted(names) if len({repr(record.config.get(n)) for record in group}) > 1]
+        names = {name for record in group for name in record.config} - _NOT_IN_ARM
+        varying = [n for n in sorted(names) if len({repr(record.config.get(n)) for record in group}) > 1]
         for record in group:
-            options = [f"{name}={record.config[name]}" for name in varied if name in record.config]
+            options = [f"{name}={record.config[name]}" for name in varying if name in record.config]
             record.arm = " ".join([record.arm, *options])
 
 
-def _stem(source: Any) -> str:
-    """``data/movie/train.tsv`` and ``data/movie.tsv`` -> ``movie``."""
+def _task_name(source: Any) -> str:
+    """Return ``movie`` for ``data/movie/train.tsv`` and for ``data/movie.tsv``."""
     path = Path(str(source))
     stem = path.name.split(".")[0]
     return (path.parent.name if stem in ("train", "") else stem) or "task"
 
 
-def _student(record: RunRecord) -> str:
+def _student_name(record: RunRecord) -> str:
     if record.job != "distill":
         return ""
     config = record.config
     layers = config.get("student_layers")
-    named = [Path(str(config["student"])).name] if config.get("student") else []
-    return " ".join(named + ([f"{layers} blocks"] if layers else [])) or "student"
+    parts = [Path(str(config["student"])).name] if config.get("student") else []
+    return " ".join(parts + ([f"{layers} blocks"] if layers else [])) or "student"
 
 
-def _newest(runs: list[Run]) -> tuple[list[Run], list[str]]:
-    """One run of each key and job, the one started last; and words if others were left out."""
+def _drop_repeats(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """Keep the run that started last of each key and job. Return the runs, and a note if there were repeats."""
     by_key: dict[Any, Run] = {}
     for run in sorted(runs, key=lambda run: run.record.started):
         by_key[run.record.job, run.key] = run
-    left = len(runs) - len(by_key)
-    words = f"{left} run{' repeats' if left == 1 else 's repeat'} another of the same task, student, arm and seed: "
-    return list(by_key.values()), [words + "the one started last is shown."] if left else []
+    repeats = len(runs) - len(by_key)
+    note = (
+        f"{repeats} run{' repeats' if repeats == 1 else 's repeat'} another of the same task, student, arm and seed. "
+    )
+    return list(by_key.values()), [note + "Only the run that started last counts."] if repeats else []
 
 
-def _grid(path: Path) -> dict[str, Any]:
+def _read_grid(path: Path) -> dict[str, Any]:
     try:
         grid = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RailkdError(f"{path}: is no YAML ({str(error)[:80]}); wanted the grid of railkd bench") from None
+        raise RailkdError(f"{path}: expected a grid of railkd bench, got invalid YAML: {str(error)[:80]}.") from None
     if not isinstance(grid, dict):
-        raise RailkdError(f"{path}: holds {type(grid).__name__}, wanted the mapping of a grid of railkd bench")
+        raise RailkdError(f"{path}: expected the mapping of a grid of railkd bench, got {type(grid).__name__}.")
     return grid
 
 
-def _questions(grid: dict[str, Any], baseline: str) -> list[Question]:
-    found = []
+def _read_questions(grid: dict[str, Any], baseline: str) -> list[Question]:
+    questions = []
     for entry in grid.get("contrasts") or []:
         if not isinstance(entry, dict) or not entry.get("arm"):
-            raise RailkdError(f"{GRID}: got the contrast {entry!r}, wanted name, arm and baseline")
+            raise RailkdError(f"{GRID}: expected a contrast with name, arm and baseline, got {entry!r}.")
         arm, base = str(entry["arm"]), str(entry.get("baseline") or baseline)
         domain = str(entry.get("domain") or "in")
         if domain not in ("in", "out"):
-            raise RailkdError(f"{GRID}: got the domain '{domain}' of a contrast, wanted in or out")
-        found.append(Question(str(entry.get("name") or f"{arm} against {base}"), arm, base, domain))
-    return found
+            raise RailkdError(f"{GRID}: expected the domain of a contrast to be in or out, got '{domain}'.")
+        questions.append(Question(str(entry.get("name") or f"{arm} against {base}"), arm, base, domain))
+    return questions
 
 
-def _baseline(asked: str | None, named: list[str], arms: list[str]) -> str:
-    if asked and asked not in arms:
+def _choose_baseline(baseline: str | None, grid_baselines: list[str], arms: list[str]) -> str:
+    if baseline and baseline not in arms:
         raise RailkdError(
-            f"--baseline: no run of the arm '{asked}'; wanted one of: {', '.join(arms) or 'none finished'}"
+            f"--baseline: there is no finished run of the arm '{baseline}'. "
+            + (f"Fix: choose one of {', '.join(arms)}." if arms else "No run has finished.")
         )
-    candidates = [asked or "", *named, "kd", "finetune", *arms]
+    candidates = [baseline or "", *grid_baselines, "kd", "finetune", *arms]
     return next((arm for arm in candidates if arm in arms), "")

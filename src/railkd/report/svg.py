@@ -1,6 +1,6 @@
-"""Figures of matplotlib as inline SVG that takes its colours and its font from the page.
+"""Turn figures of matplotlib into inline SVG that uses the colours and the font of the page.
 
-matplotlib draws in marker colours, each of which becomes a CSS variable: one drawing serves light and dark.
+matplotlib draws with placeholder colours. Each becomes a CSS variable, so one plot serves the light and the dark theme.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-#: Marker colour -> CSS variable. Those of the arms follow.
+#: Placeholder colours; `_THEME` maps them, and those of the arms, to CSS variables.
 INK, SOFT, LINE, ACCENT, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
+#: Colours of arms; with more arms they repeat.
 SERIES = 12
 _THEME = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", PAPER: "paper"} | {
     f"#0102{16 + i:02x}": f"s{i}" for i in range(SERIES)
 }
-#: What the page says once, or nobody sees.
-_SPARED = tuple(
-    (re.compile(found, flags=re.DOTALL), put)
-    for found, put in (
+#: Redundant parts of matplotlib's SVG, which would make the page larger: (pattern, replacement).
+_REMOVALS = tuple(
+    (re.compile(pattern, flags=re.DOTALL), replacement)
+    for pattern, replacement in (
         (r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<g/>", ""),
         (r"font: ([\d.]+px) [^;\"]+", r"font-size: \1"),
         (r" font-family: [^;\"]+;", ""),
@@ -67,41 +68,68 @@ _STYLE = {
 
 
 def series(number: int) -> str:
-    """The marker colour of the n-th arm."""
+    """Return the placeholder colour of an arm.
+
+    Args:
+        number: index of the arm, from 0.
+
+    Returns:
+        A colour of matplotlib.
+    """
     return f"#0102{16 + number % SERIES:02x}"
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """What every figure is drawn and written in."""
+    """Apply the style of the report inside a ``with`` block.
+
+    Yields:
+        Nothing.
+    """
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # Letters that matplotlib's own font lacks are written by the reader's.
+        # The browser draws the text, so matplotlib's font need not have every letter.
         warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         yield
 
 
 def figure(width: int, height: int) -> tuple[Figure, Any]:
-    """A figure of so many CSS pixels, with one set of axes."""
-    made = Figure(figsize=(width / 72, height / 72))
-    return made, made.add_subplot()
-
-
-def render(made: Figure, name: str, title: str, description: str) -> str:
-    """As an ``<svg>`` element.
+    """Return an empty figure with one pair of axes.
 
     Args:
-        name: prefix of its ids, unlike that of any other on the page. title, description: for those who do not see it.
+        width: width in CSS pixels.
+        height: height in CSS pixels.
+
+    Returns:
+        The figure and its axes.
+    """
+    fig = Figure(figsize=(width / 72, height / 72))
+    return fig, fig.add_subplot()
+
+
+def render(fig: Figure, name: str, title: str, description: str) -> str:
+    """Return a figure as an ``<svg>`` element.
+
+    Args:
+        fig: the figure.
+        name: prefix of the ids inside; unique on the page.
+        title: title for screen readers.
+        description: content in words, for screen readers.
+
+    Returns:
+        The element.
     """
     buffer = io.StringIO()
-    made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\.\d{2})\d+", r"\1", tag[0]), text)  # a hundredth of a pixel
-    for found, put in _SPARED:
-        text = found.sub(put, text)
+    text = re.sub(
+        r"<[^>]+>", lambda tag: re.sub(r"(\.\d{2})\d+", r"\1", tag[0]), text
+    )  # round to a hundredth of a pixel
+    for pattern, replacement in _REMOVALS:
+        text = pattern.sub(replacement, text)
     for colour, variable in _THEME.items():
         text = text.replace(colour, f"var(--{variable})")
     head, body = text.split(">", 1)
@@ -109,5 +137,5 @@ def render(made: Figure, name: str, title: str, description: str) -> str:
     assert box is not None
     label = f'role="img" aria-labelledby="{name}-t {name}-d"'
     size = f'width="{float(box[1]):.0f}" height="{float(box[2]):.0f}" {box[0]}'
-    words = f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(description)}</desc>'
-    return f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" class="plot" {size} {label}>{words}{body.strip()}'
+    texts = f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(description)}</desc>'
+    return f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" class="plot" {size} {label}>{texts}{body.strip()}'

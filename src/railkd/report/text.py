@@ -1,4 +1,4 @@
-"""The report as Markdown, as CSV and as a table for a terminal: the numbers of the page, without its drawings."""
+"""Write the report as Markdown, as CSV and as tables for a terminal: the numbers of the page, without plots."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from railkd.report import format
+from railkd.report.headline import EXPLORATORY, NOT_SHOWN, NOT_TESTABLE, SHOWN, scores_note
 from railkd.runtime.words import counted
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ _CSV = (
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """Sentences and tables, for a pull request or a paper's notes."""
+    """Return the sentences and tables as Markdown.
+
+    Args:
+        content: the dict of `content.content`.
+
+    Returns:
+        The text.
+    """
     parts = [f"# {content['name']}", ""]
     parts += [
         f"- {line['text']}" + (f": **{line['verdict']}**." if line["verdict"] else "") for line in content["headline"]
@@ -29,61 +37,82 @@ def markdown(content: dict[str, Any]) -> str:
     for domain, title in (("in", "Scores"), ("out", "Out of the domain")):
         table = content["scores"][domain]
         if table["columns"]:
-            parts += [f"## {title}", "", *_grid(*_score_rows(content, table, mark="**")), ""]
-            parts += [format.scores_note(content), ""] if domain == "in" else []
-    asked = content["contrasts"]
-    if asked["rows"]:
-        parts += ["## Contrasts named before the run" if asked["named"] else "## Every arm against the baseline", ""]
-        parts += [] if asked["named"] else [format.EXPLORING, ""]
-        parts += [*_grid(*_contrast_rows(asked["rows"])), ""]
+            parts += [f"## {title}", "", *_table(*_score_rows(content, table, mark="**")), ""]
+            parts += [scores_note(content), ""] if domain == "in" else []
+    contrasts = content["contrasts"]
+    if contrasts["rows"]:
+        title = "Contrasts named before the run" if contrasts["named"] else "Every arm against the baseline"
+        parts += [f"## {title}", ""] + ([] if contrasts["named"] else [EXPLORATORY, ""])
+        parts += [*_table(*_contrast_rows(contrasts["rows"])), ""]
     if content["times"]["rows"]:
-        parts += ["## Time", "", *_grid(*_time_rows(content["times"]["rows"])), ""]
+        parts += ["## Time", "", *_table(*_time_rows(content["times"]["rows"])), ""]
     if content["failed"]:
         rows = [[row["task"], row["arm"], row["student"], row["seed"], row["error"]] for row in content["failed"]]
-        parts += ["## Runs that failed", "", *_grid(["task", "arm", "student", "seed", "error"], rows), ""]
-    parts += ["## Where this comes from", ""]
-    versions = content["environment"]["versions"].items()
-    parts += [f"- {name} {', '.join(str(version) for version, _ in found)}" for name, found in versions]
-    parts += [f"- railkd commit {commit}" for commit, _ in content["environment"]["commits"]]
+        parts += ["## Runs that failed", "", *_table(["task", "arm", "student", "seed", "error"], rows), ""]
+    return "\n".join([*parts, *_provenance(content)]) + "\n"
+
+
+def _provenance(content: dict[str, Any]) -> list[str]:
+    """Return the lines of the last section: versions, commits and commands."""
+    lines = ["## Where this comes from", ""]
+    for name, counts in content["environment"]["versions"].items():
+        lines.append(f"- {name} {', '.join(str(version) for version, _ in counts)}")
+    lines += [f"- railkd commit {commit}" for commit, _ in content["environment"]["commits"]]
     for row in content["commands"]:
         seed = f", seed {row['seed']}" if row["job"] == "distill" else ""
         title = ", ".join(part for part in (row["task"], row["arm"], row["student"]) if part)
-        parts += ["", f"{_cell(title)}{seed}:", "", f"    {row['command']}"]
-        parts += [f"    # seed {other['seed']}: {other['settings']}" for other in row["others"]]
-    return "\n".join(parts) + "\n"
+        lines += ["", f"{_cell(title)}{seed}:", "", f"    {row['command']}"]
+        lines += [f"    # seed {other['seed']}: {other['settings']}" for other in row["others"]]
+    return lines
 
 
 def csv_text(content: dict[str, Any]) -> str:
-    """A row for each student, arm and test set, unrounded; one without a set is the average over tasks."""
-    apart = {
+    """Return the scores and differences as CSV, unrounded.
+
+    Args:
+        content: the dict of `content.content`.
+
+    Returns:
+        A row for each student, arm and test set. A row without a set holds the average over tasks.
+    """
+    differences = {
         (row["domain"], row["student"], row["arm"], row["task"], row["set"]): row for row in content["differences"]
     }
+    average = {"task": "", "set": "", "metric": "average"}
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=_CSV, restval="", lineterminator="\n")
     writer.writeheader()
     for domain, table in content["scores"].items():
-        for group in table["groups"]:
-            for row in group["rows"]:
-                cells = [
-                    *zip(table["columns"], row["cells"], strict=True),
-                    ({"task": "", "set": "", "metric": "average"}, row["average"]),
-                ]
-                for column, cell in cells:
-                    if cell:
-                        known: dict[str, Any] = {"domain": domain, "student": group["student"], "arm": row["arm"]}
-                        known |= {name: column[name] for name in ("task", "set", "metric")}
-                        known |= {name: cell.get(name) for name in ("mean", "sd", "low", "high", "best")}
-                        known["seeds"] = cell.get("n")
-                        key = (domain, group["student"], row["arm"], column["task"], column["set"])
-                        if found := apart.get(key):
-                            known |= {"baseline": found["baseline"], "difference": found["mean"]}
-                            known |= {f"difference_{name}": found[name] for name in ("low", "high", "p")}
-                        writer.writerow(known)
+        for student, row in ((group["student"], row) for group in table["groups"] for row in group["rows"]):
+            cells = [*zip(table["columns"], row["cells"], strict=True), (average, row["average"])]
+            for column, cell in cells:
+                if cell:
+                    key = (domain, student, row["arm"], column["task"], column["set"])
+                    writer.writerow(_csv_row(key, column["metric"], cell, differences.get(key)))
     return buffer.getvalue()
 
 
+def _csv_row(
+    key: tuple[str, str, str, str, str], metric: str, cell: dict[str, Any], difference: dict[str, Any] | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = dict(zip(("domain", "student", "arm", "task", "set"), key, strict=True))
+    row |= {"metric": metric, "seeds": cell.get("n")}
+    row |= {name: cell.get(name) for name in ("mean", "sd", "low", "high", "best")}
+    if difference:
+        row |= {"baseline": difference["baseline"], "difference": difference["mean"]}
+        row |= {f"difference_{name}": difference[name] for name in ("low", "high", "p")}
+    return row
+
+
 def terminal(content: dict[str, Any]) -> Iterable[RenderableType]:
-    """The main tables and the sentences, for rich's console."""
+    """Yield the score tables, the sentences and the notes, to print with rich.
+
+    Args:
+        content: the dict of `content.content`.
+
+    Yields:
+        Parts to print in this order.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -91,11 +120,11 @@ def terminal(content: dict[str, Any]) -> Iterable[RenderableType]:
         scores = content["scores"][domain]
         if not scores["columns"]:
             continue
-        head, rows = _score_rows(content, scores, mark="**")
+        header, rows = _score_rows(content, scores, mark="**")
         table = Table(
             title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
         )
-        for place, name in enumerate(head):
+        for place, name in enumerate(header):
             table.add_column(Text(name), justify="left" if place == 0 else "right", style="" if place else "bold")
         for row in rows:
             cells = [
@@ -111,26 +140,33 @@ def terminal(content: dict[str, Any]) -> Iterable[RenderableType]:
 
 
 def _score_rows(content: dict[str, Any], table: dict[str, Any], mark: str) -> tuple[list[str], list[list[str]]]:
-    """Head and rows; ``mark`` goes around what is shown to be the best."""
+    """Return the header and the rows of a score table. ``mark`` is put around the best score of a student."""
     several = len(content["students"]) > 1
     averaged = any(group["averaged"] for group in table["groups"])
-    head = ["arm", *(f"{c['task']} {c['set'] + ' ' if c['show_set'] else ''}({c['metric']})" for c in table["columns"])]
-    head += ["average", "rank"] if averaged else []
+    header = [
+        "arm",
+        *(f"{c['task']} {c['set'] + ' ' if c['show_set'] else ''}({c['metric']})" for c in table["columns"]),
+    ]
+    header += ["average", "rank"] if averaged else []
     rows = []
     for group in table["groups"]:
         for row in group["rows"]:
             name = row["arm"] + (f", {group['student']}" if several and group["student"] else "")
             cells = [
-                _marked(cell, 1 if column["points"] else 3, mark)
+                _score_cell(cell, 1 if column["points"] else 3, mark)
                 for column, cell in zip(table["columns"], row["cells"], strict=True)
             ]
             rows.append(
-                [name, *cells, *([_marked(row["average"], 1, mark), format.number(row["rank"])] if averaged else [])]
+                [
+                    name,
+                    *cells,
+                    *([_score_cell(row["average"], 1, mark), format.number(row["rank"])] if averaged else []),
+                ]
             )
-    return head, rows
+    return header, rows
 
 
-def _marked(cell: dict[str, Any] | None, digits: int, mark: str) -> str:
+def _score_cell(cell: dict[str, Any] | None, digits: int, mark: str) -> str:
     if not cell:
         return format.DASH
     text = format.spread(cell["mean"], cell["sd"], digits)
@@ -138,12 +174,23 @@ def _marked(cell: dict[str, Any] | None, digits: int, mark: str) -> str:
 
 
 def _contrast_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    head = ["question", "arm", "baseline", "domain", "points", "95 % interval", "over", "p", "p after Holm", "verdict"]
-    found = []
+    header = [
+        "question",
+        "arm",
+        "baseline",
+        "domain",
+        "points",
+        "95 % interval",
+        "over",
+        "p",
+        "p after Holm",
+        "verdict",
+    ]
+    cells = []
     for row in rows:
         names = [row["name"], row["arm"], row["baseline"], row["domain"]]
         if not row["over"]:
-            found.append([*names, *[format.DASH] * 5, "nothing to compare"])
+            cells.append([*names, *[format.DASH] * 5, NOT_TESTABLE])
             continue
         numbers = [
             format.signed(row["mean"]),
@@ -151,14 +198,14 @@ def _contrast_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list
             counted(row["n"], row["over"][:-1]),
         ]
         tests = [format.p_value(row["p"]), format.p_value(row["holm"])]
-        found.append([*names, *numbers, *tests, format.SHOWN if row["shown"] else format.NOT_SHOWN])
-    return head, found
+        cells.append([*names, *numbers, *tests, SHOWN if row["shown"] else NOT_SHOWN])
+    return header, cells
 
 
 def _time_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    head = ["arm", "student", "teacher", "runs", "teacher pass (s)", "training (s)", "evaluation (s)"]
-    head += ["training to fine-tuning", "pass shared", "pass charged"]
-    return head, [
+    header = ["arm", "student", "teacher", "runs", "teacher pass (s)", "training (s)", "evaluation (s)"]
+    header += ["training / fine-tuning", "with shared pass", "with whole pass"]
+    return header, [
         [
             row["arm"], row["student"], row["teacher"], str(row["runs"]), format.number(row["pass"] or None),
             format.spread(row["training"], row["training_sd"]), format.number(row["evaluation"]),
@@ -168,11 +215,11 @@ def _time_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str
     ]  # fmt: skip
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
     return [f"| {' | '.join(map(_cell, line))} |" for line in lines]
 
 
 def _cell(value: Any) -> str:
-    """Text in a cell of Markdown: no new column, no new line, no HTML."""
+    """Escape a text for a Markdown table: it must not start a column, a line or HTML."""
     return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
