@@ -102,7 +102,7 @@ def sharded() -> None:
     assert losses[-1] < 0.8 * losses[0], losses
     options = StateDictOptions(full_state_dict=True)
     whole = {name: value.clone() for name, value in get_model_state_dict(distiller, options=options).items()}
-    if ranks.first():
+    if ranks.is_main_process():
         plain = {name.removeprefix("student."): value for name, value in whole.items() if name.startswith("student.")}
         fresh = tiny.make_model(2, width=8, seed=2, dropout=0.0)
         fresh.load_state_dict(plain)

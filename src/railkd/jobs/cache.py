@@ -20,7 +20,7 @@ from railkd.teacher import TeacherCache
 def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
     """Run the teacher once over every row of the files, or read a whole cache to verify it."""
     path = required(options.cache, "--cache")
-    ranks.start()
+    ranks.initialize()
     if options.verify:
         cache = TeacherCache.open(path)
         with bar("verifying", "rows", quiet=options.quiet) as advance:

@@ -61,7 +61,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     Args:
         keep: folder that gets its predictions of every row, with the texts; None: they are not kept.
     """
-    ranks.start()
+    ranks.initialize()
     record = RunRecord("evaluate", None, 0, config=settings.as_dict(options, {}))
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     trained_on = Source.parse(options.train) if options.train else None
@@ -89,12 +89,12 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
                 logits,
                 source=named[name],
                 domain=domains[name],
-                keep=keep if ranks.first() else None,
+                keep=keep if ranks.is_main_process() else None,
                 texts=True,
             )
     record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
-    if options.output and ranks.first():
+    if options.output and ranks.is_main_process():
         plain = {name: {**metrics, "domain": record.domains[name]} for name, metrics in record.metrics.items()}
         write_json(options.output, plain)
     return record

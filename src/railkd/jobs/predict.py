@@ -22,7 +22,7 @@ from railkd.runtime.files import write_text
 
 def predict(options: PredictOptions, say: Say) -> None:
     """Write label, score and logits of every row, in the order of the file."""
-    ranks.start()
+    ranks.initialize()
     folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
     if len(options.test) != 1:
         raise RailkdError(f"got {len(options.test)} files to predict, wanted one: --test FILE")
@@ -31,13 +31,13 @@ def predict(options: PredictOptions, say: Say) -> None:
     tokenizer = checkpoints.load_tokenizer(folder)
     length = _trained_length(options.max_length, model.config)
     logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
-    if ranks.first():
+    if ranks.is_main_process():
         write_predictions(options.output, logits, label_names(model.config), problem_type_of(model.config))
 
 
 def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     """Write the leaderboard's file of every test set in a GLUE folder; returns where."""
-    ranks.start()
+    ranks.initialize()
     folder = checkpoints.resolve(required(options.model, "--model"))
     found = submission.find(required(options.test, "--test")[0])
     model = checkpoints.load_classifier(folder).to(hardware.device())
@@ -50,7 +50,7 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
         logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
         given = submission.answers(row, logits, words)
         written.append(target / row.file)
-        if ranks.first():
+        if ranks.is_main_process():
             target.mkdir(parents=True, exist_ok=True)
             write_text(written[-1], submission.text_of(submission.numbers(source, len(given)), given))
     return written

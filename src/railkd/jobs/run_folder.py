@@ -43,14 +43,14 @@ def claim(
     Raises:
         RailkdError: a run to resume that is finished, or was started with other settings.
     """
-    if output.is_dir() and ranks.first():
+    if output.is_dir() and ranks.is_main_process():
         clear_unfinished(output)
-    if options.overwrite and output.is_dir() and ranks.first():
+    if options.overwrite and output.is_dir() and ranks.is_main_process():
         for path in (*output.glob("checkpoint-*"), *(output / name for name in ("student", "model", "predictions"))):
             shutil.rmtree(path, ignore_errors=True)
         for file in ("metrics.json", "draws.json", "gauges.json", OBJECTIVE_FILE, "config.yaml"):
             (output / file).unlink(missing_ok=True)
-    ranks.wait()
+    ranks.barrier()
     if not options.resume:
         return None
     newest = newest_checkpoint(output, say)

@@ -93,7 +93,7 @@ def fit(
         if tables.eval is not None:
             record.selection = run_folder.selection(trainer, files.primary_metric, tables.selecting)
     run_folder.leave(record, trainer, output / name, tokenizer, keep=any(key.startswith("save_") for key in training))
-    ranks.wait()  # the student is there for all of them
+    ranks.barrier()  # the student is there for all of them
     say(f"saved: {output / name} (plain transformers loads it); results: {output / 'metrics.json'}")
     return record
 

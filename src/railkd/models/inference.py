@@ -31,7 +31,7 @@ def predict_logits(
     takes = accepted_inputs(model)
     model.eval()
     logits: np.ndarray | None = None
-    for start in range(batch_size * ranks.rank(), len(order), batch_size * ranks.world()):
+    for start in range(batch_size * ranks.rank(), len(order), batch_size * ranks.world_size()):
         rows = order[start : start + batch_size]
         batch = tokenizer.pad(
             {name: [values[i] for i in rows] for name, values in tokens.inputs.items() if name in takes},
@@ -45,4 +45,4 @@ def predict_logits(
         logits[rows] = part
     if logits is None:
         logits = np.zeros((len(order), int(model.config.num_labels)), dtype=np.float32)
-    return ranks.added(logits)
+    return ranks.all_reduce_sum(logits)

@@ -1,4 +1,7 @@
-"""Several processes that do one job (torchrun, accelerate launch): who am I, wait for all, agree. Alone: rank 0."""
+"""Helpers for distributed runs (torchrun, accelerate launch): rank, world size, barrier, all-reduce.
+
+Without a launcher there is one process, rank 0 of 1, and every function returns at once.
+"""
 
 from __future__ import annotations
 
@@ -10,51 +13,67 @@ import torch
 import torch.distributed as dist
 
 
-def start() -> None:
-    """Meet the other ranks, where a launcher started several; training arguments do it themselves."""
+def initialize() -> None:
+    """Join the process group if a launcher started several processes. `TrainingArguments` does this on its own."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
         PartialState(cpu=not torch.accelerator.is_available())
 
 
-def world() -> int:
-    """How many."""
+def world_size() -> int:
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them."""
-    return dist.get_rank() if world() > 1 else 0
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def first() -> bool:
-    """Whether this process writes and speaks for all."""
+def is_main_process() -> bool:
+    """Return True on rank 0, the only process that writes files and prints."""
     return rank() == 0
 
 
-def wait() -> None:
-    """Until all are here."""
-    if world() > 1:
+def barrier() -> None:
+    """Wait until every process has reached this call."""
+    if world_size() > 1:
         dist.barrier()
 
 
-def largest(number: int) -> int:
-    """Of the numbers of all ranks; the same answer on all."""
-    if world() == 1:
+def all_reduce_max(number: int) -> int:
+    """Return the largest of the numbers of all processes.
+
+    Args:
+        number: the number of this process.
+
+    Returns:
+        The largest number, the same on every process.
+    """
+    if world_size() == 1:
         return number
-    return int(_reduced(torch.tensor(number), dist.ReduceOp.MAX))
+    return int(_all_reduce(torch.tensor(number), dist.ReduceOp.MAX))
 
 
-def added(parts: np.ndarray) -> np.ndarray:
-    """The sum of an array of this shape over the ranks; where others hold zeros, it is exact."""
-    if world() == 1:
+def all_reduce_sum(parts: np.ndarray) -> np.ndarray:
+    """Return the sum of an array over all processes.
+
+    The sum assembles disjoint parts exactly if every process holds zeros outside its own part.
+
+    Args:
+        parts: the array of this process, of one shape on every process. The call may overwrite it.
+
+    Returns:
+        The sum, of the same shape, the same on every process.
+    """
+    if world_size() == 1:
         return parts
-    return np.asarray(_reduced(torch.from_numpy(parts), dist.ReduceOp.SUM).cpu().numpy())
+    return np.asarray(_all_reduce(torch.from_numpy(parts), dist.ReduceOp.SUM).cpu().numpy())
 
 
-def _reduced(tensor: torch.Tensor, how: Any) -> torch.Tensor:
-    if dist.get_backend() == "nccl":  # it knows tensors of its own device only
+def _all_reduce(tensor: torch.Tensor, operation: Any) -> torch.Tensor:
+    if dist.get_backend() == "nccl":  # NCCL reduces only tensors on the GPU
         tensor = tensor.to(torch.device("cuda", torch.cuda.current_device()))
-    dist.all_reduce(tensor, how)
+    dist.all_reduce(tensor, operation)
     return tensor

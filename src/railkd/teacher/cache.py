@@ -362,7 +362,7 @@ def _run(
     once.
     """
     order = todo[np.argsort(-rows.lengths[todo], kind="stable")]
-    stride = batch_size * ranks.world()
+    stride = batch_size * ranks.world_size()
     for start in range(batch_size * ranks.rank(), len(order), stride):
         chosen = order[start : start + batch_size].tolist()
         unpadded = {name: [values[i] for i in chosen] for name, values in rows.inputs.items()}

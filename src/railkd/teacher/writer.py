@@ -59,8 +59,8 @@ class CacheWriter:
         overwrite: bool = False,
         together: bool = False,
     ) -> None:
-        self._overwrite, self._together = overwrite, together and ranks.world() > 1
-        self._leads = not self._together or ranks.first()
+        self._overwrite, self._together = overwrite, together and ranks.world_size() > 1
+        self._leads = not self._together or ranks.is_main_process()
         self.path, self.info, self.identity, self.poolings = Path(path), info, identity, tuple(poolings)
         self._digest = identity.digest()
         self._lock = FileLock(self.path / ".lock")
@@ -153,7 +153,7 @@ class CacheWriter:
 
     def _meet(self) -> None:
         if self._together:
-            ranks.wait()
+            ranks.barrier()
 
     def _adopt_all(self) -> None:
         self._shards = []

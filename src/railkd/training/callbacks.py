@@ -82,7 +82,7 @@ class Interruption(TrainerCallback):
 
     def _agreed(self) -> bool:
         """Whether any rank has heard a signal, which is then heard by all. They need not hear it in the same step."""
-        number = ranks.largest(self.heard or 0)
+        number = ranks.all_reduce_max(self.heard or 0)
         if number:  # what was heard in the meantime is left for the next time
             self.heard = number
         return bool(number)

@@ -92,9 +92,9 @@ def save_checkpoint(
     try:
         if args.should_save:
             shutil.rmtree(temporary, ignore_errors=True)
-        ranks.wait()
+        ranks.barrier()
         write(str(temporary))
-        ranks.wait()
+        ranks.barrier()
         if args.should_save:
             _publish(temporary, final)
             rotate_checkpoints(
@@ -103,7 +103,7 @@ def save_checkpoint(
                 best_model_checkpoint=state.best_model_checkpoint,
                 use_mtime=True,
             )
-        ranks.wait()
+        ranks.barrier()
     except Exception:
         if args.should_save:
             shutil.rmtree(temporary, ignore_errors=True)  # on a full disk above all

@@ -45,8 +45,10 @@ class TermSums:
         if not self.steps or self._sums is None:
             return {}
         means = (self._sums / self.steps).tolist()
-        if ranks.world() > 1:
-            means = (ranks.added(self._sums.cpu().numpy()) / ranks.added(np.asarray([self.steps]))).tolist()
+        if ranks.world_size() > 1:
+            means = (
+                ranks.all_reduce_sum(self._sums.cpu().numpy()) / ranks.all_reduce_sum(np.asarray([self.steps]))
+            ).tolist()
         return dict(zip(self.names, means, strict=True))
 
     def state(self) -> list[float]:

@@ -314,7 +314,7 @@ class DistillationTrainer(Trainer):
     def _log_state(self) -> dict[str, Any]:
         """Return the sums since the last line of the log, as the mean over the ranks; every rank must call it."""
         held = np.asarray([float(self._tr_loss), *self._sums.state()])
-        loss, steps, *terms = (ranks.added(held) / ranks.world()).tolist()
+        loss, steps, *terms = (ranks.all_reduce_sum(held) / ranks.world_size()).tolist()
         return {
             "loss": loss,
             "steps": steps,
