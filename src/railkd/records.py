@@ -19,6 +19,9 @@ from railkd.runtime.files import write_json, write_text
 #: Schema 2 adds the fields of a benchmark and its report. Records of schema 1 are read with these fields empty.
 SCHEMA = 2
 
+#: The file of one record in the folder of its run, and of many in the folder of a benchmark, one a line.
+RECORD_FILE, RECORDS_FILE = "metrics.json", "records.jsonl"
+
 #: Fields that differ between two runs of the same settings. `RunRecord.comparable` leaves them out.
 VARYING = ("started", "seconds", "examples_per_second", "peak_memory", "commit", "machine", "predictions")
 

@@ -23,7 +23,7 @@ from railkd.bench import results
 from railkd.cli import main
 from railkd.cli.bench import print_end
 from railkd.errors import RunFailed
-from railkd.records import read_lines
+from railkd.records import RECORD_FILE, read_lines
 from railkd.report.content import content
 from railkd.report.study import read
 
@@ -146,7 +146,7 @@ def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, A
 
     def in_a_run() -> list[Path]:
         saved = out.glob("runs/*/checkpoint-*")
-        return [path.parent for path in saved if not (path.parent / results.RECORD).exists()]
+        return [path.parent for path in saved if not (path.parent / RECORD_FILE).exists()]
 
     child = Child(folder, *BENCH, "--processes", "1")
     wait_for(lambda: (teacher / results.LOG).exists() and (teacher / results.LOG).read_text())
@@ -159,7 +159,7 @@ def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, A
     second = worker_of(cut)
     wait_for(lambda: not is_alive(second), 10)
     assert first != second and len(records(folder)) < 4
-    kept = {path: path.stat().st_mtime_ns for path in out.glob(f"*/*/{results.RECORD}")}
+    kept = {path: path.stat().st_mtime_ns for path in out.glob(f"*/*/{RECORD_FILE}")}
     with inside(folder):
         assert main([*BENCH, "--resume", "--quiet"]) == 0
     ours = records(folder)
@@ -169,7 +169,7 @@ def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, A
 
 
 #: Signal, exit code, and what is there when it comes: the worker still starts, or is at work.
-SIGNALS = [(signal.SIGINT, 130, "grid.yaml"), (signal.SIGTERM, 143, f"caches/one/base/{results.RECORD}")]
+SIGNALS = [(signal.SIGINT, 130, "grid.yaml"), (signal.SIGTERM, 143, f"caches/one/base/{RECORD_FILE}")]
 
 
 @pytest.mark.parametrize(("number", "code", "there"), SIGNALS, ids=["INT", "TERM"])

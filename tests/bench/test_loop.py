@@ -13,10 +13,10 @@ from railkd.bench.display import Progress, describe_best, estimate_seconds_left
 from railkd.bench.executors.protocol import Outcome
 from railkd.bench.loop import lock_folder, run
 from railkd.bench.plan import Job
-from railkd.bench.results import RECORD, find_removed, read_finished, write_failure
+from railkd.bench.results import find_removed, read_finished, write_failure
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions, FinetuneOptions
-from railkd.records import RunRecord, read_lines
+from railkd.records import RECORD_FILE, RunRecord, read_lines
 
 
 def job(folder: str, *needs: str, epochs: int = 1) -> Job:
@@ -50,7 +50,7 @@ class Scripted:
             return Outcome(job, "on purpose")
         folder = self.output / job.folder
         folder.mkdir(parents=True, exist_ok=True)
-        RunRecord(job.kind, "kd", 1, config=job.config).write(folder / RECORD)
+        RunRecord(job.kind, "kd", 1, config=job.config).write(folder / RECORD_FILE)
         return Outcome(job)
 
     def close(self) -> None:

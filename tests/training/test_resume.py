@@ -14,8 +14,9 @@ from transformers import BertForSequenceClassification
 
 from railkd import DistillationTrainer
 from railkd.errors import RailkdError
+from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.teacher import TeacherCache
-from railkd.training.checkpoint import OBJECTIVE_FILE, newest_checkpoint
+from railkd.training.checkpoint import newest_checkpoint
 from tiny import make_model, make_small, make_trainer, text_rows, weights_of
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from railkd.bench.plan import Job
-from railkd.bench.results import FAILURE, LOG, RECORD, write_failure
+from railkd.bench.results import FAILURE, LOG, write_failure
 from railkd.errors import RailkdError
-from railkd.jobs import cache, distill, evaluate, finetune, settings
+from railkd.jobs import cache, distill, evaluate, finetune
+from railkd.jobs.run_folder import RunFolder
 from railkd.records import RunRecord
 from railkd.runtime import hardware
 
@@ -77,7 +78,7 @@ def _do(job: Job, folder: Path) -> None:
     if job.kind == "cache":
         _build_cache(job, folder)
     elif job.kind == "evaluate":
-        evaluate.evaluate(job.options, _print, keep=folder).write(folder / RECORD)
+        evaluate.evaluate(job.options, _print, keep=folder).write(RunFolder(folder).record)
     else:
         _train(job, folder)
 
@@ -85,19 +86,12 @@ def _do(job: Job, folder: Path) -> None:
 def _train(job: Job, folder: Path) -> None:
     """Fine-tune or distill; resume from the newest checkpoint if an interrupted run left one."""
     options: Any = job.options
-    options.resume = _can_resume(job, folder)
+    options.resume = RunFolder(folder).can_go_on(job.config)
     options.overwrite = not options.resume
     if options.resume:
         _print("resuming from the newest checkpoint in this folder")
     train: Any = {"finetune": finetune.finetune, "distill": distill.distill}[job.kind]
     train(options, dict(job.training), _print)
-
-
-def _can_resume(job: Job, folder: Path) -> bool:
-    """Return whether a folder holds a checkpoint of this job with the same settings."""
-    if not any(folder.glob("checkpoint-*")) or not (folder / "config.yaml").is_file():
-        return False
-    return settings.load(folder / "config.yaml") == job.config
 
 
 def _build_cache(job: Job, folder: Path) -> None:
@@ -109,7 +103,7 @@ def _build_cache(job: Job, folder: Path) -> None:
     record.labels = list(built.info.labels)
     record.examples_per_second = built.rows / max(time.perf_counter() - start, 1e-9)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
-    record.write(folder / RECORD)
+    record.write(RunFolder(folder).record)
 
 
 def _print(line: str) -> None:

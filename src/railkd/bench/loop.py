@@ -18,11 +18,11 @@ from railkd.bench.executors.protocol import Executor, Outcome
 from railkd.bench.plan import Job
 from railkd.bench.results import read_record, write_failure
 from railkd.errors import RailkdError
-from railkd.records import RunRecord, write_lines
+from railkd.records import RECORDS_FILE, RunRecord, write_lines
 from railkd.runtime.files import write_text
 
-#: Files in the bench's folder: the grid as it was, and one record a job.
-GRID, RECORDS = "grid.yaml", "records.jsonl"
+#: The grid as it was, in the bench's folder.
+GRID = "grid.yaml"
 _FOLDERS = ("teachers", "caches", "runs")
 _LOCK = ".lock"
 #: Seconds that the loop waits for a job to end before it looks again.
@@ -67,7 +67,7 @@ def lock_folder(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None
         if overwrite:
             for name in _FOLDERS:
                 shutil.rmtree(output / name, ignore_errors=True)
-            (output / RECORDS).unlink(missing_ok=True)
+            (output / RECORDS_FILE).unlink(missing_ok=True)
         yield
     finally:
         lock.release()
@@ -132,7 +132,7 @@ class _Loop:
 
     def write_records(self) -> None:
         ended = [self.records[job.folder] for job in self.jobs if job.folder in self.records]
-        write_lines(self.output / RECORDS, ended)
+        write_lines(self.output / RECORDS_FILE, ended)
 
     def start_ready(self) -> None:
         """Start the jobs whose needs are met while slots are free; fail those that need a failed job."""

@@ -25,6 +25,7 @@ from railkd.jobs.options import (
     EvaluateOptions,
     FinetuneOptions,
 )
+from railkd.jobs.run_folder import RunFolder
 from railkd.objectives import method_spec
 
 #: Kind of a job -> its options.
@@ -174,7 +175,9 @@ class _TeacherPlan:
     @property
     def model(self) -> str:
         """Where the teacher is, or will be after its training."""
-        return self.teacher.model if self.teacher.settings is None else self._path("teachers", "model")
+        if self.teacher.settings is None:
+            return self.teacher.model
+        return str(RunFolder(Path(self._path("teachers"))).model("finetune"))
 
     def make_teacher_jobs(self, poolings: Sequence[str]) -> list[Job]:
         """Return the teacher's fine-tuning (or scoring, if it is finished) and its pass, if any method needs it."""

@@ -1,6 +1,6 @@
 """What jobs leave in the bench's folder: a record or a failure for each job, and the comparison with the plan.
 
-A finished job has `RECORD` in its folder, a failed job has `FAILURE`, and a job that was interrupted or never ran has
+A finished job has its record in its folder, a failed job has `FAILURE`, and a job that was interrupted or never ran has
 neither. So the folders alone say what is left to do, and resuming needs no other state.
 """
 
@@ -12,10 +12,11 @@ from pathlib import Path
 
 from railkd.bench.plan import Job
 from railkd.errors import Problems, RailkdError
-from railkd.records import RunRecord
+from railkd.jobs.run_folder import RunFolder
+from railkd.records import RECORD_FILE, RunRecord
 
-#: Files in a job's folder: its record when it finished, its record when it failed, and its console output.
-RECORD, FAILURE, LOG = "metrics.json", "failure.json", "log.txt"
+#: Files in a job's folder, which is a `RunFolder` too: its record when it failed, and its console output.
+FAILURE, LOG = "failure.json", "log.txt"
 
 
 def read_record(job: Job, output: str) -> RunRecord | None:
@@ -30,9 +31,9 @@ def read_record(job: Job, output: str) -> RunRecord | None:
         The record, or None if the job has not ended.
     """
     folder = Path(output) / job.folder
-    for name in (RECORD, FAILURE):
-        if (folder / name).is_file():
-            record = RunRecord.read(folder / name)
+    for file in (RunFolder(folder).record, folder / FAILURE):
+        if file.is_file():
+            record = RunRecord.read(file)
             record.task, record.student, record.arm, record.folder = job.task, job.student, job.arm, job.folder
             return record
     return None
@@ -109,5 +110,5 @@ def find_removed(jobs: Sequence[Job], output: Path) -> list[str]:
         output: the bench's folder.
     """
     planned = {job.folder for job in jobs}
-    finished = sorted(path.parent.name for path in output.glob(f"runs/*/{RECORD}"))
+    finished = sorted(path.parent.name for path in output.glob(f"runs/*/{RECORD_FILE}"))
     return [f"runs/{name}" for name in finished if f"runs/{name}" not in planned]

@@ -14,6 +14,7 @@ from railkd.jobs import check, settings
 from railkd.jobs.cache import cache_line
 from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.options import DistillOptions, FinetuneOptions, required
+from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Tables
 from railkd.jobs.train import fit, training_arguments
 from railkd.models import checkpoints
@@ -78,7 +79,7 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
     student = make()
     say(f"student: {describe_student(checkpoints.load_config(start), student, trust_remote_code=trust)}")
     trained = (args, student, tokenizer, source, files, tables, say)
-    return fit(record, options, training, *trained, name="student", callbacks=callbacks)
+    return fit(record, options, training, *trained, callbacks=callbacks)
 
 
 def check_settings(options: FinetuneOptions | DistillOptions, training: dict[str, Any], teacher: Path | None) -> None:
@@ -120,7 +121,7 @@ def _cache(
         cache = TeacherCache.build(
             teacher,
             texts,
-            options.cache or Path(str(args.output_dir)) / "cache",
+            options.cache or RunFolder(Path(str(args.output_dir))).cache,
             max_length=args.max_length,
             pooling=wanted,
             dtype=stored.identity.states_dtype if stored else "float16",

@@ -14,6 +14,7 @@ from railkd.data.sources import Source
 from railkd.jobs import settings
 from railkd.jobs.datafiles import DataFiles, named_tests
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, EvaluateOptions, required
+from railkd.jobs.run_folder import RunFolder
 from railkd.models import checkpoints
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
@@ -34,7 +35,7 @@ def score(
     *,
     source: Source | None,
     domain: str,
-    keep: Path | None,
+    keep: RunFolder | None,
     texts: bool,
 ) -> None:
     """Put the metrics of a labelled set in the record, and what the model says of each row in a folder.
@@ -48,11 +49,12 @@ def score(
     record.metrics[name], record.domains[name] = files.score(logits, gold, source), domain
     if keep is None:
         return
-    record.predictions[name] = f"predictions/{name}.tsv"
-    (keep / "predictions").mkdir(parents=True, exist_ok=True)
+    file = keep.predictions(name)
+    record.predictions[name] = file.relative_to(keep.path).as_posix()
+    file.parent.mkdir(parents=True, exist_ok=True)
     columns = [column for column in ("text", "text_pair") if column in table.column_names]
     rows = list(zip(*[table[column][:] for column in columns], strict=True)) if texts else None
-    write_answers(keep / record.predictions[name], *files.answers(logits, gold, source), logits, record.labels, rows)
+    write_answers(file, *files.answers(logits, gold, source), logits, record.labels, rows)
 
 
 def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) -> RunRecord:
@@ -89,7 +91,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
                 logits,
                 source=named[name],
                 domain=domains[name],
-                keep=keep if ranks.is_main_process() else None,
+                keep=RunFolder(keep) if keep and ranks.is_main_process() else None,
                 texts=True,
             )
     record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}

@@ -39,4 +39,4 @@ def finetune(options: FinetuneOptions, training: dict[str, Any], say: Say, callb
     model = checkpoints.load_classifier(folder, **_head(files), ignore_mismatched_sizes=True)
     record = RunRecord("finetune", None, args.seed, config=settings.as_dict(options, training))
     trained = (args, model, tokenizer, None, files, tables, say)
-    return fit(record, options, training, *trained, name="model", callbacks=callbacks)
+    return fit(record, options, training, *trained, callbacks=callbacks)

@@ -1,22 +1,25 @@
-"""The folder of a run: made ours at the start, left complete at the end."""
+"""The folder of a run: the names of its files, how a run claims it, and how a run leaves it.
+
+Light: the early checks look into a folder before torch is imported.
+"""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from railkd import mapping
 from railkd.errors import RailkdError
 from railkd.jobs import settings
 from railkd.jobs.options import DistillOptions, FinetuneOptions
-from railkd.records import RunRecord
-from railkd.runtime import hardware, ranks
-from railkd.runtime.files import write_json
-from railkd.training import DistillationTrainer
-from railkd.training.checkpoint import OBJECTIVE_FILE, clear_unfinished, newest_checkpoint, save_model
+from railkd.models.checkpoints import OBJECTIVE_FILE
+from railkd.records import RECORD_FILE, RunRecord
+from railkd.runtime.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from railkd.models.distiller import Distiller
 
 #: Settings that change nothing of what training computes: a resumed run may have others.
 _FREE_ON_RESUME = {
@@ -29,36 +32,175 @@ _FREE_ON_RESUME = {
     "allow_weak_teacher",
     "keep_predictions",
 }
-_RATE = "train_samples_per_second"
 
 
-def claim(
-    output: Path, options: FinetuneOptions | DistillOptions, training: dict[str, Any], say: Callable[[str], None]
-) -> Path | None:
-    """Make the output folder ours; returns the checkpoint to resume from, if any.
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run, each by its name.
 
-    Args:
-        say: told of checkpoints that are not complete.
+    =========================  ============================================================================
+    ``config.yaml``            the settings; written when the run starts, and read by ``--config``
+    ``cache/``                 a teacher cache that belongs to this run alone
+    ``checkpoint-N/``          checkpoints of training; deleted at the end unless the user asked for them
+    ``predictions/SET.tsv``    what the model says of every row of a set, if it is kept
+    ``student/``, ``model/``   the trained model, of ``distill`` and of ``finetune``
+    ``objective.safetensors``  the weights of the objective, if it has any
+    ``gauges.json``            collapse readings and block similarities, if the method has them
+    ``draws.json``             the draws of teacher blocks, if the method draws
+    ``metrics.json``           the record; written last, so it marks a run as finished
+    =========================  ============================================================================
 
-    Raises:
-        RailkdError: a run to resume that is finished, or was started with other settings.
+    Attributes:
+        path: of the folder; it need not exist.
     """
-    if output.is_dir() and ranks.is_main_process():
-        clear_unfinished(output)
-    if options.overwrite and output.is_dir() and ranks.is_main_process():
-        for path in (*output.glob("checkpoint-*"), *(output / name for name in ("student", "model", "predictions"))):
-            shutil.rmtree(path, ignore_errors=True)
-        for file in ("metrics.json", "draws.json", "gauges.json", OBJECTIVE_FILE, "config.yaml"):
-            (output / file).unlink(missing_ok=True)
-    ranks.barrier()
-    if not options.resume:
-        return None
-    newest = newest_checkpoint(output, say)
-    if newest is None and (output / "metrics.json").is_file():
-        raise RailkdError(f"the run in '{output}' is finished, nothing is left to resume; --overwrite runs it again")
-    if (output / "config.yaml").is_file():
-        before = settings.load(output / "config.yaml")
-        now = settings.as_dict(options, training)
+
+    path: Path
+
+    #: Job -> folder of the model that it makes.
+    MODELS: ClassVar[dict[str, str]] = {"distill": "student", "finetune": "model"}
+
+    @property
+    def config(self) -> Path:
+        """The settings of the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def record(self) -> Path:
+        """The record of a finished run."""
+        return self.path / RECORD_FILE
+
+    @property
+    def draws(self) -> Path:
+        """The draws of teacher blocks."""
+        return self.path / "draws.json"
+
+    @property
+    def gauges(self) -> Path:
+        """Collapse readings and block similarities."""
+        return self.path / "gauges.json"
+
+    @property
+    def objective(self) -> Path:
+        """The weights of the objective."""
+        return self.path / OBJECTIVE_FILE
+
+    @property
+    def cache(self) -> Path:
+        """The teacher cache of this run alone."""
+        return self.path / "cache"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints of training, complete or not."""
+        return sorted(self.path.glob("checkpoint-*"))
+
+    def model(self, job: str) -> Path:
+        """The model that a job makes: of ``"distill"`` or ``"finetune"``."""
+        return self.path / self.MODELS[job]
+
+    def predictions(self, name: str) -> Path:
+        """What the model says of the rows of the set ``name``."""
+        return self.path / "predictions" / f"{name}.tsv"
+
+    def is_run(self) -> bool:
+        """Return whether a job of railkd wrote here."""
+        return self.config.exists() or self.record.exists() or bool(self.checkpoints)
+
+    def holds_other_files(self) -> bool:
+        """Return whether a folder that is no run holds files. A cache is none: a job that died left it for the next."""
+        return any(path != self.cache for path in self.path.iterdir())
+
+    def settings(self) -> dict[str, Any]:
+        """Read the settings that the run was started with; empty without a config file."""
+        return settings.load(self.config) if self.config.is_file() else {}
+
+    def can_go_on(self, config: dict[str, Any]) -> bool:
+        """Return whether the folder holds checkpoints of a run with exactly these settings."""
+        return bool(self.checkpoints) and self.config.is_file() and self.settings() == config
+
+    # ---- a run -------------------------------------------------------------------------------------
+
+    def claim(
+        self, options: FinetuneOptions | DistillOptions, training: dict[str, Any], say: Callable[[str], None]
+    ) -> Path | None:
+        """Make the folder that of this run: clear it, or find the checkpoint to resume from.
+
+        Args:
+            options: the options of the job.
+            training: training field -> value.
+            say: receives a line for each checkpoint that is not complete.
+
+        Returns:
+            The newest complete checkpoint if the run resumes, else None.
+
+        Raises:
+            RailkdError: a run to resume that is finished, or was started with other settings.
+        """
+        from railkd.runtime import ranks
+        from railkd.training.checkpoint import clear_unfinished, newest_checkpoint
+
+        if self.path.is_dir() and ranks.is_main_process():
+            clear_unfinished(self.path)
+            if options.overwrite:
+                self._clear()
+        ranks.barrier()
+        if not options.resume:
+            return None
+        newest = newest_checkpoint(self.path, say)
+        if newest is None and self.record.is_file():
+            raise RailkdError(
+                f"the run in '{self.path}' is finished, nothing is left to resume; --overwrite runs it again"
+            )
+        self._refuse_other_settings(settings.as_dict(options, training))
+        return newest
+
+    def write_settings(self, text: str) -> None:
+        """Write the settings of a run that starts."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.config, text)
+
+    def leave(self, record: RunRecord, distiller: Distiller, tokenizer: Any) -> None:
+        """Write the trained model, the weights of the objective, gauges and draws, and last the record.
+
+        Args:
+            record: of the run; receives the size of the model on disk.
+            distiller: holds the trained model and the objective.
+            tokenizer: saved beside the model.
+        """
+        from railkd.training.checkpoint import save_model
+
+        model = self.model(record.job)
+        fresh = model.with_name(f".{model.name}.tmp")
+        shutil.rmtree(fresh, ignore_errors=True)
+        save_model(distiller, fresh, tokenizer)
+        if (fresh / OBJECTIVE_FILE).exists():
+            (fresh / OBJECTIVE_FILE).replace(self.objective)
+        shutil.rmtree(model, ignore_errors=True)
+        fresh.rename(model)  # a model folder is complete or absent
+        record.sizes["bytes"] = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+        if record.gauges:
+            write_json(self.gauges, record.gauges)
+        if (draws := distiller.objective.draws) is not None and record.draws:
+            drawn = {"redraw": draws.redraw, "draws": record.draws, "coverage": record.coverage}
+            write_json(self.draws, drawn, indent=None)
+        record.write(self.record)
+
+    def drop_checkpoints(self) -> None:
+        """Delete the checkpoints of training."""
+        for folder in self.checkpoints:
+            shutil.rmtree(folder)
+
+    def _clear(self) -> None:
+        """Delete the files of an earlier run; its cache stays."""
+        for folder in (*self.checkpoints, *map(self.model, self.MODELS), self.predictions("any").parent):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.record, self.draws, self.gauges, self.objective, self.config):
+            file.unlink(missing_ok=True)
+
+    def _refuse_other_settings(self, now: dict[str, Any]) -> None:
+        if not self.config.is_file():
+            return
+        before = self.settings()
         other = [
             f"{name} was {before.get(name, 'not given')}, is {now.get(name, 'not given')}"
             for name in sorted(set(before) | set(now))
@@ -66,61 +208,6 @@ def claim(
         ]
         if other:
             raise RailkdError(
-                f"the run in '{output}' was started with other settings: {'; '.join(other)}; resume with those, "
+                f"the run in '{self.path}' was started with other settings: {'; '.join(other)}; resume with those, "
                 "or start anew with --overwrite"
             )
-    return newest
-
-
-def leave(record: RunRecord, trainer: DistillationTrainer, model: Path, tokenizer: Any, *, keep: bool) -> None:
-    """Save the student, the objective's weights, metrics, gauges and draws; on the first rank alone.
-
-    Args:
-        record: completed here: curve, draws, sizes. model: folder of the student, in that of the run.
-        keep: leave the checkpoints there; otherwise they have served.
-    """
-    output = model.parent
-    record.curve = list(trainer.state.log_history)
-    record.examples_per_second = next((e[_RATE] for e in reversed(record.curve) if _RATE in e), 0.0)
-    record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
-    if trainer.gauging.similarity:
-        record.gauges = trainer.gauging.as_dict()
-    draws = trainer.model.objective.draws
-    if draws is not None:
-        _record_draws(record, draws, trainer)
-    student = trainer.model.student
-    record.sizes = {"parameters": sum(parameter.numel() for parameter in student.parameters())}
-    if not trainer.args.should_save:
-        return
-    fresh = output / f".{model.name}.tmp"
-    shutil.rmtree(fresh, ignore_errors=True)
-    save_model(trainer.model, fresh, tokenizer)
-    if (fresh / OBJECTIVE_FILE).exists():
-        (fresh / OBJECTIVE_FILE).replace(output / OBJECTIVE_FILE)
-    shutil.rmtree(model, ignore_errors=True)
-    fresh.rename(model)  # a student folder is complete or absent
-    record.sizes["bytes"] = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    if record.gauges:
-        write_json(output / "gauges.json", record.gauges)
-    if draws is not None and record.draws:
-        drawn = {"redraw": draws.redraw, "draws": record.draws, "coverage": record.coverage}
-        write_json(output / "draws.json", drawn, indent=None)
-    record.write(output / "metrics.json")  # last: what says that the run is finished
-    if not keep:
-        for folder in output.glob("checkpoint-*"):
-            shutil.rmtree(folder)
-
-
-def _record_draws(record: RunRecord, draws: mapping.Draws, trainer: DistillationTrainer) -> None:
-    """Write the draws that were used into a record: they follow from the seed, so they are computed, not collected."""
-    epochs = max(1, math.ceil((trainer.state.epoch or 0) - 1e-6))
-    drawn = draws.used(trainer.args.seed, steps=trainer.state.global_step, epochs=epochs)
-    record.draws = [list(draw) for draw in drawn]
-    record.coverage = mapping.coverage(drawn, draws.candidates)
-
-
-def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
-    """Which rows chose the weights that were kept, in words; ``rows`` are those that could."""
-    if not trainer.args.load_best_model_at_end or trainer.state.best_model_checkpoint is None:
-        return "last step"
-    return f"best {metric} on {rows}, at step {trainer.state.best_global_step}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,19 @@ from typing import Any
 import torch
 from transformers import EvalPrediction, PrinterCallback
 
+from railkd import mapping
 from railkd.errors import RailkdError
-from railkd.jobs import run_folder, settings
+from railkd.jobs import settings
 from railkd.jobs.check import Say
 from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.evaluate import score
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, DistillOptions, FinetuneOptions, required
+from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Tables
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
 from railkd.records import RunRecord
-from railkd.runtime import ranks
-from railkd.runtime.files import write_text
+from railkd.runtime import hardware, ranks
 from railkd.runtime.hardware import fast_bf16
 from railkd.runtime.progress import bar
 from railkd.tasks.metrics import greater_is_better
@@ -28,7 +30,7 @@ from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
 from railkd.training.callbacks import Interruption, StepProgress
 
-# ---- their steps -------------------------------------------------------------------------------
+_RATE = "train_samples_per_second"
 
 
 def fit(
@@ -43,15 +45,13 @@ def fit(
     tables: Tables,
     say: Say,
     *,
-    name: str,
     callbacks: Sequence[Any],
 ) -> RunRecord:
     """Train, score, and leave the run folder behind."""
-    output = Path(str(args.output_dir))
-    resume = run_folder.claim(output, options, training, say)
+    folder = RunFolder(Path(str(args.output_dir)))
+    resume = folder.claim(options, training, say)
     if args.should_save:
-        output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "config.yaml", settings.dump(options, training))
+        folder.write_settings(settings.dump(options, training))
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         return files.score(prediction.predictions, prediction.label_ids)
@@ -87,15 +87,52 @@ def fit(
                 logits,
                 source=tables.sources.get(set_name),
                 domain=tables.domains.get(set_name, "in"),
-                keep=output if options.keep_predictions and args.should_save else None,
+                keep=folder if options.keep_predictions and args.should_save else None,
                 texts=options.keep_predictions == "texts",
             )
         if tables.eval is not None:
-            record.selection = run_folder.selection(trainer, files.primary_metric, tables.selecting)
-    run_folder.leave(record, trainer, output / name, tokenizer, keep=any(key.startswith("save_") for key in training))
+            record.selection = selection(trainer, files.primary_metric, tables.selecting)
+    complete(record, trainer)
+    if args.should_save:
+        folder.leave(record, trainer.model, tokenizer)
+        if not any(key.startswith("save_") for key in training):
+            folder.drop_checkpoints()
     ranks.barrier()  # the student is there for all of them
-    say(f"saved: {output / name} (plain transformers loads it); results: {output / 'metrics.json'}")
+    say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")
     return record
+
+
+def complete(record: RunRecord, trainer: DistillationTrainer) -> None:
+    """Fill a record with what training left: curve, speed, memory, gauges, draws and the size of the model."""
+    record.curve = list(trainer.state.log_history)
+    record.examples_per_second = next((e[_RATE] for e in reversed(record.curve) if _RATE in e), 0.0)
+    record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
+    if trainer.gauging.similarity:
+        record.gauges = trainer.gauging.as_dict()
+    if (draws := trainer.model.objective.draws) is not None:
+        _record_draws(record, draws, trainer)
+    record.sizes = {"parameters": sum(parameter.numel() for parameter in trainer.model.student.parameters())}
+
+
+def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
+    """Say which rows chose the weights that were kept.
+
+    Args:
+        trainer: after training.
+        metric: that chose them, if anything did.
+        rows: those that it was computed on, in words.
+    """
+    if not trainer.args.load_best_model_at_end or trainer.state.best_model_checkpoint is None:
+        return "last step"
+    return f"best {metric} on {rows}, at step {trainer.state.best_global_step}"
+
+
+def _record_draws(record: RunRecord, draws: mapping.Draws, trainer: DistillationTrainer) -> None:
+    """Write the draws that were used into a record: they follow from the seed, so they are computed, not collected."""
+    epochs = max(1, math.ceil((trainer.state.epoch or 0) - 1e-6))
+    drawn = draws.used(trainer.args.seed, steps=trainer.state.global_step, epochs=epochs)
+    record.draws = [list(draw) for draw in drawn]
+    record.coverage = mapping.coverage(drawn, draws.candidates)
 
 
 def training_arguments(

@@ -17,6 +17,7 @@ from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs.options import DataOptions, RunFolderOptions
+from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.settings import TRAINING
 from railkd.models import checkpoints
 
@@ -119,9 +120,9 @@ def check_run_folder(problems: Problems, options: RunFolderOptions, inputs: Mapp
     check_target(problems, folder)
     if not folder.is_dir():
         return
-    if not is_run(folder):
-        # A job that died while it built its cache leaves that alone, and the next one goes on from it.
-        if any(path.name != "cache" for path in folder.iterdir()):
+    run = RunFolder(folder)
+    if not run.is_run():
+        if run.holds_other_files():
             problems.add(f"--output '{folder}' holds files that are no run of railkd; name another folder, or empty it")
     elif not (options.overwrite or options.resume):
         problems.add(f"--output '{folder}' holds another run; name another folder, or give --overwrite or --resume")
@@ -150,11 +151,6 @@ def check_target(problems: Problems, path: Path, *, folder: bool = True) -> None
         problems.add(f"--output '{path}' cannot be written: no permission for '{above}'")
     elif not folder and not path.absolute().parent.is_dir():
         problems.add(f"--output '{path}' cannot be written: there is no folder '{path.parent}'; make it first")
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a job of railkd wrote here."""
-    return any((folder / name).exists() for name in ("config.yaml", "metrics.json")) or any(folder.glob("checkpoint-*"))
 
 
 def check_method(training: Mapping[str, Any], method: str) -> None:

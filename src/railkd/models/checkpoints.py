@@ -13,6 +13,8 @@ import xxhash
 
 from railkd.errors import RailkdError
 
+#: The weights of the objective, which training writes beside those of the student.
+OBJECTIVE_FILE = "objective.safetensors"
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 _SIDE_FILES = ("*.json", "*.txt", "*.model", "merges.txt")
 _Folder: Any = type(Path())
@@ -201,7 +203,7 @@ class quiet_transformers:
 def weight_files(folder: Path) -> Iterator[Path]:
     """The weight files of a checkpoint's model; the objective's, which may lie beside them, are none."""
     for pattern in WEIGHT_PATTERNS:
-        found = sorted(path for path in folder.glob(pattern) if path.name != "objective.safetensors")
+        found = sorted(path for path in folder.glob(pattern) if path.name != OBJECTIVE_FILE)
         if found:
             yield from found
             return

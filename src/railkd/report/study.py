@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from railkd.errors import RailkdError
-from railkd.records import RunRecord, read_lines
+from railkd.records import RECORD_FILE, RECORDS_FILE, RunRecord, read_lines
 from railkd.runtime.words import listed
 
-RECORDS, GRID, METRICS = "records.jsonl", "grid.yaml", "metrics.json"
+GRID = "grid.yaml"
 #: The first arms of a table; the others follow by name.
 _FIRST = ("finetune", "kd")
 #: Settings that are not part of an arm's name: runs of one arm may differ in them.
@@ -178,20 +178,20 @@ def arm_order(arms: Iterable[str]) -> list[str]:
 
 def _read_folder(folder: Path) -> list[Run]:
     if not folder.is_dir():
-        raise RailkdError(f"There is no folder '{folder}'. Fix: name a folder with {RECORDS} or with run folders.")
-    path = folder / RECORDS
+        raise RailkdError(f"There is no folder '{folder}'. Fix: name a folder with {RECORDS_FILE} or with run folders.")
+    path = folder / RECORDS_FILE
     try:
         if path.is_file():
             return [Run(record, folder / record.folder) for record in read_lines(path)]
-        files = sorted(folder.rglob(METRICS))
+        files = sorted(folder.rglob(RECORD_FILE))
         runs = [Run(RunRecord.read(path := file), file.parent) for file in files]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RailkdError(f"{path}: expected records of railkd, but the file cannot be read: {reason}.") from None
     if not runs:
         raise RailkdError(
-            f"'{folder}' contains neither {RECORDS} nor a run folder with {METRICS}. Fix: name the output folder of "
-            "railkd bench, distill or finetune."
+            f"'{folder}' contains neither {RECORDS_FILE} nor a run folder with {RECORD_FILE}. Fix: name the output "
+            "folder of railkd bench, distill or finetune."
         )
     _fill_names(runs)
     return runs

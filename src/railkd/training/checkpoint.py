@@ -15,14 +15,13 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from railkd.errors import RailkdError
-from railkd.models.checkpoints import quiet_transformers
+from railkd.models.checkpoints import OBJECTIVE_FILE, quiet_transformers
 from railkd.models.distiller import Distiller
 from railkd.runtime import ranks
 from railkd.runtime.files import sync, sync_all, write_json
 from railkd.training.resuming import SUMS
 
 logger = logging.getLogger(__name__)
-OBJECTIVE_FILE = "objective.safetensors"
 STATE_FILE = "trainer_state.json"
 #: Sizes of the files of a checkpoint, written last: what is cut or gone shows.
 FILES = "files.json"

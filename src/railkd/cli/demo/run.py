@@ -20,6 +20,7 @@ from rich.table import Table
 from railkd.cli.demo.data import Row, SentimentSets, sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
 from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions
+from railkd.jobs.run_folder import RunFolder
 
 Say = Callable[[str], None]
 METHODS = ("finetune", "kd", "rail-kd-l", "rail-kd-c")
@@ -79,13 +80,12 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
     teacher = _teacher(folder, data, size, say, quiet)
     seconds, lines = {"teacher": teacher.seconds["training"]}, []
     cache_seconds = _cache(folder, data, say, quiet)
-    lines.append(
-        _line("teacher", folder / "teacher" / "model", teacher.metrics, data, teacher.metrics, 0.0, seconds["teacher"])
-    )
+    path = RunFolder(folder / "teacher").model("finetune")
+    lines.append(_line("teacher", path, teacher.metrics, data, teacher.metrics, 0.0, seconds["teacher"]))
     for method in METHODS:
         record = _student(method, folder, data, size, quiet)
         paid = cache_seconds if method != "finetune" else 0.0
-        path = folder / method / "student"
+        path = RunFolder(folder / method).model("distill")
         lines.append(_line(method, path, record.metrics, data, teacher.metrics, paid, record.seconds["training"]))
         say(f"  {method}: movie accuracy {lines[-1].movie:.3f}")
     _write_results(lines, folder, size, name)
@@ -144,7 +144,7 @@ def _cache(folder: Path, data: dict[str, Path], say: Say, quiet: bool) -> float:
 
     start = time.perf_counter()
     options = CacheOptions(
-        teacher=str(folder / "teacher" / "model"),
+        teacher=str(RunFolder(folder / "teacher").model("finetune")),
         train=[str(data["train"])],
         cache=str(folder / "cache"),
         max_length=64,
@@ -159,7 +159,7 @@ def _student(method: str, folder: Path, data: dict[str, Path], size: Size, quiet
     from railkd.jobs import distill
 
     options = DistillOptions(
-        teacher=str(folder / "teacher" / "model"),
+        teacher=str(RunFolder(folder / "teacher").model("finetune")),
         student_layers=3,
         train=str(data["train"]),
         eval=str(data["dev"]),
