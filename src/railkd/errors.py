@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read: what was got, what was wanted, what to do."""
+"""Errors for users. A message says what was expected, what came, and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ from typing import Any
 
 
 class RailkdError(ValueError):
-    """Bad input: a file, a column, a name or a number that railkd cannot work with.
+    """Raised for bad input: a file, a column, a name or a number that railkd cannot use.
 
-    The command line prints the message alone, without a traceback, and exits with code 2.
-    It is a ``ValueError`` so that library users need no import to catch it.
+    The command line prints the message without a traceback and exits with code 2. It is a ``ValueError``, so library
+    users can catch it without an import.
     """
 
 
 class RunFailed(Exception):
-    """What ran and failed, in words: the command line prints the message alone and exits with code 1."""
+    """Raised if valid input was used but the run failed. The command line prints the message and exits with code 1."""
 
 
 def did_you_mean(got: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the nearest known name, or an empty string.
+    """Return a hint with the known name that is most similar.
+
+    Args:
+        got: the unknown name.
+        known: the known names.
+
+    Returns:
+        The hint, with a space before it; empty if no name is similar.
 
     >>> did_you_mean("rail-kd", ["kd", "rail-kd-l"])
     " Did you mean 'rail-kd-l'?"
@@ -31,38 +38,59 @@ def did_you_mean(got: str, known: Iterable[str]) -> str:
 
 
 class Problems:
-    """Collects what is wrong; `report` raises it as one error of at most two lines.
+    """Collects problems, so that a user sees all of them at once. `report` raises them as one error.
 
     Args:
-        where: what all of them are about, such as a file.
+        where: the file or setting that all problems are about; the message starts with it.
+
+    Attributes:
+        messages: the problems so far.
     """
 
     def __init__(self, where: str = "") -> None:
-        self.found: list[str] = []
+        self.messages: list[str] = []
         self.where = where
 
     def add(self, message: str) -> None:
-        self.found.append(message)
+        """Add a problem.
+
+        Args:
+            message: the problem, in words.
+        """
+        self.messages.append(message)
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Keep a `RailkdError` raised inside."""
+        """Add the message of a `RailkdError` raised inside the ``with`` block, and continue after the block.
+
+        Yields:
+            Nothing.
+        """
         try:
             yield
         except RailkdError as error:
-            self.found.append(str(error))
+            self.messages.append(str(error))
 
-    def required(self, options: Any, *names: str) -> None:
-        """Settings that must be given."""
+    def require(self, options: Any, *names: str) -> None:
+        """Add a problem if required settings are missing.
+
+        Args:
+            options: the settings, as attributes.
+            names: names of the required settings.
+        """
         missing = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) in (None, "", [])]
         if missing:
             self.add(
-                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; see --help for an example"
+                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. Fix: see the example in --help."
             )
 
     def report(self) -> None:
-        """Raise, if there is anything to say."""
-        if self.found:
-            first, *others = dict.fromkeys(self.found)
+        """Raise the problems, if there are any.
+
+        Raises:
+            RailkdError: there is at least one problem. The message has one line for the first and one for the others.
+        """
+        if self.messages:
+            first, *others = dict.fromkeys(self.messages)
             prefix = f"{self.where}: " if self.where else ""
             raise RailkdError(prefix + first + (f"\nalso: {'; '.join(others)}" if others else ""))

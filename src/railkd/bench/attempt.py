@@ -60,7 +60,7 @@ def run(job: Job, output: str) -> str:
     folder = Path(output) / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE).unlink(missing_ok=True)
-    hardware.forget_peak_memory()
+    hardware.reset_peak_memory()
     try:
         _do(job, folder)
         return ""

@@ -75,10 +75,10 @@ def read_finished(jobs: Sequence[Job], output: str) -> dict[str, RunRecord]:
         found[job.folder] = record
         if changes := list_changes(job, record):
             problems.add(f"'{job.folder}' finished with other settings: {'; '.join(changes)}")
-    if problems.found:
-        many = f" (and {len(problems.found) - 1} more)" if len(problems.found) > 1 else ""
+    if problems.messages:
+        many = f" (and {len(problems.messages) - 1} more)" if len(problems.messages) > 1 else ""
         raise RailkdError(
-            f"{problems.found[0]}{many}. Restore the old settings in the grid, remove the folders of these jobs, or "
+            f"{problems.messages[0]}{many}. Restore the old settings in the grid, remove the folders of these jobs, or "
             "use another --output"
         )
     return found

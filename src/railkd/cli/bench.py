@@ -37,7 +37,7 @@ def check(options: BenchOptions, training: dict[str, Any]) -> None:
     if options.grid is None:
         problems.add("no grid file is given. Name one, such as the file that 'railkd bench --copy smoke' writes")
     if options.output is None and not options.dry_run:
-        problems.required(options, "output")
+        problems.require(options, "output")
     elif options.output is not None:
         check_target(problems, Path(options.output))
     if options.resume and options.overwrite:

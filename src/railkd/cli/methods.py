@@ -34,7 +34,7 @@ def check(options: MethodsOptions, training: dict[str, Any]) -> None:
     if options.draws is not None:
         if options.name is None:
             problems.add("--draws: got no method; wanted its name, e.g. railkd methods rail-kd-l --draws 10")
-        problems.required(options, "student_layers", "teacher_layers")
+        problems.require(options, "student_layers", "teacher_layers")
     for name in ("draws", "student_layers", "teacher_layers"):
         value = getattr(options, name)
         if value is not None and value < 1:

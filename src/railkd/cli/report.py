@@ -75,8 +75,8 @@ def _targets(options: ReportOptions) -> list[str]:
 def _check_target(target: str) -> None:
     problems = Problems()
     check_target(problems, Path(target), folder=False)
-    if problems.found:
-        raise RailkdError(problems.found[0].replace("--output ", "", 1))
+    if problems.messages:
+        raise RailkdError(problems.messages[0].replace("--output ", "", 1))
 
 
 VERB = Verb(

@@ -42,7 +42,7 @@ def check_finetune(options: FinetuneOptions, training: dict[str, Any]) -> None:
         RailkdError: names all problems.
     """
     problems = Problems()
-    problems.required(options, "model", "train", "output")
+    problems.require(options, "model", "train", "output")
     check_training(problems, training)
     check_data(problems, options)
     check_model(problems, options.model, "--model")
@@ -53,7 +53,7 @@ def check_finetune(options: FinetuneOptions, training: dict[str, Any]) -> None:
 def check_distill(options: DistillOptions, training: dict[str, Any]) -> None:
     """Check the options of ``railkd distill``; see `check_finetune`. The method comes last: its table needs torch."""
     problems = Problems()
-    problems.required(options, "train", "output")
+    problems.require(options, "train", "output")
     _check_origin(problems, options)
     if options.cache and options.live:
         problems.add("got --cache and --live; wanted one of them: stored states, or the teacher at every step")
@@ -75,7 +75,7 @@ def check_distill(options: DistillOptions, training: dict[str, Any]) -> None:
 def check_cache(options: CacheOptions, training: dict[str, Any]) -> None:
     """Check the options of ``railkd cache``; see `check_finetune`."""
     problems = Problems()
-    problems.required(options, *(("cache",) if options.verify else ("teacher", "train", "cache")))
+    problems.require(options, *(("cache",) if options.verify else ("teacher", "train", "cache")))
     check_data(problems, options)
     check_model(problems, options.teacher, "--teacher")
     if options.cache:
@@ -93,7 +93,7 @@ def check_cache(options: CacheOptions, training: dict[str, Any]) -> None:
 def check_evaluate(options: EvaluateOptions, training: dict[str, Any]) -> None:
     """Check the options of ``railkd evaluate``; see `check_finetune`."""
     problems = Problems()
-    problems.required(options, *(("model",) if options.ood else ("model", "test")))
+    problems.require(options, *(("model",) if options.ood else ("model", "test")))
     check_data(problems, options)
     check_model(problems, options.model, "--model")
     if options.output:
@@ -104,7 +104,7 @@ def check_evaluate(options: EvaluateOptions, training: dict[str, Any]) -> None:
 def check_predict(options: PredictOptions, training: dict[str, Any]) -> None:
     """Check the options of ``railkd predict``; see `check_finetune`."""
     problems = Problems()
-    problems.required(options, "model", "test")
+    problems.require(options, "model", "test")
     if len(options.test) > 1:
         problems.add(f"--test: got {len(options.test)} files, wanted one: predictions keep the order of one file")
     check_data(problems, options)
@@ -121,7 +121,7 @@ def check_predict(options: PredictOptions, training: dict[str, Any]) -> None:
 def check_check(options: CheckOptions, training: dict[str, Any]) -> None:
     """Check the options of ``railkd check``; see `check_finetune`."""
     problems = Problems()
-    problems.required(options, "train")
+    problems.require(options, "train")
     _check_origin(problems, options)
     if not options.epochs > 0:
         problems.add(f"--epochs: got {options.epochs:g}, wanted a number above 0")

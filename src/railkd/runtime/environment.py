@@ -1,4 +1,4 @@
-"""The software environment of a run: library versions and the git commit."""
+"""Read the software environment of a run: library versions and the git commit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ _LIBRARIES = ("railkd", "torch", "transformers", "datasets", "accelerate", "toke
 
 
 def commit() -> str | None:
-    """The git commit railkd runs from, with ``+`` where files were changed since; None: installed, or no git."""
+    """Return the git commit that railkd runs from.
+
+    Returns:
+        The first 12 digits, with ``+`` if files differ from the commit. None if railkd is installed as a package or git
+        is missing.
+    """
     here = Path(__file__).resolve().parents[1]
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", here, *words], capture_output=True, text=True, timeout=10).stdout.strip()
 
     try:
-        if not git("ls-files", "__init__.py"):  # inside of somebody else's checkout
+        if not git("ls-files", "__init__.py"):  # installed inside the checkout of another project
             return None
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.SubprocessError):
@@ -28,11 +33,15 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of python and of the libraries that a result depends on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the libraries that affect results.
+
+    Returns:
+        Name -> version, or "not installed".
+    """
+    versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = __version__ if name == "railkd" else "not installed"
-    return found
+            versions[name] = __version__ if name == "railkd" else "not installed"
+    return versions

@@ -1,4 +1,4 @@
-"""What this machine can do."""
+"""Query the machine: device, bfloat16 support, memory, and the facts that a timing depends on."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ import torch
 
 
 def device() -> torch.device:
-    """The accelerator of this machine, or its CPU."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    """Return the accelerator of this machine, or its CPU if there is none."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def fast_bf16() -> bool:
-    """Whether bfloat16 arithmetic is done by the hardware here: a recent GPU, or a CPU with AVX512-BF16 or AMX.
+    """Return True if the hardware computes in bfloat16: a recent GPU, or a CPU with AVX512-BF16 or AMX.
 
-    Without it a CPU emulates bfloat16, slower than float32.
+    Other CPUs emulate bfloat16, which is slower than float32.
+
+    Returns:
+        True or False.
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
@@ -29,14 +32,14 @@ def fast_bf16() -> bool:
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep large blocks that were freed, for the next step, instead of giving them back to the system.
+    """Make glibc keep large blocks of freed memory for reuse, instead of returning them to the system.
 
-    The gradient of a word embedding (47 MB in MiniLM) is above glibc's threshold, so each step the system maps it anew
-    and zeroes it page by page: a sixth of a CPU step. It holds for the whole process and cannot be undone; the most
-    memory in use stays the same.
+    The gradient of a word embedding (47 MB in MiniLM) is larger than glibc's threshold. So by default the system maps
+    its memory again at every step and zeroes it page by page, which takes a sixth of a step on a CPU. The setting
+    applies to the whole process and cannot be undone. It does not change the peak memory.
 
     Returns:
-        Whether it was done: on Linux with glibc.
+        True if the setting was made, which needs Linux with glibc.
     """
     threshold, trim, large = -3, -1, 1 << 30  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
     try:
@@ -47,7 +50,11 @@ def keep_freed_memory() -> bool:
 
 
 def machine() -> dict[str, Any]:
-    """What a timing must be read beside: processor, cores, threads, accelerator. No host name, no paths."""
+    """Return the facts of this machine that a timing depends on, without host name and paths.
+
+    Returns:
+        ``system``, ``processor``, ``cores``, ``threads``, ``gpu`` and ``fast bf16``.
+    """
     return {
         "system": platform.system(),
         "processor": _processor(),
@@ -58,8 +65,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def forget_peak_memory() -> None:
-    """Start `peak_memory` anew, where the system lets a process do so (Linux)."""
+def reset_peak_memory() -> None:
+    """Start a new measurement of `peak_memory`. On a CPU this works on Linux only; elsewhere it does nothing."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
@@ -69,7 +76,11 @@ def forget_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """The most bytes this process has had allocated on its GPU, or without one resident; 0: not known."""
+    """Return the highest memory use of this process so far.
+
+    Returns:
+        Bytes allocated on the GPU, or resident in main memory if there is no GPU; 0 if the system does not report it.
+    """
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     try:

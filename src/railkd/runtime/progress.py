@@ -1,4 +1,4 @@
-"""What a user sees while a job runs: one live bar a phase on a terminal, a few plain lines elsewhere."""
+"""Show the progress of a job: a live bar for each phase on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,17 +13,26 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 from railkd.runtime.words import duration
 
+#: Called with (items done, items in total).
 Advance = Callable[[int, int], None]
 _SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
 def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
-    """A function to call with (done, total) while a phase runs.
+    """Show the progress of a phase on standard error.
 
-    On a terminal: a bar with rate and time left. Elsewhere: a line every quarter of a minute. Quiet: nothing.
+    A terminal gets a bar with rate and time left, anything else a line every 15 seconds.
+
+    Args:
+        title: name of the phase.
+        unit: what is counted, in the plural, such as "examples".
+        quiet: show nothing.
+
+    Yields:
+        A function to call with (items done, items in total).
     """
-    if quiet or os.environ.get("RANK", "0") != "0":  # one of several ranks shows the way for all
+    if quiet or os.environ.get("RANK", "0") != "0":  # only rank 0 prints
         yield lambda done, total: None
         return
     console = Console(stderr=True)
