@@ -25,16 +25,10 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from railkd import DistillationTrainer, DistillationTrainingArguments, TeacherCache, make_student
-from railkd.cli.demo.data import Row, sentiment_sets, subset
-from railkd.cli.demo.model import encoder_folder
-from railkd.errors import RailkdError
-from railkd.models.blocks import pool
-from railkd.models.checkpoints import load_tokenizer, quiet_transformers
-from railkd.models.heads import head_config
-from railkd.models.inference import predict_logits
-from railkd.models.student import describe_student
-from railkd.runtime.hardware import fast_bf16
+from railkd import DistillationTrainer, DistillationTrainingArguments, RailkdError, TeacherCache, make_student
+from railkd.cli.demo import Row, encoder_folder, sentiment_sets, subset
+from railkd.models import Checkpoint, describe_student, head_config, pool, predict_logits, quiet_transformers
+from railkd.runtime import fast_bf16
 
 LABELS = ("negative", "positive")
 MAX_LENGTH = 48
@@ -119,14 +113,13 @@ def run(folder: Path, *, train: int, test: int, epochs: int, say: Callable[[str]
     source_config = decoder.config
     del decoder  # from here on nobody needs it
 
-    encoder = encoder_folder()
-    words = load_tokenizer(encoder)
+    encoder = Checkpoint.find(encoder_folder())
     for method in METHODS:
         torch.manual_seed(0)
         student = make_student(encoder, 3, **head_config(LABELS))
         if not results.get("before"):
             say(f"student: {describe_student(source_config, student)}")
-            results["before"] = accuracy(student, words, judge)
+            results["before"] = accuracy(student, encoder.tokenizer, judge)
         args = DistillationTrainingArguments(
             output_dir=str(folder / method),
             method=method,
@@ -141,10 +134,10 @@ def run(folder: Path, *, train: int, test: int, epochs: int, say: Callable[[str]
             disable_tqdm=True,
         )
         trainer = DistillationTrainer(
-            model=student, teacher_model=cache, args=args, train_dataset=table, processing_class=words
+            model=student, teacher_model=cache, args=args, train_dataset=table, processing_class=encoder.tokenizer
         )
         trainer.train()
-        results[method] = accuracy(student, words, judge)
+        results[method] = accuracy(student, encoder.tokenizer, judge)
         say(f"{method}: {results['before']:.1f} % before, {results[method]:.1f} % after")
     say(f"{time.perf_counter() - start:.0f} s")
     return results

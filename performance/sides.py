@@ -20,7 +20,7 @@ from datasets import Dataset
 from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments
 
 from railkd import DistillationTrainer, DistillationTrainingArguments, TeacherCache
-from railkd.models import checkpoints
+from railkd.models import load_classifier
 from railkd.runtime.hardware import fast_bf16
 from railkd.teacher import LiveTeacher
 
@@ -31,8 +31,8 @@ class Sides:
     def __init__(self, folder: Path) -> None:
         rows, self.settings = work.read(folder)
         self.rows = Dataset.from_list(rows)
-        self.teacher = checkpoints.load_classifier(folder / "teacher")
-        self.student = checkpoints.load_classifier(folder / "student")
+        self.teacher = load_classifier(folder / "teacher")
+        self.student = load_classifier(folder / "student")
         self.tokenizer = AutoTokenizer.from_pretrained(folder / "teacher")
         self.bf16 = fast_bf16()
         self._kept: tuple[Any, TeacherCache] | None = None

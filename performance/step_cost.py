@@ -41,15 +41,15 @@ class Stand:
 
         from railkd.data.collator import PaddingCollator
         from railkd.data.tokens import keyed_tokens
-        from railkd.models import checkpoints
+        from railkd.models import load_classifier, load_tokenizer
         from railkd.teacher import TeacherCache
 
         work.prepare(folder, pair, work.BATCH * BATCHES_AN_EPOCH)
         table, _ = work.read(folder)
         rows = Dataset.from_list(table)
         self.labels, self.bf16 = list(rows["label"]), bf16
-        self.student = checkpoints.load_classifier(folder / "student")
-        tokenizer = checkpoints.load_tokenizer(folder / "student")
+        self.student = load_classifier(folder / "student")
+        tokenizer = load_tokenizer(folder / "student")
         self.cache = TeacherCache.build(folder / "teacher", rows, folder / "cache", pooling=("mean", "cls"), bf16=bf16)
         tokens = keyed_tokens(rows, tokenizer, max_length=128)
         self.keys, self.collate = tokens.keys, PaddingCollator(tokenizer)

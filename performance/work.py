@@ -38,7 +38,7 @@ def prepare(folder: Path, pair: str, sentences: int) -> dict[str, Any]:
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     from railkd.cli.demo.model import encoder_folder
-    from railkd.models import checkpoints
+    from railkd.models import load_classifier
     from railkd.models.student import make_student
 
     blocks, kept = PAIRS[pair]
@@ -49,7 +49,7 @@ def prepare(folder: Path, pair: str, sentences: int) -> dict[str, Any]:
         config = BertConfig.from_pretrained(source, num_hidden_layers=blocks, **names)
         teacher: Any = BertForSequenceClassification(config)
     else:
-        teacher = checkpoints.load_classifier(source, num_labels=2, **names)
+        teacher = load_classifier(source, num_labels=2, **names)
     tokenizer = AutoTokenizer.from_pretrained(source)
     for name, model in (("teacher", teacher), ("student", make_student(teacher, kept))):
         model.save_pretrained(folder / name)

@@ -13,7 +13,7 @@ import pytest
 from railkd import make_student
 from railkd.errors import RailkdError
 from railkd.jobs import settings
-from railkd.models import checkpoints
+from railkd.models import Checkpoint, load_classifier
 from railkd.teacher import TeacherCache
 from railkd.teacher.writer import manifest_checksum
 
@@ -59,7 +59,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, teacher_folder: Path, k
     named = dict.fromkeys(["AutoConfig", "AutoModelForSequenceClassification", "AutoTokenizer"], "mine.Mine")
     (folder / "config.json").write_text(json.dumps(config | {"model_type": kind, "auto_map": named}))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    for load in (checkpoints.load_config, checkpoints.load_classifier, lambda path: make_student(path, 2)):
+    for load in (lambda path: Checkpoint.find(path).config, load_classifier, lambda path: make_student(path, 2)):
         if kind == "bert":
             assert load(folder) is not None
         else:
@@ -70,26 +70,26 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, teacher_folder: Path, k
     assert not (tmp_path / "ran").exists()
 
 
-def test_trust_is_of_one_path_and_is_lost_with_it(teacher_folder: Path) -> None:
-    trusted = checkpoints.resolve(teacher_folder, trust_remote_code=True)
-    assert (
-        checkpoints.trusts(trusted) and checkpoints.trusts(checkpoints.resolve(trusted)) and trusted == teacher_folder
-    )
-    for other in (teacher_folder, Path(trusted), str(trusted), checkpoints.resolve(teacher_folder)):
-        assert not checkpoints.trusts(other)
+def test_trust_is_of_one_checkpoint_and_is_lost_with_it(teacher_folder: Path) -> None:
+    trusted = Checkpoint.find(teacher_folder, trust=True)
+    assert trusted.trusted and Checkpoint.find(trusted) is trusted and trusted.folder == teacher_folder
+    for other in (teacher_folder, trusted.folder, trusted.name, Checkpoint.find(teacher_folder)):
+        assert not Checkpoint.find(other).trusted
+    assert Checkpoint.find(Checkpoint.find(teacher_folder), trust=True).trusted
 
 
 @pytest.mark.parametrize("trust", [True, False])
 def test_python_files_of_the_hub_are_downloaded_only_where_they_are_trusted(teacher_folder: Path, trust: bool) -> None:
-    asked: list[str] = []
+    asked: list[Any] = []
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
         asked.extend(allow_patterns)
         return str(teacher_folder)
 
-    found = checkpoints.resolve("org/name", trust_remote_code=trust, download=download)
-    assert found == teacher_folder and checkpoints.trusts(found) == trust
-    assert any(pattern.endswith(".py") for pattern in asked) == trust
+    found = Checkpoint.find("org/name", "v1", trust, download=download)
+    assert found.folder == teacher_folder and found.trusted == trust and asked[0] == ("org/name", "v1")
+    assert any(pattern.endswith(".py") for pattern in asked[1:]) == trust
 
 
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ The names a user needs; each is imported when it is first used, so that ``import
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from railkd.runtime.faces import lazy
 
 __version__ = "0.1.0"
 
@@ -37,12 +38,4 @@ __all__ = [
     "make_student",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'railkd' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(__name__, _HOMES)

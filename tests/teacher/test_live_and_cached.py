@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from railkd.data.keys import KEY
 from railkd.errors import RailkdError
-from railkd.models.checkpoints import load_classifier
+from railkd.models import load_classifier
 from railkd.teacher import LiveTeacher, TeacherCache
 from tiny import WORDS, batch_of, losses, make_model, make_small, make_tokenizer, make_trainer, save, weights_of
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from railkd import DistillationTrainer
 from railkd.data.collator import PaddingCollator
 from railkd.errors import RailkdError
-from railkd.models.checkpoints import load_classifier
+from railkd.models import load_classifier
 from railkd.objectives import METHODS
 from railkd.teacher import TeacherCache
 from tiny import CountingTeacher, arguments, losses, make_model, make_small, make_trainer, text_rows, weights_of

@@ -7,7 +7,6 @@ that would have to be downloaded are not measured; their time is printed as not 
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections import Counter
@@ -29,7 +28,7 @@ from railkd.bench.results import read_record
 from railkd.data.sources import Source
 from railkd.jobs import findings
 from railkd.jobs.options import DEFAULT_MAX_LENGTH
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint, quiet_transformers
 from railkd.runtime import hardware
 from railkd.runtime.words import counted, duration, size
 
@@ -177,11 +176,10 @@ def _base_model(job: Job, jobs: Sequence[Job]) -> str:
 
 
 def _cache_bytes(job: Job, jobs: Sequence[Job], rows: int | None) -> int | None:
-    config = _config(_base_model(job, jobs))
-    if config is None or rows is None:
+    checkpoint = _checkpoint(_base_model(job, jobs))
+    if checkpoint is None or rows is None:
         return None
-    poolings = len(job.options.pooling)
-    half = findings.cache_bytes(rows, config.num_hidden_layers, config.hidden_size, config.num_labels, poolings)
+    half = findings.cache_bytes(rows, *checkpoint.shape, checkpoint.config.num_labels, len(job.options.pooling))
     return half * (2 if job.options.dtype == "float32" else 1)
 
 
@@ -193,8 +191,8 @@ def _rows(source: str) -> int | None:
 
 
 @cache
-def _config(model: str) -> Any:
-    return checkpoints.load_config(model) if Path(model).is_dir() else None
+def _checkpoint(model: str) -> Checkpoint | None:
+    return Checkpoint.find(model) if Path(model).is_dir() else None
 
 
 @cache
@@ -202,14 +200,13 @@ def _measure_speed(model: str, layers: int | None, source: str, max_length: int,
     """Return the speed of a model with random weights on batches of the task's mean length."""
     from transformers import AutoModelForSequenceClassification
 
-    config = copy.deepcopy(_config(model))
-    if config is None or not Source.parse(source).on_disk:
+    checkpoint = _checkpoint(model)
+    if checkpoint is None or not Source.parse(source).on_disk:
         return None
-    if layers:
-        config.num_hidden_layers = layers
-    with checkpoints.quiet_transformers():
+    config = checkpoint.new_config(**({"num_hidden_layers": layers} if layers else {}))
+    with quiet_transformers():
         network = AutoModelForSequenceClassification.from_config(config).to(hardware.device())
-    length = _mean_length(model, source, max_length)
+    length = _mean_length(checkpoint, source, max_length)
     inputs = torch.full((batch_size, length), 5, device=hardware.device())
     mask = torch.ones_like(inputs)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.0)
@@ -243,12 +240,12 @@ def _seconds(step: Any, times: int = 3) -> float:
     return best
 
 
-def _mean_length(model: str, source: str, max_length: int) -> int:
+def _mean_length(checkpoint: Checkpoint, source: str, max_length: int) -> int:
     """Return the mean length in tokens of some rows, at most ``max_length``."""
     rows = Source.parse(source).rows("train")
     texts = [
         " ".join(str(cell) for cell in row.values() if isinstance(cell, str))
         for row in rows.select(range(min(_SAMPLE, len(rows))))
     ]
-    lengths = [len(ids) for ids in checkpoints.load_tokenizer(model)(texts, verbose=False)["input_ids"]]
+    lengths = [len(ids) for ids in checkpoint.tokenizer(texts, verbose=False)["input_ids"]]
     return max(2, min(max_length, round(sum(lengths) / len(lengths))))

@@ -189,6 +189,7 @@ def make_verbs() -> Any:
     from railkd.bench.plan import OPTIONS, Verbs
     from railkd.jobs import distill
     from railkd.jobs.training_settings import resolve
+    from railkd.models.checkpoints import Checkpoint
 
     known: dict[str, Verb] = {kind: find_verb(kind) for kind in OPTIONS}
 
@@ -203,7 +204,7 @@ def make_verbs() -> Any:
         known[kind].check(dataclasses.replace(options, **resumed), training)
         if kind in ("finetune", "distill"):
             source = options.model if kind == "finetune" else options.teacher
-            distill.check_settings(options, training, Path(source) if Path(source).is_dir() else None)
+            distill.check_settings(options, training, Checkpoint.find(source) if Path(source).is_dir() else None)
 
     return Verbs(read, check_job)
 

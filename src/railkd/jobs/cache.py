@@ -8,7 +8,7 @@ from railkd.data.sources import Source
 from railkd.jobs.check import Say
 from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, CacheOptions, required
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
 from railkd.runtime.hardware import fast_bf16
@@ -27,14 +27,14 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
             cache.verify(advance)
         say(f"every checksum of {cache.rows:,} rows fits: {path}")
         return cache
-    teacher = checkpoints.resolve(required(options.teacher, "--teacher"), trust_remote_code=options.trust_remote_code)
+    teacher = Checkpoint.find(required(options.teacher, "--teacher"), trust=options.trust_remote_code)
     files = DataFiles(options, say)
     if not options.train:
         required(None, "--train")
     tables = [files.read(source, split="train", labelled=False) for source in map(Source.parse, options.train)]
     bf16 = fast_bf16() if options.bf16 is None else options.bf16
     rows, max_length = concatenate_datasets(tables), options.max_length or DEFAULT_MAX_LENGTH
-    say(truncation_line(rows, checkpoints.load_tokenizer(teacher), max_length))
+    say(truncation_line(rows, teacher.tokenizer, max_length))
     with bar("teacher pass", "rows", quiet=options.quiet) as advance:
         cache = TeacherCache.build(
             teacher,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import time
 from collections.abc import Callable
@@ -22,8 +21,7 @@ from railkd.jobs import findings
 from railkd.jobs.datafiles import DataFiles, named_tests
 from railkd.jobs.findings import Finding
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, CheckOptions, DistillOptions, required
-from railkd.models import checkpoints
-from railkd.models.heads import label_names, problem_type_of
+from railkd.models.checkpoints import Checkpoint, empty_classifier
 from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
 from railkd.teacher import TeacherCache
@@ -34,11 +32,10 @@ Say = Callable[[str], None]
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
 
 
-def labels_of(teacher: Path | None, stored: TeacherCache | None) -> tuple[tuple[str, ...], ProblemType]:
-    """Class names of the teacher, and what it predicts."""
+def labels_of(teacher: Checkpoint | None, stored: TeacherCache | None) -> tuple[tuple[str, ...], ProblemType]:
+    """Return the class names of the teacher, and what it predicts."""
     if teacher is not None:
-        config = checkpoints.load_config(teacher)
-        return label_names(config), problem_type_of(config)
+        return teacher.labels, teacher.task
     assert stored is not None
     return stored.info.labels, stored.info.problem_type
 
@@ -48,7 +45,7 @@ def before_distilling(
     files: DataFiles,
     train: Any,
     evaluation: Any,
-    teacher: Path | None,
+    teacher: Checkpoint | None,
     stored: TeacherCache | None,
     max_length: int,
     say: Say,
@@ -60,10 +57,9 @@ def before_distilling(
             cache of another teacher.
     """
     if teacher is not None:
-        config, tokenizer = checkpoints.load_config(teacher), checkpoints.load_tokenizer(teacher)
         for table in (train, evaluation):
             if table is not None:
-                check_texts(config, tokenizer, table, max_length, "the teacher")
+                check_texts(teacher.config, teacher.tokenizer, table, max_length, "the teacher")
     if evaluation is None:
         say("teacher: not checked, there is no --eval")
         return
@@ -85,7 +81,7 @@ def before_distilling(
 def check(options: CheckOptions, say: Say) -> list[Finding]:
     """Everything, on a sample unless ``--full``. What cannot be read at all is a finding too."""
     trust = options.trust_remote_code
-    teacher = checkpoints.resolve(options.teacher, trust_remote_code=trust) if options.teacher else None
+    teacher = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
     stored = None
     if options.cache and (teacher is None or (Path(options.cache) / MANIFEST).is_file()):
         stored = TeacherCache.open(options.cache)
@@ -94,8 +90,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     files = DataFiles(options, say)
     names, problem_type = labels_of(teacher, stored)
     files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
-    student = checkpoints.resolve(options.student, trust_remote_code=trust) if options.student else teacher
-    found = findings.output_names(names, _own_names(options.student and student), problem_type)
+    student = Checkpoint.find(options.student, trust=trust) if options.student else teacher
+    found = findings.output_names(names, _own_names(student if options.student else None), problem_type)
     try:
         tables = _read(options, files)
     except RailkdError as error:
@@ -139,15 +135,14 @@ class _Judged:
 
 
 def _judged(
-    table: Any, teacher: Path | None, stored: TeacherCache | None, max_length: int, rows: int
+    table: Any, teacher: Checkpoint | None, stored: TeacherCache | None, max_length: int, rows: int
 ) -> _Judged | None:
     """The teacher's answers on a sample of labelled rows; None: no teacher, and a cache without them."""
     if teacher is not None:
         table = table.select(some_rows(len(table), rows))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = checkpoints.load_classifier(teacher).to(device)
+        model, tokenizer = teacher.frozen(), teacher.tokenizer
         start = time.perf_counter()
-        logits = predict_logits(model, checkpoints.load_tokenizer(teacher), table, max_length=max_length)
+        logits = predict_logits(model, tokenizer, table, max_length=max_length)
         rate = len(table) / max(time.perf_counter() - start, 1e-9)
         return _Judged(logits, np.asarray(table["label"]), rate)
     assert stored is not None
@@ -169,12 +164,12 @@ def _complete(stored: TeacherCache, train: Any) -> bool:
     return not len(stored.missing(_keys(train)))
 
 
-def _same_teacher(stored: TeacherCache, teacher: Path, max_length: int) -> None:
+def _same_teacher(stored: TeacherCache, teacher: Checkpoint, max_length: int) -> None:
     """Refuse to judge a teacher by the cache of another one."""
     ours = stored.identity
     wanted = identify(
         teacher,
-        checkpoints.load_tokenizer(teacher),
+        teacher.tokenizer,
         max_length=max_length,
         precision=ours.precision,
         states_dtype=ours.states_dtype,
@@ -198,16 +193,15 @@ def _about_teacher(judged: _Judged, files: DataFiles, source: Source, allowed: b
 
 
 def _about_tokens(
-    texts: list[tuple[str, ...]], teacher: Path | None, student: Path | None, max_length: int
+    texts: list[tuple[str, ...]], teacher: Checkpoint | None, student: Checkpoint | None, max_length: int
 ) -> list[Finding]:
     found: list[Finding | None] = []
     ids = []
     readers = {"teacher": teacher, "student": student if student != teacher else None}
-    for who, folder in readers.items():
-        if folder is None:
+    for who, checkpoint in readers.items():
+        if checkpoint is None:
             continue
-        tokenizer = checkpoints.load_tokenizer(folder)
-        limit = position_limit(checkpoints.load_config(folder))
+        tokenizer, limit = checkpoint.tokenizer, position_limit(checkpoint.config)
         found.append(findings.lengths(full_lengths(tokenizer, texts), max_length, limit, who))
         tokens = [number for row in texts for text in row for number in tokenizer(text, verbose=False)["input_ids"]]
         unknown = tokenizer.unk_token_id
@@ -223,16 +217,15 @@ def _about_tokens(
 def _about_cost(
     options: CheckOptions,
     rows: int,
-    teacher: Path | None,
-    student: Path | None,
+    teacher: Checkpoint | None,
+    student: Checkpoint | None,
     stored: TeacherCache | None,
     measured: _Judged | None,
 ) -> list[Finding]:
     """From sizes alone, and the teacher's speed where it was run."""
-    origin = checkpoints.load_config(teacher) if teacher else None
-    ours = copy.deepcopy(checkpoints.load_config(student)) if student else None
-    if ours is not None and options.student_layers:
-        ours.num_hidden_layers = options.student_layers
+    origin = teacher.config if teacher else None
+    shallower = {"num_hidden_layers": options.student_layers} if options.student_layers else {}
+    ours = student.new_config(**shallower) if student else None
     theirs, our_parameters = (_parameters(config, options.trust_remote_code) for config in (origin, ours))
     needed = 0
     if origin is not None and stored is None:
@@ -274,18 +267,13 @@ def _texts(table: Any) -> list[tuple[str, ...]]:
     return list(zip(*[list(table[name]) for name in columns], strict=True))
 
 
-def _own_names(folder: Any) -> tuple[str, ...] | None:
-    """Class names of a student that brings a head of its own."""
-    config = checkpoints.load_config(folder) if folder else None
-    return label_names(config) if config is not None and config.label2id else None
+def _own_names(student: Checkpoint | None) -> tuple[str, ...] | None:
+    """Return the class names of a student that brings a head of its own."""
+    return student.labels if student is not None and student.config.label2id else None
 
 
 def _parameters(config: Any, trust_remote_code: bool) -> int:
-    """Of a classifier with this config; nothing is allocated."""
-    from transformers import AutoModelForSequenceClassification
-
+    """Count the parameters of a classifier with this config; nothing is allocated."""
     if config is None:
         return 0
-    with torch.device("meta"), checkpoints.quiet_transformers():
-        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=trust_remote_code)
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in empty_classifier(config, trusted=trust_remote_code).parameters())

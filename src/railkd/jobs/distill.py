@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,18 @@ from railkd.jobs.options import DistillOptions, FinetuneOptions, required
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Tables
 from railkd.jobs.train import fit, training_arguments
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import head_config
 from railkd.models.limits import truncation_line
 from railkd.models.student import blocks_to_keep, describe_student, make_student
-from railkd.objectives import build_objective, method_spec
+from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.progress import bar
-from railkd.signals import checked_poolings
+from railkd.signals import BlockShape, checked_poolings
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.teacher.writer import MANIFEST
 from railkd.training import DistillationTrainingArguments
+from railkd.training.arguments import Shapes
 
 Say = Callable[[str], None]
 
@@ -36,7 +38,7 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
     """Distil a teacher, or the cache of one, into a student. Callbacks as transformers' Trainer takes them."""
     spec = method_spec(training.get("method", "rail-kd-l"))
     trust = options.trust_remote_code
-    teacher = checkpoints.resolve(options.teacher, trust_remote_code=trust) if options.teacher else None
+    teacher = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
     stored = TeacherCache.open(options.cache) if options.cache and (Path(options.cache) / MANIFEST).is_file() else None
     if teacher is None and stored is None:
         TeacherCache.open(required(options.cache, "--teacher or --cache"))
@@ -44,62 +46,57 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
     names, problem_type = check.labels_of(teacher, stored)
     files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
     tables = Tables.read(files, options)
-    args = training_arguments(training, options, len(tables.train), tables.chosen_by(files), say, stored)
-    tokenizer, make = _student_plan(options, files, teacher, args.blocks)
+    start = _starts_from(options, teacher)
+    shapes = _shapes(options, start, teacher.shape if teacher else stored.info.shape if stored else None)
+    args = training_arguments(training, options, len(tables.train), tables.chosen_by(files), say, stored, shapes)
+    make = _student_plan(options, files, start, args.blocks)
     if stored is not None and teacher is None and options.max_length not in (None, stored.identity.max_length):
         raise RailkdError(
             f"the cache '{stored.path}' was made with max length {stored.identity.max_length}, got --max-length "
             f"{options.max_length}; "
             "leave the flag out, or build another cache"
         )
-    start = _starts_from(options, teacher)
-    tables.check_lengths(checkpoints.load_config(start), tokenizer, args.max_length, "the student")
-    say(truncation_line(tables.train, tokenizer, args.max_length))
-    if spec.needs_teacher and not options.resume:  # a resumed run has passed
-        check.before_distilling(options, files, tables.train, tables.eval, teacher, stored, args.max_length, say)
-    _check_pair(options, args, teacher, stored)
+    tables.check_lengths(start.config, start.tokenizer, args.max_length, "the student")
+    say(truncation_line(tables.train, start.tokenizer, args.max_length))
     record = RunRecord("distill", spec.name, args.seed, config=settings.as_dict(options, training))
     source: LiveTeacher | TeacherCache | None = None
-    if spec.needs_teacher and options.live:
-        if teacher is None:
-            raise RailkdError("--live runs the teacher at every step; name it with --teacher")
-        model = checkpoints.load_classifier(teacher).to(args.device)
-        source = LiveTeacher(
-            model,
-            checkpoints.load_tokenizer(teacher),
-            max_length=args.max_length,
-            poolings=(spec.pooling or "mean",),
-            bf16=args.bf16,
-            blocks=args.teacher_blocks,
-        )
-    elif spec.needs_teacher:
-        with record.phase("teacher pass"):
-            source = _cache(options, teacher, stored, tables.texts(), args, spec.pooling, say)
+    # The check of the teacher and its pass read one model, which is released before the student is made.
+    with teacher.sharing() if teacher else nullcontext():
+        if spec.needs_teacher and not options.resume:  # a resumed run has passed
+            check.before_distilling(options, files, tables.train, tables.eval, teacher, stored, args.max_length, say)
+        if spec.needs_teacher and options.live:
+            source = _live(teacher, args, spec.pooling)
+        elif spec.needs_teacher:
+            with record.phase("teacher pass"):
+                source = _cache(options, teacher, stored, tables.texts(), args, spec.pooling, say)
     set_seed(args.seed)
     student = make()
-    say(f"student: {describe_student(checkpoints.load_config(start), student, trust_remote_code=trust)}")
-    trained = (args, student, tokenizer, source, files, tables, say)
+    say(f"student: {describe_student(start, student)}")
+    trained = (args, student, start.tokenizer, source, files, tables, say)
     return fit(record, options, training, *trained, callbacks=callbacks)
 
 
-def check_settings(options: FinetuneOptions | DistillOptions, training: dict[str, Any], teacher: Path | None) -> None:
+def check_settings(
+    options: FinetuneOptions | DistillOptions, training: dict[str, Any], teacher: Checkpoint | None
+) -> None:
     """Refuse what a run would refuse once it has started, as far as settings and configs tell; no row is read.
 
     Args:
-        teacher: a folder with the teacher's config; None: it is on the hub, and is not asked for.
+        teacher: None: it is on the hub, and is not asked for.
     """
     metric = "accuracy" if options.eval or options.eval_share else None
     if isinstance(options, FinetuneOptions):
         training_arguments({**training, "method": "finetune"}, options, 1, metric, lambda line: None)
         return
-    args = training_arguments(training, options, 1, metric, lambda line: None)
+    shapes = None
     if teacher is not None and (options.student is None or Path(options.student).is_dir()):
-        _check_pair(options, args, teacher, None)
+        shapes = _shapes(options, _starts_from(options, teacher), teacher.shape)
+    training_arguments(training, options, 1, metric, lambda line: None, shapes=shapes)
 
 
 def _cache(
     options: DistillOptions,
-    teacher: Path | None,
+    teacher: Checkpoint | None,
     stored: TeacherCache | None,
     texts: Dataset,
     args: DistillationTrainingArguments,
@@ -134,45 +131,43 @@ def _cache(
     return cache
 
 
-def _check_pair(
-    options: DistillOptions, args: DistillationTrainingArguments, teacher: Path | None, stored: TeacherCache | None
-) -> None:
-    """Make the objective of this pair once, from sizes: options that do not fit are said before the teacher runs."""
-    origin = checkpoints.load_config(_starts_from(options, teacher))
-    theirs: Any = stored.info.shape if stored is not None else None
-    if teacher is not None:
-        config = checkpoints.load_config(teacher)
-        theirs = (config.num_hidden_layers, config.hidden_size)
-    ours = (options.student_layers or origin.num_hidden_layers, origin.hidden_size)
-    build_objective(args.method, ours, theirs, **args.objective_options())
+def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooling: str | None) -> LiveTeacher:
+    """The teacher that runs at every step."""
+    if teacher is None:
+        raise RailkdError("--live runs the teacher at every step; name it with --teacher")
+    model, poolings = teacher.frozen().to(args.device), (pooling or "mean",)
+    options: dict[str, Any] = {"max_length": args.max_length, "bf16": args.bf16, "blocks": args.teacher_blocks}
+    return LiveTeacher(model, teacher.tokenizer, poolings=poolings, **options)
+
+
+def _shapes(options: DistillOptions, start: Checkpoint, teacher: BlockShape | None) -> Shapes | None:
+    """Blocks and widths of student and teacher: settings that do not fit them are refused before the teacher runs."""
+    if teacher is None:
+        return None
+    return BlockShape(options.student_layers or start.shape.blocks, start.shape.width), teacher
 
 
 def _student_plan(
-    options: DistillOptions, files: DataFiles, teacher: Path | None, blocks: str | None
-) -> tuple[Any, Callable[[], Any]]:
-    """The student's tokenizer, and a function that makes the student; bad layer counts are said before anything long
-    starts.
-    """
+    options: DistillOptions, files: DataFiles, start: Checkpoint, blocks: str | None
+) -> Callable[[], Any]:
+    """Return a function that makes the student; bad layer counts are refused before anything long starts."""
     keep = options.keep if not options.keep[:1].isdigit() else [int(block) for block in options.keep.split(",")]
-    origin = _starts_from(options, teacher)
     head = _head(files) if options.student else {}
     layers = options.student_layers
     if layers is None and not options.student:
         raise RailkdError(
             "got neither --student-layers nor --student; wanted the number of student blocks, or a checkpoint"
         )
-    if layers is not None:
-        blocks_to_keep(layers, checkpoints.load_config(origin).num_hidden_layers, keep)
-    tokenizer = checkpoints.load_tokenizer(origin)
     if layers is None:  # a head of another task's size is made anew
-        return tokenizer, lambda: checkpoints.load_classifier(origin, **head, ignore_mismatched_sizes=True)
-    return tokenizer, lambda: make_student(origin, layers, keep, blocks=blocks, **head)
+        return lambda: start.model(**head)
+    blocks_to_keep(layers, start.shape.blocks, keep)
+    return lambda: make_student(start, layers, keep, blocks=blocks, **head)
 
 
-def _starts_from(options: DistillOptions, teacher: Path | None) -> Path:
+def _starts_from(options: DistillOptions, teacher: Checkpoint | None) -> Checkpoint:
     """The checkpoint that the student's weights come from."""
     if options.student:
-        return checkpoints.resolve(options.student, trust_remote_code=options.trust_remote_code)
+        return Checkpoint.find(options.student, trust=options.trust_remote_code)
     if teacher is None:
         raise RailkdError("--cache without --teacher needs --student: the checkpoint to start from")
     return teacher

@@ -15,7 +15,7 @@ from railkd.jobs import settings
 from railkd.jobs.datafiles import DataFiles, named_tests
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, EvaluateOptions, required
 from railkd.jobs.run_folder import RunFolder
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
 from railkd.models.limits import truncation_line
@@ -65,18 +65,17 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     """
     ranks.initialize()
     record = RunRecord("evaluate", None, 0, config=settings.as_dict(options, {}))
-    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
+    checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     trained_on = Source.parse(options.train) if options.train else None
     named, domains = named_tests(options, trained_on)
     if not named:
         required(None, "--test")
     files = DataFiles(options, say)
-    files.follow_config(checkpoints.load_config(folder), str(folder))
+    files.follow(checkpoint.labels, problem_type=checkpoint.task, model=str(checkpoint))
     if trained_on is not None:
         files.train_on(trained_on)
     tables = {name: files.read(source, split=source.scored_split) for name, source in named.items()}
-    model = checkpoints.load_classifier(folder).to(hardware.device())
-    tokenizer = checkpoints.load_tokenizer(folder)
+    model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     max_length = _trained_length(options.max_length, model.config)
     record.labels = list(label_names(model.config))
     with record.phase("evaluation"):

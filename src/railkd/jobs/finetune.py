@@ -15,7 +15,7 @@ from railkd.jobs.distill import _head
 from railkd.jobs.options import FinetuneOptions, required
 from railkd.jobs.splits import Tables
 from railkd.jobs.train import fit, training_arguments
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
 
@@ -26,17 +26,16 @@ def finetune(options: FinetuneOptions, training: dict[str, Any], say: Say, callb
     """Fine-tune a checkpoint on labelled rows: how a teacher is made. Callbacks as transformers' Trainer takes them."""
     files = DataFiles(options, say)
     source = Source.parse(required(options.train, "--train"))
-    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
+    start = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     files.infer(source)
     tables = Tables.read(files, options)
     args = training_arguments(
         {**training, "method": "finetune"}, options, len(tables.train), tables.chosen_by(files), say
     )
-    tokenizer = checkpoints.load_tokenizer(folder)
-    tables.check_lengths(checkpoints.load_config(folder), tokenizer, args.max_length, "the model")
-    say(truncation_line(tables.train, tokenizer, args.max_length))
+    tables.check_lengths(start.config, start.tokenizer, args.max_length, "the model")
+    say(truncation_line(tables.train, start.tokenizer, args.max_length))
     set_seed(args.seed)
-    model = checkpoints.load_classifier(folder, **_head(files), ignore_mismatched_sizes=True)
+    model = start.model(**_head(files))
     record = RunRecord("finetune", None, args.seed, config=settings.as_dict(options, training))
-    trained = (args, model, tokenizer, None, files, tables, say)
+    trained = (args, model, start.tokenizer, None, files, tables, say)
     return fit(record, options, training, *trained, callbacks=callbacks)

@@ -13,22 +13,21 @@ from railkd.jobs.check import Say
 from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.evaluate import _trained_length
 from railkd.jobs.options import PredictOptions, required
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names, problem_type_of
 from railkd.models.inference import predict_logits
-from railkd.runtime import hardware, ranks
+from railkd.runtime import ranks
 from railkd.runtime.files import write_text
 
 
 def predict(options: PredictOptions, say: Say) -> None:
     """Write label, score and logits of every row, in the order of the file."""
     ranks.initialize()
-    folder = checkpoints.resolve(required(options.model, "--model"), trust_remote_code=options.trust_remote_code)
+    checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     if len(options.test) != 1:
         raise RailkdError(f"got {len(options.test)} files to predict, wanted one: --test FILE")
     table = DataFiles(options, say).read(Source.parse(options.test[0]), split="test", labelled=False)
-    model = checkpoints.load_classifier(folder).to(hardware.device())
-    tokenizer = checkpoints.load_tokenizer(folder)
+    model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     length = _trained_length(options.max_length, model.config)
     logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
     if ranks.is_main_process():
@@ -38,10 +37,9 @@ def predict(options: PredictOptions, say: Say) -> None:
 def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     """Write the leaderboard's file of every test set in a GLUE folder; returns where."""
     ranks.initialize()
-    folder = checkpoints.resolve(required(options.model, "--model"))
+    checkpoint = Checkpoint.find(required(options.model, "--model"))
     found = submission.find(required(options.test, "--test")[0])
-    model = checkpoints.load_classifier(folder).to(hardware.device())
-    tokenizer = checkpoints.load_tokenizer(folder)
+    model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     names, renamed = label_names(model.config), parse_label_map(options.label_map or [])
     length, target, written = _trained_length(options.max_length, model.config), Path(options.output or "."), []
     words = submission.check_model(next(iter(found)), names, model=str(options.model), label_map=renamed)

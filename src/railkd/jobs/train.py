@@ -28,6 +28,7 @@ from railkd.runtime.progress import bar
 from railkd.tasks.metrics import greater_is_better
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
+from railkd.training.arguments import Shapes
 from railkd.training.callbacks import Interruption, StepProgress
 
 _RATE = "train_samples_per_second"
@@ -142,11 +143,13 @@ def training_arguments(
     metric: str | None,
     say: Say,
     stored: TeacherCache | None = None,
+    shapes: Shapes | None = None,
 ) -> DistillationTrainingArguments:
     """The training arguments: what the user gave, and what a job chooses where nothing was given.
 
     Args:
         rows: that are trained on. metric: chooses the best epoch; None: nothing does.
+        shapes: of student and teacher, where they are known.
     """
     chosen: dict[str, Any] = {
         "output_dir": required(options.output, "--output"),
@@ -173,7 +176,7 @@ def training_arguments(
         chosen["bf16"] = fast_bf16()
         say(f"precision: {'bfloat16 autocast (--no-bf16 turns it off)' if chosen['bf16'] else 'float32'}")
     try:
-        return DistillationTrainingArguments(**{**chosen, **given})
+        return DistillationTrainingArguments(**{**chosen, **given}, shapes=shapes)
     except RailkdError:
         raise
     except (ValueError, TypeError) as error:

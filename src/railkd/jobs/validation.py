@@ -19,7 +19,7 @@ from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs.options import DataOptions, RunFolderOptions
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.settings import TRAINING
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 
 _FLAGS = {setting.field: setting.flag for setting in TRAINING}
 _DEPTH_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
@@ -74,7 +74,7 @@ def check_model(problems: Problems, name: str | None, flag: str) -> Path | None:
         if not path.exists():  # its parent is there, or no hub name looks like this
             beside = os.listdir(path.parent) if path.parent.is_dir() else []
             raise RailkdError(f"no model at '{name}': no such folder.{did_you_mean(path.name, beside)}")
-        return checkpoints.resolve(path)
+        return Checkpoint.find(path).folder
     except RailkdError as error:
         problems.add(f"{flag}: {error}")
         return None

@@ -1,185 +1,242 @@
-"""Checkpoints by folder or hub name: found, looked into without building anything, loaded."""
+"""Checkpoints by folder or hub name: found once, and each of their parts read at most once, when it is first used."""
 
 from __future__ import annotations
 
-import functools
-import json
-import logging
+import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from railkd.errors import RailkdError
+from railkd.models import trust as trusting
+
+if TYPE_CHECKING:
+    from railkd.functional import ProblemType
+    from railkd.signals import BlockShape
 
 #: The weights of the objective, which training writes beside those of the student.
 OBJECTIVE_FILE = "objective.safetensors"
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 _SIDE_FILES = ("*.json", "*.txt", "*.model", "merges.txt")
-_Folder: Any = type(Path())
-logger = logging.getLogger(__name__)
 
 
-class TrustedFolder(_Folder):
-    """The folder of a checkpoint whose own Python code the user lets run; `resolve` makes it.
+class Checkpoint:
+    """A model folder, as `find` returns it. What it holds is read when it is first asked for, and kept.
 
-    The permission travels with the path of this one checkpoint. It is no state of the process, and a path made anew
-    has lost it.
-    """
-
-
-def resolve(name: str | Path, *, trust_remote_code: bool = False, download: Callable[..., str] | None = None) -> Path:
-    """The folder of a checkpoint: a local one as it is, a hub name by way of the hub's local store.
+    The user's permission to run Python code that the checkpoint brings belongs to this object. A checkpoint that is
+    found anew, from its folder or its name, does not have it.
 
     Args:
-        trust_remote_code: the code that the checkpoint brings may run, whenever it is loaded from the path returned;
-            said aloud. Otherwise Python files of a hub repository are not downloaded.
-        download: as `huggingface_hub.snapshot_download`, which is the default.
-
-    Raises:
-        RailkdError: no such folder, a folder that holds no model, or a hub that cannot be reached.
+        folder: holds config.json and weights.
+        name: as the user gave it; it stands in messages.
+        trusted: Python code that the checkpoint brings may run.
     """
-    path = Path(name)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise RailkdError(
-                f"'{name}' holds no model: it has no config.json; give a folder written by save_pretrained"
-            )
-        if not any(True for _ in weight_files(path)):
-            raise RailkdError(
-                f"'{name}' holds no model weights ({' or '.join(WEIGHT_PATTERNS)}); save the model there again"
-            )
-        return _trusted(path, str(name)) if trust_remote_code or isinstance(name, TrustedFolder) else path
-    if path.exists():
-        raise RailkdError(f"'{name}' is a file, wanted a model folder written by save_pretrained or a hub name")
-    text = str(name)
-    if text.count("/") > 1 or text.startswith((".", "/", "~")) or not text:
-        raise RailkdError(
-            f"no model at '{name}': no such folder; give an existing folder or a hub name such as 'org/name'"
-        )
-    from huggingface_hub import snapshot_download
 
-    fetch = download or snapshot_download
-    beside = [*_SIDE_FILES, "*.py"] if trust_remote_code else [*_SIDE_FILES]
-    try:
-        folder = Path(fetch(text, allow_patterns=[*beside, "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(fetch(text, allow_patterns=[*beside, "pytorch_model*.bin"]))
-    except Exception as error:  # the hub client has many kinds of error; each means the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RailkdError(f"no model at '{name}': no such folder, and the hub gave: {reason[:200]}") from error
-    folder = resolve(folder)
-    return _trusted(folder, text) if trust_remote_code else folder
+    def __init__(self, folder: Path, name: str, *, trusted: bool = False) -> None:
+        self.folder, self.name, self.trusted = folder, name, trusted
+        self._sharing, self._shared = False, None
 
+    def __str__(self) -> str:
+        return self.name
 
-def _trusted(folder: Path, name: str) -> Path:
-    owners = [owner or name for owner in sorted(_code_owners(folder))]
-    if owners:
-        _say_whose_code_runs(name, ", ".join(owners))
-    return TrustedFolder(folder)
+    @classmethod
+    def find(
+        cls,
+        name: str | Path | Checkpoint,
+        revision: str | None = None,
+        trust: bool = False,
+        *,
+        download: Callable[..., str] | None = None,
+    ) -> Checkpoint:
+        """Find a local folder, or download a hub name into the hub's local store. A `Checkpoint` is returned as it is.
 
+        Args:
+            name: folder written by ``save_pretrained``, or hub name such as ``org/name``.
+            revision: branch, tag or commit of a hub name.
+            trust: let Python code that the checkpoint brings run whenever it is loaded. A log line says whose code that
+                is. Without it no Python file is downloaded.
+            download: does the work of `huggingface_hub.snapshot_download`, which is the default.
 
-@functools.cache  # once a process: a job resolves a model several times
-def _say_whose_code_runs(name: str, owners: str) -> None:
-    logger.warning("trust_remote_code: loading the model '%s' runs Python code of: %s", name, owners)
+        Raises:
+            RailkdError: the folder does not exist or holds no model, or the hub cannot be reached.
+        """
+        if isinstance(name, Checkpoint):
+            if name.trusted or not trust:
+                return name
+            name = name.folder
+        text = str(name)
+        if Path(name).exists():
+            if revision is not None:
+                raise RailkdError(f"got revision '{revision}' for the folder '{name}'; only a hub name has revisions")
+            folder = _checked(Path(name), text)
+        else:
+            folder = _downloaded(text, revision, trust, download)
+            _checked(folder, text)
+        if trust:
+            trusting.announce(folder, text)
+        return cls(folder, text, trusted=trust)
 
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """Weight files of the model; the objective's weights, which may lie beside them, are left out."""
+        return _weight_files(self.folder)
 
-def _code_owners(folder: Path) -> set[str]:
-    """Whose Python code a checkpoint asks for: "" is its own, other names are repositories of the hub."""
-    references: list[Any] = []
-    for file in ("config.json", "tokenizer_config.json"):
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the weight files and, if the checkpoint is trusted, of its code: numbers depend on both.
+
+        It has 128 bits and is fast: nobody gains by forging it.
+        """
+        digest = xxhash.xxh3_128()
+        for path in (*self.weights, *(sorted(self.folder.glob("*.py")) if self.trusted else ())):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 22):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    @cached_property
+    def config(self) -> Any:
+        """The config as it is stored. It is shared: change a copy (`new_config`)."""
+        from transformers import AutoConfig
+
         try:
-            named = json.loads((folder / file).read_text(encoding="utf-8")).get("auto_map") or {}
-        except (OSError, ValueError, AttributeError):
-            continue
-        for reference in named.values() if isinstance(named, dict) else [named]:
-            references += reference if isinstance(reference, list) else [reference]
-    return {str(reference).rpartition("--")[0] for reference in references if reference}
+            return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trusted)
+        except (ValueError, OSError, ImportError) as error:
+            raise RailkdError(f"cannot read the config of '{self}': {_reason(error)}") from error
 
+    def new_config(self, **changes: Any) -> Any:
+        """Return a copy of the config with these entries changed, e.g. ``num_labels``."""
+        config = copy.deepcopy(self.config)
+        for name, value in changes.items():
+            setattr(config, name, value)
+        return config
 
-def weights_digest(folder: Path) -> str:
-    """Digest of the weight files of a checkpoint folder, without loading them as a model; of a trusted one over its
-    code too, which has its share in the numbers. Of 128 bits and fast, for nobody gains by forging it.
-    """
-    digest = xxhash.xxh3_128()
-    for path in (*weight_files(folder), *(sorted(folder.glob("*.py")) if trusts(folder) else ())):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer. It pads on the right unless the model is made for padding on the left."""
+        from transformers import AutoTokenizer
 
-
-def load_config(folder: str | Path) -> Any:
-    """The config of a checkpoint; the model is not built."""
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=trusts(folder))
-    except (ValueError, OSError, ImportError) as error:
-        raise RailkdError(f"cannot read the config of '{folder}': {_reason(error)}") from error
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a checkpoint. It pads on the right where the model is not made for the left."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trusts(folder))
-    except (ValueError, OSError, TypeError, KeyError, ImportError) as error:
-        raise RailkdError(f"'{folder}' holds no tokenizer that loads: {_reason(error)}") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.padding_side == "left":
         from railkd.models.limits import left_padding_counts
 
-        if left_padding_counts(load_config(folder), tokenizer):
+        config = self.config
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, config=config, trust_remote_code=self.trusted)
+        except (ValueError, OSError, TypeError, KeyError, ImportError) as error:
+            raise RailkdError(f"'{self}' holds no tokenizer that loads: {_reason(error)}") from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if left_padding_counts(config, tokenizer):
             tokenizer.padding_side = "right"
-    return tokenizer
+        return tokenizer
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the outputs."""
+        from railkd.models.heads import label_names
+
+        return label_names(self.config)
+
+    @property
+    def task(self) -> ProblemType:
+        """What the model predicts."""
+        from railkd.models.heads import problem_type_of
+
+        return problem_type_of(self.config)
+
+    @property
+    def shape(self) -> BlockShape:
+        """(blocks, width)."""
+        from railkd.signals import BlockShape
+
+        return BlockShape(self.config.num_hidden_layers, self.config.hidden_size)
+
+    def model(self, **config: Any) -> Any:
+        """Load a sequence classifier (or regressor) in single precision: small steps are lost in half precision.
+
+        A checkpoint without a head gets a new one, drawn from torch's global seed; so does one whose head does not fit
+        the changes.
+
+        Args:
+            config: changes such as ``num_labels``, ``id2label``, ``problem_type``.
+
+        Raises:
+            RailkdError: the weights do not load, or the model needs Python code of its own and is not trusted.
+        """
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        wanted = self.new_config(**config)
+        try:
+            with quiet_transformers():
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    self.folder,
+                    config=wanted,
+                    dtype=torch.float32,
+                    # Never left open: transformers would ask at the terminal, and take "y" for a yes.
+                    trust_remote_code=self.trusted,
+                    ignore_mismatched_sizes=bool(config),
+                )
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            raise RailkdError(f"cannot load a sequence classifier from '{self}': {_reason(error)}") from error
+        self.name_padding(model.config)
+        return model
+
+    def name_padding(self, config: Any) -> None:
+        """Set the padding token of a config that has none (a decoder's): a classifier reads the token before it."""
+        if config.pad_token_id is None:
+            config.pad_token_id = self.tokenizer.pad_token_id
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Let all that call `frozen` inside of the block share one model; it is released at the end of the block."""
+        self._sharing = True
+        try:
+            yield
+        finally:
+            self._sharing, self._shared = False, None
+
+    def frozen(self) -> Any:
+        """Return the model on this machine's device, in evaluation mode. Read it only: see `sharing`."""
+        from railkd.runtime import hardware
+
+        model = self.model().to(hardware.device()).eval() if self._shared is None else self._shared
+        if self._sharing:
+            self._shared = model
+        return model
 
 
-def load_classifier(folder: str | Path, **config: Any) -> Any:
-    """A sequence classifier (or regressor); a checkpoint without a head gets a new one, drawn from torch's global seed.
+def load_classifier(source: str | Path | Checkpoint, **config: Any) -> Any:
+    """Load a sequence classifier (or regressor); see `Checkpoint.model`.
 
     Args:
-        folder: resolved checkpoint.
-        config: overrides such as ``num_labels``, ``id2label``, ``problem_type``.
+        source: folder, hub name or `Checkpoint`.
+        config: changes such as ``num_labels``, ``id2label``, ``problem_type``.
+    """
+    return Checkpoint.find(source).model(**config)
+
+
+def load_tokenizer(source: str | Path | Checkpoint) -> Any:
+    """Load the tokenizer of a folder, hub name or `Checkpoint`; see `Checkpoint.tokenizer`."""
+    return Checkpoint.find(source).tokenizer
+
+
+def empty_classifier(config: Any, *, trusted: bool = False) -> Any:
+    """Return a sequence classifier of sizes alone: its weights are on the meta device, and nothing is allocated.
+
+    Args:
+        config: of the model.
+        trusted: Python code that the checkpoint of the config brings may run.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    try:
-        with quiet_transformers():
-            # Single precision, whatever the weights are kept in: small steps are lost in half precision.
-            # Yes or no to the checkpoint's code: left open, transformers asks, and takes "y" for a yes.
-            options = {"dtype": torch.float32, "trust_remote_code": trusts(folder)} | config
-            model = AutoModelForSequenceClassification.from_pretrained(folder, **options)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        raise RailkdError(f"cannot load a sequence classifier from '{folder}': {_reason(error)}") from error
-    name_padding(model.config, folder)
-    return model
-
-
-def trusts(source: Any) -> bool:
-    """Whether the code of a checkpoint may run: `resolve` was told so; or, of a model in memory, it runs already."""
-    return isinstance(source, TrustedFolder) or type(source).__module__.startswith("transformers_modules.")
-
-
-def _reason(error: Exception) -> str:
-    """Why a checkpoint does not load, in a line."""
-    if "trust_remote_code=True" in str(error):
-        return (
-            "it brings Python code of its own, which is not run; read that code, and if you trust it give "
-            "--trust-remote-code (in Python: railkd.models.checkpoints.resolve(name, trust_remote_code=True))"
-        )
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def name_padding(config: Any, folder: str | Path) -> None:
-    """Tell a config without a padding token (a decoder's) the tokenizer's: a classifier reads the token before it."""
-    if config.pad_token_id is None:
-        config.pad_token_id = load_tokenizer(folder).pad_token_id
+    with torch.device("meta"), quiet_transformers():
+        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=trusted)
 
 
 class quiet_transformers:
@@ -200,10 +257,47 @@ class quiet_transformers:
             logging.enable_progress_bar()
 
 
-def weight_files(folder: Path) -> Iterator[Path]:
-    """The weight files of a checkpoint's model; the objective's, which may lie beside them, are none."""
-    for pattern in WEIGHT_PATTERNS:
-        found = sorted(path for path in folder.glob(pattern) if path.name != OBJECTIVE_FILE)
-        if found:
-            yield from found
-            return
+def _checked(path: Path, name: str) -> Path:
+    """Return the folder if it holds a config and weights."""
+    if not path.is_dir():
+        raise RailkdError(f"'{name}' is a file, wanted a model folder written by save_pretrained or a hub name")
+    if not (path / "config.json").is_file():
+        raise RailkdError(f"'{name}' holds no model: it has no config.json; give a folder written by save_pretrained")
+    if not _weight_files(path):
+        raise RailkdError(
+            f"'{name}' holds no model weights ({' or '.join(WEIGHT_PATTERNS)}); save the model there again"
+        )
+    return path
+
+
+def _downloaded(name: str, revision: str | None, trust: bool, download: Callable[..., str] | None) -> Path:
+    """Return the folder of a hub name in the hub's local store; safetensors are preferred to pickled weights."""
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
+        raise RailkdError(
+            f"no model at '{name}': no such folder; give an existing folder or a hub name such as 'org/name'"
+        )
+    from huggingface_hub import snapshot_download
+
+    fetch = download or snapshot_download
+    beside = [*_SIDE_FILES, "*.py"] if trust else [*_SIDE_FILES]
+    try:
+        folder = Path(fetch(name, revision=revision, allow_patterns=[*beside, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(fetch(name, revision=revision, allow_patterns=[*beside, "pytorch_model*.bin"]))
+    except Exception as error:  # the hub client has many kinds of error; each means the same to the user
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise RailkdError(f"no model at '{name}': no such folder, and the hub gave: {reason[:200]}") from error
+    return folder
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    every = (sorted(folder.glob(pattern)) for pattern in WEIGHT_PATTERNS)
+    of_model = (tuple(path for path in found if path.name != OBJECTIVE_FILE) for found in every)
+    return next((found for found in of_model if found), ())
+
+
+def _reason(error: Exception) -> str:
+    """Why a checkpoint does not load, in a line."""
+    if "trust_remote_code=True" in str(error):
+        return trusting.REFUSED
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from railkd.errors import RailkdError
-from railkd.models import checkpoints
 from railkd.models.blocks import find_blocks
+from railkd.models.checkpoints import Checkpoint, empty_classifier, quiet_transformers
+from railkd.models.trust import is_foreign
 
 Keep = str | Sequence[int]
 
@@ -52,7 +53,12 @@ def blocks_to_keep(num_layers: int, depth: int, keep: Keep = "even") -> tuple[in
 
 
 def make_student(
-    source: str | Path | nn.Module, num_layers: int, keep: Keep = "even", *, blocks: str | None = None, **config: Any
+    source: str | Path | Checkpoint | nn.Module,
+    num_layers: int,
+    keep: Keep = "even",
+    *,
+    blocks: str | None = None,
+    **config: Any,
 ) -> Any:
     """A student of ``num_layers`` blocks with the weights of ``source``.
 
@@ -60,8 +66,8 @@ def make_student(
     precision, whatever the source is kept in: steps as small as fine-tuning's are lost in half precision.
 
     Args:
-        source: checkpoint (a sequence classifier or a bare encoder) or a model in memory. One that brings code of its
-            own goes through `railkd.models.checkpoints.resolve` first.
+        source: folder, hub name or `Checkpoint` (of a sequence classifier or a bare encoder), or a model in memory. A
+            folder or name that brings Python code of its own is found with `Checkpoint.find(name, trust=True)` first.
         num_layers: blocks of the student; of an encoder-decoder, of each side (the decoder has no more than it had).
         keep: which of the source's blocks to copy; see `blocks_to_keep`. A decoder of another depth is cut evenly.
         blocks: see `railkd.models.blocks.find_blocks`.
@@ -72,16 +78,16 @@ def make_student(
     """
     from transformers import AutoModelForSequenceClassification
 
-    trusted = checkpoints.trusts(source)
     if isinstance(source, nn.Module):
+        trusted = is_foreign(source)
         their_config: Any = source.config
         their_config = type(their_config).from_dict(their_config.to_dict())
         weights = {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
     else:
-        folder = checkpoints.resolve(source)
-        their_config = checkpoints.load_config(folder)
-        checkpoints.name_padding(their_config, folder)
-        weights = _read_weights(folder)
+        checkpoint = Checkpoint.find(source)
+        trusted, their_config = checkpoint.trusted, checkpoint.new_config()
+        checkpoint.name_padding(their_config)
+        weights = _read_weights(checkpoint)
     depth = their_config.num_hidden_layers
     chosen = blocks_to_keep(num_layers, depth, keep)
     behind = _decoder_blocks(their_config, num_layers, keep)
@@ -89,7 +95,7 @@ def make_student(
     shared = getattr(their_config, "num_hidden_groups", depth) < depth
     for name, value in {**config, **_shallower(their_config, chosen, behind)}.items():
         setattr(their_config, name, value)
-    with checkpoints.quiet_transformers():
+    with quiet_transformers():
         plan = AutoModelForSequenceClassification.from_config(their_config, trust_remote_code=trusted)
         renamed = weights
         for path, kept in ({} if shared else _stacks(plan, chosen, behind, blocks)).items():
@@ -100,17 +106,22 @@ def make_student(
     return student
 
 
-def describe_student(source_config: Any, student: nn.Module, *, trust_remote_code: bool = False) -> str:
-    """A student beside the model it learns from, in words: blocks, parameters, and the speed-up to expect.
+def describe_student(source: Any, student: nn.Module) -> str:
+    """Describe a student beside the model it learns from: blocks, parameters, and the speed-up to expect.
 
     The speed-up is the ratio of the weights a token passes through, shared blocks counted as often as they run:
     embeddings are looked up, and attention between tokens is left out, being small in sentences.
-    """
-    from transformers import AutoModelForSequenceClassification
 
-    with torch.device("meta"), checkpoints.quiet_transformers():  # sizes only, nothing is allocated
-        source = AutoModelForSequenceClassification.from_config(source_config, trust_remote_code=trust_remote_code)
-    ours, theirs = _size(student), _size(source)
+    Args:
+        source: teacher, or what the student starts from: folder, hub name, `Checkpoint`, or the config of a model.
+        student: the model.
+    """
+    if isinstance(source, (str, Path, Checkpoint)):
+        checkpoint = Checkpoint.find(source)
+        bare = empty_classifier(checkpoint.config, trusted=checkpoint.trusted)
+    else:
+        bare = empty_classifier(source, trusted=is_foreign(source))
+    ours, theirs = _size(student), _size(bare)
     return (
         f"{ours.blocks} blocks of {ours.width}, {ours.parameters / 1e6:.2f} M parameters "
         f"({ours.passed / 1e6:.2f} M outside the embeddings); "
@@ -212,11 +223,11 @@ def _renumbered(
     return {**first, **renamed}
 
 
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def _read_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     weights: dict[str, torch.Tensor] = {}
-    for path in checkpoints.weight_files(folder):
+    for path in checkpoint.weights:
         safe = path.suffix == ".safetensors"
         weights |= load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     return weights

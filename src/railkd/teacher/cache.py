@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from railkd.data.keys import KEY
 from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.errors import RailkdError
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_length
-from railkd.runtime import hardware, ranks
+from railkd.runtime import ranks
 from railkd.signals import Moments, Signals, checked_poolings
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
@@ -119,7 +119,7 @@ class TeacherCache:
     @classmethod
     def build(
         cls,
-        teacher: str | Path | nn.Module,
+        teacher: str | Path | Checkpoint | nn.Module,
         dataset: Any,
         path: str | Path,
         *,
@@ -139,7 +139,7 @@ class TeacherCache:
         Several ranks share the work; each must call this.
 
         Args:
-            teacher: checkpoint folder, hub name, or a module (then give its ``tokenizer``).
+            teacher: folder, hub name, `Checkpoint`, or a module (then give its ``tokenizer``).
             dataset: rows with text columns, or rows tokenised by the teacher's tokenizer with a key column.
             text_columns: one or two names; None: found by convention.
             max_length: in tokens. pooling: ``mean``, ``cls`` or both. dtype: of the stored states.
@@ -149,13 +149,13 @@ class TeacherCache:
             on_progress: called with (rows done, rows to do).
         """
         poolings = checked_poolings([pooling] if isinstance(pooling, str) else pooling)
-        folder = None if isinstance(teacher, nn.Module) else checkpoints.resolve(teacher)
+        checkpoint = None if isinstance(teacher, nn.Module) else Checkpoint.find(teacher)
         if tokenizer is None:
-            if folder is None:
+            if checkpoint is None:
                 raise RailkdError("got a teacher module without a tokenizer; pass tokenizer=, or the teacher's folder")
-            tokenizer = checkpoints.load_tokenizer(folder)
+            tokenizer = checkpoint.tokenizer
         identity = identify(
-            folder or teacher,
+            checkpoint or teacher,
             tokenizer,
             max_length=max_length,
             precision="bfloat16" if bf16 else "float32",
@@ -168,12 +168,12 @@ class TeacherCache:
             present.check(identity, poolings)
             poolings = present.poolings
         rows = keyed_tokens(dataset, tokenizer, text=text_columns, max_length=max_length)
-        config: Any = teacher.config if folder is None else checkpoints.load_config(folder)  # type: ignore[union-attr]
+        config: Any = teacher.config if checkpoint is None else checkpoint.config  # type: ignore[union-attr]
         check_length(config, rows.lengths, max_length, "the teacher")
         if not overwrite and (target / MANIFEST).is_file() and not len(cls.open(target).missing(rows.keys)):
             return cls.open(target)
         # A model of ours goes where it runs fastest; a module of the caller's stays where it is.
-        module: Any = teacher if folder is None else checkpoints.load_classifier(folder).to(hardware.device())
+        module: Any = teacher if checkpoint is None else checkpoint.frozen()
         live = LiveTeacher(module, tokenizer, max_length=max_length, poolings=poolings, bf16=bf16, blocks=blocks)
         with CacheWriter(target, live.info, identity, poolings, overwrite=overwrite, together=True) as writer:
             todo = writer.missing(rows.keys)

@@ -14,7 +14,7 @@ import torch
 import xxhash
 from torch import nn
 
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 
 #: Parts of a config that say where it came from, not what it computes.
 _VOLATILE = {
@@ -74,7 +74,7 @@ class Identity:
 
 
 def identify(
-    teacher: str | Path | nn.Module,
+    teacher: str | Path | Checkpoint | nn.Module,
     tokenizer: Any,
     *,
     max_length: int,
@@ -82,11 +82,12 @@ def identify(
     states_dtype: str,
     blocks: str | None = None,
 ) -> Identity:
-    """The identity of a checkpoint folder (no model is built) or of a module in memory."""
+    """Return the identity of a checkpoint (no model is built) or of a module in memory."""
     if isinstance(teacher, nn.Module):
         weights, config = module_digest(teacher), teacher.config
     else:
-        weights, config = checkpoints.weights_digest(Path(teacher)), checkpoints.load_config(teacher)
+        checkpoint = Checkpoint.find(teacher)
+        weights, config = checkpoint.digest, checkpoint.config
     kept = {name: value for name, value in config.to_dict().items() if name not in _VOLATILE}  # type: ignore[union-attr,operator]
     return Identity(
         weights=weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,10 @@ from transformers import TrainingArguments
 from railkd.errors import RailkdError
 from railkd.objectives import build_objective, method_spec
 from railkd.objectives.base import normalised_weights
+from railkd.signals import BlockShape
 
+#: Blocks and widths of student and teacher.
+Shapes = tuple[BlockShape, BlockShape]
 #: Fields that are options of one method's objective; None leaves the method's own default.
 METHOD_OPTIONS = (
     "candidates",
@@ -37,6 +40,11 @@ def _option(help: str, default: Any = None) -> Any:
 class DistillationTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments`, with other defaults where distillation wants them, and the fields of the
     methods.
+
+    Args:
+        shapes: of student and teacher, if they are known. The options of the method are tried with them; otherwise with
+            sizes that every option fits.
+        others: as `transformers.TrainingArguments` takes them, and the fields below.
 
     Raises:
         RailkdError: a value that makes no sense, at construction.
@@ -83,8 +91,9 @@ class DistillationTrainingArguments(TrainingArguments):
         "Regular expression naming the student's blocks, for models that cannot be read by structure."
     )
     teacher_blocks: str | None = _option("The same for a live teacher.")
+    shapes: InitVar[Shapes | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, shapes: Shapes | None) -> None:
         spec = method_spec(self.method)
         normalised_weights(self.weights, spec.objective.terms)
         if self.label_smoothing_factor:
@@ -93,7 +102,7 @@ class DistillationTrainingArguments(TrainingArguments):
                 "soft labels here"
             )
         self.intermediate_scale(0.0)
-        self._try_objective()
+        self._try_objective(shapes)
         if self.skip_nonfinite and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise RailkdError("got skip_nonfinite on several ranks, which must step together; wanted a run of one rank")
         if self.max_length < 1:
@@ -102,13 +111,13 @@ class DistillationTrainingArguments(TrainingArguments):
             self.use_cpu = True  # Trainer takes bf16 on a CPU for a mistake unless it is told
         super().__post_init__()
 
-    def _try_objective(self) -> None:
-        """Make the objective once for sizes of no pair in particular: what fits no pair is said here."""
+    def _try_objective(self, shapes: Shapes | None) -> None:
+        """Build the objective once from sizes, so that options which do not fit are refused at construction."""
         options = self.objective_options()
-        if not isinstance(options.get("alpha"), str):
+        if shapes is None and not isinstance(options.get("alpha"), str):
             options.pop("alpha", None)  # as many numbers as the pair has matches
         with torch.random.fork_rng(devices=[]):
-            build_objective(self.method, (3, 256), (6, 256), **options)
+            build_objective(self.method, *(shapes or ((3, 256), (6, 256))), **options)
 
     def intermediate_scale(self, progress: float) -> float:
         """Factor on the intermediate weight when this share of training is done.

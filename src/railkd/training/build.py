@@ -15,7 +15,7 @@ from torch import nn
 from transformers import set_seed
 
 from railkd.errors import RailkdError
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
 from railkd.teacher import LiveTeacher, Teacher, TeacherCache
@@ -24,21 +24,22 @@ from railkd.training import pairing
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.negatives import Negatives
 
-TeacherLike = str | Path | nn.Module | Teacher
+StudentLike = str | Path | Checkpoint | nn.Module
+TeacherLike = str | Path | Checkpoint | nn.Module | Teacher
 
 
-def load_student(folder: str | Path, seed: int, tokenizer: Any = None) -> tuple[nn.Module, Any]:
+def load_student(source: str | Path | Checkpoint, seed: int, tokenizer: Any = None) -> tuple[nn.Module, Any]:
     """Load a student and, where none is given, its tokenizer.
 
     Args:
-        folder: or a hub name.
+        source: folder, hub name or `Checkpoint`.
         seed: a new head is drawn from it.
         tokenizer: used instead of the one beside the student.
     """
-    path = checkpoints.resolve(folder)
-    tokenizer = tokenizer or checkpoints.load_tokenizer(path)
+    checkpoint = Checkpoint.find(source)
+    tokenizer = tokenizer or checkpoint.tokenizer
     set_seed(seed)
-    return checkpoints.load_classifier(path), tokenizer
+    return checkpoint.model(), tokenizer
 
 
 def call_init(model_init: Callable[..., nn.Module]) -> nn.Module:
@@ -50,7 +51,7 @@ def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments,
     """Open a cache, load a live teacher, or return None for a method that learns from none.
 
     Args:
-        given: a folder or hub name (of a model or a cache), a module, or a teacher that is ready.
+        given: a folder or hub name (of a model or a cache), a `Checkpoint`, a module, or a teacher that is ready.
         args: of the run.
         tokenizer: of a module.
 
@@ -70,13 +71,11 @@ def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments,
         "poolings": (spec.pooling or "mean",),
         "blocks": args.teacher_blocks,
     }
-    if isinstance(given, (str, Path)):
-        if (Path(given) / MANIFEST).is_file():
-            return TeacherCache.open(given)
-        folder = checkpoints.resolve(given)
-        return LiveTeacher(
-            checkpoints.load_classifier(folder).to(args.device), checkpoints.load_tokenizer(folder), **options
-        )
+    if isinstance(given, (str, Path)) and (Path(given) / MANIFEST).is_file():
+        return TeacherCache.open(given)
+    if isinstance(given, (str, Path, Checkpoint)):
+        checkpoint = Checkpoint.find(given)
+        return LiveTeacher(checkpoint.model().to(args.device), checkpoint.tokenizer, **options)
     if isinstance(given, nn.Module):
         return LiveTeacher(given.to(args.device), tokenizer, **options)
     return given

@@ -23,6 +23,7 @@ from railkd.data.collator import PaddingCollator
 from railkd.data.keys import KEY
 from railkd.data.tokens import TEACHER_PREFIX, student_inputs
 from railkd.errors import RailkdError
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
 from railkd.runtime import hardware, ranks
@@ -42,9 +43,9 @@ class DistillationTrainer(Trainer):
     """Train a student by any method of `railkd.objectives.METHODS`.
 
     Args:
-        model: the student: a sequence classifier, a folder or a hub name.
-        teacher_model: a folder or hub name (of a model or a cache), a module, or an opened `TeacherCache`. ``finetune``
-            needs none.
+        model: the student: a sequence classifier, a folder, a hub name or a `Checkpoint`.
+        teacher_model: a folder or hub name (of a model or a cache), a `Checkpoint`, a module, or an opened
+            `TeacherCache`. ``finetune`` needs none.
         args: `DistillationTrainingArguments`.
         train_dataset, eval_dataset: rows with raw text columns, or tokenised beforehand with a key column. Evaluation
             reads labels only. A `datasets.IterableDataset` is tokenised as it comes; it needs ``max_steps``, keeps its
@@ -64,7 +65,7 @@ class DistillationTrainer(Trainer):
 
     def __init__(
         self,
-        model: str | Path | nn.Module | None = None,
+        model: build.StudentLike | None = None,
         teacher_model: build.TeacherLike | None = None,
         args: DistillationTrainingArguments | None = None,
         *,
@@ -77,7 +78,7 @@ class DistillationTrainer(Trainer):
         **others: Any,
     ) -> None:
         args = args or DistillationTrainingArguments(output_dir="tmp_trainer")
-        if isinstance(model, (str, Path)):
+        if isinstance(model, (str, Path, Checkpoint)):
             model, processing_class = build.load_student(model, args.seed, processing_class)
         self.method = method_spec(args.method)
         self.teacher = build.make_teacher(teacher_model, args, teacher_processing_class or processing_class)

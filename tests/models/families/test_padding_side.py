@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.families.table import FAMILIES, Family, make_model, make_tokenizer
-from railkd.models import checkpoints
+from railkd.models import load_classifier, load_tokenizer
 from railkd.models.inference import predict_logits
 from railkd.teacher import LiveTeacher
 from tiny import save, text_rows
@@ -21,7 +21,7 @@ savable = {name: family for name, family in FAMILIES.items() if name != "qwen2"}
 @pytest.mark.parametrize("family", savable.values(), ids=list(savable))
 def test_a_text_has_the_same_numbers_whatever_stands_beside_it(tmp_path: Path, family: Family) -> None:
     folder = save(tmp_path, make_model(family), make_tokenizer(family, "left"))
-    model, tokenizer = checkpoints.load_classifier(folder), checkpoints.load_tokenizer(folder)
+    model, tokenizer = load_classifier(folder), load_tokenizer(folder)
     assert tokenizer.padding_side == ("left" if family.causal else "right")
     alone, together = (
         predict_logits(model, tokenizer, text_rows(8), max_length=16, batch_size=size) for size in (1, 8)

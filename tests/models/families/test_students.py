@@ -13,7 +13,7 @@ from transformers import T5EncoderModel
 from models.families.table import FAMILIES, SGD, make_model, make_tokenizer
 from railkd import make_student
 from railkd.errors import RailkdError
-from railkd.models import checkpoints
+from railkd.models import load_classifier
 from railkd.models.blocks import BlockReader
 from railkd.models.student import describe_student
 from tiny import make_model as make_bert
@@ -23,7 +23,7 @@ from tiny import make_trainer, save, text_rows, weights_of
 
 def test_a_student_of_half_precision_weights_learns_in_single_precision(tmp_path: Path) -> None:
     folder = save(tmp_path / "teacher", make_model(FAMILIES["qwen2"]).bfloat16(), make_tokenizer(FAMILIES["qwen2"]))
-    for model in (make_student(folder, 2), checkpoints.load_classifier(folder)):
+    for model in (make_student(folder, 2), load_classifier(folder)):
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert make_student(make_model(FAMILIES["bert"]).half(), 2).dtype == torch.float32
 
@@ -33,7 +33,7 @@ def test_a_decoder_without_a_padding_token_gets_its_tokenizers(tmp_path: Path) -
     teacher, tokenizer = make_model(family, pad_token_id=None, eos_token_id=[3, 4]), make_tokenizer(family)
     folder = save(tmp_path / "teacher", teacher, tokenizer)
     inputs = tokenizer(["a film", "the plot was"], padding=True, return_tensors="pt")
-    for model in (checkpoints.load_classifier(folder).eval(), make_student(folder, 4).eval()):
+    for model in (load_classifier(folder).eval(), make_student(folder, 4).eval()):
         assert model.config.pad_token_id == tokenizer.pad_token_id
         with torch.no_grad():
             alone = model(**tokenizer(["a film"], return_tensors="pt")).logits

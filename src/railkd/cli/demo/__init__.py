@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from railkd.cli.verb import Verb
 from railkd.jobs.options import option
 from railkd.jobs.validation import Problems, check_target
+from railkd.runtime.faces import lazy
+
+if TYPE_CHECKING:
+    from railkd.cli.demo.data import Row, sentiment_sets, subset
+    from railkd.cli.demo.model import encoder_folder
+
+__all__ = ["Row", "encoder_folder", "sentiment_sets", "subset"]
+
+#: Model and rows of the demo, for examples; each is imported when it is first used.
+_HOMES = dict.fromkeys(("Row", "sentiment_sets", "subset"), "railkd.cli.demo.data")
+_HOMES["encoder_folder"] = "railkd.cli.demo.model"
+__getattr__, __dir__ = lazy(__name__, _HOMES)
 
 
 @dataclass

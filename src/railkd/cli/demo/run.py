@@ -188,15 +188,16 @@ def _line(
     cache_seconds: float,
     seconds: float,
 ) -> Line:
-    from railkd.models import checkpoints
+    from railkd.models.checkpoints import Checkpoint
 
-    loaded = checkpoints.load_classifier(path)
+    checkpoint = Checkpoint.find(path)
+    loaded = checkpoint.model()
     accuracy = {name: metrics[name]["accuracy"] for name in TESTS}
     return Line(
         model=model,
         parameters=sum(parameter.numel() for parameter in loaded.parameters()),
         megabytes=sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6,
-        latency_ms=_latency(loaded, checkpoints.load_tokenizer(path), data["movie"]),
+        latency_ms=_latency(loaded, checkpoint.tokenizer, data["movie"]),
         **accuracy,
         kept=accuracy["movie"] / teacher["movie"]["accuracy"],
         teacher_pass_s=cache_seconds,
