@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from material import SHAPES, SMALL, Pair
 from record import Record
+
+from railkd import TeacherCache
 
 
 @dataclass
@@ -20,20 +25,32 @@ class Context:
 
     Args:
         device: where models run. quick: tiny models and few steps. record: what is measured goes there at once.
-        ends: when the whole run shall be over, by `time.monotonic`.
+        ends: when the whole run shall be over, by `time.monotonic`. folder: for caches that several parts read.
     """
 
     device: torch.device
     quick: bool
     record: Record
     ends: float
+    folder: Path
     _deadlines: list[float] = field(default_factory=list)
+    _material: dict[str, tuple[Dataset, TeacherCache]] = field(default_factory=dict)
 
     @cached_property
     def pairs(self) -> dict[str, Pair]:
         """The pairs of models by name."""
         shapes = SMALL if self.quick else SHAPES
         return {name: Pair(name, shape, self.device) for name, shape in shapes.items()}
+
+    def material(self, pair: Pair) -> tuple[Dataset, TeacherCache]:
+        """Return the rows of a pair and the cache of them, made once for all parts that train.
+
+        In their order, the rows make batches whose longest row is a multiple of 16 tokens, so shapes repeat.
+        """
+        if pair.name not in self._material:
+            rows = pair.rows(self.rows, batch=self.batches[0])
+            self._material[pair.name] = rows, pair.cache(rows, self.folder / f"cache-{len(self._material)}")
+        return self._material[pair.name]
 
     @property
     def batches(self) -> tuple[int, ...]:
@@ -46,25 +63,28 @@ class Context:
         return 128 if self.quick else 8192
 
     @property
-    def warm(self) -> int:
-        """Steps before the first turn that counts."""
-        return 2 if self.quick else 12
+    def warm_turns(self) -> int:
+        """Turns of each side before the first that counts."""
+        return 1 if self.quick else 4
 
     @property
     def steps(self) -> int:
         """Steps of a turn."""
-        return 3 if self.quick else 20
+        return 3 if self.quick else 8
 
     @property
     def most_rounds(self) -> int:
         """Rounds after which a ratio is good enough."""
         return 3 if self.quick else 40
 
+    def share(self, mine: float, of: float) -> AbstractContextManager[float]:
+        """Give a piece of work its share of the time that is left; see `within`."""
+        return self.within(max(0.0, self.deadline - time.monotonic()) * mine / of)
+
     @contextlib.contextmanager
-    def share(self, mine: float, of: float) -> Iterator[float]:
-        """Give a piece of work its share of the time that is left; yields its deadline, by `time.monotonic`."""
-        now = time.monotonic()
-        self._deadlines.append(now + max(0.0, self.deadline - now) * mine / of)
+    def within(self, seconds: float) -> Iterator[float]:
+        """Give a piece of work some seconds, at most those that are left; yields its deadline, by `time.monotonic`."""
+        self._deadlines.append(min(self.deadline, time.monotonic() + seconds))
         try:
             yield self.deadline
         finally:

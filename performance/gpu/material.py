@@ -1,6 +1,7 @@
-"""What every part works on: pairs of models with random weights, a tokenizer, and rows of random words.
+"""Pairs of models with random weights, a tokenizer, and rows of random tokens: the material of every part.
 
-Nothing is downloaded. Lengths are drawn from `lengths.json`, the lengths of the demo's movie sentences.
+Nothing is downloaded. Rows are made of tokens directly. Their lengths are drawn from `lengths.json`, the lengths of the
+demo's movie sentences.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from railkd import TeacherCache, make_student
+from railkd import TeacherCache
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+#: The longest row of a batch is a multiple of this, where batches are taken in the order of the rows.
+MULTIPLE = 16
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ SMALL = {"BERT-base 12->6": Shape(6, 3, 128, 4, 128, 1000), "MiniLM 6->3": Shape
 
 
 class Pair:
-    """A teacher on the CPU, a student to copy, and rows.
+    """A teacher and a student to copy, both on the device, and rows.
 
     Args:
         name: of the pair. shape: its sizes. device: where models run. seed: of weights and rows.
@@ -60,16 +63,21 @@ class Pair:
             "id2label": {0: "negative", 1: "positive"},
             "label2id": {"negative": 0, "positive": 1},
         }
-        config = BertConfig(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.width,
-            num_hidden_layers=shape.blocks,
-            num_attention_heads=shape.heads,
-            intermediate_size=shape.inner,
-            **labels,
-        )
-        self.teacher = BertForSequenceClassification(config).eval()
-        self._student = make_student(self.teacher, shape.student_blocks)
+
+        def model(blocks: int) -> BertForSequenceClassification:
+            config = BertConfig(
+                vocab_size=shape.vocabulary,
+                hidden_size=shape.width,
+                num_hidden_layers=blocks,
+                num_attention_heads=shape.heads,
+                intermediate_size=shape.inner,
+                **labels,
+            )
+            with device:  # random numbers are drawn there: of BERT-base a CPU draws them in seconds
+                return BertForSequenceClassification(config)
+
+        self.teacher = model(shape.blocks).eval()
+        self._student = model(shape.student_blocks)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -89,42 +97,37 @@ class Pair:
 
     def student(self) -> BertForSequenceClassification:
         """Return a fresh student on the device; all are equal."""
-        student: BertForSequenceClassification = copy.deepcopy(self._student).to(self.device)
-        return student
+        return copy.deepcopy(self._student)
 
-    @contextlib.contextmanager
-    def teacher_on_device(self) -> Iterator[BertForSequenceClassification]:
-        """Hold the teacher on the device, and only there, for a while."""
-        try:
-            yield self.teacher.to(self.device)
-        finally:
-            self.teacher.to("cpu")
+    def rows(self, count: int, seed: int = 0, batch: int = 0) -> Dataset:
+        """Return rows of random tokens, each with a label and a number as its key.
 
-    def texts(self, count: int, seed: int = 0) -> Dataset:
-        """Return rows of text and label."""
+        Args:
+            batch: the first of each so many rows is lengthened to a multiple of 16 tokens, beyond the others; 0: none.
+        """
         rng = np.random.default_rng(seed)
         table = {int(length): number for length, number in lengths().items()}
-        chances = np.asarray(list(table.values())) / sum(table.values())
-        texts = []
-        for length in rng.choice(list(table), count, p=chances):
-            words = rng.integers(len(SPECIAL), self.shape.vocabulary, length - 2)
-            texts.append(" ".join(f"w{word}" for word in words))
-        return Dataset.from_dict({"text": texts, "label": rng.integers(0, 2, count).tolist()})
-
-    def tokens(self, texts: Dataset) -> Dataset:
-        """Return the same rows tokenised beforehand, each with a number as its key."""
-        encoded = self.tokenizer(texts["text"][:])
-        columns = {name: encoded[name] for name in self.tokenizer.model_input_names}
-        columns["labels"] = texts["label"][:]
-        columns["length"] = [len(ids) for ids in columns["input_ids"]]
-        return Dataset.from_dict(columns | {"example_key": list(range(len(texts)))})
+        drawn = rng.choice(list(table), count, p=np.asarray(list(table.values())) / sum(table.values()))
+        for start in range(0, count, batch) if batch else ():
+            drawn[start] = -(-int(drawn[start : start + batch].max()) // MULTIPLE) * MULTIPLE
+        words = [rng.integers(len(SPECIAL), self.shape.vocabulary, length - 2).tolist() for length in drawn]
+        cls, sep = SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")
+        return Dataset.from_dict(
+            {
+                "input_ids": [[cls, *some, sep] for some in words],
+                "token_type_ids": [[0] * length for length in drawn],
+                "attention_mask": [[1] * length for length in drawn],
+                "labels": rng.integers(0, 2, count).tolist(),
+                "length": drawn.tolist(),
+                "example_key": list(range(count)),
+            }
+        )
 
     def cache(self, rows: Dataset, folder: Path) -> TeacherCache:
         """Build the teacher's cache of rows, with both poolings."""
-        with self.teacher_on_device() as teacher:
-            return TeacherCache.build(
-                teacher, rows, folder, tokenizer=self.tokenizer, pooling=("mean", "cls"), bf16=self.bf16
-            )
+        return TeacherCache.build(
+            self.teacher, rows, folder, tokenizer=self.tokenizer, pooling=("mean", "cls"), bf16=self.bf16
+        )
 
 
 @contextlib.contextmanager

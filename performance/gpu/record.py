@@ -37,12 +37,15 @@ class Record:
         results: dict[str, Any] = self.data["parts"].setdefault(name, {})
         return results
 
-    def bar(self, what: str, value: float, bar: float, *, at_least: bool = False) -> None:
-        """Note a measured value beside the bar it is held against; a quick run measures nothing worth a bar."""
+    def bar(
+        self, what: str, value: float, bar: float, *, at_least: bool = False, interval: Sequence[float] | None = None
+    ) -> None:
+        """Note a measured value beside its goal; a quick run measures nothing worth one."""
         if self.data["settings"].get("quick"):
             return
         met = value >= bar if at_least else value <= bar
-        self.data["bars"][what] = {"value": value, "at least" if at_least else "at most": bar, "met": bool(met)}
+        row = {"value": value, "at least" if at_least else "at most": bar, "met": bool(met)}
+        self.data["bars"][what] = row | ({} if interval is None else {"interval_95": list(interval)})
 
     def save(self) -> None:
         """Write all files, each complete or not at all."""
@@ -61,12 +64,20 @@ def failure(error: BaseException) -> dict[str, str]:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
-    """Return the median over rounds of ours / theirs, with a 95 % bootstrap interval over the rounds."""
+    """Return the median over rounds of ours / theirs, with a 95 % bootstrap interval over the rounds.
+
+    "halves" are the medians of the first and the second half of the rounds: they are alike where nothing drifts.
+    """
     each = np.asarray(ours) / np.asarray(theirs)
     draws = np.median(np.random.default_rng(0).choice(each, (2000, len(each))), axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    interval = [round(float(low), 3), round(float(high), 3)]
-    return {"ratio": round(float(np.median(each)), 3), "interval_95": interval, "rounds": len(each)}
+    interval = [round(float(value), 3) for value in np.quantile(draws, [0.025, 0.975])]
+    halves = [round(float(np.median(half)), 3) for half in np.array_split(each, 2) if len(half)]
+    return {
+        "ratio": round(float(np.median(each)), 3),
+        "interval_95": interval,
+        "halves": halves,
+        "rounds": len(each),
+    }
 
 
 def machine() -> dict[str, Any]:

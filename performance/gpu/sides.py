@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import itertools
 import sys
 import types
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from material import Pair
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from turns import Side, Stop
 
@@ -33,6 +32,13 @@ QUIET: dict[str, Any] = {
 ENDLESS = 1_000_000
 
 
+class InOrder(DistillationTrainer):
+    """Takes rows in their own order, as ``train_sampling_strategy="sequential"`` tells transformers' own Trainer."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+
 def common(pair: Pair, folder: Path, batch: int, **settings: Any) -> dict[str, Any]:
     """Return the arguments that all Trainers share."""
     shared = {"output_dir": str(folder), "per_device_train_batch_size": batch, "bf16": pair.bf16}
@@ -42,8 +48,13 @@ def common(pair: Pair, folder: Path, batch: int, **settings: Any) -> dict[str, A
 def plain(
     pair: Pair, rows: Dataset, folder: Path, batch: int, callbacks: list[TrainerCallback], **settings: Any
 ) -> Trainer:
-    """Plain fine-tuning by transformers' own Trainer at its defaults, with bf16 on a card and fused AdamW."""
-    args = TrainingArguments(**common(pair, folder, batch, **{"optim": "adamw_torch_fused"} | settings))
+    """Plain fine-tuning by transformers' own Trainer at its defaults, with bf16 on a card and fused AdamW.
+
+    ``in_order`` among the settings: rows are taken in their own order.
+    """
+    order = "sequential" if settings.pop("in_order", False) else "random"
+    settings = {"optim": "adamw_torch_fused", "train_sampling_strategy": order} | settings
+    args = TrainingArguments(**common(pair, folder, batch, **settings))
     collator = DataCollatorWithPadding(pair.tokenizer)
     return _silent(
         Trainer(model=pair.student(), args=args, train_dataset=rows, data_collator=collator, callbacks=callbacks)
@@ -53,9 +64,13 @@ def plain(
 def ours(
     pair: Pair, teacher: Any, rows: Dataset, folder: Path, batch: int, callbacks: list[TrainerCallback], **settings: Any
 ) -> DistillationTrainer:
-    """A training of railkd at its defaults, with bf16 on a card; ``method`` is among the settings."""
+    """A training of railkd at its defaults, with bf16 on a card; ``method`` is among the settings.
+
+    ``in_order`` among the settings: rows are taken in their own order.
+    """
+    trainer = InOrder if settings.pop("in_order", False) else DistillationTrainer
     return _silent(
-        DistillationTrainer(
+        trainer(
             model=pair.student(),
             teacher_model=teacher,
             args=DistillationTrainingArguments(**common(pair, folder, batch, **settings)),
@@ -73,12 +88,7 @@ def _silent(trainer: Any) -> Any:
 
 def live_teacher(pair: Pair) -> LiveTeacher:
     """A copy of the teacher on the device, run at every step in the precision of training."""
-    return LiveTeacher(copy.deepcopy(pair.teacher).to(pair.device), pair.tokenizer, bf16=pair.bf16)
-
-
-def textbrewer_missing() -> str | None:
-    """Return why TextBrewer cannot be run, or None."""
-    return None if importlib.util.find_spec("textbrewer") else "TextBrewer is not installed"
+    return LiveTeacher(copy.deepcopy(pair.teacher), pair.tokenizer, bf16=pair.bf16)
 
 
 def textbrewer(pair: Pair, rows: Dataset, folder: Path, batch: int, side: Side) -> Callable[[], Any]:
@@ -99,7 +109,7 @@ def textbrewer(pair: Pair, rows: Dataset, folder: Path, batch: int, side: Side) 
     distiller = GeneralDistiller(
         TrainingConfig(device=str(pair.device), output_dir=str(folder), log_dir=None, ckpt_steps=ENDLESS),
         DistillationConfig(temperature=1, hard_label_weight=1, kd_loss_weight=1, intermediate_matches=hidden),
-        copy.deepcopy(pair.teacher).to(pair.device),
+        copy.deepcopy(pair.teacher),
         student,
         _adaptor,
         _adaptor,
@@ -125,7 +135,6 @@ def _loader(pair: Pair, rows: Dataset, batch: int) -> DataLoader[Any]:
     return DataLoader(
         rows.select_columns(wanted),  # type: ignore[arg-type]
         batch_size=batch,
-        shuffle=True,
         pin_memory=pair.device.type == "cuda",
         collate_fn=lambda some: dict(collate(some)),
     )

@@ -1,7 +1,8 @@
-"""Part "steps": what a step of each training costs beside one of plain fine-tuning, in interleaved turns.
+"""Part "steps": the cost of a step of each training beside one of plain fine-tuning, in interleaved turns.
 
-A round gives every side one turn of some steps. A ratio is the median over rounds of (turn of the side / turn of plain
-fine-tuning in the same round), its interval a bootstrap over rounds.
+All sides take the same batches in the same order. A round gives every side one turn of a few steps. A ratio is the
+median over rounds of (turn of the side / turn of plain fine-tuning in the same round), its interval a bootstrap over
+rounds.
 """
 
 from __future__ import annotations
@@ -15,18 +16,15 @@ import numpy as np
 import sides
 import torch
 from context import Context
-from datasets import Dataset
 from material import Pair, scratch
 from record import failure, ratio
-from turns import Side, interleave
+from turns import EVERY_ROUND, Side, interleave
 
 BASE = "transformers.Trainer"
-LIKE_LENGTHS = "transformers.Trainer, like lengths"
 #: Makes a training for a side, and returns the function that runs it.
 Maker = Callable[[Side], Callable[[], Any]]
 #: Ratios of interest: (side, beside which).
 RATIOS = (
-    (LIKE_LENGTHS, BASE),
     ("finetune", BASE),
     ("kd", BASE),
     ("rail-kd-l", BASE),
@@ -37,16 +35,22 @@ RATIOS = (
     ("rail-kd-l", "TextBrewer"),
 )
 BAR = 1.03
+#: They run the teacher at every step, and take part in the first rounds of the first pair and batch size alone.
+GUESTS = ("kd, live teacher", "TextBrewer")
+GUEST_ROUNDS = 6
+#: Share of the time of a setting with guests; of others it is 1.
+GUEST_SHARE = 1.4
 
 
 def measure(context: Context) -> None:
-    """Measure every pair and batch size within an equal share of the time that is left each time."""
+    """Measure every pair and batch size within a share of the time that is left each time."""
     settings = [(pair, batch) for batch in context.batches for pair in context.pairs.values()]
+    shares = [GUEST_SHARE, *(1.0 for _ in settings[1:])]
     for number, (pair, batch) in enumerate(settings):
         name = f"{pair.name}, batch {batch}"
         try:
-            with context.share(1, len(settings) - number) as deadline:
-                results = one(context, pair, batch, deadline)
+            with context.share(shares[number], sum(shares[number:])) as deadline:
+                results = one(context, pair, batch, deadline, guests=number == 0)
         except Exception as error:
             results = failure(error)
         context.note("steps", name, results)
@@ -54,53 +58,61 @@ def measure(context: Context) -> None:
             context.say(f"  {name}: {what}: {row['ratio']} {row['interval_95']} ({row['rounds']} rounds)")
         row = results.get("ratios", {}).get(f"rail-kd-l / {BASE}")
         if row:
-            context.record.bar(f"step of rail-kd-l from a warm cache / {BASE}, {name}", row["ratio"], BAR)
+            what = f"step of rail-kd-l from a warm cache / {BASE}, {name}"
+            context.record.bar(what, row["ratio"], BAR, interval=row["interval_95"])
         for what, why in results.get("not measured", {}).items():
             context.say(f"  {name}: {what} was not measured: {why['error'] if isinstance(why, dict) else why}")
         if "error" in results:
             context.say(f"  {name}: {results['error']}")
 
 
-def one(context: Context, pair: Pair, batch: int, deadline: float) -> dict[str, Any]:
+def one(context: Context, pair: Pair, batch: int, deadline: float, *, guests: bool) -> dict[str, Any]:
     """Measure one pair with one batch size."""
     rng = np.random.default_rng(0)
-    rows = pair.tokens(pair.texts(context.rows))
     with scratch() as folder:
-        made, errors = _sides(pair, rows, folder, batch)
+        made, errors = _sides(context, pair, folder, batch, guests=guests)
         rounds = interleave(
             made,
-            warm=context.warm,
+            warm_turns=context.warm_turns,
             steps=context.steps,
             deadline=deadline,
             most=context.most_rounds,
             order=lambda names: rng.permutation(names).tolist(),
         )
-    seconds = {side.name: list(side.seconds[:rounds]) for side in made if side.alive}
+    names = [side.name for side in made]
     errors |= {side.name: side.error for side in made if side.error}
     del made
     gc.collect()
     if context.device.type == "cuda":
         torch.cuda.empty_cache()
-    steps = context.steps
+    turns = {name: [taken[name] for taken in rounds if name in taken] for name in names}
     return {
-        "steps a turn": steps,
-        "ms a step": {n: round(1000 * float(np.median(s)) / steps, 2) for n, s in seconds.items() if s},
-        "ratios": {f"{a} / {b}": ratio(seconds[a], seconds[b]) for a, b in RATIOS if seconds.get(a) and seconds.get(b)},
+        "steps a turn": context.steps,
+        "warm-up steps": context.steps * context.warm_turns,
+        "ms a step": {n: round(1000 * float(np.median(s)) / context.steps, 2) for n, s in turns.items() if s},
+        "ratios": _ratios(rounds),
         "not measured": errors,
-        "seconds a turn": {name: [round(value, 4) for value in values] for name, values in seconds.items()},
+        "seconds a turn": {name: [round(value, 4) for value in values] for name, values in turns.items()},
     }
 
 
-def _sides(pair: Pair, rows: Dataset, folder: Path, batch: int) -> tuple[list[Side], dict[str, Any]]:
+def _ratios(rounds: list[dict[str, float]]) -> dict[str, Any]:
+    found = {}
+    for ours, theirs in RATIOS:
+        both = [(taken[ours], taken[theirs]) for taken in rounds if ours in taken and theirs in taken]
+        if both:
+            found[f"{ours} / {theirs}"] = ratio(*zip(*both, strict=True))
+    return found
+
+
+def _sides(
+    context: Context, pair: Pair, folder: Path, batch: int, *, guests: bool
+) -> tuple[list[Side], dict[str, Any]]:
     """Return every side that could be made, and why the others could not."""
     made: list[Side] = []
     errors: dict[str, Any] = {}
-    if missing := sides.textbrewer_missing():
-        errors["TextBrewer"] = missing
-    for name, make in _makers(pair, rows, folder, batch).items():
-        if name in errors:
-            continue
-        side = Side(name, pair.device)
+    for name, make in _makers(context, pair, folder, batch, guests=guests).items():
+        side = Side(name, pair.device, GUEST_ROUNDS if name in GUESTS else EVERY_ROUND)
         try:
             made.append(side.trains_by(make(side)))
         except Exception as error:
@@ -108,24 +120,21 @@ def _sides(pair: Pair, rows: Dataset, folder: Path, batch: int) -> tuple[list[Si
     return made, errors
 
 
-def _makers(pair: Pair, rows: Dataset, folder: Path, batch: int) -> dict[str, Maker]:
-    """Return, by name, what makes each training ready to run."""
-    cache = pair.cache(rows, folder / "cache")
-    endless = {"max_steps": sides.ENDLESS}
-
-    def plain(**settings: Any) -> Maker:
-        return lambda side: sides.plain(pair, rows, folder, batch, [side], **endless, **settings).train
+def _makers(context: Context, pair: Pair, folder: Path, batch: int, *, guests: bool) -> dict[str, Maker]:
+    """Return, by name, a function that makes each training ready to run."""
+    rows, cache = context.material(pair)
+    settings = {"max_steps": sides.ENDLESS, "in_order": True}
 
     def ours(method: str, teacher: Callable[[], Any]) -> Maker:
-        settings = {**endless, "method": method, "gauges": False}
-        return lambda side: sides.ours(pair, teacher(), rows, folder, batch, [side], **settings).train
+        more = {**settings, "method": method, "gauges": False}
+        return lambda side: sides.ours(pair, teacher(), rows, folder, batch, [side], **more).train
 
-    return {
-        BASE: plain(),
-        LIKE_LENGTHS: plain(train_sampling_strategy="group_by_length"),
+    makers: dict[str, Maker] = {
+        BASE: lambda side: sides.plain(pair, rows, folder, batch, [side], **settings).train,
         "finetune": ours("finetune", lambda: None),
         "kd": ours("kd", lambda: cache),
         "rail-kd-l": ours("rail-kd-l", lambda: cache),
         "kd, live teacher": ours("kd", lambda: sides.live_teacher(pair)),
         "TextBrewer": lambda side: sides.textbrewer(pair, rows, folder, batch, side),
     }
+    return {name: make for name, make in makers.items() if guests or name not in GUESTS}

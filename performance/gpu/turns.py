@@ -7,6 +7,7 @@ device is synchronised at both ends of a turn.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from transformers import TrainerCallback
 
 #: A turn that takes longer hangs.
 LONGEST_TURN_S = 40.0
+#: That a ratio needs, even where the time is over before.
+LEAST_ROUNDS = 3
+EVERY_ROUND = 1_000_000
 
 
 class Stop(Exception):
@@ -29,14 +33,14 @@ class Side(TrainerCallback):
     """One training, as a callback of its Trainer; other loops call `step_done` themselves.
 
     Args:
-        name: of the side. device: what is synchronised.
+        name: of the side. device: what is synchronised. rounds: that it takes part in, the first ones.
 
     Attributes:
-        seconds: of each turn after the first. error: what ended the training too early, or None.
+        seconds: of each turn. error: what ended the training too early, or None.
     """
 
-    def __init__(self, name: str, device: torch.device) -> None:
-        self.name, self.device = name, device
+    def __init__(self, name: str, device: torch.device, rounds: int = EVERY_ROUND) -> None:
+        self.name, self.device, self.rounds = name, device, rounds
         self.seconds: list[float] = []
         self.error: dict[str, str] | None = None
         self._run: Callable[[], Any] | None = None
@@ -111,26 +115,36 @@ class Side(TrainerCallback):
 
 
 def interleave(
-    sides: list[Side], *, warm: int, steps: int, deadline: float, most: int, order: Callable[[list[str]], list[str]]
-) -> int:
-    """Warm up all sides, then let them take turns until a moment or a number of rounds; returns the rounds.
+    sides: list[Side], *, warm_turns: int, steps: int, deadline: float, most: int, order: Callable[[list[str]], Any]
+) -> list[dict[str, float]]:
+    """Let all sides take turns, the first ones to warm up, until a moment or a number of rounds.
 
-    A round that a side could not finish counts for no side.
+    Returns:
+        Of each round, the seconds of every side that took part and finished its turn.
     """
+    rounds: list[dict[str, float]] = []
     by_name = {side.name: side for side in sides}
-    for side in sides:
-        side.turn(warm)
-        side.seconds.clear()
-    rounds = 0
-    while rounds < most and (rounds < 2 or time.monotonic() < deadline):
-        for name in order([side.name for side in sides if side.alive]):
-            by_name[name].turn(steps)
-        rounds += 1
+    try:
+        for number in range(-warm_turns, most):
+            if number == 0:  # what lives now lives on: a collection need not look at it in the middle of a turn
+                gc.collect()
+                gc.freeze()
+            if number >= LEAST_ROUNDS and time.monotonic() >= deadline:
+                break
+            taken = {}
+            for name in order([side.name for side in sides if side.alive and number < side.rounds]):
+                seconds = by_name[name].turn(steps)
+                if seconds is not None:
+                    taken[name] = seconds
+            if not taken:
+                break
+            if number >= 0:
+                rounds.append(taken)
+            for side in sides:
+                if number + 1 == side.rounds:
+                    side.close()
+    finally:
         for side in sides:
-            if side.alive and len(side.seconds) != rounds:
-                side.error = {"error": f"round {rounds} was not finished"}
-        if not any(side.alive for side in sides):
-            break
-    for side in sides:
-        side.close()
+            side.close()
+        gc.unfreeze()
     return rounds

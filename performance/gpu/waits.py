@@ -1,7 +1,8 @@
-"""Part "waits": how often quiet steps make the host wait for the device, and whose line of code does.
+"""Part "waits": the calls of quiet steps that make the host wait for the device, each with its line of code.
 
 A quiet step neither logs, saves nor evaluates. Counted from the end of one such step to the end of a later one:
-synchronising CUDA calls (`torch.cuda.set_sync_debug_mode`) and host reads (`tests/device/reads.py`; on any device).
+synchronising CUDA calls (`torch.cuda.set_sync_debug_mode`), copies to the device from memory that is not pinned (a
+stream waits before it starts one), and host reads (`tests/device/reads.py`; on any device).
 `copies.py` is the part that counts copies and CUDA calls by the profiler.
 """
 
@@ -20,6 +21,7 @@ from context import Context
 from material import Pair, scratch
 from record import failure
 from steps import BASE
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
 from device.reads import COPIES, HostReads, reader
@@ -28,6 +30,8 @@ from railkd.objectives import METHODS
 WARM, COUNTED = 4, 8
 #: Counted in any case; the other methods while there is time.
 FIRST = (BASE, "finetune", "kd", "rail-kd-l", "rail-kd-l, accumulated", "kd, live teacher")
+#: Of railkd's own lines there shall be none of these.
+OWN = ("synchronising calls a step", "copies from unpinned memory a step")
 PROFILED = (BASE, "finetune", "kd", "rail-kd-l")
 #: Trains by name, with context managers around the quiet steps.
 Run = Callable[..., None]
@@ -74,8 +78,25 @@ class SyncWarnings:
             self.found[reader(2)] += 1
 
 
+class UnpinnedCopies(TorchDispatchMode):
+    """Counts copies from memory that is not pinned to a device, by (package, "file.py:line")."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[tuple[str, str]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = str(func).removeprefix("aten.").split(".")[0]
+        source = args[1] if name == "copy_" else args[0] if name == "_to_copy" else None
+        if source is not None and source.device.type == "cpu" and result.is_cuda and not source.is_pinned():
+            self.found[reader(2)] += 1
+        return result
+
+
 def measure(context: Context) -> None:
     """Count for plain fine-tuning, every method, a live teacher and gradient accumulation, on the smaller pair."""
+    others: list[dict[str, Any]] = []
     with _stand(context) as run:
         for name in dict.fromkeys([*FIRST, *METHODS]):
             if name not in FIRST and (context.quick or context.over):
@@ -84,9 +105,20 @@ def measure(context: Context) -> None:
                 results |= _counted(run, name, cuda=context.device.type == "cuda")
                 if name in FIRST:
                     context.say(f"  {name}: {_line(results)}")
-                if context.device.type == "cuda" and name != BASE:
-                    own = results["synchronising calls a step"].get("railkd", 0)
-                    context.record.bar(f"synchronising calls of railkd in a quiet step, {name}", own, 0)
+                    if name != BASE:
+                        _hold(context, name, [results])
+                else:
+                    others.append(results)
+    if others:
+        _hold(context, f"the {len(others)} other methods together", others)
+
+
+def _hold(context: Context, name: str, found: list[dict[str, Any]]) -> None:
+    """Hold the calls and copies of railkd's own lines against none."""
+    if context.device.type == "cuda":
+        for what in OWN:
+            own = sum(results[what].get("railkd", 0) for results in found)
+            context.record.bar(f"{what.removesuffix(' a step')} of railkd in a quiet step, {name}", own, 0)
 
 
 def measure_copies(context: Context) -> None:
@@ -108,9 +140,8 @@ def _stand(context: Context) -> Iterator[Run]:
     """Yield what trains by name with context managers around its quiet steps."""
     pair = list(context.pairs.values())[-1]
     batch = context.batches[0]
-    rows = pair.tokens(pair.texts((WARM + COUNTED + 1) * 2 * batch, seed=4))
+    rows, cache = context.material(pair)
     with scratch() as folder:
-        cache = pair.cache(rows, folder / "cache")
 
         def run(name: str, *managers: Any) -> None:
             window = Window(*managers)
@@ -123,17 +154,17 @@ def _stand(context: Context) -> Iterator[Run]:
 
 
 def _counted(run: Run, name: str, *, cuda: bool) -> dict[str, Any]:
-    """Count both kinds in one training; where counting host reads fails, the other kind alone."""
-    reads, waits = HostReads(), SyncWarnings()
+    """Count all kinds in one training; where counting host reads fails, the other kinds alone."""
+    reads, waits, copies = HostReads(), SyncWarnings(), UnpinnedCopies()
     try:
-        run(name, waits, reads)
-        return _counts(reads, waits, cuda)
+        run(name, waits, copies, reads)
+        return _counts(reads, waits, copies, cuda)
     except Exception as error:
         if not cuda:
             raise
-        waits = SyncWarnings()
-        run(name, waits)
-        return _counts(HostReads(), waits, cuda) | {"host reads": failure(error)}
+        waits, copies = SyncWarnings(), UnpinnedCopies()
+        run(name, waits, copies)
+        return _counts(HostReads(), waits, copies, cuda) | {"host reads": failure(error)}
 
 
 @contextlib.contextmanager
@@ -153,7 +184,7 @@ def noted(context: Context, part: str, name: str) -> Iterator[dict[str, Any]]:
 
 
 def _trainer(pair: Pair, cache: Any, rows: Any, folder: Any, batch: int, window: Window, name: str) -> Any:
-    settings: dict[str, Any] = {"max_steps": WARM + COUNTED + 1}
+    settings: dict[str, Any] = {"max_steps": WARM + COUNTED + 1, "in_order": True}
     if name == BASE:
         return sides.plain(pair, rows, folder, batch, [window], **settings)
     method, _, how = name.partition(", ")
@@ -162,24 +193,24 @@ def _trainer(pair: Pair, cache: Any, rows: Any, folder: Any, batch: int, window:
     return sides.ours(pair, teacher, rows, folder, batch, [window], **settings)
 
 
-def _counts(reads: HostReads, waits: SyncWarnings, cuda: bool) -> dict[str, Any]:
+def _counts(reads: HostReads, waits: SyncWarnings, copies: UnpinnedCopies, cuda: bool) -> dict[str, Any]:
     """Everything by step."""
-    packages = sorted({key[0] for key in (*reads.found, *waits.found)} | {"railkd"})
+    packages = sorted({key[0] for key in (*reads.found, *waits.found, *copies.found)} | {"railkd"})
     results: dict[str, Any] = {
         "host reads a step": {who: reads.count(who) / COUNTED for who in packages},
         "host copies a step": {who: reads.count(who, COPIES) / COUNTED for who in packages},
         "reads by line": {f"{place} {name}": n / COUNTED for (_, name, place), n in sorted(reads.found.items())},
     }
     if cuda:
-        calls = {who: sum(n for (w, _), n in waits.found.items() if w == who) / COUNTED for who in packages}
-        results["synchronising calls a step"] = calls
-        results["calls by line"] = {place: n / COUNTED for (_, place), n in sorted(waits.found.items())}
+        for what, lines, found in zip(OWN, ("calls by line", "copies by line"), (waits, copies), strict=True):
+            results[what] = {who: sum(n for (w, _), n in found.found.items() if w == who) / COUNTED for who in packages}
+            results[lines] = {place: n / COUNTED for (_, place), n in sorted(found.found.items())}
     return results
 
 
 def _line(results: dict[str, Any]) -> str:
-    names = ("synchronising calls a step", "host reads a step")
-    return "; ".join(f"{name} {results[name]}" for name in names if name in results)
+    names = [name for name in OWN if name in results] or ["host reads a step"]
+    return "; ".join(f"{name} { {who: n for who, n in results[name].items() if n} or 0 }" for name in names)
 
 
 def _profiler() -> torch.profiler.profile:

@@ -1,0 +1,52 @@
+"""The section of docs/performance.md about a CUDA card leaves out nothing that a record says went wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GPU = Path(__file__).resolve().parents[1] / "performance" / "gpu"
+RECORDS = sorted((GPU / "records").glob("*.json"))
+
+
+def section(record: dict[str, Any]) -> str:
+    spec = importlib.util.spec_from_file_location("gpu_table", GPU / "table.py")
+    assert spec is not None and spec.loader is not None
+    table = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(table)
+    text: str = table.section(record, "some.json")
+    return text
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_every_missed_goal_and_every_ratio_stands_in_the_section(path: Path) -> None:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    text = section(record)
+    missed = {what: row for what, row in record["bars"].items() if not row["met"]}
+    said = [line for line in text.splitlines() if line.startswith("- ") and ". The goal is " in line]
+    assert len(said) == len(missed)
+    for line, (what, row) in zip(said, missed.items(), strict=True):
+        assert f": {row['value']:g}. " in line and what.rpartition(", ")[2] in line
+    ratios = [ratio for row in record["parts"]["steps"].values() for ratio in row.get("ratios", {}).values()]
+    assert ratios and all(f"{ratio['ratio']:.3f} (" in text for ratio in ratios)
+    assert record["machine"]["gpu"] in text
+
+
+def test_failures_and_skipped_parts_stand_in_the_section() -> None:
+    record = json.loads(RECORDS[0].read_text(encoding="utf-8"))
+    record["parts"] |= {"memory": {"skipped": "no time was left"}, "passes": {"MiniLM": {"error": "OSError: full"}}}
+    record["parts"]["steps"]["MiniLM 6->3, batch 32"]["not measured"] = {"TextBrewer": {"error": "ImportError: none"}}
+    text = section(record)
+    for reason in ("no time was left", "OSError: full", "TextBrewer: ImportError: none"):
+        assert reason in text
+
+
+def test_a_goal_that_is_met_is_not_called_missed() -> None:
+    record = json.loads(RECORDS[0].read_text(encoding="utf-8"))
+    for row in record["bars"].values():
+        row["met"] = True
+    assert f"All {len(record['bars'])} goals are met." in section(record)
