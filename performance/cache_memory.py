@@ -1,10 +1,11 @@
-"""What a teacher pass holds in memory: block states pooled in hooks against ``output_hidden_states=True``.
+"""Peak memory of a teacher pass: block states pooled in hooks against ``output_hidden_states=True``.
 
     python performance/cache_memory.py                       # 12 blocks of 384, 64 rows of 128 tokens: ten seconds
     python performance/cache_memory.py --blocks 24 --width 1024 --batch 8
 
-Counted, not sampled: every tensor the pass makes is added when it is made and taken off when its storage is freed, so
-the same command gives the same numbers on any machine. Weights and inputs are not in it, nor what kernels use inside.
+The memory is counted and not sampled: the bytes of a tensor are added when it is created, and subtracted when its
+storage is freed. So a command gives the same numbers on every machine. Weights, inputs and buffers inside kernels are
+not counted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from railkd.models.blocks import BlockReader, pool
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages made inside the context: how many live now, and the most that ever did at once."""
+    """Counts the bytes of the storages created inside the context: those alive now, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class LiveBytes(TorchDispatchMode):
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # What goes in is known already or was there before: a view of it is nothing new.
+        # Storages of arguments were counted before or are older than the context, so views of them are not counted.
         old = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
@@ -45,18 +46,18 @@ class LiveBytes(TorchDispatchMode):
     def _add(self, storage: Any) -> None:
         key, size = storage._cdata, storage.nbytes()
 
-        def gone(_: Any) -> None:
+        def subtract(_: Any) -> None:
             del self._known[key]
             self.now -= size
 
-        self._known[key] = weakref.ref(storage, gone)
+        self._known[key] = weakref.ref(storage, subtract)
         self.now += size
         self.peak = max(self.peak, self.now)
 
 
 @torch.no_grad()
 def peak_of(run: Callable[[], Any]) -> int:
-    """The most bytes that lived at once while ``run`` ran; what it returns lives to the end, as in use."""
+    """Return the peak of bytes alive while ``run`` ran. What it returns is kept until the end, as in use."""
     with LiveBytes() as live:
         kept = run()
     del kept
@@ -64,7 +65,7 @@ def peak_of(run: Callable[[], Any]) -> int:
 
 
 def measure(blocks: int, width: int, batch: int, tokens: int, poolings: tuple[str, ...]) -> dict[str, Any]:
-    """Peaks of one pass in three ways, in megabytes, and their ratio."""
+    """Return the peak memory of one pass in three ways, in megabytes, and their ratios."""
     torch.manual_seed(0)
     config = BertConfig(
         hidden_size=width, num_hidden_layers=blocks, num_attention_heads=width // 32, intermediate_size=4 * width
@@ -101,7 +102,7 @@ def measure(blocks: int, width: int, batch: int, tokens: int, poolings: tuple[st
 
 
 def main() -> None:
-    """Parse the command line and print what was counted."""
+    """Parse the command line, count, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=12)
     parser.add_argument("--width", type=int, default=384)

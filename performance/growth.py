@@ -1,12 +1,12 @@
-"""What grows with the number of examples, and what does not: bytes, time per example, start-up, memory.
+"""How bytes, time per example, start-up and memory of a cache depend on the number of examples.
 
     python performance/growth.py                       # 10,000 to 300,000 examples; about five minutes, 3 GB of disk
-    python performance/growth.py --part memory         # 6,000 against 600,000 examples, 6 GB of disk
+    python performance/growth.py --part memory         # 6,000 and 600,000 examples, 6 GB of disk
     python performance/growth.py --plot docs/growth.svg
 
-Caches of random states of 12 blocks of 384, through the public writer; each is read by a process of its own, in which
-random batches of 32 are gathered as a training step gathers them. The first touch of a row checks its checksum and
-reads it from disk; the second does not.
+The public writer writes caches of random states of 12 blocks of 384. A separate process reads each cache: it gathers
+random batches of 32, as training steps do. The first read of a row verifies its checksum and reads it from disk. The
+second read does neither.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,14 @@ SIZES = (10_000, 30_000, 100_000, 300_000)
 
 
 def keys_of(rows: int) -> np.ndarray:
-    """(rows, 2) content keys of made-up examples."""
+    """Return the content keys (rows, 2) of made-up examples."""
     from railkd.data.keys import example_key, key_array
 
     return key_array(example_key(i) for i in range(rows))
 
 
 def write(folder: Path, rows: int) -> dict[str, float]:
-    """A cache of random states through the public writer; seconds it took without making the numbers, and bytes."""
+    """Write a cache of random states; return the seconds, without those for the random numbers, and the bytes."""
     from railkd.teacher import CacheWriter, TeacherCache, TeacherInfo
     from railkd.teacher.identity import Identity
 
@@ -55,7 +56,7 @@ def write(folder: Path, rows: int) -> dict[str, float]:
 
 
 def read(folder: Path, rows: int, steps: int) -> dict[str, float]:
-    """Start-up, milliseconds a gather at first and second touch, and the growth of anonymous memory over the steps."""
+    """Measure the start-up, the milliseconds of a first and of a second read, and the peak of anonymous memory."""
     import torch
 
     from railkd.teacher import TeacherCache
@@ -66,7 +67,9 @@ def read(folder: Path, rows: int, steps: int) -> dict[str, float]:
     opened = time.perf_counter() - start
     rng = np.random.default_rng(1)
     batches = [torch.from_numpy(keys[rng.choice(rows, BATCH, replace=False)]) for _ in range(steps)]
-    first, second, peak = [], [], work.rss_anon_mb()
+    first: list[float] = []
+    second: list[float] = []
+    peak = work.rss_anon_mb()
     for taken in (first, second):
         for batch in batches:
             start = time.perf_counter()
@@ -82,7 +85,7 @@ def read(folder: Path, rows: int, steps: int) -> dict[str, float]:
 
 
 def train(folder: Path, rows: int, steps: int, method: str = "rail-kd-l") -> dict[str, float]:
-    """Peak of anonymous memory over random steps of a student that learns from the cache, or from labels alone."""
+    """Measure the peak of anonymous memory over random training steps, from the cache or from labels alone."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -95,7 +98,7 @@ def train(folder: Path, rows: int, steps: int, method: str = "rail-kd-l") -> dic
     )
     distiller = Distiller.from_method(method, BertForSequenceClassification(config), (BLOCKS, WIDTH)).train()
     optimizer = torch.optim.AdamW(distiller.parameters(), lr=1e-5, fused=True)
-    # The table of keys is the data set's, not the cache's: a data set is paged from disk, so this one is too.
+    # The keys belong to the data set and not to the cache. A data set is paged from disk, so these keys are too.
     table = folder.parent / f"keys-{rows}.npy"
     if not table.exists():
         np.save(table, keys_of(rows), allow_pickle=False)
@@ -120,7 +123,7 @@ def train(folder: Path, rows: int, steps: int, method: str = "rail-kd-l") -> dic
 
 
 def child(what: str, folder: Path, rows: int, steps: int) -> dict[str, float]:
-    """Run one of the functions above in a process of its own."""
+    """Run one of the functions above in a separate process."""
     command = [sys.executable, __file__, "--child", what, str(folder), str(rows), str(steps)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
@@ -128,8 +131,8 @@ def child(what: str, folder: Path, rows: int, steps: int) -> dict[str, float]:
 
 
 def growth(sizes: tuple[int, ...], steps: int) -> list[dict[str, float]]:
-    """A row for each size; one cache stands on disk at a time."""
-    rows = []
+    """Measure each size in turn; only one cache is on disk at a time."""
+    rows: list[dict[str, float]] = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / "cache"
@@ -142,7 +145,7 @@ def growth(sizes: tuple[int, ...], steps: int) -> list[dict[str, float]]:
 
 
 def memory(steps: int) -> dict[str, Any]:
-    """Peak RssAnon over random training steps: a large cache minus a small one, and fine-tuning beside them."""
+    """Compare the peak anonymous memory of training from a large cache, from a small one, and of fine-tuning."""
     peaks = {}
     for size in (6_000, 600_000):
         with tempfile.TemporaryDirectory() as name:
@@ -156,7 +159,7 @@ def memory(steps: int) -> dict[str, Any]:
 
 
 def plot(rows: list[dict[str, float]], target: Path) -> None:
-    """Time per example, start-up and bytes over examples, as SVG."""
+    """Plot the time per example, the start-up and the bytes over the number of examples, as SVG."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -187,12 +190,12 @@ def plot(rows: list[dict[str, float]], target: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line and print what was measured."""
+    """Parse the command line, measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["growth", "memory", "all"], default="all")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--plot", type=Path, help="write a plot of the growth here, as SVG")
+    parser.add_argument("--plot", type=Path, help="write a plot of the growth to this file, as SVG")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -200,7 +203,11 @@ def main() -> None:
         if what == "write":
             print(json.dumps(write(Path(folder), int(rows))))
         else:
-            parts = {"read": read, "train": train, "finetune": partial(train, method="finetune")}
+            parts: dict[str, Callable[..., dict[str, float]]] = {
+                "read": read,
+                "train": train,
+                "finetune": partial(train, method="finetune"),
+            }
             print(json.dumps(parts[what](Path(folder), int(rows), int(steps))))
         return
     print(work.machine())

@@ -1,10 +1,10 @@
-"""The peers' sides of `speed.py`, in an environment of their own without railkd: TextBrewer and SilverSpoon-KD.
+"""The sides of the peers in `speed.py`: TextBrewer and SilverSpoon-KD, in an environment without railkd.
 
     PEERS_PYTHON performance/peers.py textbrewer,silverspoon FOLDER
 
-Each as its own examples use it: teacher and student at every step, one hidden match for each intermediate student block
-(evenly spaced teacher blocks), batches of 32 in random order, padded to their longest row, float32. Neither has a
-cache of states.
+Each peer is used as in its own examples: teacher and student run at every step in float32, each intermediate student
+block is matched with one of the evenly spaced teacher blocks, and batches of 32 in random order are padded to their
+longest row. Neither peer has a cache of states.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 
 
 class Peers:
-    """Every peer as a method: seed -> seconds."""
+    """Has a method for each peer, which takes a seed and returns seconds."""
 
     def __init__(self, folder: Path) -> None:
         rows, self.settings = work.read(folder)
@@ -42,7 +42,7 @@ class Peers:
         return tokens.rename_column("label", "labels")
 
     def textbrewer(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
-        """GeneralDistiller with hidden matches."""
+        """Run a GeneralDistiller with hidden matches."""
         from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 
         torch.manual_seed(seed)
@@ -53,17 +53,8 @@ class Peers:
             self._tokens(rows or self.rows),
             batch_size=self.settings["batch"],
             shuffle=True,
-            collate_fn=lambda some: dict(collate(some)),  # it knows dicts only
+            collate_fn=lambda some: dict(collate(some)),  # TextBrewer accepts dicts only.
         )
-
-        def adaptor(batch: Any, outputs: Any) -> dict[str, Any]:
-            return {
-                "logits": outputs.logits,
-                "losses": outputs.loss,
-                "hidden": outputs.hidden_states,
-                "inputs_mask": batch["attention_mask"],
-            }
-
         hidden = [
             {"layer_T": t, "layer_S": s, "feature": "hidden", "loss": "hidden_mse", "weight": 1}
             for t, s in self.matches
@@ -74,10 +65,10 @@ class Peers:
                 DistillationConfig(temperature=1, hard_label_weight=1, kd_loss_weight=1, intermediate_matches=hidden),
                 self.teacher,
                 student,
-                adaptor,
-                adaptor,
+                _adapt,
+                _adapt,
             )
-            distiller.save_and_callback = lambda *args, **options: None  # nothing is saved on any side
+            distiller.save_and_callback = lambda *args, **options: None  # No side saves anything.
             optimizer = torch.optim.AdamW(student.parameters(), lr=self.settings["rate"])
             distiller.train(
                 optimizer,
@@ -89,17 +80,17 @@ class Peers:
         return {"all": time.perf_counter() - start}
 
     def silverspoon(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
-        """HolisticDistiller with one alignment a match, through its Trainer."""
+        """Run a HolisticDistiller with one alignment for each match, through its Trainer."""
         from silverspoon_kd import HolisticDistiller, OutputSelector, TrainingArguments
         from silverspoon_kd.alignments.alignment import Alignment
 
         student = copy.deepcopy(self.student)
-        theirs, ours = self.teacher.bert.encoder.layer, student.bert.encoder.layer
+        teacher_blocks, student_blocks = self.teacher.bert.encoder.layer, student.bert.encoder.layer
         start = time.perf_counter()
         alignments = [
             Alignment(
-                theirs[t - 1],
-                ours[s - 1],
+                teacher_blocks[t - 1],
+                student_blocks[s - 1],
                 teacher_module_name=f"bert.encoder.layer.{t - 1}",
                 student_module_name=f"bert.encoder.layer.{s - 1}",
                 teacher_output_selector=OutputSelector(),
@@ -125,6 +116,16 @@ class Peers:
                 args=args,
             ).train()
         return {"all": time.perf_counter() - start}
+
+
+def _adapt(batch: Any, outputs: Any) -> dict[str, Any]:
+    """Return what TextBrewer reads of the outputs of a model."""
+    return {
+        "logits": outputs.logits,
+        "losses": outputs.loss,
+        "hidden": outputs.hidden_states,
+        "inputs_mask": batch["attention_mask"],
+    }
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Is the fast path as good as the slow one? Paired runs on real data: equal seeds, rows and teacher cache.
+"""Accuracy of the fast path against the slow path: paired runs on real data with equal seeds, rows and teacher cache.
 
     python performance/quality.py                                        # five seeds, about ten minutes on two cores
-    python performance/quality.py --paths fast bf16 groups slow          # and what each half of the fast path does
+    python performance/quality.py --paths fast bf16 groups slow          # also each half of the fast path alone
 
-Fast: our defaults (bfloat16 where the machine has it, batches of like length, freed memory kept). Slow: float32, random
-batches. Each seed trains all paths, and all are scored in float32 on the demo's movie test rows; the interval of the
-mean difference from slow is Student's t over seeds.
+The fast path is railkd's default: bfloat16 where the machine is fast at it, batches of similar length, and freed memory
+kept for reuse. The slow path is float32 with random batches. Every seed trains all paths. All are scored in float32 on
+the demo's movie test rows. The interval of the mean difference from slow is Student's t over seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from railkd.jobs import distill, finetune
 from railkd.jobs.options import DistillOptions, FinetuneOptions
 
 SLOW = {"bf16": False, "length_groups": False, "keep_freed_memory": False}
-#: What each path changes of the defaults.
+#: Path -> the defaults that it changes.
 PATHS: dict[str, dict[str, Any]] = {
     "fast": {},
     "bf16": {"length_groups": False},
@@ -36,7 +36,7 @@ PATHS: dict[str, dict[str, Any]] = {
 
 
 def measure(method: str, seeds: int, train: int, test: int, paths: list[str]) -> dict[str, Any]:
-    """Accuracies by path and seed, and the interval of each path's difference from the slow one."""
+    """Train and score all paths; return the accuracies by seed and the interval of each difference from slow."""
     sets = sentiment_sets()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -45,7 +45,7 @@ def measure(method: str, seeds: int, train: int, test: int, paths: list[str]) ->
         data: dict[str, Any] = {"train": files["train"], "test": [f"test={files['test']}"], "max_length": 64}
         data |= {"quiet": True, "overwrite": True}
         teacher = FinetuneOptions(model=str(encoder_folder()), output=str(folder / "teacher"), **data)
-        made = finetune.finetune(teacher, {"num_train_epochs": 2, "learning_rate": 1e-4, "seed": 0}, str)
+        teacher_record = finetune.finetune(teacher, {"num_train_epochs": 2, "learning_rate": 1e-4, "seed": 0}, _ignore)
         options = DistillOptions(
             teacher=str(folder / "teacher" / "model"),
             student_layers=3,
@@ -57,22 +57,22 @@ def measure(method: str, seeds: int, train: int, test: int, paths: list[str]) ->
         found: dict[str, list[float]] = {path: [] for path in paths}
         for seed in range(seeds):
             for path in paths:
-                record = distill.distill(options, {**training, **PATHS[path], "seed": seed}, str)
+                record = distill.distill(options, {**training, **PATHS[path], "seed": seed}, _ignore)
                 found[path].append(100 * record.metrics["test"]["accuracy"])
             print(f"seed {seed}:", ", ".join(f"{path} {found[path][-1]:.2f}" for path in paths), flush=True)
     return {
         "machine": work.machine(),
         "method": method,
         "rows": {part: len(rows) for part, rows in parts.items()},
-        "teacher": round(100 * made.metrics["test"]["accuracy"], 2),
+        "teacher": round(100 * teacher_record.metrics["test"]["accuracy"], 2),
         "accuracy": {path: [round(value, 2) for value in values] for path, values in found.items()},
-        "less slow": {path: interval(np.subtract(found[path], found["slow"])) for path in paths if path != "slow"},
+        "minus slow": {path: interval(np.subtract(found[path], found["slow"])) for path in paths if path != "slow"},
         "bar": "interval inside -1 to 1",
     }
 
 
 def interval(difference: np.ndarray) -> dict[str, Any]:
-    """Mean of paired differences and its 90 % interval."""
+    """Return the mean of paired differences and its 90 % interval."""
     low, high = stats.t.interval(0.90, len(difference) - 1, loc=difference.mean(), scale=stats.sem(difference))
     return {
         "points": round(float(difference.mean()), 3),
@@ -80,17 +80,21 @@ def interval(difference: np.ndarray) -> dict[str, Any]:
     }
 
 
+def _ignore(line: str) -> None:
+    """Drop a line that a job prints."""
+
+
 def main() -> None:
-    """Parse the command line and print what was measured."""
+    """Parse the command line, measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="rail-kd-l")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--paths", nargs="+", choices=list(PATHS), default=["fast", "slow"], help="slow among them")
+    parser.add_argument("--paths", nargs="+", choices=list(PATHS), default=["fast", "slow"], help="must include slow")
     parser.add_argument("--train", type=int, default=1500)
     parser.add_argument("--test", type=int, default=2000)
     args = parser.parse_args()
     if "slow" not in args.paths:
-        parser.error("got no slow path to compare with; name slow among --paths")
+        parser.error("--paths must include slow, which the others are compared with")
     print(json.dumps(measure(args.method, args.seeds, args.train, args.test, args.paths), indent=1))
 
 

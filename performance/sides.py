@@ -1,9 +1,9 @@
-"""Our sides of `speed.py`, and transformers' own Trainer: one whole job for every line read, its seconds printed.
+"""The sides of railkd and of transformers' Trainer in `speed.py`: runs a whole job for every input line.
 
-    python performance/sides.py SIDE FOLDER
+    python performance/sides.py rail,plain FOLDER
 
-A job starts from texts and models in memory and ends with a trained student: tokenising, the teacher pass and training
-are in it, starting Python is not. Nothing is saved on any side.
+A job starts from texts and models in memory and ends with a trained student. Its seconds include tokenising, the
+teacher pass and training, but not the start of Python. No side saves anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from railkd.teacher import LiveTeacher
 
 
 class Sides:
-    """Every side as a method: seed -> seconds by phase, "all" among them."""
+    """Has a method for each side, which takes a seed and returns the seconds of each phase and of "all"."""
 
     def __init__(self, folder: Path) -> None:
         rows, self.settings = work.read(folder)
@@ -40,7 +40,7 @@ class Sides:
     # ---- railkd --------------------------------------------------------------------------------
 
     def rail(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
-        """Our defaults: teacher pass, then RAIL-KD^l from the cache."""
+        """Run railkd's defaults: a teacher pass, then rail-kd-l from the cache."""
         rows = rows or self.rows
         start = time.perf_counter()
         folder = tempfile.TemporaryDirectory()
@@ -51,21 +51,21 @@ class Sides:
         return {"all": time.perf_counter() - start, "pass": passed, "training": taken}
 
     def shared(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
-        """RAIL-KD^c from the cache that the last job of `rail` made."""
+        """Run rail-kd-c from the cache of the last job of `rail`."""
         if self._kept is None:
             self.rail(seed, rows)
         assert self._kept is not None
         return {"all": self._train("rail-kd-c", self._kept[1], rows or self.rows, seed)}
 
     def live(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
-        """The same job with the teacher at every step."""
+        """Run rail-kd-l with the teacher at every step."""
         start = time.perf_counter()
         teacher = LiveTeacher(self.teacher, self.tokenizer, bf16=self.bf16)
         self._train("rail-kd-l", teacher, rows or self.rows, seed)
         return {"all": time.perf_counter() - start}
 
     def plain(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
-        """Fine-tuning in our fastest mode."""
+        """Run fine-tuning in railkd's fastest mode."""
         return {"all": self._train("finetune", None, rows or self.rows, seed)}
 
     def _train(self, method: str, teacher: Any, rows: Dataset, seed: int) -> float:
@@ -91,7 +91,7 @@ class Sides:
     # ---- transformers --------------------------------------------------------------------------
 
     def trainer(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
-        """Plain fine-tuning by transformers' Trainer at its defaults: float32, random batches."""
+        """Run plain fine-tuning by transformers' Trainer with its defaults: float32, random batches."""
         student = copy.deepcopy(self.student)
         start = time.perf_counter()
 
@@ -115,7 +115,7 @@ class Sides:
     # ---- the teacher's pass --------------------------------------------------------------------
 
     def teacher_pass(self, seed: int, rows: Dataset | None = None) -> dict[str, float]:
-        """A whole pass, files included, and bare forward passes over the same batches; they take turns."""
+        """Run a whole pass including its files, and bare forward passes over the same batches, in alternating order."""
         from railkd.data.tokens import keyed_tokens
 
         rows = rows or self.rows
@@ -135,12 +135,12 @@ class Sides:
                 for batch in batches:
                     model(**batch)
 
-        def built() -> None:
+        def build() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 TeacherCache.build(model, rows, folder, tokenizer=self.tokenizer, bf16=self.bf16)
 
         taken = {}
-        for name, run in (("bare", bare), ("pass", built)) if seed % 2 else (("pass", built), ("bare", bare)):
+        for name, run in (("bare", bare), ("pass", build)) if seed % 2 else (("pass", build), ("bare", bare)):
             start = time.perf_counter()
             run()
             taken[name] = time.perf_counter() - start

@@ -1,12 +1,13 @@
-"""What a step of distillation costs beside one of plain fine-tuning, and how long the command line takes to start.
+"""The time of a distillation step against a step of plain fine-tuning, and the time that ``railkd --help`` takes.
 
     python performance/step_cost.py                  # steps and start, about four minutes on two cores
-    python performance/step_cost.py --part sharing   # two runs on one machine: at once, or one after the other
+    python performance/step_cost.py --part sharing   # two runs on one machine: at once, and one after the other
 
-Steps: one student (--pair: 6 of 12 random blocks, or the demo's MiniLM, 3 of its 6), real sentences, batch 32, one
-process. Every method takes the same batches in turn, so that noise of the machine falls on all alike; a ratio is the
-median over batches of (step of the method / step of fine-tuning on the same batch), its interval a bootstrap over
-batches. Where a model lies in memory may matter, so every few batches all models are made anew, in another order.
+The steps train one student in one process on batches of 32 real sentences. With --pair deep the student has 6 of 12
+random blocks, with --pair minilm 3 of the 6 blocks of the demo's model. All methods take each batch in turn, so that
+noise of the machine affects them alike. Batches differ in length, so the ratio to fine-tuning is taken per batch. Its
+median is reported, with a bootstrap interval over batches. All models are recreated five times in another order, to
+average out effects of where they are placed in memory.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ import numpy as np
 import work
 
 DEFAULT_METHODS = ("rail-kd-l", "rail-kd-c", "kd")
-#: Methods measured side by side, each with a student and optimizer of its own: all at once would want 5 GB.
+#: Methods measured side by side. Each has its own student and optimizer, so all methods at once would need 5 GB.
 GROUP = 6
-#: How often models are made anew, and the batches to warm up after that.
+#: How often models are recreated, and the batches to warm up after that.
 PLACES, WARM = 5, 3
 BATCHES_AN_EPOCH = 24
 
 
-class Stand:
-    """What every method shares: a student to copy, tokens in order of length, a warm cache."""
+class Setup:
+    """What all methods share: a student to copy, tokens sorted by length, and a cache whose rows are verified."""
 
     def __init__(self, folder: Path, pair: str, bf16: bool) -> None:
         from datasets import Dataset
@@ -53,7 +54,7 @@ class Stand:
         self.cache = TeacherCache.build(folder / "teacher", rows, folder / "cache", pooling=("mean", "cls"), bf16=bf16)
         tokens = keyed_tokens(rows, tokenizer, max_length=128)
         self.keys, self.collate = tokens.keys, PaddingCollator(tokenizer)
-        for pooling in ("mean", "cls"):  # warm: every checksum is behind us
+        for pooling in ("mean", "cls"):  # Reads every row once, so that all checksums are verified.
             self.cache(_keys(tokens.keys), pooling)
         self.table = [
             {n: v[i] for n, v in tokens.inputs.items()} | {"example_key": tokens.keys[i], "labels": self.labels[i]}
@@ -62,43 +63,43 @@ class Stand:
 
 
 class Run:
-    """One method's student, objective and optimizer."""
+    """The student, objective and optimizer of one method."""
 
-    def __init__(self, method: str, stand: Stand) -> None:
+    def __init__(self, method: str, setup: Setup) -> None:
         import torch
 
         from railkd.models.distiller import Distiller
         from railkd.objectives import METHODS
         from railkd.training.negatives import Negatives
 
-        self.stand, self.taught = stand, METHODS[method].needs_teacher
-        self.distiller = Distiller.from_method(method, copy.deepcopy(stand.student), stand.cache.info.shape).train()
+        self.setup, self.needs_teacher = setup, METHODS[method].needs_teacher
+        self.distiller = Distiller.from_method(method, copy.deepcopy(setup.student), setup.cache.info.shape).train()
         objective = self.objective = self.distiller.objective
         if objective.needs_fit:
-            objective.fit(stand.cache.moments("mean"))
+            objective.fit(setup.cache.moments("mean"))
         trained = [p for p in self.distiller.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
         self.negatives = None
         if objective.negatives:
             self.negatives = Negatives(
-                stand.cache, stand.keys, stand.labels, pooling="mean", count=objective.negatives, seed=0
+                setup.cache, setup.keys, setup.labels, pooling="mean", count=objective.negatives, seed=0
             )
 
     def step(self, number: int, first_row: int) -> float:
-        """Seconds of one step."""
+        """Run one step and return its seconds."""
         import torch
 
         start = time.perf_counter()
-        batch = self.stand.collate(self.stand.table[first_row : first_row + work.BATCH])
+        batch: dict[str, Any] = self.setup.collate(self.setup.table[first_row : first_row + work.BATCH])
         keys = {"example_key": batch.pop("example_key")}
-        if self.taught:
-            signals = self.stand.cache(keys, self.distiller.pooling)
+        if self.needs_teacher:
+            signals = self.setup.cache(keys, self.distiller.pooling)
             draw = self.objective.draw(0, epoch=number // BATCHES_AN_EPOCH, step=number)
             batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states}
             batch["draw"] = torch.tensor(draw) if draw else None
             if self.negatives is not None:
                 batch |= self.negatives({**keys, "labels": batch["labels"]}, step=number)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.stand.bf16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.setup.bf16):
             loss = self.distiller(**batch)[0]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.distiller.parameters(), 1.0)
@@ -108,20 +109,20 @@ class Run:
 
 
 def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict[str, Any]:
-    """Median step time of each method over that of fine-tuning, from a warm cache."""
+    """Measure the step time of each method over that of fine-tuning, from a warm cache."""
     from railkd.runtime import hardware
 
-    hardware.keep_freed_memory()  # as every run does
+    hardware.keep_freed_memory()  # As every run does.
     rng = np.random.default_rng(0)
     bases: list[float] = []
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        stand = Stand(Path(name), pair, bf16)
+        setup = Setup(Path(name), pair, bf16)
         for first in range(0, len(methods), GROUP):
             group = methods[first : first + GROUP]
             taken: dict[str, list[float]] = {name: [] for name in ("finetune", *group)}
             for _ in range(PLACES):
-                runs = {name: Run(name, stand) for name in rng.permutation(list(taken)).tolist()}
+                runs = {name: Run(name, setup) for name in rng.permutation(list(taken)).tolist()}
                 for number in range(WARM + batches // PLACES):
                     first_row = work.BATCH * int(rng.integers(BATCHES_AN_EPOCH))
                     for name in rng.permutation(list(runs)).tolist():
@@ -143,9 +144,10 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
 
 
 def sharing(batches: int, pair: str, precision: str) -> dict[str, Any]:
-    """Two runs on this machine: one after the other with two threads, or at once with one thread each.
+    """Compare two runs on this machine: one after the other with two threads, or at once with one thread each.
 
-    Milliseconds of the machine for one step of rail-kd-l, over three rounds of both ways.
+    Returns:
+        Milliseconds for one step of rail-kd-l in three rounds of both ways, and their ratio.
     """
     command = [sys.executable, __file__, "--part", "steps", "--methods", "rail-kd-l", "--pair", pair]
     command += ["--batches", str(batches), "--precision", precision]
@@ -158,7 +160,7 @@ def sharing(batches: int, pair: str, precision: str) -> dict[str, Any]:
             ]
             lines = [process.communicate()[0].splitlines()[-1:] for process in running]
             if any(process.returncode for process in running):
-                raise SystemExit(f"a run of {' '.join(command)} ended with an error, which it has said")
+                raise SystemExit(f"a run of {' '.join(command)} failed; its error is printed above")
             each = [json.loads(line.removeprefix("steps: "))["rail-kd-l"]["ms"] for [line] in lines]
             taken[way].append(float(np.mean(each)) / processes)
     return {
@@ -168,7 +170,7 @@ def sharing(batches: int, pair: str, precision: str) -> dict[str, Any]:
 
 
 def help_seconds(runs: int = 5) -> dict[str, Any]:
-    """Wall-clock seconds of ``railkd --help``, median of some runs after one to warm up."""
+    """Measure the median wall-clock seconds of ``railkd --help`` after one run to warm up."""
     command = [sys.executable, "-m", "railkd", "--help"]
     taken = []
     for _ in range(runs + 1):
@@ -197,7 +199,7 @@ def main() -> None:
     from railkd.runtime.hardware import fast_bf16
 
     if args.precision == "bfloat16" and not fast_bf16():
-        parser.error("got --precision bfloat16 on a machine that is not fast at it; wanted float32")
+        parser.error("--precision bfloat16: this machine is not fast at it. Give --precision float32")
     chosen = [name for name in METHODS if name != "finetune"] if args.methods == ["all"] else args.methods
     print(work.machine())
     if args.part in ("help", "all"):

@@ -1,8 +1,8 @@
-"""The work all sides of `speed.py` do, as a folder of plain files: two checkpoints, rows, and nothing of railkd.
+"""The work that every side of `speed.py` does, as a folder of plain files that can be read without railkd.
 
 teacher/ student/   transformers checkpoints with their tokenizer
 rows.jsonl          {"text": ..., "label": 0 or 1}
-work.json           batch size, epochs, length, learning rate, numbers of blocks
+work.json           batch size, epochs, maximum length, learning rate, numbers of blocks
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+#: SST-2 in GLUE's layout, where a checkout has it beside it.
+SST2 = Path(__file__).resolve().parents[2] / "shared" / "data" / "glue" / "SST-2" / "train.tsv"
 BATCH, EPOCHS, MAX_LENGTH, RATE = 32, 3, 128, 5e-5
-#: name -> (teacher blocks, student blocks); "deep" has random weights, "minilm" is the demo's real model.
+#: Pair of models -> (teacher blocks, student blocks). "deep" has random weights, "minilm" is the demo's model.
 PAIRS = {"deep": (12, 6), "minilm": (6, 3)}
-
-
-#: What every Trainer of a timed job is told: nothing logged, nothing saved.
+#: Arguments of every Trainer in a timed job: it neither logs nor saves.
 QUIET: dict[str, Any] = {
     "report_to": "none",
     "disable_tqdm": True,
@@ -33,7 +32,16 @@ QUIET: dict[str, Any] = {
 
 
 def prepare(folder: Path, pair: str, sentences: int) -> dict[str, Any]:
-    """Write the folder; returns its settings."""
+    """Write the folder.
+
+    Args:
+        folder: where to write.
+        pair: a key of `PAIRS`.
+        sentences: the number of rows.
+
+    Returns:
+        The settings in work.json.
+    """
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
@@ -70,44 +78,60 @@ def prepare(folder: Path, pair: str, sentences: int) -> dict[str, Any]:
     return settings
 
 
-def sample(count: int) -> tuple[list[dict[str, Any]], str]:
-    """Real sentences: SST-2 of ../shared/data, or the demo's movie reviews where that is not there."""
-    file = SHARED / "glue" / "SST-2" / "train.tsv"
+def sample(count: int, file: Path = SST2) -> tuple[list[dict[str, Any]], str]:
+    """Draw labelled sentences from SST-2 or, if its file does not exist, from the demo's movie reviews.
+
+    Args:
+        count: the number of sentences, or all if there are fewer.
+        file: the training rows of SST-2.
+
+    Returns:
+        Rows with "text" and "label" (0 or 1), and the name of the data set.
+    """
     if file.is_file():
         lines = [line.split("\t") for line in file.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]]
         table, name = [(text, int(label)) for text, label in lines], "SST-2"
     else:
         from railkd.cli.demo.data import sentiment_sets
 
-        table = [(row.text, int(row.label == "positive")) for row in sentiment_sets().train]
+        table = [(text, int(label == "positive")) for text, label in sentiment_sets().train]
         name = "the demo's movie sentences"
     chosen = np.random.default_rng(0).choice(len(table), min(count, len(table)), replace=False)
     return [{"text": table[i][0], "label": table[i][1]} for i in chosen], name
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows and settings of a folder that `prepare` wrote."""
+    """Return the rows and the settings of a folder that `prepare` wrote."""
     lines = (folder / "rows.jsonl").read_text(encoding="utf-8").rstrip("\n").split("\n")
     return [json.loads(line) for line in lines], json.loads((folder / "work.json").read_text(encoding="utf-8"))
 
 
 def serve(make: Callable[[Path], Any]) -> None:
-    """A process that answers for some sides: warm up on a few rows, say so, then run a job for every line "SIDE SEED".
+    """Run jobs of some sides: warm up on a few rows, print "ready", then run a job for every input line "SIDE SEED".
 
-    Its arguments are the names of the sides, with commas, and the folder; ``make(folder)`` has a method for each side.
+    The arguments of the process are the names of the sides, separated by commas, and the folder.
+
+    Args:
+        make: takes the folder, returns an object with a method for each side.
     """
-    said, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # Keeps the prints of libraries out of the answers.
     sides = make(Path(sys.argv[2]))
     for name in sys.argv[1].split(","):
         getattr(sides, name)(0, sides.rows.select(range(128)))
-    print("ready", file=said, flush=True)
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         name, seed = line.split()
-        print(json.dumps(getattr(sides, name)(int(seed))), file=said, flush=True)
+        print(json.dumps(getattr(sides, name)(int(seed))), file=answers, flush=True)
 
 
 def ratio(ours: list[float], theirs: list[float], *, seed: int = 0) -> dict[str, Any]:
-    """Ratio of medians over paired rounds, with a 95 % bootstrap interval over the rounds."""
+    """Return the ratio of medians over paired rounds, with a 95 % bootstrap interval over the rounds.
+
+    Args:
+        ours: seconds of each round.
+        theirs: seconds of the same rounds.
+        seed: of the bootstrap.
+    """
     a, b = np.asarray(ours), np.asarray(theirs)
     picks = np.random.default_rng(seed).integers(0, len(a), (2000, len(a)))
     draws = np.median(a[picks], axis=1) / np.median(b[picks], axis=1)
@@ -120,15 +144,15 @@ def ratio(ours: list[float], theirs: list[float], *, seed: int = 0) -> dict[str,
 
 
 def rss_anon_mb() -> float:
-    """Anonymous resident memory of this process: file pages, which the system takes back at will, not counted."""
+    """Return the anonymous resident memory of this process in MB, without file pages, which the system can drop."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 1024
-    raise SystemExit("this system does not tell RssAnon; measuring memory needs Linux")
+    raise SystemExit("/proc/self/status has no RssAnon. Measuring memory needs Linux")
 
 
 def machine() -> str:
-    """One line: processor, cores, versions."""
+    """Return the processor, its cores and the versions of the libraries, as one line."""
     import torch
     import transformers
 

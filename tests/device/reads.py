@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import accelerate
@@ -33,14 +34,14 @@ _HOMES = {
 
 def reader(depth: int = 1) -> tuple[str, str]:
     """Return (package, "file.py:line") of the innermost frame of railkd, transformers or accelerate, else "other"."""
-    frame = sys._getframe(depth)
+    frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
         path = frame.f_code.co_filename
         for package, home in _HOMES.items():
             if path.startswith(home):
                 place = Path(path).relative_to(home).as_posix()
                 return package, f"{package}/{place}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return "other", "other"
 
 

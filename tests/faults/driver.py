@@ -136,11 +136,12 @@ def run(argv: list[str], fault: str | None) -> int:
     from railkd.jobs import distill, finetune
 
     callbacks = arm(fault) if fault and AFTER not in fault else []
+
+    def with_callbacks(work: Any) -> Any:
+        return lambda options, training: work(options, training, talker(options.quiet), callbacks)
+
     verbs = {
-        name: dataclasses.replace(
-            JOBS[name],
-            run=lambda options, training, work=work: work(options, training, talker(options.quiet), callbacks),
-        )
+        name: dataclasses.replace(JOBS[name], run=with_callbacks(work))
         for name, work in (("distill", distill.distill), ("finetune", finetune.finetune))
     }
     return main(argv, verbs)

@@ -45,10 +45,20 @@ def main() -> int:
         cache = TeacherCache.build(teacher, rows, Path(name) / "cache", tokenizer=tokenizer)
         meter = Meter(max(1, chosen.steps // 20))
         trainer = tiny.make_trainer(
-            *(Path(name) / "out", cache, rows, tokenizer),
-            **{"student": tiny.make_small(teacher, 2), "eval_dataset": rows.select(range(40)), "callbacks": [meter]},
-            **{"max_steps": chosen.steps, "save_strategy": "steps", "save_steps": 500, "save_total_limit": 2},
-            **{"eval_strategy": "steps", "eval_steps": 500, "logging_steps": 100},
+            Path(name) / "out",
+            cache,
+            rows,
+            tokenizer,
+            student=tiny.make_small(teacher, 2),
+            eval_dataset=rows.select(range(40)),
+            callbacks=[meter],
+            max_steps=chosen.steps,
+            save_strategy="steps",
+            save_steps=500,
+            save_total_limit=2,
+            eval_strategy="steps",
+            eval_steps=500,
+            logging_steps=100,
         )
         trainer.remove_callback(PrinterCallback)
         start = time.perf_counter()

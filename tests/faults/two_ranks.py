@@ -101,7 +101,9 @@ def sharded() -> None:
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.8 * losses[0], losses
     options = StateDictOptions(full_state_dict=True)
-    whole = {name: value.clone() for name, value in get_model_state_dict(distiller, options=options).items()}
+    # FSDP's state dict may hold other values than tensors; a model's does not.
+    state: Any = get_model_state_dict(distiller, options=options)
+    whole: dict[str, torch.Tensor] = {name: value.clone() for name, value in state.items()}
     if ranks.is_main_process():
         plain = {name.removeprefix("student."): value for name, value in whole.items() if name.startswith("student.")}
         fresh = tiny.make_model(2, width=8, seed=2, dropout=0.0)
@@ -109,7 +111,7 @@ def sharded() -> None:
         tiny.save(Path("sharded"), fresh)
     doubled = {name: value * 2 if value.is_floating_point() else value for name, value in whole.items()}
     set_model_state_dict(distiller, dict(doubled), options=options)
-    back = get_model_state_dict(distiller, options=options)
+    back: Any = get_model_state_dict(distiller, options=options)
     assert [name for name in doubled if not torch.equal(back[name], doubled[name])] == []
 
 

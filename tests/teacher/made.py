@@ -53,7 +53,8 @@ def write(folder: Path, *parts: tuple[Any, ...], dtype: str = "float32") -> Teac
 def read(cache: TeacherCache, keys: np.ndarray) -> dict[str, np.ndarray]:
     """Everything the cache holds of these rows."""
     batch = {KEY: torch.from_numpy(keys.copy())}
-    found = {name: cache(batch, name).states.float().numpy() for name in ("mean", "cls")}
+    signals = {name: cache(batch, name) for name in ("mean", "cls")}
+    found = {name: both.states.float().numpy() for name, both in signals.items() if both.states is not None}
     return found | {"logits": cache(batch, None).logits.numpy()}
 
 
