@@ -6,7 +6,7 @@ from pathlib import Path
 
 import work
 
-from railkd.models import checkpoints
+from railkd.models.checkpoints import Checkpoint
 
 
 def test_a_clone_without_sst2_draws_from_the_demos_sentences(tmp_path: Path) -> None:
@@ -32,4 +32,4 @@ def test_the_prepared_folder_holds_rows_settings_and_both_models(tmp_path: Path)
     rows, read = work.read(tmp_path)
     assert read == settings and len(rows) == settings["sentences"] == 8
     for name, blocks in zip(("teacher", "student"), settings["blocks"], strict=True):
-        assert checkpoints.load_config(tmp_path / name).num_hidden_layers == blocks
+        assert Checkpoint.find(tmp_path / name).config.num_hidden_layers == blocks

@@ -80,9 +80,8 @@ class Problems:
         """
         missing = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) in (None, "", [])]
         if missing:
-            self.add(
-                f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. Fix: see the example in --help."
-            )
+            are = "is" if len(missing) == 1 else "are"
+            self.add(f"{' and '.join(missing)} {are} missing. Fix: see the example in --help.")
 
     def report(self) -> None:
         """Raise the problems, if there are any.
