@@ -24,6 +24,7 @@ from railkd.cli.demo.data import sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
 from railkd.jobs import distill, finetune
 from railkd.jobs.options import DistillOptions, FinetuneOptions
+from railkd.jobs.request import Request
 
 SLOW = {"bf16": False, "length_groups": False, "keep_freed_memory": False}
 #: Path -> the defaults that it changes.
@@ -45,7 +46,8 @@ def measure(method: str, seeds: int, train: int, test: int, paths: list[str]) ->
         data: dict[str, Any] = {"train": files["train"], "test": [f"test={files['test']}"], "max_length": 64}
         data |= {"quiet": True, "overwrite": True}
         teacher = FinetuneOptions(model=str(encoder_folder()), output=str(folder / "teacher"), **data)
-        teacher_record = finetune.finetune(teacher, {"num_train_epochs": 2, "learning_rate": 1e-4, "seed": 0}, _ignore)
+        settings = {"num_train_epochs": 2, "learning_rate": 1e-4, "seed": 0}
+        teacher_record = finetune.finetune(Request(teacher, settings), _ignore)
         options = DistillOptions(
             teacher=str(folder / "teacher" / "model"),
             student_layers=3,
@@ -57,7 +59,7 @@ def measure(method: str, seeds: int, train: int, test: int, paths: list[str]) ->
         found: dict[str, list[float]] = {path: [] for path in paths}
         for seed in range(seeds):
             for path in paths:
-                record = distill.distill(options, {**training, **PATHS[path], "seed": seed}, _ignore)
+                record = distill.distill(Request(options, {**training, **PATHS[path], "seed": seed}), _ignore)
                 found[path].append(100 * record.metrics["test"]["accuracy"])
             print(f"seed {seed}:", ", ".join(f"{path} {found[path][-1]:.2f}" for path in paths), flush=True)
     return {

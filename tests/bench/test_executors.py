@@ -18,6 +18,7 @@ from railkd.bench.executors.ray import check_address
 from railkd.bench.plan import Job
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions
+from railkd.jobs.request import Request
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", ":6379", "head:", "head:99999999", "head:x"])
@@ -76,7 +77,7 @@ def test_ctrl_c_never_comes_between_a_worker_and_its_place_in_the_list(
     monkeypatch.setattr(subprocess, "Popen", Recorded)
     monkeypatch.setattr(Recorded, "there", [])
     executor = LocalExecutor(str(tmp_path), processes=1, threads=1)
-    job = Job("runs/one", "distill", "one", "2-layers", "kd", 1, DistillOptions(), {})
+    job = Job("runs/one", "distill", "one", "2-layers", "kd", 1, Request(DistillOptions()))
     with pytest.raises(KeyboardInterrupt):
         executor.submit(job)
     (process,) = Recorded.there

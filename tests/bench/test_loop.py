@@ -16,13 +16,14 @@ from railkd.bench.plan import Job
 from railkd.bench.results import find_removed, read_finished, write_failure
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions, FinetuneOptions
+from railkd.jobs.request import Request
 from railkd.records import RECORD_FILE, RunRecord, read_lines
 
 
 def job(folder: str, *needs: str, epochs: int = 1) -> Job:
     options = FinetuneOptions() if folder.startswith("teachers") else DistillOptions()
     kind = "finetune" if folder.startswith("teachers") else "distill"
-    return Job(folder, kind, "task", "student", folder, 1, options, {"num_train_epochs": epochs}, needs)
+    return Job(folder, kind, "task", "student", folder, 1, Request(options, {"num_train_epochs": epochs}), needs)
 
 
 class Scripted:

@@ -34,13 +34,14 @@ def test_a_teacher_is_trained_once_run_once_and_shared(base: Path, tmp_path: Pat
     assert Counter(job.kind for job in jobs) == {"finetune": 2, "cache": 2, "distill": 16}
     teacher, cache, *students = [job for job in jobs if job.task == "one"]
     assert (teacher.needs, cache.needs) == ((), (teacher.folder,))
-    assert cache.options.pooling == ["cls", "mean"] and cache.options.train == ["data/one:train"]
+    assert cache.request.options.pooling == ["cls", "mean"] and cache.request.options.train == ["data/one:train"]
     for job in students:
         reads = job.arm != "finetune"
         assert job.needs == ((teacher.folder, cache.folder) if reads else (teacher.folder,))
-        assert job.options.cache == ("out/caches/one/base/cache" if reads else None)
-        assert job.options.teacher == "out/teachers/one/base/model" and job.options.keep_predictions == "answers"
-        assert job.options.eval_share == 0.2 and job.options.eval is None and job.options.max_length == 16
+        options = job.request.options
+        assert options.cache == ("out/caches/one/base/cache" if reads else None)
+        assert options.teacher == "out/teachers/one/base/model" and options.keep_predictions == "answers"
+        assert options.eval_share == 0.2 and options.eval is None and options.max_length == 16
     assert len({job.folder for job in jobs}) == len(jobs)
 
 
@@ -52,7 +53,7 @@ def test_a_job_survives_the_way_to_its_worker(base: Path, tmp_path: Path) -> Non
 def test_a_finished_teacher_is_not_trained(base: Path, tmp_path: Path) -> None:
     jobs = plan(base, tmp_path / "run", SMOKE | {"teacher": "base"})
     assert Counter(job.kind for job in jobs) == {"evaluate": 2, "cache": 2, "distill": 12}
-    assert all(job.options.teacher == "base" for job in jobs if job.kind != "evaluate") and jobs[0].needs == ()
+    assert all(job.request.options.teacher == "base" for job in jobs if job.kind != "evaluate") and jobs[0].needs == ()
 
 
 def test_a_finished_teacher_is_scored_as_its_students_are(base: Path, tmp_path: Path) -> None:
@@ -61,15 +62,15 @@ def test_a_finished_teacher_is_scored_as_its_students_are(base: Path, tmp_path: 
     grid = {key: value for key, value in SMOKE.items() if key != "data"} | {"teacher": "base", "tasks": {"one": sets}}
     scores, *others = plan(base, tmp_path / "run", grid)
     assert (scores.kind, scores.arm, scores.folder) == ("evaluate", "teacher", "teachers/one/base")
-    assert {name: getattr(scores.options, name) for name in ("model", "max_length")} == {
+    assert {name: getattr(scores.request.options, name) for name in ("model", "max_length")} == {
         "model": "base",
         "max_length": 16,
     }
-    assert {name: getattr(scores.options, name) for name in sets} == sets
+    assert {name: getattr(scores.request.options, name) for name in sets} == sets
     assert not [job for job in others if scores.folder in job.needs]
     settings = {key: value for key, value in SMOKE["settings"].items() if key != "max_length"}
     scores = plan(base, tmp_path / "other", grid | {"settings": settings | {"trust_remote_code": True}})[0]
-    assert scores.options.max_length == 128 and scores.options.trust_remote_code
+    assert scores.request.options.max_length == 128 and scores.request.options.trust_remote_code
 
 
 def test_students_may_have_teachers_of_their_own(base: Path, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_settings_of_a_task_win_over_those_of_all_and_options_of_a_method_over_b
     data = {"train": "data/one/train.tsv", "test": ["data/one/dev.tsv"], "settings": {"epochs": 5, "batch_size": 4}}
     methods = ["kd", {"name": "finetune", "batch_size": 2}]
     jobs = plan(base, tmp_path / "run", ALONE | {"tasks": {"one": data}, "methods": methods})
-    found = {job.arm: job.training for job in jobs if job.kind == "distill"}
+    found = {job.arm: job.request.training for job in jobs if job.kind == "distill"}
     assert found["kd"]["num_train_epochs"] == found["finetune"]["num_train_epochs"] == 5
     assert found["kd"]["per_device_train_batch_size"] == 4 and found["finetune"]["per_device_train_batch_size"] == 2
 

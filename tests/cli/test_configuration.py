@@ -16,7 +16,7 @@ from railkd.cli.verbs import JOBS
 from railkd.cli.words import Request, parse
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions
-from railkd.jobs.settings import TRAINING, Setting, as_dict, convert, dump, load
+from railkd.jobs.settings import TRAINING, Setting, convert, load
 from railkd.jobs.training_settings import resolve
 from railkd.report.provenance import command
 
@@ -29,17 +29,15 @@ def config(tmp_path: Path, **values: Any) -> list[str]:
     return ["--config", str(path)]
 
 
-def read_back(tmp_path: Path, text: str) -> Request:
+def read_back(tmp_path: Path, text: str) -> Request[Any]:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    request = parse(DISTILL, ["--config", str(path)])
-    request.training |= resolve(request.others, verb="distill", known=DISTILL.settings())
-    return request
+    return parse(DISTILL, ["--config", str(path)]).complete(DISTILL)
 
 
 def test_defaults_then_config_then_flags(tmp_path: Path) -> None:
     file = config(tmp_path, train="a.tsv", epochs=2, **{"max-length": 64}, keep="first")
-    request = parse(DISTILL, ["--epochs", "5", *file, "--keep", "last"])
+    request = parse(DISTILL, ["--epochs", "5", *file, "--keep", "last"]).request
     assert request.options.train == "a.tsv"  # the config over the default
     assert request.options.max_length == 64
     assert request.options.keep == "last"  # the flag over the config, wherever it stands
@@ -48,7 +46,7 @@ def test_defaults_then_config_then_flags(tmp_path: Path) -> None:
 
 
 def test_a_flag_turns_off_what_the_config_turned_on(tmp_path: Path) -> None:
-    request = parse(DISTILL, [*config(tmp_path, live=True, bf16=True), "--no-live", "--no-bf16"])
+    request = parse(DISTILL, [*config(tmp_path, live=True, bf16=True), "--no-live", "--no-bf16"]).request
     assert request.options.live is False and request.training == {"bf16": False}
 
 
@@ -66,16 +64,16 @@ def test_a_null_in_yaml_is_as_if_it_were_not_there(tmp_path: Path) -> None:
     ],
 )
 def test_a_flag_has_many_spellings(argv: list[str]) -> None:
-    request = parse(DISTILL, argv)
-    assert request.options == DistillOptions(max_length=9, output="o")
-    assert request.training == {"num_train_epochs": 2.0, "per_device_train_batch_size": 4}
-    assert request.others == {}
+    parsed = parse(DISTILL, argv)
+    assert parsed.request.options == DistillOptions(max_length=9, output="o")
+    assert parsed.request.training == {"num_train_epochs": 2.0, "per_device_train_batch_size": 4}
+    assert parsed.others == {}
 
 
 @pytest.mark.parametrize("flag", ["--model", "--teacher", "--student"])
 def test_a_verb_with_one_model_takes_any_word_for_it(flag: str) -> None:
     for verb in (EVALUATE, FINETUNE):
-        assert parse(verb, [flag, "m"]).options.model == "m"
+        assert parse(verb, [flag, "m"]).request.options.model == "m"
 
 
 @pytest.mark.parametrize(
@@ -92,18 +90,18 @@ def test_a_verb_with_one_model_takes_any_word_for_it(flag: str) -> None:
     ],
 )
 def test_words_become_options(argv: list[str], name: str, wanted: Any) -> None:
-    assert getattr(parse(DISTILL, argv).options, name) == wanted
+    assert getattr(parse(DISTILL, argv).request.options, name) == wanted
 
 
 @pytest.mark.parametrize("weights", [["1", "2", "0.5"], ["1,2,.5"], ["1", "2,0.5"]])
 def test_weights_with_and_without_commas(weights: list[str]) -> None:
-    assert parse(DISTILL, ["--weights", *weights]).training == {"weights": [1.0, 2.0, 0.5]}
+    assert parse(DISTILL, ["--weights", *weights]).request.training == {"weights": [1.0, 2.0, 0.5]}
 
 
 def test_yaml_reads_5e_5_as_text_and_we_read_it_as_a_number(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("learning-rate: 5e-5\nweights: [1, 1, 2]\ntest: a.tsv\npooling: mean,cls\noutput: 2024\n")
-    request = parse(DISTILL, ["--config", str(path)])
+    request = parse(DISTILL, ["--config", str(path)]).request
     assert request.training == {"learning_rate": 5e-5, "weights": [1.0, 1.0, 2.0]}
     assert request.options == DistillOptions(test=["a.tsv"], pooling=["mean", "cls"], output="2024")
 
@@ -127,8 +125,8 @@ def test_yaml_reads_5e_5_as_text_and_we_read_it_as_a_number(tmp_path: Path) -> N
     ],
 )
 def test_every_training_argument_is_a_flag(words: list[str], wanted: dict[str, Any]) -> None:
-    request = parse(DISTILL, words)
-    assert resolve(request.others, verb="distill", known=DISTILL.settings()) == wanted
+    parsed = parse(DISTILL, words)
+    assert resolve(parsed.others, verb="distill", known=DISTILL.settings()) == wanted
 
 
 def test_every_training_argument_is_a_config_key(tmp_path: Path) -> None:
@@ -188,15 +186,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_dump_and_config_are_inverse(folder: Path, options: DistillOptions, training: dict[str, Any]) -> None:
     path = folder / "config.yaml"
-    path.write_text(dump(options, training), encoding="utf-8")
-    request = parse(DISTILL, ["--config", str(path)])
-    others = {name: value for name, (_, value) in request.others.items()}
-    assert request.options == options and request.training | others == training
+    path.write_text(Request(options, training).dump(), encoding="utf-8")
+    parsed = parse(DISTILL, ["--config", str(path)])
+    others = {name: value for name, (_, value) in parsed.others.items()}
+    assert parsed.request.with_training(**others) == Request(options, training)
 
 
 def test_dump_writes_what_differs_and_no_secret() -> None:
     options = DistillOptions(teacher="t", output="out", overwrite=True, quiet=True)
-    text = dump(options, {"num_train_epochs": 2.0, "bf16": None, "hub_token": "secret"})
+    text = Request(options, {"num_train_epochs": 2.0, "bf16": None, "hub_token": "secret"}).dump()
     assert yaml.safe_load(text) == {"output": "out", "teacher": "t", "epochs": 2.0}
     assert text.startswith("# railkd distill --config")
 
@@ -280,6 +278,4 @@ _TEXT = st.text(min_size=1, max_size=12).filter(lambda text: text.strip() and "\
 def test_the_command_of_a_config_is_read_back_to_it(config: dict[str, Any]) -> None:
     words = shlex.split(command("distill", config))
     assert words[:2] == ["railkd", "distill"]
-    request = parse(DISTILL, words[2:])
-    request.training |= resolve(request.others, verb="distill", known=DISTILL.settings())
-    assert as_dict(request.options, request.training) == config
+    assert parse(DISTILL, words[2:]).complete(DISTILL).as_dict() == config

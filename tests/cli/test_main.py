@@ -19,6 +19,7 @@ from railkd.cli import VERBS, main
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs.options import option
+from railkd.jobs.request import Request
 
 # The package under test, installed or not.
 ENV = {**os.environ, "PYTHONPATH": str(Path(railkd.__file__).parents[1])}
@@ -36,7 +37,7 @@ def fake(run: Any) -> dict[str, Verb]:
 
 
 def raising(error: BaseException) -> dict[str, Verb]:
-    def run(options: FakeOptions, training: dict[str, Any]) -> None:
+    def run(request: Request[FakeOptions]) -> None:
         raise error
 
     return fake(run)
@@ -106,7 +107,7 @@ def test_exit_codes(error: BaseException, code: int, fragment: str, capsys: Capt
 def test_sigterm_ends_in_order(capsys: Capture) -> None:
     left = []
 
-    def run(options: FakeOptions, training: dict[str, Any]) -> None:
+    def run(request: Request[FakeOptions]) -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()

@@ -51,7 +51,7 @@ def test_several_folders_make_one_report(folder: Path, tmp_path: Path, capsys: p
     other.mkdir()
     record = RunRecord("distill", "kd", 1, task="c", arm="kd", student="small", metrics={"test": {"accuracy": 0.4}})
     write_lines(other / "records.jsonl", [record])
-    assert parse(VERB, ["a", "b", "--csv", "c"]).options.folders == ["a", "b"]
+    assert parse(VERB, ["a", "b", "--csv", "c"]).request.options.folders == ["a", "b"]
     assert main(["report", str(folder), str(other)]) == 0
     assert "40.0" in capsys.readouterr().out
 

@@ -138,7 +138,7 @@ def run(argv: list[str], fault: str | None) -> int:
     callbacks = arm(fault) if fault and AFTER not in fault else []
 
     def with_callbacks(work: Any) -> Any:
-        return lambda options, training: work(options, training, talker(options.quiet), callbacks)
+        return lambda request: work(request, talker(request.options.quiet), callbacks)
 
     verbs = {
         name: dataclasses.replace(JOBS[name], run=with_callbacks(work))

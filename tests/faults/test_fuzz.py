@@ -34,7 +34,6 @@ from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
 from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.options import TrainingDataOptions
-from railkd.jobs.training_settings import resolve
 from railkd.teacher import TeacherCache
 from railkd.teacher.writer import manifest_checksum
 
@@ -77,10 +76,9 @@ def test_any_mapping_is_taken_or_refused_in_words(scratch: Path, config: Any, ve
     file = scratch / "run.yaml"
     file.write_text(yaml.safe_dump(config, allow_unicode=False), encoding="utf-8")
     try:
-        request = parse(verb, ["--config", str(file), *flags])
-        verb.check(request.options, request.training)
-        if request.others:
-            resolve(request.others, verb=verb.name, known=verb.settings())
+        parsed = parse(verb, ["--config", str(file), *flags])
+        verb.check(parsed.request)
+        parsed.complete(verb)
     except RailkdError as error:
         in_words(error)
 

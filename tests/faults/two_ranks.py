@@ -29,6 +29,7 @@ from railkd.cli import main
 from railkd.cli.verb import talker
 from railkd.cli.verbs import JOBS
 from railkd.jobs import distill
+from railkd.jobs.request import Request
 from railkd.runtime import ranks
 
 FILES = ["--train", "train.tsv", "--max-length", 16, "--quiet"]
@@ -40,8 +41,8 @@ TRAINING += ["--save-steps", 3, "--allow-weak-teacher"]
 
 
 def railkd(*words: object, callback: Any = None) -> int:
-    def run(options: Any, training: dict[str, Any]) -> None:
-        distill.distill(options, training, talker(options.quiet), [callback] if callback else [])
+    def run(request: Request[Any]) -> None:
+        distill.distill(request, talker(request.options.quiet), [callback] if callback else [])
 
     return main([str(word) for word in words], {"distill": dataclasses.replace(JOBS["distill"], run=run)})
 

@@ -8,6 +8,7 @@ import pytest
 
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions
+from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 
 
@@ -30,7 +31,7 @@ def test_every_file_is_in_the_table(full: RunFolder) -> None:
 
 def test_overwriting_clears_all_but_the_cache(full: RunFolder) -> None:
     assert full.is_run() and full.can_go_on({}) and not full.can_go_on({"seed": 1})
-    assert full.claim(DistillOptions(overwrite=True), {}, print) is None
+    assert full.claim(Request(DistillOptions(overwrite=True)), print) is None
     assert list(full.path.iterdir()) == [full.cache]
     assert not full.is_run() and not full.holds_other_files()
 
@@ -38,11 +39,11 @@ def test_overwriting_clears_all_but_the_cache(full: RunFolder) -> None:
 def test_a_finished_run_has_nothing_to_resume(full: RunFolder) -> None:
     full.drop_checkpoints()
     with pytest.raises(RailkdError, match="is finished, nothing is left to resume"):
-        full.claim(DistillOptions(resume=True), {}, print)
+        full.claim(Request(DistillOptions(resume=True)), print)
 
 
 def test_a_run_resumes_with_its_own_settings_alone(full: RunFolder) -> None:
     full.record.unlink()
-    assert full.claim(DistillOptions(resume=True, keep_predictions="texts"), {}, print) is None
+    assert full.claim(Request(DistillOptions(resume=True, keep_predictions="texts")), print) is None
     with pytest.raises(RailkdError, match="seed was not given, is 1"):
-        full.claim(DistillOptions(resume=True), {"seed": 1}, print)
+        full.claim(Request(DistillOptions(resume=True), {"seed": 1}), print)

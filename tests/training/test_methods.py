@@ -20,6 +20,7 @@ from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
 from railkd.jobs.distill import distill
 from railkd.jobs.options import DistillOptions
+from railkd.jobs.request import Request
 from railkd.objectives import METHODS
 from railkd.signals import Signals
 from railkd.teacher import TeacherCache
@@ -224,7 +225,7 @@ def test_a_job_writes_its_gauges_and_the_coverage_of_what_was_drawn(
     )
     training = {"method": "rail-cyclic", "shared_size": 8, "num_train_epochs": 4, "bf16": False, "use_cpu": True}
     record = distill(
-        options, training | {"dataloader_pin_memory": False, "per_device_train_batch_size": 8}, lambda _: None
+        Request(options, training | {"dataloader_pin_memory": False, "per_device_train_batch_size": 8}), lambda _: None
     )
     stored = json.loads((tmp_path / "run" / "draws.json").read_text())
     gauged = json.loads((tmp_path / "run" / "gauges.json").read_text())

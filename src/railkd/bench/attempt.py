@@ -78,27 +78,25 @@ def _do(job: Job, folder: Path) -> None:
     if job.kind == "cache":
         _build_cache(job, folder)
     elif job.kind == "evaluate":
-        evaluate.evaluate(job.options, _print, keep=folder).write(RunFolder(folder).record)
+        evaluate.evaluate(job.request.options, _print, keep=folder).write(RunFolder(folder).record)
     else:
         _train(job, folder)
 
 
 def _train(job: Job, folder: Path) -> None:
     """Fine-tune or distill; resume from the newest checkpoint if an interrupted run left one."""
-    options: Any = job.options
-    options.resume = RunFolder(folder).can_go_on(job.config)
-    options.overwrite = not options.resume
-    if options.resume:
+    goes_on = RunFolder(folder).can_go_on(job.config)
+    if goes_on:
         _print("resuming from the newest checkpoint in this folder")
     train: Any = {"finetune": finetune.finetune, "distill": distill.distill}[job.kind]
-    train(options, dict(job.training), _print)
+    train(job.request.with_options(resume=goes_on, overwrite=not goes_on), _print)
 
 
 def _build_cache(job: Job, folder: Path) -> None:
     record = RunRecord("cache", None, job.seed, config=job.config)
     start = time.perf_counter()
     with record.phase("teacher pass"):
-        built = cache.build_cache(job.options, _print)
+        built = cache.build_cache(job.request.options, _print)
     record.sizes = {"rows": built.rows, "bytes": built.bytes}
     record.labels = list(built.info.labels)
     record.examples_per_second = built.rows / max(time.perf_counter() - start, 1e-9)

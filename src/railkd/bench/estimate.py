@@ -116,7 +116,7 @@ def _tasks(jobs: Sequence[Job]) -> list[str]:
 
 def _line(task: str, jobs: Sequence[Job], done: dict[str, Any], slots: int) -> _Line:
     left = [job for job in jobs if job.folder not in done]
-    rows = _rows(str(jobs[-1].options.train))
+    rows = _rows(str(jobs[-1].request.options.train))
     seconds = _sum(_mean_seconds(job, done, jobs) or _expected_seconds(job, jobs, rows) for job in left)
     return _Line(
         task=task,
@@ -149,19 +149,19 @@ def _expected_seconds(job: Job, jobs: Sequence[Job], rows: int | None) -> float 
     """Return the time from the measured speed of a model, or None if the model or the rows are not on this machine."""
     if job.kind == "evaluate":
         return 0.0
-    options = job.options
+    options = job.request.options
     teacher, length = _base_model(job, jobs), options.max_length or DEFAULT_MAX_LENGTH
     if job.kind == "cache":
         speed = _measure_speed(teacher, None, str(options.train[0]), length, options.batch_size)
         return None if speed is None or rows is None else speed.forward * rows
     start = options.student or teacher if job.kind == "distill" else teacher
     layers = options.student_layers if job.kind == "distill" else None
-    batch = int(job.training.get("per_device_train_batch_size", 32))
+    batch = int(job.request.training.get("per_device_train_batch_size", 32))
     speed = _measure_speed(start, layers, str(options.train), length, batch)
     if speed is None or rows is None:
         return None
-    epochs = float(job.training.get("num_train_epochs", 3))
-    steps = job.training.get("max_steps") or 0
+    epochs = float(job.request.training.get("num_train_epochs", 3))
+    steps = job.request.training.get("max_steps") or 0
     total = steps * batch if steps > 0 else epochs * rows * (1 - (options.eval_share or 0))
     return speed.training * total
 
@@ -169,18 +169,18 @@ def _expected_seconds(job: Job, jobs: Sequence[Job], rows: int | None) -> float 
 def _base_model(job: Job, jobs: Sequence[Job]) -> str:
     """Return the checkpoint of a job's teacher; of a teacher that is not trained yet, what it is fine-tuned from."""
     if job.kind == "finetune":
-        return str(job.options.model)
+        return str(job.request.options.model)
     finetunings = {other.folder: other for other in jobs if other.kind == "finetune"}
-    bases = (str(finetunings[need].options.model) for need in job.needs if need in finetunings)
-    return next(bases, str(job.options.teacher))
+    bases = (str(finetunings[need].request.options.model) for need in job.needs if need in finetunings)
+    return next(bases, str(job.request.options.teacher))
 
 
 def _cache_bytes(job: Job, jobs: Sequence[Job], rows: int | None) -> int | None:
     checkpoint = _checkpoint(_base_model(job, jobs))
     if checkpoint is None or rows is None:
         return None
-    half = findings.cache_bytes(rows, *checkpoint.shape, checkpoint.config.num_labels, len(job.options.pooling))
-    return half * (2 if job.options.dtype == "float32" else 1)
+    half = findings.cache_bytes(rows, *checkpoint.shape, checkpoint.config.num_labels, len(job.request.options.pooling))
+    return half * (2 if job.request.options.dtype == "float32" else 1)
 
 
 @cache

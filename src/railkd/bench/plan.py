@@ -25,6 +25,7 @@ from railkd.jobs.options import (
     EvaluateOptions,
     FinetuneOptions,
 )
+from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.objectives import method_spec
 
@@ -50,8 +51,7 @@ class Job:
         student: the name of its student. Of a teacher: the students it teaches, or empty if it teaches all.
         arm: the name of its arm; "teacher" for teachers, empty for teacher passes.
         seed: of the run.
-        options: of the class that `OPTIONS` has for the kind.
-        training: training arguments.
+        request: options, of the class that `OPTIONS` has for the kind, and training arguments.
         needs: folders of the jobs that must finish before it starts.
     """
 
@@ -61,8 +61,7 @@ class Job:
     student: str
     arm: str
     seed: int
-    options: Any
-    training: dict[str, Any]
+    request: Request[Any]
     needs: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
@@ -76,13 +75,14 @@ class Job:
         Args:
             values: from `plain`.
         """
-        options = OPTIONS[values["kind"]](**values["options"])
-        return cls(**{**values, "options": options, "needs": tuple(values["needs"])})
+        asked = values["request"]
+        request = Request(OPTIONS[values["kind"]](**asked["options"]), asked["training"])
+        return cls(**{**values, "request": request, "needs": tuple(values["needs"])})
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings, as the job's record keeps them."""
-        return settings.as_dict(self.options, self.training)
+        return self.request.as_dict()
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Verbs:
     """How the command line reads and checks settings.
 
     Attributes:
-        read: takes a kind of job and `Layers`, returns options and training arguments.
-        check: takes a kind of job, options and training arguments, and raises if the job would fail. A teacher that is
+        read: takes a kind of job and `Layers`, returns what the job is asked.
+        check: takes a kind of job and what it is asked, and raises if the job would fail. A teacher that is
             not trained yet is represented by the checkpoint that it will be fine-tuned from.
     """
 
-    read: Callable[[str, Layers], tuple[Any, dict[str, Any]]]
-    check: Callable[[str, Any, dict[str, Any]], None]
+    read: Callable[[str, Layers], Request[Any]]
+    check: Callable[[str, Request[Any]], None]
 
 
 def make_jobs(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
@@ -199,14 +199,13 @@ class _TeacherPlan:
             (f"methods ({arm.name}): ", arm.settings),
             ("", base),
         ]
-        options, training = self._read("distill", layers)
+        request = self._read("distill", layers)
         needs = (*self.needs, *([_folder("caches", task, self.name)] if base["cache"] else []))
         jobs = []
         for seed in self.grid.seeds:
             name = "_".join(slugify(part) for part in (task, student.name, arm.name, str(seed)))
-            placed = dataclasses.replace(options, output=str(Path(self.output) / "runs" / name))
-            seeded = training | {"seed": seed}
-            jobs.append(Job(f"runs/{name}", "distill", task, student.name, arm.name, seed, placed, seeded, needs))
+            seeded = request.with_options(output=str(Path(self.output) / "runs" / name)).with_training(seed=seed)
+            jobs.append(Job(f"runs/{name}", "distill", task, student.name, arm.name, seed, seeded, needs))
         return jobs
 
     def _make_finetuning(self, settings: Settings) -> Job:
@@ -218,18 +217,18 @@ class _TeacherPlan:
             ("teacher: ", settings),
             ("", base),
         ]
-        options, training = self._read("finetune", layers)
-        job = self._make_job("teachers", "finetune", "teacher", int(training.get("seed", 42)), options, training)
+        request = self._read("finetune", layers)
+        job = self._make_job("teachers", "finetune", "teacher", int(request.training.get("seed", 42)), request)
         self.needs = (job.folder,)
         return job
 
     def _make_scoring(self) -> Job:
         """Return the job that scores a finished teacher, so that reports can compare its students with it."""
         layers = [*self._common(), (f"tasks.{self.task.name}: ", self._tests()), ("", {"model": self.teacher.model})]
-        options, training = self._read("evaluate", layers)
+        request = self._read("evaluate", layers)
         # The length that its students use, whatever length the teacher was trained with.
-        options = dataclasses.replace(options, max_length=options.max_length or DEFAULT_MAX_LENGTH)
-        return self._make_job("teachers", "evaluate", "teacher", 0, options, training)
+        request = request.with_options(max_length=request.options.max_length or DEFAULT_MAX_LENGTH)
+        return self._make_job("teachers", "evaluate", "teacher", 0, request)
 
     def _make_pass(self, poolings: Sequence[str]) -> Job:
         self.cache = self._path("caches", "cache")
@@ -242,29 +241,28 @@ class _TeacherPlan:
             (f"tasks.{self.task.name}: ", rows),
             ("", base),
         ]
-        options, training = self._read("cache", layers)
-        return self._make_job("caches", "cache", "", 0, options, training)
+        return self._make_job("caches", "cache", "", 0, self._read("cache", layers))
 
-    def _make_job(self, room: str, kind: str, arm: str, seed: int, options: Any, training: dict[str, Any]) -> Job:
+    def _make_job(self, room: str, kind: str, arm: str, seed: int, request: Request[Any]) -> Job:
         """Return a job of the teacher. It names the students that the teacher teaches, or none if it teaches all."""
         students = [s.name for s in self.grid.students if (s.teacher or self.task.teacher) == self.teacher]
         student = ", ".join(students) if len(students) < len(self.grid.students) else ""
         folder = _folder(room, self.task.name, self.name)
-        return Job(folder, kind, self.task.name, student, arm, seed, options, training, self.needs)
+        return Job(folder, kind, self.task.name, student, arm, seed, request, self.needs)
 
-    def _read(self, kind: str, layers: Layers) -> tuple[Any, dict[str, Any]]:
+    def _read(self, kind: str, layers: Layers) -> Request[Any]:
         # The checks read ``teacher.model`` in place of a teacher that is not trained yet.
         try:
-            options, training = self.verbs.read(kind, layers)
+            request = self.verbs.read(kind, layers)
             replaced: dict[str, Any] = {}
             if kind in ("cache", "distill"):
                 replaced = {"teacher": self.teacher.model}
             if kind == "distill":
                 replaced |= {"cache": None, "output": self._path("runs")}
-            self.verbs.check(kind, dataclasses.replace(options, **replaced), training)
+            self.verbs.check(kind, request.with_options(**replaced))
         except RailkdError as error:
             raise RailkdError(str(error).replace("; see --help for an example", "")) from None
-        return options, training
+        return request
 
     def _common(self, *more: str) -> list[tuple[str, Settings]]:
         """Return the settings that all jobs of a task share: how rows are read, and those named in ``more``."""

@@ -49,7 +49,7 @@ def write_failure(job: Job, output: str, error: str) -> None:
     """
     folder = Path(output) / job.folder
     folder.mkdir(parents=True, exist_ok=True)
-    record = RunRecord(job.kind, job.training.get("method"), job.seed, config=job.config)
+    record = RunRecord(job.kind, job.request.training.get("method"), job.seed, config=job.config)
     record.state, record.error = "failed", error
     record.write(folder / FAILURE)
 

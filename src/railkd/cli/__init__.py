@@ -97,14 +97,11 @@ def _dispatch(words: list[str], verbs: Mapping[str, Any], asked: list[Any]) -> N
     if {"-h", "--help"} & set(words[1:]):
         print(help_text(verb), end="")
         return
-    request = parse(verb, words[1:])
-    verb.check(request.options, request.training)
-    if request.others:
-        from railkd.jobs.training_settings import resolve
-
-        request.training |= resolve(request.others, verb=verb.name, known=verb.settings())
+    parsed = parse(verb, words[1:])
+    verb.check(parsed.request)
+    request = parsed.complete(verb)
     asked.append(request.options)
-    verb.run(request.options, request.training)
+    verb.run(request)
 
 
 def overview() -> str:

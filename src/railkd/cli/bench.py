@@ -15,19 +15,20 @@ from railkd.cli.verbs import find_verb
 from railkd.cli.words import assemble
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs.options import BenchOptions
+from railkd.jobs.request import Request
 from railkd.jobs.validation import Problems, check_target
 from railkd.runtime.files import write_text
 
 
-def check(options: BenchOptions, training: dict[str, Any]) -> None:
+def check(request: Request[BenchOptions]) -> None:
     """Check the flags and the grid file, as far as that needs no torch.
 
     All problems are raised together, as one `RailkdError`.
 
     Args:
-        options: flags of the command line.
-        training: not used; every verb takes it.
+        request: flags of the command line.
     """
+    options = request.options
     problems = Problems()
     if options.list or options.copy:
         if options.copy and len(options.copy) > 2:
@@ -52,13 +53,13 @@ def check(options: BenchOptions, training: dict[str, Any]) -> None:
     problems.report()
 
 
-def run(options: BenchOptions, training: dict[str, Any]) -> None:
+def run(request: Request[BenchOptions]) -> None:
     """List the bundled grids, copy one, print the estimate of a grid, or run it.
 
     Args:
-        options: flags of the command line.
-        training: not used; every verb takes it.
+        request: flags of the command line.
     """
+    options = request.options
     if options.list:
         _list()
     elif options.copy:
@@ -188,23 +189,21 @@ def make_verbs() -> Any:
     """Return how the settings of jobs are read and checked: by the verb of the same name as the kind of job."""
     from railkd.bench.plan import OPTIONS, Verbs
     from railkd.jobs import distill
-    from railkd.jobs.training_settings import resolve
     from railkd.models.checkpoints import Checkpoint
 
     known: dict[str, Verb] = {kind: find_verb(kind) for kind in OPTIONS}
 
-    def read(kind: str, layers: Any) -> tuple[Any, dict[str, Any]]:
-        request = assemble(known[kind], layers)
-        others = resolve(request.others, verb=kind, known=known[kind].settings())
-        return request.options, request.training | others
+    def read(kind: str, layers: Any) -> Request[Any]:
+        return assemble(known[kind], layers).complete(known[kind])
 
-    def check_job(kind: str, options: Any, training: dict[str, Any]) -> None:
+    def check_job(kind: str, request: Request[Any]) -> None:
+        options = request.options
         # As if resuming: the folders of jobs may hold files of an earlier run of this bench.
         resumed = {"resume": True} if hasattr(options, "resume") else {}
-        known[kind].check(dataclasses.replace(options, **resumed), training)
+        known[kind].check(request.with_options(**resumed))
         if kind in ("finetune", "distill"):
             source = options.model if kind == "finetune" else options.teacher
-            distill.check_settings(options, training, Checkpoint.find(source) if Path(source).is_dir() else None)
+            distill.check_settings(request, Checkpoint.find(source) if Path(source).is_dir() else None)
 
     return Verbs(read, check_job)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import dataclass
-from typing import Any
 
 from railkd.cli.verb import Verb
 from railkd.jobs.options import option
+from railkd.jobs.request import Request
 from railkd.runtime.environment import versions
 
 
@@ -26,8 +26,9 @@ def facts() -> dict[str, str | int | bool]:
     return {**versions(), "platform": platform.platform(), **machine()}
 
 
-def run(options: EnvOptions, training: dict[str, Any]) -> None:
+def run(request: Request[EnvOptions]) -> None:
     """A line for each fact."""
+    options = request.options
     found = facts()
     if options.json:
         print(json.dumps(found, indent=1))

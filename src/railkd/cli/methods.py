@@ -9,6 +9,7 @@ from typing import Any
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
 from railkd.jobs.options import option
+from railkd.jobs.request import Request
 from railkd.jobs.validation import Problems
 from railkd.mapping import REDRAWS, STRATEGIES, coverage
 
@@ -28,8 +29,9 @@ class MethodsOptions:
     unordered: bool = option("leave the blocks as drawn, not in depth order", False)
 
 
-def check(options: MethodsOptions, training: dict[str, Any]) -> None:
+def check(request: Request[MethodsOptions]) -> None:
     """What needs no torch to be seen."""
+    options = request.options
     problems = Problems()
     if options.draws is not None:
         if options.name is None:
@@ -42,8 +44,9 @@ def check(options: MethodsOptions, training: dict[str, Any]) -> None:
     problems.report()
 
 
-def run(options: MethodsOptions, training: dict[str, Any]) -> None:
+def run(request: Request[MethodsOptions]) -> None:
     """A table, or one method."""
+    options = request.options
     if options.name is None:
         _print_table()
         return

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from railkd.cli.verb import Verb, talker
 from railkd.errors import RailkdError
 from railkd.jobs.options import option
+from railkd.jobs.request import Request
 from railkd.jobs.validation import Problems, check_target
 from railkd.report import require_extra
 
@@ -27,8 +27,9 @@ class ReportOptions:
     quiet: bool = option("print results only", False)
 
 
-def check(options: ReportOptions, training: dict[str, Any]) -> None:
+def check(request: Request[ReportOptions]) -> None:
     """Folders and targets."""
+    options = request.options
     problems = Problems()
     if not options.folders:
         problems.add("got no folder; wanted the output folder of railkd bench, or one with run folders in it")
@@ -41,8 +42,9 @@ def check(options: ReportOptions, training: dict[str, Any]) -> None:
     problems.report()
 
 
-def run(options: ReportOptions, training: dict[str, Any]) -> None:
+def run(request: Request[ReportOptions]) -> None:
     """Write what was asked for; nothing asked for: the main table goes to standard output."""
+    options = request.options
     from railkd.report.content import content
     from railkd.report.study import read
     from railkd.report.text import csv_text, markdown, terminal

@@ -9,6 +9,7 @@ from typing import Any
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs.options import option
+from railkd.jobs.request import Request
 
 
 @dataclass
@@ -37,8 +38,9 @@ def facts(row: Any) -> dict[str, Any]:
     return found
 
 
-def run(options: TasksOptions, training: dict[str, Any]) -> None:
+def run(request: Request[TasksOptions]) -> None:
     """A block of lines for each row."""
+    options = request.options
     from railkd.data.glue import GLUE, folder_key
     from railkd.data.ood import OOD
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from railkd.jobs.options import DistillOptions, FinetuneOptions
+from railkd.jobs.request import Request
 from railkd.jobs.settings import TRAINING, Setting, settings_of
 
 Say = Callable[[str], None]
@@ -28,7 +29,7 @@ class Verb:
         about: what it does, a sentence or more. example: the last line of its help.
         options: dataclass of its settings. training: short names of training arguments it takes; with any, every other
             training argument is taken too.
-        check: cheap checks of the options, before heavy imports. run: the work; returns nothing or raises.
+        check: cheap checks of the request, before heavy imports. run: the work; returns nothing or raises.
         spellings: other names of its settings. positional: the setting that may be given without a flag.
     """
 
@@ -36,8 +37,8 @@ class Verb:
     about: str
     example: str
     options: type
-    run: Callable[[Any, dict[str, Any]], None]
-    check: Callable[[Any, dict[str, Any]], None] = lambda options, training: None
+    run: Callable[[Request[Any]], None]
+    check: Callable[[Request[Any]], None] = lambda request: None
     training: tuple[str, ...] = ()
     spellings: Mapping[str, str] = field(default_factory=dict)
     positional: str | None = None

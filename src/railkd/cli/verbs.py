@@ -19,8 +19,9 @@ from railkd.jobs.options import (
     FinetuneOptions,
     PredictOptions,
 )
+from railkd.jobs.request import Request
 
-Run = Callable[[Any, dict[str, Any]], None]
+Run = Callable[[Request[Any]], None]
 
 
 def find_verb(name: str) -> Verb:
@@ -31,29 +32,32 @@ def find_verb(name: str) -> Verb:
 def _train(name: str) -> Run:
     """Return a function that runs the training job ``railkd.jobs.NAME.NAME`` and prints its results."""
 
-    def run(options: Any, training: dict[str, Any]) -> None:
+    def run(request: Request[Any]) -> None:
         job = getattr(import_module(f"railkd.jobs.{name}"), name)
-        _print(job(options, training, talker(options.quiet)).summary())
+        _print(job(request, talker(request.options.quiet)).summary())
 
     return run
 
 
-def _cache(options: CacheOptions, training: dict[str, Any]) -> None:
+def _cache(request: Request[CacheOptions]) -> None:
     """Build or verify a cache. The job itself prints where it is and how large."""
+    options = request.options
     from railkd.jobs.cache import build_cache
 
     build_cache(options, talker(options.quiet))
 
 
-def _evaluate(options: EvaluateOptions, training: dict[str, Any]) -> None:
+def _evaluate(request: Request[EvaluateOptions]) -> None:
     """Print a line of metrics for each set."""
+    options = request.options
     from railkd.jobs.evaluate import evaluate
 
     _print(evaluate(options, talker(options.quiet)).summary())
 
 
-def _predict(options: PredictOptions, training: dict[str, Any]) -> None:
+def _predict(request: Request[PredictOptions]) -> None:
     """Write the predictions; print the names of the files of a submission."""
+    options = request.options
     from railkd.jobs import predict
 
     if options.glue_submission:
@@ -62,12 +66,13 @@ def _predict(options: PredictOptions, training: dict[str, Any]) -> None:
         predict.predict(options, talker(options.quiet))
 
 
-def _check(options: CheckOptions, training: dict[str, Any]) -> None:
+def _check(request: Request[CheckOptions]) -> None:
     """Print the findings, worst first, and a verdict.
 
     Raises:
         RailkdError: an error is among the findings.
     """
+    options = request.options
     from railkd.jobs import check, findings
 
     found = check.check(options, talker(options.quiet or options.json))

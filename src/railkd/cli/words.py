@@ -14,26 +14,38 @@ from typing import Any
 
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
+from railkd.jobs.request import Request
 from railkd.jobs.settings import SPELLINGS, Setting, convert, load, unknown
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 
 
-@dataclass
-class Request:
-    """What a user asked for.
+@dataclass(frozen=True)
+class Parsed:
+    """What a user asked for, as far as the verb itself knows its settings.
 
     Attributes:
-        options: a filled dataclass. training: training field -> value.
-        others: settings left for transformers' parser -> (where it was found, value).
+        request: the settings that the verb knows.
+        others: settings left for transformers' parser -> (where each was found, value).
     """
 
-    options: Any
-    training: dict[str, Any]
-    others: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    request: Request[Any]
+    others: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+
+    def complete(self, verb: Verb) -> Request[Any]:
+        """Return the request with the other settings too, read by transformers' parser.
+
+        Raises:
+            RailkdError: a name that nobody knows, or a value that its type does not take.
+        """
+        if not self.others:
+            return self.request
+        from railkd.jobs.training_settings import resolve  # transformers takes seconds
+
+        return self.request.with_training(**resolve(self.others, verb=verb.name, known=verb.settings()))
 
 
-def parse(verb: Verb, argv: Sequence[str]) -> Request:
+def parse(verb: Verb, argv: Sequence[str]) -> Parsed:
     """Defaults, then the config file, then flags; each wins over those before."""
     settings = verb.settings()
     words = split(argv, settings, verb)
@@ -44,7 +56,7 @@ def parse(verb: Verb, argv: Sequence[str]) -> Request:
     return assemble(verb, layers)
 
 
-def assemble(verb: Verb, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Request:
+def assemble(verb: Verb, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Parsed:
     """Settings out of layers, (where they were found, written name -> value) each; later layers win."""
     settings = verb.settings()
     given: dict[str, Any] = {}
@@ -66,7 +78,7 @@ def assemble(verb: Verb, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Req
                 others[name] = (f"{where}{written}" if where else f"--{written.replace('_', '-')}", value)
     fields = {name: value for name, value in given.items() if settings[name].field is None}
     training = {str(settings[name].field): value for name, value in given.items() if settings[name].field}
-    return Request(verb.options(**fields), training, others)
+    return Parsed(Request(verb.options(**fields), training), others)
 
 
 def spelled(name: str, settings: Mapping[str, Setting], verb: Verb) -> str:

@@ -11,10 +11,11 @@ from datasets import Dataset
 from transformers import set_seed
 
 from railkd.errors import RailkdError
-from railkd.jobs import check, settings
+from railkd.jobs import check
 from railkd.jobs.cache import cache_line
 from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.options import DistillOptions, FinetuneOptions, required
+from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Tables
 from railkd.jobs.train import fit, training_arguments
@@ -34,9 +35,10 @@ from railkd.training.arguments import Shapes
 Say = Callable[[str], None]
 
 
-def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
+def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
     """Distil a teacher, or the cache of one, into a student. Callbacks as transformers' Trainer takes them."""
-    spec = method_spec(training.get("method", "rail-kd-l"))
+    options = request.options
+    spec = method_spec(request.training.get("method", "rail-kd-l"))
     trust = options.trust_remote_code
     teacher = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
     stored = TeacherCache.open(options.cache) if options.cache and (Path(options.cache) / MANIFEST).is_file() else None
@@ -48,7 +50,7 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
     tables = Tables.read(files, options)
     start = _starts_from(options, teacher)
     shapes = _shapes(options, start, teacher.shape if teacher else stored.info.shape if stored else None)
-    args = training_arguments(training, options, len(tables.train), tables.chosen_by(files), say, stored, shapes)
+    args = training_arguments(request, len(tables.train), tables.chosen_by(files), say, stored, shapes)
     make = _student_plan(options, files, start, args.blocks)
     if stored is not None and teacher is None and options.max_length not in (None, stored.identity.max_length):
         raise RailkdError(
@@ -58,7 +60,7 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
         )
     tables.check_lengths(start.config, start.tokenizer, args.max_length, "the student")
     say(truncation_line(tables.train, start.tokenizer, args.max_length))
-    record = RunRecord("distill", spec.name, args.seed, config=settings.as_dict(options, training))
+    record = RunRecord("distill", spec.name, args.seed, config=request.as_dict())
     source: LiveTeacher | TeacherCache | None = None
     # The check of the teacher and its pass read one model, which is released before the student is made.
     with teacher.sharing() if teacher else nullcontext():
@@ -73,25 +75,24 @@ def distill(options: DistillOptions, training: dict[str, Any], say: Say, callbac
     student = make()
     say(f"student: {describe_student(start, student)}")
     trained = (args, student, start.tokenizer, source, files, tables, say)
-    return fit(record, options, training, *trained, callbacks=callbacks)
+    return fit(record, request, *trained, callbacks=callbacks)
 
 
-def check_settings(
-    options: FinetuneOptions | DistillOptions, training: dict[str, Any], teacher: Checkpoint | None
-) -> None:
+def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: Checkpoint | None) -> None:
     """Refuse what a run would refuse once it has started, as far as settings and configs tell; no row is read.
 
     Args:
         teacher: None: it is on the hub, and is not asked for.
     """
+    options = request.options
     metric = "accuracy" if options.eval or options.eval_share else None
     if isinstance(options, FinetuneOptions):
-        training_arguments({**training, "method": "finetune"}, options, 1, metric, lambda line: None)
+        training_arguments(request.with_training(method="finetune"), 1, metric, lambda line: None)
         return
     shapes = None
     if teacher is not None and (options.student is None or Path(options.student).is_dir()):
         shapes = _shapes(options, _starts_from(options, teacher), teacher.shape)
-    training_arguments(training, options, 1, metric, lambda line: None, shapes=shapes)
+    training_arguments(request, 1, metric, lambda line: None, shapes=shapes)
 
 
 def _cache(

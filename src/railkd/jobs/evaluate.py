@@ -11,9 +11,9 @@ from datasets import Dataset
 
 from railkd.data.predictions import write_answers
 from railkd.data.sources import Source
-from railkd.jobs import settings
 from railkd.jobs.datafiles import DataFiles, named_tests
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, EvaluateOptions, required
+from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names
@@ -64,7 +64,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
         keep: folder that gets its predictions of every row, with the texts; None: they are not kept.
     """
     ranks.initialize()
-    record = RunRecord("evaluate", None, 0, config=settings.as_dict(options, {}))
+    record = RunRecord("evaluate", None, 0, config=Request(options).as_dict())
     checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     trained_on = Source.parse(options.train) if options.train else None
     named, domains = named_tests(options, trained_on)

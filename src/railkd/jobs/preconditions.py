@@ -6,7 +6,6 @@ Each function collects all problems and raises them as one error, so that a user
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from railkd.errors import did_you_mean
 from railkd.jobs.options import (
@@ -17,6 +16,7 @@ from railkd.jobs.options import (
     FinetuneOptions,
     PredictOptions,
 )
+from railkd.jobs.request import Request
 from railkd.jobs.validation import (
     Problems,
     check_data,
@@ -31,27 +31,28 @@ from railkd.jobs.validation import (
 _KEEP = ("even", "first", "last")
 
 
-def check_finetune(options: FinetuneOptions, training: dict[str, Any]) -> None:
+def check_finetune(request: Request[FinetuneOptions]) -> None:
     """Check the options of ``railkd finetune``.
 
     Args:
-        options: settings of the job.
-        training: training field -> value.
+        request: options and training arguments of the job.
 
     Raises:
         RailkdError: names all problems.
     """
+    options = request.options
     problems = Problems()
     problems.require(options, "model", "train", "output")
-    check_training(problems, training)
+    check_training(problems, request.training)
     check_data(problems, options)
     check_model(problems, options.model, "--model")
     _check_output(problems, options, "model", "train", "eval")
     problems.report()
 
 
-def check_distill(options: DistillOptions, training: dict[str, Any]) -> None:
+def check_distill(request: Request[DistillOptions]) -> None:
     """Check the options of ``railkd distill``; see `check_finetune`. The method comes last: its table needs torch."""
+    options = request.options
     problems = Problems()
     problems.require(options, "train", "output")
     _check_origin(problems, options)
@@ -63,17 +64,18 @@ def check_distill(options: DistillOptions, training: dict[str, Any]) -> None:
         problems.add(f"--cache '{options.cache}' is a file, wanted a folder")
     if not options.student and options.student_layers is None:
         problems.add("got neither --student-layers nor --student; wanted the number of blocks, or a checkpoint")
-    check_training(problems, training)
+    check_training(problems, request.training)
     check_data(problems, options)
     _check_blocks(problems, options)
     _check_output(problems, options, "teacher", "student", "train", "eval", "unlabelled")
     problems.report()
-    check_method(training, training.get("method", "rail-kd-l"))
+    check_method(request.training, request.training.get("method", "rail-kd-l"))
     _check_poolings(options)
 
 
-def check_cache(options: CacheOptions, training: dict[str, Any]) -> None:
+def check_cache(request: Request[CacheOptions]) -> None:
     """Check the options of ``railkd cache``; see `check_finetune`."""
+    options = request.options
     problems = Problems()
     problems.require(options, *(("cache",) if options.verify else ("teacher", "train", "cache")))
     check_data(problems, options)
@@ -90,8 +92,9 @@ def check_cache(options: CacheOptions, training: dict[str, Any]) -> None:
     _check_poolings(options)
 
 
-def check_evaluate(options: EvaluateOptions, training: dict[str, Any]) -> None:
+def check_evaluate(request: Request[EvaluateOptions]) -> None:
     """Check the options of ``railkd evaluate``; see `check_finetune`."""
+    options = request.options
     problems = Problems()
     problems.require(options, *(("model",) if options.ood else ("model", "test")))
     check_data(problems, options)
@@ -101,8 +104,9 @@ def check_evaluate(options: EvaluateOptions, training: dict[str, Any]) -> None:
     problems.report()
 
 
-def check_predict(options: PredictOptions, training: dict[str, Any]) -> None:
+def check_predict(request: Request[PredictOptions]) -> None:
     """Check the options of ``railkd predict``; see `check_finetune`."""
+    options = request.options
     problems = Problems()
     problems.require(options, "model", "test")
     if len(options.test) > 1:
@@ -118,8 +122,9 @@ def check_predict(options: PredictOptions, training: dict[str, Any]) -> None:
     problems.report()
 
 
-def check_check(options: CheckOptions, training: dict[str, Any]) -> None:
+def check_check(request: Request[CheckOptions]) -> None:
     """Check the options of ``railkd check``; see `check_finetune`."""
+    options = request.options
     problems = Problems()
     problems.require(options, "train")
     _check_origin(problems, options)

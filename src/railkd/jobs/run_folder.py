@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from railkd.errors import RailkdError
 from railkd.jobs import settings
-from railkd.jobs.options import DistillOptions, FinetuneOptions
+from railkd.jobs.options import RunOptions
+from railkd.jobs.request import Request
 from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.records import RECORD_FILE, RunRecord
 from railkd.runtime.files import write_json, write_text
@@ -120,14 +121,11 @@ class RunFolder:
 
     # ---- a run -------------------------------------------------------------------------------------
 
-    def claim(
-        self, options: FinetuneOptions | DistillOptions, training: dict[str, Any], say: Callable[[str], None]
-    ) -> Path | None:
+    def claim(self, request: Request[RunOptions], say: Callable[[str], None]) -> Path | None:
         """Make the folder that of this run: clear it, or find the checkpoint to resume from.
 
         Args:
-            options: the options of the job.
-            training: training field -> value.
+            request: what the run was asked.
             say: receives a line for each checkpoint that is not complete.
 
         Returns:
@@ -141,23 +139,23 @@ class RunFolder:
 
         if self.path.is_dir() and ranks.is_main_process():
             clear_unfinished(self.path)
-            if options.overwrite:
+            if request.options.overwrite:
                 self._clear()
         ranks.barrier()
-        if not options.resume:
+        if not request.options.resume:
             return None
         newest = newest_checkpoint(self.path, say)
         if newest is None and self.record.is_file():
             raise RailkdError(
                 f"the run in '{self.path}' is finished, nothing is left to resume; --overwrite runs it again"
             )
-        self._refuse_other_settings(settings.as_dict(options, training))
+        self._refuse_other_settings(request.as_dict())
         return newest
 
-    def write_settings(self, text: str) -> None:
+    def write_settings(self, request: Request[RunOptions]) -> None:
         """Write the settings of a run that starts."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.config, text)
+        write_text(self.config, request.dump())
 
     def leave(self, record: RunRecord, distiller: Distiller, tokenizer: Any) -> None:
         """Write the trained model, the weights of the objective, gauges and draws, and last the record.

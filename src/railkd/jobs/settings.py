@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -66,9 +66,10 @@ TRAINING = (
     Setting("save_steps", int, "steps between checkpoints (default: an epoch)", metavar="N", field="save_steps"),
     Setting("bf16", bool, "train in bfloat16 (default: where the machine is fast at it)", field="bf16"),
 )
-_SHORT = {setting.field: setting.name for setting in TRAINING}
+#: Training argument -> its short name.
+SHORT_NAMES = {str(setting.field): setting.name for setting in TRAINING}
 #: Other spellings of a setting, understood wherever the setting itself is.
-SPELLINGS = {str(field): short for field, short in _SHORT.items() if field != short} | {
+SPELLINGS = {field: short for field, short in SHORT_NAMES.items() if field != short} | {
     "output_dir": "output",
     "text_columns": "text_column",
 }
@@ -155,26 +156,6 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
             f"{where}: got {len(values)} {_plural(setting.kind)}, wanted {setting.exactly}, e.g. {setting.flag} 1 1 1"
         )
     return [_checked(setting, _single(setting, item, where), where) for item in values]
-
-
-def as_dict(options: Any, training: Mapping[str, Any]) -> dict[str, Any]:
-    """What the user chose, by short name, as plain values: options other than the defaults, training arguments."""
-    chosen: dict[str, Any] = {}
-    for setting in settings_of(type(options)).values():
-        value = getattr(options, setting.name)
-        if setting.name not in NEVER_WRITTEN and value != setting.default:
-            chosen[setting.name] = plain(value)
-    for field, value in training.items():
-        if field not in NEVER_WRITTEN and value is not None:
-            chosen[_SHORT.get(field, field)] = plain(value)
-    return chosen
-
-
-def dump(options: Any, training: Mapping[str, Any]) -> str:
-    """`as_dict` as YAML, which ``--config`` reads back to the same job."""
-    verb = type(options).__name__.removesuffix("Options").lower()
-    body = yaml.safe_dump(as_dict(options, training), sort_keys=False, allow_unicode=True)
-    return f"# railkd {verb} --config THIS_FILE --overwrite\n{body}"
 
 
 def unknown(name: str, known: Iterable[str], where: str) -> RailkdError:

@@ -12,11 +12,11 @@ from transformers import EvalPrediction, PrinterCallback
 
 from railkd import mapping
 from railkd.errors import RailkdError
-from railkd.jobs import settings
 from railkd.jobs.check import Say
 from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.evaluate import score
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, DistillOptions, FinetuneOptions, required
+from railkd.jobs.options import DEFAULT_MAX_LENGTH, RunOptions, required
+from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Tables
 from railkd.models.heads import label_names
@@ -36,8 +36,7 @@ _RATE = "train_samples_per_second"
 
 def fit(
     record: RunRecord,
-    options: FinetuneOptions | DistillOptions,
-    training: dict[str, Any],
+    request: Request[RunOptions],
     args: DistillationTrainingArguments,
     model: Any,
     tokenizer: Any,
@@ -50,9 +49,9 @@ def fit(
 ) -> RunRecord:
     """Train, score, and leave the run folder behind."""
     folder = RunFolder(Path(str(args.output_dir)))
-    resume = folder.claim(options, training, say)
+    resume = folder.claim(request, say)
     if args.should_save:
-        folder.write_settings(settings.dump(options, training))
+        folder.write_settings(request)
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         return files.score(prediction.predictions, prediction.label_ids)
@@ -68,7 +67,7 @@ def fit(
         compute_metrics=compute_metrics,
     )
     trainer.gauging.warn = say
-    with record.phase("training"), bar(f"training {args.method}", "steps", quiet=options.quiet) as advance:
+    with record.phase("training"), bar(f"training {args.method}", "steps", quiet=request.options.quiet) as advance:
         trainer.remove_callback(PrinterCallback)  # the bar shows the way; the numbers go to metrics.json
         for callback in (StepProgress(advance), *callbacks, interruption := Interruption(say)):
             trainer.add_callback(callback)
@@ -88,15 +87,15 @@ def fit(
                 logits,
                 source=tables.sources.get(set_name),
                 domain=tables.domains.get(set_name, "in"),
-                keep=folder if options.keep_predictions and args.should_save else None,
-                texts=options.keep_predictions == "texts",
+                keep=folder if request.options.keep_predictions and args.should_save else None,
+                texts=request.options.keep_predictions == "texts",
             )
         if tables.eval is not None:
             record.selection = selection(trainer, files.primary_metric, tables.selecting)
     complete(record, trainer)
     if args.should_save:
         folder.leave(record, trainer.model, tokenizer)
-        if not any(key.startswith("save_") for key in training):
+        if not any(key.startswith("save_") for key in request.training):
             folder.drop_checkpoints()
     ranks.barrier()  # the student is there for all of them
     say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")
@@ -137,8 +136,7 @@ def _record_draws(record: RunRecord, draws: mapping.Draws, trainer: Distillation
 
 
 def training_arguments(
-    training: dict[str, Any],
-    options: FinetuneOptions | DistillOptions,
+    request: Request[RunOptions],
     rows: int,
     metric: str | None,
     say: Say,
@@ -148,9 +146,11 @@ def training_arguments(
     """The training arguments: what the user gave, and what a job chooses where nothing was given.
 
     Args:
+        request: what the job was asked.
         rows: that are trained on. metric: chooses the best epoch; None: nothing does.
         shapes: of student and teacher, where they are known.
     """
+    options, training = request.options, request.training
     chosen: dict[str, Any] = {
         "output_dir": required(options.output, "--output"),
         "max_length": options.max_length or (stored.identity.max_length if stored else DEFAULT_MAX_LENGTH),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from railkd.cli.verb import Verb
 from railkd.jobs.options import option
+from railkd.jobs.request import Request
 from railkd.jobs.validation import Problems, check_target
 from railkd.runtime.faces import lazy
 
@@ -33,8 +34,9 @@ class DemoOptions:
     quiet: bool = option("print results only", False)
 
 
-def check(options: DemoOptions, training: dict[str, Any]) -> None:
+def check(request: Request[DemoOptions]) -> None:
     """What needs no torch to be seen."""
+    options = request.options
     problems = Problems()
     if options.quick and options.full:
         problems.add("got --quick and --full; wanted one of them")
@@ -42,8 +44,9 @@ def check(options: DemoOptions, training: dict[str, Any]) -> None:
     problems.report()
 
 
-def run(options: DemoOptions, training: dict[str, Any]) -> None:
+def run(request: Request[DemoOptions]) -> None:
     """The demo says everything itself."""
+    options = request.options
     from railkd.cli.demo import run as demo
 
     demo.main(quick=options.quick, full=options.full, output=options.output, quiet=options.quiet)

@@ -20,6 +20,7 @@ from rich.table import Table
 from railkd.cli.demo.data import Row, SentimentSets, sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
 from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions
+from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 
 Say = Callable[[str], None]
@@ -132,9 +133,8 @@ def _teacher(folder: Path, data: dict[str, Path], size: Size, say: Say, quiet: b
         quiet=quiet,
     )
     say("teacher: all-MiniLM-L6-v2, 6 blocks, fine-tuned")
-    record = finetune.finetune(
-        options, {"num_train_epochs": size.teacher_epochs, "learning_rate": 1e-4, "seed": SEED}, _silent
-    )
+    training = {"num_train_epochs": size.teacher_epochs, "learning_rate": 1e-4, "seed": SEED}
+    record = finetune.finetune(Request(options, training), _silent)
     say(f"  teacher: movie accuracy {record.metrics['movie']['accuracy']:.3f}")
     return record
 
@@ -172,7 +172,7 @@ def _student(method: str, folder: Path, data: dict[str, Path], size: Size, quiet
         quiet=quiet,
     )
     training = {"method": method, "num_train_epochs": size.student_epochs, "learning_rate": 1e-4, "seed": SEED}
-    return distill.distill(options, training, _silent)
+    return distill.distill(Request(options, training), _silent)
 
 
 def _silent(_: str) -> None:

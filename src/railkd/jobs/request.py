@@ -1,0 +1,58 @@
+"""What one job was asked: its options and its training arguments. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import yaml
+
+from railkd.jobs.settings import NEVER_WRITTEN, SHORT_NAMES, plain, settings_of
+
+Options = TypeVar("Options", covariant=True)
+
+
+@dataclass(frozen=True)
+class Request(Generic[Options]):
+    """What one job was asked.
+
+    Attributes:
+        options: of the class that the job reads, such as `railkd.jobs.options.DistillOptions`.
+        training: the training arguments that the user chose: field of ``DistillationTrainingArguments`` -> value.
+    """
+
+    options: Options
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the user chose, by short name, as plain values.
+
+        Returns:
+            The options that differ from their defaults, then the training arguments.
+        """
+        chosen: dict[str, Any] = {}
+        for setting in settings_of(type(self.options)).values():
+            value = getattr(self.options, setting.name)
+            if setting.name not in NEVER_WRITTEN and value != setting.default:
+                chosen[setting.name] = plain(value)
+        for name, value in self.training.items():
+            if name not in NEVER_WRITTEN and value is not None:
+                chosen[SHORT_NAMES.get(name, name)] = plain(value)
+        return chosen
+
+    def dump(self) -> str:
+        """Return `as_dict` as YAML, which ``--config`` reads back to the same request."""
+        verb = type(self.options).__name__.removesuffix("Options").lower()
+        body = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+        return f"# railkd {verb} --config THIS_FILE --overwrite\n{body}"
+
+    def with_options(self, **changes: Any) -> Request[Options]:
+        """Return the request with other values of some options."""
+        options: Any = self.options
+        return Request(dataclasses.replace(options, **changes), self.training)
+
+    def with_training(self, **changes: Any) -> Request[Options]:
+        """Return the request with other values of some training arguments."""
+        return Request(self.options, {**self.training, **changes})
