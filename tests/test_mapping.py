@@ -1,4 +1,4 @@
-"""Laws of the draw: pure, uniform, in depth order, and what each strategy promises."""
+"""Laws of the draws: pure functions, uniform, in depth order, and the property of each strategy."""
 
 from __future__ import annotations
 
@@ -165,16 +165,16 @@ def test_coverage_counts_every_match_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"m": 4, "candidates": 3}, "4 matched student blocks but only 3 candidate"),
-        ({"m": 0, "candidates": 3}, "wanted at least 1"),
-        ({"m": 2, "candidates": [1, 1, 2]}, "must differ"),
+        ({"m": 0, "candidates": 3}, "Expected at least 1"),
+        ({"m": 2, "candidates": [1, 1, 2]}, "that differ"),
         ({"m": 2, "candidates": 3, "strategy": "unifrom"}, "Did you mean 'uniform'"),
     ],
 )
-def test_draws_that_cannot_be_are_refused(arguments: dict, said: str) -> None:
-    with pytest.raises(RailkdError, match=said):
+def test_impossible_draws_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(RailkdError, match=message):
         mapping.draw(**arguments, seed=0, epoch=0)
 
 
@@ -183,7 +183,7 @@ def test_unknown_redraws_and_impossible_depths_are_refused() -> None:
         mapping.draw_index("epochs", epoch=0, step=0)
     for match in (mapping.skip, mapping.last):
         for s, n in ((0, 3), (4, 3)):
-            with pytest.raises(RailkdError, match="wanted 1 <= student blocks <= teacher blocks"):
+            with pytest.raises(RailkdError, match="Expected 1 <= student blocks <= teacher blocks"):
                 match(s, n)
 
 
@@ -206,7 +206,7 @@ def test_the_draws_of_a_run_are_the_draws_of_its_moments_each_once() -> None:
             }
             for redraw, count in (("epoch", epochs), ("step", steps), ("never", 1)):
                 draws = moments[redraw]
-                used = draws.used(3, steps=steps, epochs=epochs)
+                used = draws.schedule(3, steps=steps, epochs=epochs)
                 assert len(used) == count
                 for step in range(steps):
                     epoch = step * epochs // steps
@@ -223,15 +223,15 @@ def test_draws_between_two_models_leave_out_the_last_blocks_unless_all_take_part
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
-        (lambda: mapping.Draws(3, (1, 2)), "got 3 matched student blocks but only 2 candidate"),
+        (lambda: mapping.Draws(3, (1, 2)), "3 matched student blocks but only 2 candidate"),
         (lambda: mapping.Draws(2, (1, 2), redraw="steps"), "unknown redraw 'steps'.*Did you mean 'step'"),
         (lambda: mapping.Draws(2, (1, 2), strategy="cycle"), "unknown strategy 'cycle'.*Did you mean 'cyclic'"),
         (lambda: mapping.Draws.between(3, 6, candidates="al"), "unknown candidates 'al'.*Did you mean 'all'"),
         (lambda: mapping.Draws.between(1, 6), "candidates='all'"),
     ],
 )
-def test_draws_that_make_no_sense_are_refused(make: Any, said: str) -> None:
-    with pytest.raises(RailkdError, match=said):
+def test_impossible_rules_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(RailkdError, match=message):
         make()

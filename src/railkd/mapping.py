@@ -1,8 +1,10 @@
-"""Which teacher block teaches which student block: pure functions of (seed, draw index).
+"""Map teacher blocks to student blocks: pure functions of (seed, draw index), without torch.
 
 Blocks are numbered 1..n; the embedding output is not a block. A draw is a tuple of teacher blocks: its i-th member
-teaches the i-th matched student block. Nothing here knows torch, and nothing here keeps state: every rank computes the
-same draw, and a resumed run needs nothing stored.
+teaches the i-th matched student block. There is no state: every rank computes the same draw, and a checkpoint stores
+none.
+
+Letters: s student blocks, n teacher blocks, m matched student blocks, N candidate teacher blocks.
 """
 
 from __future__ import annotations
@@ -26,9 +28,16 @@ CANDIDATES = ("intermediate", "all")
 
 
 def skip(s: int, n: int) -> Draw:
-    """PKD-skip: teacher block ``floor(i n / s)`` for the intermediate student blocks i = 1..s-1.
+    """Return the mapping of PKD-skip: teacher block ``floor(i n / s)`` for the student blocks i = 1..s-1.
 
-    Source: Sun et al. 2019 (arXiv 1908.09355).
+    Source: Sun et al. 2019, "Patient Knowledge Distillation for BERT Model Compression" (arXiv 1908.09355).
+
+    Args:
+        s: number of student blocks.
+        n: number of teacher blocks, at least s.
+
+    Returns:
+        s - 1 teacher blocks.
 
     >>> skip(6, 12)
     (2, 4, 6, 8, 10)
@@ -38,7 +47,16 @@ def skip(s: int, n: int) -> Draw:
 
 
 def last(s: int, n: int) -> Draw:
-    """PKD-last: the s-1 teacher blocks below the last one, ``n-s+1 .. n-1``.
+    """Return the mapping of PKD-last: the s - 1 teacher blocks below the last one, ``n-s+1 .. n-1``.
+
+    Source: Sun et al. 2019 (arXiv 1908.09355).
+
+    Args:
+        s: number of student blocks.
+        n: number of teacher blocks, at least s.
+
+    Returns:
+        s - 1 teacher blocks.
 
     >>> last(6, 12)
     (7, 8, 9, 10, 11)
@@ -48,7 +66,15 @@ def last(s: int, n: int) -> Draw:
 
 
 def candidates(n: int, *, include_last: bool = False) -> Draw:
-    """The teacher blocks a draw may pick: the intermediate ones, 1..n-1, or all of 1..n."""
+    """Return the teacher blocks that a draw can pick.
+
+    Args:
+        n: number of teacher blocks.
+        include_last: include the last block.
+
+    Returns:
+        1..n-1, the intermediate blocks; 1..n with the last block.
+    """
     return tuple(range(1, n + 1 if include_last else n))
 
 
@@ -61,75 +87,86 @@ def draw(
     strategy: str = "uniform",
     ordered: bool = True,
 ) -> Draw:
-    """Draw m of the candidate teacher blocks without replacement: RAIL-KD's random mapping (arXiv 2109.10164, section
-    3).
+    """Draw m of the candidate teacher blocks without replacement.
+
+    Source: the random mapping of RAIL-KD, Haidar et al. 2022 (arXiv 2109.10164), section 3. The strategies other than
+    ``uniform`` and the option ``ordered=False`` are additions of this library.
 
     Args:
-        m: how many blocks: the number of matched student blocks.
+        m: number of blocks to draw, one for each matched student block.
         candidates: the blocks to draw from; an integer N stands for 1..N.
-        seed: of the run.
-        epoch: the draw index: the epoch, or the optimizer step when every step draws anew. The result depends on (seed,
-            index) alone.
-        strategy: ``uniform`` (the paper); ``stratified``: one block out of each of m depth quantiles; ``cyclic``: a
-            shuffled deck is dealt, so that every block is used once in ceil(N/m) draws before any comes back; ``even``:
-            evenly spaced, the same at every index.
-        ordered: sort the blocks, so that depth order is kept (the paper). Otherwise they stay as drawn.
+        seed: seed of the run.
+        epoch: the draw index: the epoch, or the optimizer step if every step draws. The result depends only on seed and
+            index.
+        strategy: ``uniform`` as in the paper; ``stratified``: one block from each of m depth quantiles; ``cyclic``:
+            deal a shuffled deck, so that ceil(N/m) draws use every block once before any block repeats; ``even``:
+            evenly spaced blocks, the same at every index.
+        ordered: sort the blocks by depth, as in the paper. Otherwise they stay in random order.
+
+    Returns:
+        m teacher blocks.
 
     Raises:
-        RailkdError: m < 1, more matched blocks than candidates, repeated candidates, an unknown strategy.
+        RailkdError: m is below 1 or above the number of candidates, candidates repeat, or the strategy is unknown.
 
     >>> draw(3, 11, seed=0, epoch=0) == draw(3, range(1, 12), seed=0, epoch=0)
     True
     """
-    # Plain integers, whatever integers came: the same numbers of another type must not draw other blocks.
+    # Convert to int: the draw hashes the repr, and numpy.int64(3) must draw the same blocks as 3.
     m, seed, epoch = int(m), int(seed), int(epoch)
-    among = range(1, int(candidates) + 1) if isinstance(candidates, Integral) else candidates
-    blocks = tuple(int(block) for block in among)  # type: ignore[union-attr]
+    pool = range(1, int(candidates) + 1) if isinstance(candidates, Integral) else candidates
+    blocks = tuple(int(block) for block in pool)  # type: ignore[union-attr]
     if len(set(blocks)) != len(blocks):
-        raise RailkdError(f"candidate blocks must differ from each other, got {blocks}")
+        raise RailkdError(f"Expected candidate blocks that differ from each other, got {blocks}.")
     if m < 1:
-        raise RailkdError(f"got {m} matched blocks, wanted at least 1")
+        raise RailkdError(f"Expected at least 1 matched block, got {m}.")
     if m > len(blocks):
         raise RailkdError(
-            f"got {m} matched student blocks but only {len(blocks)} candidate teacher blocks; "
-            "match fewer blocks, use a shallower student, or let the last block take part (candidates='all')"
+            f"There are {m} matched student blocks but only {len(blocks)} candidate teacher blocks. "
+            "Fix: match fewer blocks, use a student with fewer blocks, or include the last block (candidates='all')."
         )
+    check_choice("strategy", strategy, STRATEGIES)
     if strategy == "uniform":
-        drawn = _shuffled(blocks, seed, "uniform", epoch)[:m]
+        picks = _shuffle(blocks, seed, "uniform", epoch)[:m]
     elif strategy == "stratified":
-        drawn = tuple(_shuffled(part, seed, "stratified", epoch)[0] for part in _split(blocks, m))
+        picks = tuple(_shuffle(part, seed, "stratified", epoch)[0] for part in _split(blocks, m))
     elif strategy == "cyclic":
-        drawn = _deal(m, blocks, seed, epoch)
-    elif strategy == "even":
-        drawn = tuple(blocks[i * (len(blocks) + 1) // (m + 1) - 1] for i in range(1, m + 1))
+        picks = _deal(m, blocks, seed, epoch)
     else:
-        raise RailkdError(
-            f"unknown draw strategy '{strategy}'; known: {', '.join(STRATEGIES)}.{did_you_mean(strategy, STRATEGIES)}"
-        )
-    return tuple(sorted(drawn)) if ordered else drawn
+        picks = tuple(blocks[i * (len(blocks) + 1) // (m + 1) - 1] for i in range(1, m + 1))
+    return tuple(sorted(picks)) if ordered else picks
 
 
 def draw_index(redraw: str, *, epoch: int, step: int) -> int:
-    """The draw index of a moment of training: its epoch, its optimizer step, or always 0."""
+    """Return the draw index at a moment of training.
+
+    Args:
+        redraw: ``epoch``, ``step`` or ``never``.
+        epoch: epochs finished before the moment.
+        step: optimizer steps finished before the moment.
+
+    Returns:
+        The epoch, the step or 0.
+    """
     check_choice("redraw", redraw, REDRAWS)
     return {"epoch": epoch, "step": step, "never": 0}[redraw]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How a run draws teacher blocks: every draw of the run follows from this value and the seed.
+    """The rule by which a run draws teacher blocks. The rule and the seed determine every draw of the run.
 
     Args:
-        m: the number of matched student blocks.
-        candidates: the teacher blocks to draw from, 1-based.
-        redraw: draw anew every ``epoch``, every optimizer ``step``, or ``never``.
+        m: number of matched student blocks.
+        candidates: the teacher blocks to draw from, counted from 1.
+        redraw: draw every ``epoch``, every optimizer ``step``, or once for the run (``never``).
         strategy: see `draw`.
         ordered: see `draw`.
 
     Raises:
-        RailkdError: an unknown choice, m < 1, repeated candidates or fewer of them than m.
+        RailkdError: a choice is unknown, m is below 1 or above the number of candidates, or candidates repeat.
 
-    >>> Draws(2, (1, 2, 3), strategy="even").used(0, steps=12, epochs=2)
+    >>> Draws(2, (1, 2, 3), strategy="even").schedule(0, steps=12, epochs=2)
     [(1, 2), (1, 2)]
     """
 
@@ -142,7 +179,7 @@ class Draws:
     def __post_init__(self) -> None:
         check_choice("redraw", self.redraw, REDRAWS)
         check_choice("strategy", self.strategy, STRATEGIES)
-        self.at(0, epoch=0, step=0)  # more matched blocks than candidates: fail here, not at the first step
+        self.at(0, epoch=0, step=0)  # report a wrong m or candidates here, not at the first step
 
     @classmethod
     def between(
@@ -155,18 +192,21 @@ class Draws:
         strategy: str = "uniform",
         ordered: bool = True,
     ) -> Draws:
-        """Return the draws that teach a student of ``s`` blocks by a teacher of ``n`` blocks.
+        """Return the rule for a student of s blocks and a teacher of n blocks.
 
         Args:
-            s: blocks of the student.
-            n: blocks of the teacher.
-            candidates: ``intermediate``: teacher blocks 1..n-1 for student blocks 1..s-1; ``all``: 1..n for 1..s.
+            s: number of student blocks.
+            n: number of teacher blocks.
+            candidates: ``intermediate`` maps teacher blocks 1..n-1 to student blocks 1..s-1; ``all`` maps 1..n to 1..s.
             redraw: see the class.
             strategy: see `draw`.
             ordered: see `draw`.
 
+        Returns:
+            The rule.
+
         Raises:
-            RailkdError: an unknown choice, or a pair without enough blocks.
+            RailkdError: a choice is unknown, or student or teacher has too few blocks.
 
         >>> Draws.between(3, 6)
         Draws(m=2, candidates=(1, 2, 3, 4, 5), redraw='epoch', strategy='uniform', ordered=True)
@@ -176,46 +216,67 @@ class Draws:
         m = s if everything else s - 1
         if m < 1:
             raise RailkdError(
-                "a student of 1 block has no intermediate block to match; use candidates='all' "
-                "(--candidates all), which matches its last block too"
+                "A student of 1 block has no intermediate block to match. Fix: use candidates='all' (or --candidates "
+                "all), which also matches the last block."
             )
         blocks = tuple(range(1, n + 1 if everything else n))
         return cls(m, blocks, redraw=redraw, strategy=strategy, ordered=ordered)
 
     def at(self, seed: int, *, epoch: int, step: int) -> Draw:
-        """Return the draw of a moment of training.
+        """Return the draw at a moment of training.
 
         Args:
-            seed: of the run.
+            seed: seed of the run.
             epoch: epochs finished before the moment.
             step: optimizer steps finished before the moment.
+
+        Returns:
+            m teacher blocks.
         """
         index = draw_index(self.redraw, epoch=epoch, step=step)
         return draw(self.m, self.candidates, seed=seed, epoch=index, strategy=self.strategy, ordered=self.ordered)
 
-    def used(self, seed: int, *, steps: int, epochs: int) -> list[Draw]:
-        """Return the draws of a whole run in their order, each once.
+    def schedule(self, seed: int, *, steps: int, epochs: int) -> list[Draw]:
+        """Return the draws of a whole run, in order.
 
         Args:
-            seed: of the run.
-            steps: its optimizer steps.
-            epochs: its epochs, the last one counted if it has begun.
+            seed: seed of the run.
+            steps: number of optimizer steps.
+            epochs: number of epochs, including a last one that is not complete.
+
+        Returns:
+            One draw for each draw index.
         """
         count = {"epoch": epochs, "step": steps, "never": 1}[self.redraw]
         return [self.at(seed, epoch=index, step=index) for index in range(count)]
 
 
 def check_choice(option: str, got: str, known: Sequence[str]) -> None:
-    """Raise an error that lists the known values of an option, unless ``got`` is among them."""
+    """Check that an option has a known value.
+
+    Args:
+        option: name of the option.
+        got: its value.
+        known: the known values.
+
+    Raises:
+        RailkdError: the value is not known. The message lists the known ones.
+    """
     if got not in known:
         raise RailkdError(f"unknown {option} '{got}'; known: {', '.join(known)}.{did_you_mean(str(got), known)}")
 
 
 def order_statistics(m: int, candidates: int) -> list[list[Fraction]]:
-    """``P(r(i) = t) = C(t-1, i-1) C(N-t, m-i) / C(N, m)``: how often the i-th of m sorted uniform draws is block t.
+    """Return the probability that the i-th of m sorted uniform draws is block t.
+
+    ``P(r(i) = t) = C(t-1, i-1) C(N-t, m-i) / C(N, m)``: i - 1 of the draws lie below block t and m - i above it.
+
+    Args:
+        m: number of blocks to draw.
+        candidates: N, the number of candidates.
 
     Returns:
-        m rows of N exact fractions; row i has mean ``i (N+1) / (m+1)``.
+        m rows of N exact fractions; the mean of row i is ``i (N+1) / (m+1)``.
 
     >>> [str(p) for p in order_statistics(2, 3)[0]]
     ['2/3', '1/3', '0']
@@ -228,22 +289,28 @@ def order_statistics(m: int, candidates: int) -> list[list[Fraction]]:
 
 
 def coverage(draws: Iterable[Draw], candidates: Sequence[int]) -> dict[int, list[int]]:
-    """For each candidate block, how often it taught the 1st, 2nd, ... matched student block.
+    """Count how often each candidate block taught the 1st, 2nd, ... matched student block.
+
+    Args:
+        draws: the draws of a run.
+        candidates: the blocks to count.
+
+    Returns:
+        Teacher block -> m counts.
 
     >>> coverage([(1, 3), (2, 3)], [1, 2, 3])
     {1: [1, 0], 2: [1, 0], 3: [0, 2]}
     """
-    drawn = list(draws)
-    m = max((len(d) for d in drawn), default=0)
-    return {t: [sum(len(d) > i and d[i] == t for d in drawn) for i in range(m)] for t in candidates}
+    draws = list(draws)
+    m = max((len(d) for d in draws), default=0)
+    return {t: [sum(len(d) > i and d[i] == t for d in draws) for i in range(m)] for t in candidates}
 
 
-@functools.lru_cache(maxsize=64)  # an epoch's draw is asked for at every step
-def _shuffled(blocks: Draw, seed: int, *purpose: object) -> Draw:
-    """A uniform permutation: blocks sorted by a keyed hash.
+@functools.lru_cache(maxsize=64)  # every step of an epoch needs the same draw
+def _shuffle(blocks: Draw, seed: int, *purpose: object) -> Draw:
+    """Return a uniform permutation: the blocks sorted by a keyed hash.
 
-    Not ``random.Random``: its shuffle and sample may change between Python versions; a run must be repeatable for
-    years.
+    ``random.Random`` is no alternative, because ``shuffle`` and ``sample`` can change between versions of Python.
     """
 
     def key(block: int) -> bytes:
@@ -253,21 +320,22 @@ def _shuffled(blocks: Draw, seed: int, *purpose: object) -> Draw:
 
 
 def _split(blocks: Draw, m: int) -> list[Draw]:
-    """m contiguous parts, as equal as can be."""
+    """Split the blocks into m contiguous parts whose sizes differ by at most 1."""
     edges = [i * len(blocks) // m for i in range(m + 1)]
     return [blocks[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def _deal(m: int, blocks: Draw, seed: int, index: int) -> Draw:
+    """Deal m blocks from a shuffled deck. Every ceil(N/m) draws the deck is shuffled again."""
     draws_per_cycle = math.ceil(len(blocks) / m)
     cycle, turn = divmod(index, draws_per_cycle)
-    deck = _shuffled(blocks, seed, "cyclic", cycle)
+    deck = _shuffle(blocks, seed, "cyclic", cycle)
     hand = deck[turn * m : (turn + 1) * m]
-    return hand + deck[: m - len(hand)]  # the last hand is filled from the top: blocks that are not in it
+    return hand + deck[: m - len(hand)]  # fill the last hand from the top of the deck; it shares no block with the top
 
 
 def _check_depths(s: int, n: int) -> None:
     if s < 1 or n < s:
         raise RailkdError(
-            f"got a student of {s} blocks and a teacher of {n}; wanted 1 <= student blocks <= teacher blocks"
+            f"Expected 1 <= student blocks <= teacher blocks, got a student of {s} blocks and a teacher of {n}."
         )

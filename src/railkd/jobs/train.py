@@ -130,7 +130,7 @@ def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
 def _record_draws(record: RunRecord, draws: mapping.Draws, trainer: DistillationTrainer) -> None:
     """Write the draws that were used into a record: they follow from the seed, so they are computed, not collected."""
     epochs = max(1, math.ceil((trainer.state.epoch or 0) - 1e-6))
-    drawn = draws.used(trainer.args.seed, steps=trainer.state.global_step, epochs=epochs)
+    drawn = draws.schedule(trainer.args.seed, steps=trainer.state.global_step, epochs=epochs)
     record.draws = [list(draw) for draw in drawn]
     record.coverage = mapping.coverage(drawn, draws.candidates)
 
