@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/de
 # Two test workers of one thread each: more threads than cores makes small models slower, not faster.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help demo test test-large lint performance gpu gpu-table gpu-wheels statistics docs house faults fuzz soak audit clean
+.PHONY: help demo test test-large lint performance gpu gpu-table gpu-wheels statistics docs house schema faults fuzz soak audit clean
 
 help:
 	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: under a minute)"
@@ -25,7 +25,7 @@ help:
 	@echo "make gpu    measure on a CUDA card, bare machine and no network (7 minutes); make gpu-wheels: what to bring along (FOR=3.12);"
 	@echo "            make gpu-table RECORD=...: the section of docs/performance.md about a record"
 	@echo "make statistics  check coverage and error rates of the report's statistics on 4,000 simulated grids of each design"
-	@echo "make docs   run every example in the docstrings; make house: draw docs/house.svg from the imports"
+	@echo "make docs   run every example in the docstrings; make house: draw docs/house.svg from the imports; make schema: write docs/record.schema.json"
 	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
 	@echo "make soak   20,000 steps with flat memory and file handles; make audit: known holes in what we depend on"
 	@echo "make clean  remove .venv, caches and build files"
@@ -70,6 +70,9 @@ docs: $(READY)
 
 house: $(READY)
 	$(BIN)/python tests/house.py
+
+schema: $(READY)
+	$(BIN)/python tests/record_schema.py
 
 N ?= 50
 faults: $(READY)

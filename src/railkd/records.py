@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, cast
 
 from railkd.errors import RailkdError
+from railkd.runtime import typed
 from railkd.runtime.environment import commit, versions
 from railkd.runtime.files import write_json, write_text
 
 #: Schema 2 adds the fields of a benchmark and its report. Records of schema 1 are read with these fields empty.
-SCHEMA = 2
+SCHEMA: Literal[2] = 2
 
 #: The file of one record in the folder of its run, and of many in the folder of a benchmark, one a line.
 RECORD_FILE, RECORDS_FILE = "metrics.json", "records.jsonl"
@@ -64,6 +65,8 @@ class RunRecord:
         schema: version of this format.
     """
 
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # an unknown field is an error
+
     job: str
     method: str | None
     seed: int
@@ -91,7 +94,7 @@ class RunRecord:
     machine: dict[str, Any] = field(default_factory=dict)
     state: str = "finished"
     error: str = ""
-    schema: int = SCHEMA
+    schema: Literal[1, 2] = SCHEMA
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -131,25 +134,31 @@ class RunRecord:
 
     @classmethod
     def from_text(cls, text: str, where: str) -> RunRecord:
-        """A record out of JSON.
+        """Return the record that a JSON text holds.
+
+        Args:
+            text: the JSON.
+            where: file and line, for the message.
 
         Raises:
-            RailkdError: no JSON object, a newer schema, or fields that no schema has; ``where`` says of what.
+            RailkdError: the text is not a record, or one of a newer schema; the message names the field.
         """
         try:
-            values = json.loads(text)
-            if values["schema"] not in range(1, SCHEMA + 1):
+            values = typed.from_json(dict[str, Any], text)
+            schema = values.get("schema")
+            if schema is None:
+                raise ValueError("schema: field required")
+            if isinstance(schema, int) and schema > SCHEMA:
                 raise RailkdError(
-                    f"{where}: is a record of schema {values['schema']!r}, this railkd reads up to {SCHEMA}; update "
-                    "railkd"
+                    f"{where}: is a record of schema {schema}, this railkd reads up to {SCHEMA}; update railkd"
                 )
-            before = {} if values["schema"] == SCHEMA else {"started": "", "commit": None}
-            values["coverage"] = {int(block): counts for block, counts in values["coverage"].items()}
-            return cls(**(before | values))
+            if schema == 1:
+                text = json.dumps({"started": "", "commit": None} | values)
+            return cast(RunRecord, typed.from_json(cls, text))
         except RailkdError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RailkdError(f"{where}: is no run record ({type(error).__name__}: {error})") from None
+        except ValueError as error:
+            raise RailkdError(f"{where}: is no run record ({error})") from None
 
     def comparable(self) -> dict[str, Any]:
         """Return the fields that two runs of the same settings share: no times, memory or machine.

@@ -48,6 +48,14 @@ def test_a_teacher_is_trained_once_run_once_and_shared(base: Path, tmp_path: Pat
 def test_a_job_survives_the_way_to_its_worker(base: Path, tmp_path: Path) -> None:
     for job in plan(base, tmp_path / "run", SMOKE):
         assert Job.from_plain(json.loads(json.dumps(job.plain()))) == job
+    wrong = {"seed": ("first", "seed: .*, got 'first'"), "needs": ([1], "needs.0: .*, got 1"), "arm": (None, "arm: ")}
+    for place, (value, said) in wrong.items():
+        with pytest.raises(ValueError, match=said):
+            Job.from_plain({**job.plain(), place: value})
+    plain = job.plain()
+    plain["request"]["options"]["student_layers"] = "three"
+    with pytest.raises(ValueError, match="student_layers: .*, got 'three'"):
+        Job.from_plain(plain)
 
 
 def test_a_finished_teacher_is_not_trained(base: Path, tmp_path: Path) -> None:

@@ -34,6 +34,15 @@ def test_the_table_goes_to_standard_output(folder: Path, capsys: pytest.CaptureF
     assert "rail-kd-l" in out and "60.5 ± 0.7" in out and "[" not in out.splitlines()[0]
 
 
+def test_a_record_of_a_wrong_type_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    lines[1] = lines[1].replace('"seed": 2', '"seed": [2]')
+    (folder / "records.jsonl").write_text("\n".join(lines))
+    assert main(["report", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder / 'records.jsonl'}, line 2: is no run record (seed: input should be a valid integer" in said
+
+
 def test_every_view_is_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     targets = {kind: tmp_path / f"report.{kind}" for kind in ("html", "markdown", "csv")}
     assert main(["report", str(folder), *(f"--{kind}={path}" for kind, path in targets.items())]) == 0

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from railkd.data.keys import KEY
 from railkd.errors import RailkdError
 from railkd.teacher import TeacherCache
+from railkd.teacher.writer import manifest_checksum
 from teacher.made import read, same, signals, write
 
 
@@ -96,6 +98,50 @@ def test_an_edited_manifest_is_refused(small: TeacherCache) -> None:
         TeacherCache.open(small.path)
     path.write_text("{")
     with pytest.raises(RailkdError, match="manifest.json' cannot be read"):
+        TeacherCache.open(small.path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("rows",), "6", "rows: input should be a valid integer, got '6'"),
+        (("rows",), -6, "rows: input should be greater than or equal to 0, got -6"),
+        (("rows",), True, "rows: .*, got True"),
+        (("teacher", "width"), 2**70, "teacher.width: input should be less than 9007199254740992, got 118059"),
+        (("teacher", "labels"), "pos", "teacher.labels: "),
+        (("teacher", "labels"), ["neg", 1], "teacher.labels.1: .*, got 1"),
+        (("teacher", "problem_type"), "art", "teacher.problem_type: .*, got 'art'"),
+        (("identity", "max_length"), 10**400, "identity.max_length: "),
+        (("identity", "versions"), {"torch": 2}, "identity.versions.torch: .*, got 2"),
+        (("identity", "blocks"), 3, "identity.blocks: .*, got 3"),
+        (("poolings",), [], "poolings: .*got no pooling"),
+        (("poolings",), ["max"], "poolings: .*unknown pooling 'max'"),
+        (("shards", 0), 7, "shards.0: "),
+        (("shards", 0, "bytes"), 1.5, "shards.0.bytes: .*, got 1.5"),
+        (("index", "file"), None, "index.file: .*, got None"),
+    ],
+    ids=str,
+)
+def test_a_manifest_of_other_types_is_refused_with_the_field(
+    small: TeacherCache, place: tuple[Any, ...], value: Any, said: str
+) -> None:
+    """Its checksum fits, as if someone who knows the format had made it."""
+    path = small.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    part: Any = manifest
+    for step in place[:-1]:
+        part = part[step]
+    part[place[-1]] = value
+    path.write_text(json.dumps(manifest | {"checksum": manifest_checksum(manifest)}))
+    with pytest.raises(RailkdError, match=f"manifest.json' does not describe a cache .{said}"):
+        TeacherCache.open(small.path)
+
+
+@pytest.mark.parametrize("depth", [300, 100_000])
+def test_a_deeply_nested_manifest_is_refused(small: TeacherCache, depth: int) -> None:
+    path = small.path / "manifest.json"
+    path.write_text(path.read_text().replace('"identity": {', f'"identity": {{"deep": {"[" * depth}{"]" * depth},', 1))
+    with pytest.raises(RailkdError, match="manifest.json' cannot be read .*recursion limit"):
         TeacherCache.open(small.path)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from railkd.bench.grid import Arm, Grid, Settings, Student, Task, Teacher
 from railkd.bench.yaml_reader import slugify
@@ -28,6 +28,7 @@ from railkd.jobs.options import (
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.objectives import method_spec
+from railkd.runtime import typed
 
 #: Kind of a job -> its options.
 OPTIONS: Mapping[str, type] = {
@@ -74,10 +75,13 @@ class Job:
 
         Args:
             values: from `plain`.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type; the message names it.
         """
-        asked = values["request"]
-        request = Request(OPTIONS[values["kind"]](**asked["options"]), asked["training"])
-        return cls(**{**values, "request": request, "needs": tuple(values["needs"])})
+        job = cast(Job, typed.from_plain(cls, values))
+        options = typed.from_plain(OPTIONS[job.kind], job.request.options)
+        return dataclasses.replace(job, request=Request(options, job.request.training))
 
     @property
     def config(self) -> dict[str, Any]:

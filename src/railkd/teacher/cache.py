@@ -6,7 +6,6 @@ Opening checks the manifest and the sizes of the files; a row's checksum is comp
 
 from __future__ import annotations
 
-import json
 import logging
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +21,11 @@ from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_length
-from railkd.runtime import ranks
+from railkd.runtime import ranks, typed
 from railkd.signals import Moments, Signals, checked_poolings
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
-from railkd.teacher.manifest import check as check_manifest
-from railkd.teacher.protocol import TeacherInfo
+from railkd.teacher.manifest import File, Manifest
 from railkd.teacher.shards import Shard
 from railkd.teacher.writer import FORMAT, INDEX_HEADER, MANIFEST, VERSION, CacheWriter, manifest_checksum
 
@@ -45,20 +43,17 @@ class TeacherCache:
             many.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
-        self.info = TeacherInfo.from_dict(manifest["teacher"])
-        self.identity = Identity(**manifest["identity"])
-        self.poolings = tuple(manifest["poolings"])
-        self.rows = int(manifest["rows"])
-        self._entries: list[dict[str, Any]] = manifest["shards"]
+        self.info, self.identity, self.poolings = manifest.teacher, manifest.identity, manifest.poolings
+        self.rows, self._entries = manifest.rows, manifest.shards
         self._shards: list[Shard | None] = [None] * len(self._entries)
         self._moments: dict[str, Moments] = {}
-        self._starts = np.cumsum([0] + [entry["rows"] for entry in self._entries])
-        self._index = index = path / manifest["index"]["file"]
+        self._starts = np.cumsum([0] + [entry.rows for entry in self._entries])
+        self._index = index = path / manifest.index.file
         try:
             with index.open("rb") as file:
-                if zlib.crc32(file.read(INDEX_HEADER)) != manifest["index"]["header_crc"]:
+                if zlib.crc32(file.read(INDEX_HEADER)) != manifest.index.header_crc:
                     raise ValueError("its header does not fit")
             table = np.load(index, mmap_mode="r", allow_pickle=False)
             if table.shape != (3, self.rows) or table.dtype != np.int64 or self.rows != self._starts[-1]:
@@ -88,9 +83,10 @@ class TeacherCache:
                 else f"no teacher cache at '{path}'; build one with '{command}'"
             )
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            known = manifest["format"] == FORMAT and manifest["checksum"] == manifest_checksum(manifest)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            text = (folder / MANIFEST).read_text(encoding="utf-8")
+            values = typed.from_json(dict[str, Any], text)
+            known = values["format"] == FORMAT and values["checksum"] == manifest_checksum(values)
+        except (ValueError, KeyError, OSError) as error:
             raise RailkdError(
                 f"'{folder / MANIFEST}' cannot be read ({error}); delete the cache and build it again"
             ) from error
@@ -98,22 +94,21 @@ class TeacherCache:
             raise RailkdError(
                 f"'{folder / MANIFEST}' was altered: its checksum does not fit; delete the cache and build it again"
             )
-        if manifest.get("version") != VERSION:
+        if values.get("version") != VERSION:
             raise RailkdError(
-                f"'{path}' is a cache of format {manifest.get('version')!r}, this railkd reads {VERSION}; "
+                f"'{path}' is a cache of format {values.get('version')!r}, this railkd reads {VERSION}; "
                 "build it again with --overwrite"
             )
         try:
-            check_manifest(manifest)
-            for entry in (manifest["index"], *manifest["shards"]):
+            manifest = typed.from_json(Manifest, text)
+            for entry in (manifest.index, *manifest.shards):
                 _check_file(folder, entry)
             return cls(folder, manifest)
         except RailkdError:
             raise
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        except (ValueError, OverflowError) as error:
             raise RailkdError(
-                f"'{folder / MANIFEST}' does not describe a cache ({type(error).__name__}: {error}); "
-                "delete the cache and build it again"
+                f"'{folder / MANIFEST}' does not describe a cache ({error}); delete the cache and build it again"
             ) from error
 
     @classmethod
@@ -322,9 +317,9 @@ class TeacherCache:
         shard = self._shards[number]
         if shard is None:
             entry = self._entries[number]
-            shard = Shard(self.path / entry["file"], entry["header_crc"])
-            wanted = {"logits": (entry["rows"], len(self.info.labels))}
-            wanted |= dict.fromkeys(self.poolings, (entry["rows"], *self.info.shape))
+            shard = Shard(self.path / entry.file, entry.header_crc)
+            wanted: dict[str, tuple[int, ...]] = {"logits": (entry.rows, len(self.info.labels))}
+            wanted |= dict.fromkeys(self.poolings, (entry.rows, *self.info.shape))
             for name, shape in wanted.items():
                 if name not in shard.arrays or shard.arrays[name].shape != shape:
                     raise RailkdError(
@@ -335,18 +330,18 @@ class TeacherCache:
         return shard
 
 
-def _check_file(folder: Path, entry: Mapping[str, Any]) -> None:
+def _check_file(folder: Path, entry: File) -> None:
     """A file that a manifest names: of this folder, wherever a manifest from elsewhere might point, and whole."""
-    name = entry["file"]
-    if not isinstance(name, str) or Path(name).name != name or "\0" in name or (folder / name).is_symlink():
+    name = entry.file
+    if Path(name).name != name or "\0" in name or (folder / name).is_symlink():
         raise RailkdError(
             f"'{folder / MANIFEST}' names the file {name!r}, wanted a file of the cache's own folder and no link; "
             "delete the cache and build it again"
         )
     file = folder / name
     size = file.stat().st_size if file.is_file() else None
-    if size != entry["bytes"]:
-        state = "is missing" if size is None else f"has {size} bytes, wanted {entry['bytes']}"
+    if size != entry.bytes:
+        state = "is missing" if size is None else f"has {size} bytes, wanted {entry.bytes}"
         raise RailkdError(f"cache file '{file}' {state}; delete the cache and build it again")
 
 

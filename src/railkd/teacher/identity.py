@@ -15,6 +15,7 @@ import xxhash
 from torch import nn
 
 from railkd.models.checkpoints import Checkpoint
+from railkd.teacher.protocol import Count
 
 #: Parts of a config that say where it came from, not what it computes.
 _VOLATILE = {
@@ -44,7 +45,7 @@ class Identity:
     weights: str
     config: Mapping[str, Any]
     tokenizer: str
-    max_length: int
+    max_length: Count
     precision: str
     states_dtype: str
     blocks: str | None = None

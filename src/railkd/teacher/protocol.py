@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from pydantic import Field
 from torch import Tensor
 
 from railkd.functional import ProblemType
 from railkd.signals import BlockShape, Signals
+
+#: A number that a file holds.
+Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,11 @@ class TeacherInfo:
         max_length: of its inputs, in its own tokens.
     """
 
-    blocks: int
-    width: int
+    blocks: Count
+    width: Count
     labels: tuple[str, ...]
     problem_type: ProblemType
-    max_length: int
+    max_length: Count
 
     @property
     def shape(self) -> BlockShape:
@@ -35,11 +39,6 @@ class TeacherInfo:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {"labels": list(self.labels)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TeacherInfo:
-        """From JSON."""
-        return cls(**(dict(values) | {"labels": tuple(values["labels"])}))
 
 
 class Teacher(Protocol):
