@@ -1,4 +1,4 @@
-"""One prepared folder and one small bench for all tests."""
+"""A prepared folder and a small bench that all tests share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The records of the small grid, run in this process, but for times."""
+    """Return the records of the small grid without times; it runs in this process."""
     folder = room(base, tmp_path_factory.mktemp("small") / "run", SMALL)
     in_process(folder)
     return records(folder)

@@ -40,14 +40,14 @@ SMOKE: dict[str, Any] = {
     "contrasts": [{"name": "layers", "arm": "rail-kd-l", "baseline": "kd"}],
     "threads": 1,
 }
-#: One task, two arms, one seed: a teacher, a pass and two students, all of them jobs of `SMOKE` too.
+#: One task, two arms, one seed: a teacher, a pass and two students. All of these are jobs of `SMOKE` too.
 SMALL = SMOKE | {"tasks": ["one"], "methods": SMOKE["methods"][1:], "seeds": 1}
-#: Nothing is compared: for grids of other methods.
+#: Without comparisons, so that a test may change the methods.
 ALONE = {key: value for key, value in SMALL.items() if key not in ("baseline", "contrasts")}
 
 
 def prepare(folder: Path) -> Path:
-    """Model and data, as every bench finds them beside its grid."""
+    """Write the model and the data that every grid refers to."""
     tiny.save(folder / "base", tiny.make_model(4, width=8, dropout=0.0), tiny.make_tokenizer())
     for task, seed in (("one", 0), ("two", 20)):
         for name, count in (("train", 48), ("dev", 16)):
@@ -56,7 +56,7 @@ def prepare(folder: Path) -> Path:
 
 
 def table(path: Path, count: int, seed: int) -> Path:
-    """Rows that can be learnt: positive where "good" is said."""
+    """Write rows that can be learned: those with the word "good" are positive."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{text}\t{'pos' if 'good' in text or i % 3 == 0 else 'neg'}" for i, text in enumerate(texts(count, seed))]
     path.write_text("\n".join(["text\tlabel", *lines]) + "\n")
@@ -68,7 +68,7 @@ def texts(count: int, seed: int) -> list[str]:
 
 
 def room(base: Path, folder: Path, grid: Mapping[str, Any]) -> Path:
-    """A working directory of its own, so that equal benches have equal settings."""
+    """Make a working directory, so that equal benches have equal settings."""
     folder.mkdir(parents=True)
     for name in ("base", "data"):
         (folder / name).symlink_to(base / name)
@@ -87,13 +87,13 @@ def inside(folder: Path) -> Iterator[None]:
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
-    """What a bench left, but for times, by folder."""
+    """Return the records of a bench by folder, without times."""
     found: list[RunRecord] = read_lines(folder / "out" / "records.jsonl")
     return {record.folder: record.comparable() for record in found}
 
 
 def in_process(folder: Path) -> list[RunRecord]:
-    """A bench without workers."""
+    """Run a bench without workers."""
     with inside(folder):
         jobs = make_jobs(load("grid.yaml"), "out", make_verbs())
         Path("out").mkdir()

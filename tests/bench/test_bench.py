@@ -1,4 +1,4 @@
-"""A small grid from file to records: by both executors, killed and resumed, with a run that fails."""
+"""A small grid from its file to its records: with both executors, killed and resumed, and with a run that fails."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ BENCH = ["bench", "grid.yaml", "--output", "out"]
 
 
 class Child:
-    """``railkd ARGV`` in a process of its own: forked from this one, which has imported everything that is slow."""
+    """Runs ``railkd ARGV`` in a fork of this process, which has imported the slow libraries already."""
 
     def __init__(self, folder: Path, *argv: str) -> None:
-        self._said = folder / "said.txt"
+        self._output = folder / "output.txt"
         self.process = os.fork()
         if self.process == 0:
             code = 99
             try:
-                signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs of a shell ignore it.
                 os.chdir(folder)
-                sys.stdout = sys.stderr = self._said.open("w", buffering=1)
+                sys.stdout = sys.stderr = self._output.open("w", buffering=1)
                 code = main(list(argv))
             finally:
                 os._exit(code)
@@ -50,21 +50,21 @@ class Child:
         os.kill(self.process, number)
 
     def end(self) -> tuple[int, str]:
-        """Wait for it: exit code (negative: a signal) and what it said."""
+        """Wait for the end; return the exit code (negative: a signal) and the output."""
         code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-        return code, self._said.read_text()
+        return code, self._output.read_text()
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come"
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.002)
     return found
 
 
 def worker_of(folder: Path) -> int:
-    """The process that wrote the last line about a process in a job's log."""
+    """Return the process that is named last in a job's log."""
     lines = (folder / results.LOG).read_text().splitlines()
     return int(next(line for line in reversed(lines) if line.startswith("# ")).split()[-1])
 
@@ -80,7 +80,7 @@ def is_alive(process: int) -> bool:
 def test_the_smoke_grid_by_both_executors(
     base: Path, small: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two workers, a Ray worker (killed once), and this process: the same records, whoever did what before."""
+    """Two local workers, a Ray worker that is killed once, and this process leave the same records."""
     local, ray = (room(base, tmp_path / name, SMOKE) for name in ("local", "ray"))
     with inside(local):
         assert main([*BENCH, "--processes", "2", "--quiet"]) == 0
@@ -100,13 +100,13 @@ def test_the_smoke_grid_by_both_executors(
     log = ray / "out" / "teachers" / "one" / "base" / results.LOG
     wait_for(lambda: log.exists() and log.read_text())
     os.kill(worker_of(log.parent), signal.SIGKILL)
-    code, said = child.end()
-    assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); retrying" in said, said
+    code, output = child.end()
+    assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); retrying" in output, output
     assert records(ray) == found
 
 
 def check_report(folder: Path) -> None:
-    """A report reads what a bench leaves: its scores are the means of the records, its page holds every arm."""
+    """Check that a report reads the bench: its scores are the means of the records, its page holds every arm."""
     assert main(["report", str(folder / "out"), "--csv", str(folder / "r.csv"), "--html", str(folder / "r.html")]) == 0
     with (folder / "r.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -119,7 +119,7 @@ def check_report(folder: Path) -> None:
 
 
 def check_smoke(folder: Path) -> None:
-    """What the report reads is there."""
+    """Check that the records hold what reports read."""
     found = read_lines(folder / "out" / "records.jsonl")
     assert len(found) == 2 * (1 + 1 + 3 * 2)
     assert {record.job for record in found} == {"finetune", "cache", "distill"}
@@ -139,7 +139,7 @@ def check_smoke(folder: Path) -> None:
 
 
 def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, Any], tmp_path: Path) -> None:
-    """kill -9 first of a worker, which is replaced, then of the bench, whose workers end with it."""
+    """kill -9 hits first a worker, which is replaced, and then the bench, whose workers exit."""
     folder = room(base, tmp_path / "run", SMALL)
     out = folder / "out"
     teacher = out / "teachers" / "one" / "base"
@@ -154,8 +154,8 @@ def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, A
     os.kill(first, signal.SIGKILL)
     cut = wait_for(in_a_run)[0]
     child.send(signal.SIGKILL)
-    code, said = child.end()
-    assert code == -signal.SIGKILL and "one, teacher: its process ended by SIGKILL; retrying" in said
+    code, output = child.end()
+    assert code == -signal.SIGKILL and "one, teacher: its process ended by SIGKILL; retrying" in output
     second = worker_of(cut)
     wait_for(lambda: not is_alive(second), 10)
     assert first != second and len(records(folder)) < 4
@@ -168,7 +168,7 @@ def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, A
     assert "resuming from the newest checkpoint" in (cut / results.LOG).read_text()
 
 
-#: Signal, exit code, and what is there when it comes: the worker still starts, or is at work.
+#: Signal, exit code, and the file whose presence triggers the signal: while the worker starts, and while it runs a job.
 SIGNALS = [(signal.SIGINT, 130, "grid.yaml"), (signal.SIGTERM, 143, f"caches/one/base/{RECORD_FILE}")]
 
 
@@ -182,9 +182,9 @@ def test_an_interrupted_bench_stops_its_workers_and_says_how_to_go_on(
     workers = Path(f"/proc/{child.process}/task/{child.process}/children")
     (worker,) = wait_for(lambda: workers.read_text().split())
     child.send(number)
-    got, said = child.end()
-    assert got == code, said
-    assert "what is finished is kept: repeat the command with --resume" in said and "Traceback" not in said
+    got, output = child.end()
+    assert got == code, output
+    assert "what is finished is kept: repeat the command with --resume" in output and "Traceback" not in output
     assert not is_alive(int(worker))
     ours = records(folder)
     assert len(ours) < 4 and ours == {name: small[name] for name in ours}
@@ -205,7 +205,7 @@ def test_a_run_that_fails_leaves_a_record_and_the_others_go_on(base: Path, tmp_p
 
 
 def test_the_choice_of_weights_never_looks_at_test(base: Path, tmp_path: Path) -> None:
-    """Other test rows, in and out of domain: the same student to the last bit, and the same seeded choice."""
+    """With other test rows, in and out of domain, the student is the same to the last bit, and so is the choice."""
     weights, chosen = [], []
     for number in (1, 2):
         data = {"train": "data/one/train.tsv", "test": ["t=t.tsv"], "ood": ["o=o.tsv"]}
@@ -233,11 +233,11 @@ def test_a_teacher_that_was_there_already_is_scored_once_and_stands_in_the_repor
     assert (
         teacher.domains["dev"] == student.domains["dev"] and teacher.sizes["parameters"] > student.sizes["parameters"]
     )
-    (folder / "out" / "grid.yaml").unlink()  # empty: nobody read it from a file
+    (folder / "out" / "grid.yaml").unlink()  # It is empty, because this bench was not read from a file.
     found = content(read([folder / "out"]))
     assert [row["arm"] for row in found["scores"]["in"]["groups"][0]["rows"]] == ["teacher"]
     assert found["agreement"] and found["disagreements"]
-    said = next(row["command"] for row in found["commands"] if row["job"] == "evaluate")
+    command = next(row["command"] for row in found["commands"] if row["job"] == "evaluate")
     with inside(folder):
-        assert main(shlex.split(said)[1:]) == 0
+        assert main(shlex.split(command)[1:]) == 0
     assert f"dev: accuracy {teacher.metrics['dev']['accuracy']:.4f}" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What executors do before any job runs; what they do with jobs is in test_bench.py."""
+"""Executors before any job runs. How they run jobs is tested in test_bench.py."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_an_address_is_a_host_and_a_port(address: str) -> None:
         check_address(address)
 
 
-def test_a_cluster_that_does_not_answer_is_said_at_once() -> None:
+def test_a_cluster_that_does_not_answer_is_reported_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         check_address(f"127.0.0.1:{port}")
@@ -48,13 +48,13 @@ def test_workers_share_out_threads_and_devices() -> None:
 
 
 class Recorded(subprocess.Popen[str]):
-    """A process during whose start, and whose end, Ctrl-C comes."""
+    """A process that raises Ctrl-C during its start and during its end."""
 
-    there: ClassVar[list[Recorded]] = []
+    all: ClassVar[list[Recorded]] = []
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.there.append(self)
+        self.all.append(self)
         os.kill(os.getpid(), signal.SIGINT)
 
     def kill(self) -> None:
@@ -64,23 +64,23 @@ class Recorded(subprocess.Popen[str]):
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """As in a terminal: what runs in the background of a shell may ignore it."""
+    """Handle Ctrl-C as in a terminal; a process in the background of a shell may ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_ctrl_c_never_comes_between_a_worker_and_its_place_in_the_list(
+def test_ctrl_c_never_orphans_a_worker_that_is_not_yet_in_the_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", Recorded)
-    monkeypatch.setattr(Recorded, "there", [])
+    monkeypatch.setattr(Recorded, "all", [])
     executor = LocalExecutor(str(tmp_path), processes=1, threads=1)
     job = Job("runs/one", "distill", "one", "2-layers", "kd", 1, Request(DistillOptions()))
     with pytest.raises(KeyboardInterrupt):
         executor.submit(job)
-    (process,) = Recorded.there
+    (process,) = Recorded.all
     assert process.poll() is None
     with pytest.raises(KeyboardInterrupt):
         executor._remove(0)

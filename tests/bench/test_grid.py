@@ -1,4 +1,4 @@
-"""The grid file in words: what it means, and everything that is wrong with it, said together."""
+"""Reading a grid file: what it means, and reports of all its problems together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def arms(folder: Path, *methods: Any) -> list[str]:
     return [arm.name for arm in read(folder, methods=list(methods)).arms]
 
 
-def test_an_arm_is_named_by_what_it_has_for_itself(tmp_path: Path) -> None:
+def test_an_arm_is_named_by_the_options_in_which_it_differs(tmp_path: Path) -> None:
     assert arms(tmp_path, "kd", {"name": "rail-kd-l", "redraw": "step"}) == ["kd", "rail-kd-l"]
     grid = {"name": "rail-kd-l", "redraw": ["epoch", "step"], "temperature": [1, 2], "shared_size": 8}
     assert arms(tmp_path, grid) == [
@@ -69,10 +69,10 @@ def table(path: Path, columns: str = "sentence1\tsentence2\tlabel") -> None:
     path.write_text(f"{columns}\n" + "\t".join(["x"] * len(columns.split("\t"))) + "\n")
 
 
-def test_glue_folders_need_no_more_than_their_name(tmp_path: Path) -> None:
+def test_a_glue_folder_is_given_by_its_name_alone(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         table(tmp_path / "glue" / "rte" / f"{split}.tsv")
-    table(tmp_path / "glue" / "rte" / "test.tsv", "index\tsentence1\tsentence2")  # the official one: no labels
+    table(tmp_path / "glue" / "rte" / "test.tsv", "index\tsentence1\tsentence2")  # GLUE's own test file has no labels.
     for split in ("train", "dev_matched", "dev_mismatched"):
         table(tmp_path / "glue" / "MNLI" / f"{split}.tsv", "sentence1\tsentence2\tgold_label")
     for name in ("HANS", "IMDB_CONTRAST", "ADV_RTE"):
@@ -89,7 +89,7 @@ def test_glue_folders_need_no_more_than_their_name(tmp_path: Path) -> None:
         f"dev_matched={glue}/MNLI:dev_matched",
         f"dev_mismatched={glue}/MNLI:dev_mismatched",
     ]
-    table(glue / "rte" / "test.tsv")  # one with labels
+    table(glue / "rte" / "test.tsv")  # Now it has labels.
     (rte,) = read(tmp_path, tasks=["RTE"], **roots).tasks
     assert rte.data["test"] == [f"dev={glue}/rte:dev", f"test={glue}/rte:test"]
     (rte,) = read(tmp_path, tasks=["RTE"], selection={"eval": "dev"}, **roots).tasks
@@ -148,29 +148,29 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), WRONG, ids=[str(list(change)) for change, _ in WRONG])
-def test_what_is_wrong_is_said_in_words(change: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(RailkdError, match=f"(?s){said}"):
+@pytest.mark.parametrize(("change", "message"), WRONG, ids=[str(list(change)) for change, _ in WRONG])
+def test_a_problem_is_reported_in_words(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RailkdError, match=f"(?s){message}"):
         read(tmp_path, **change)
 
 
-def test_everything_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> None:
+def test_all_problems_are_reported_together(tmp_path: Path, capsys: Capture) -> None:
     with pytest.raises(RailkdError) as raised:
         read(tmp_path, seeds="many", baseline="x", colour="red", methods=["kd", 3])
-    for said in (
+    for message in (
         "from 0, got 'many'",
         "got 'x'",
         "unknown key 'colour'",
         "methods[2]: expected a mapping, with lines such as 'name: value', got 3",
     ):
-        assert said in str(raised.value)
+        assert message in str(raised.value)
     assert str(raised.value).startswith(f"{tmp_path / 'grid.yaml'}: ")
     assert main(["bench", str(tmp_path / "grid.yaml"), "--output", str(tmp_path / "out")]) == 2
     assert "Traceback" not in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["bench"], "no grid file is given"),
         (["bench", "nowhere.yaml", "--output", "x"], "nowhere.yaml: no such file"),
@@ -180,12 +180,12 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path, capsys: Capture) -> No
         (["bench", "g", "--output", "x", "--executor", "slurm"], "got 'slurm', wanted local or ray"),
     ],
 )
-def test_bad_words_end_before_anything_starts(argv: list[str], said: str, capsys: Capture) -> None:
+def test_bad_flags_end_the_command_before_anything_starts(argv: list[str], message: str, capsys: Capture) -> None:
     assert main(argv) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_the_grids_that_come_along_are_listed_and_copied_once(tmp_path: Path, capsys: Capture) -> None:
+def test_bundled_grids_are_listed_and_copied_once(tmp_path: Path, capsys: Capture) -> None:
     assert main(["bench", "--list"]) == 0
     out = capsys.readouterr().out
     for name in bundled_grids.list_grids():

@@ -1,4 +1,4 @@
-"""The loop by itself: what waits for what, what is tried again, what a changed grid does. No model is trained."""
+"""The loop alone: the order of jobs, retries, and changes of the grid. No model is trained."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def job(folder: str, *needs: str, epochs: int = 1) -> Job:
 
 
 class Scripted:
-    """An executor that does nothing but what it is told: outcomes by folder, in turn; then all goes well."""
+    """An executor that runs nothing: it returns the given outcomes of each folder in turn, then success."""
 
     def __init__(self, output: Path, script: dict[str, list[str]], slots: int = 2) -> None:
         self.output, self.script, self.slots = output, script, slots
@@ -43,8 +43,8 @@ class Scripted:
     def next(self, seconds: float) -> Outcome | None:
         job = self.running.pop(0)
         happens = self.script.get(job.folder, [])
-        what = happens.pop(0) if happens else "well"
-        if what == "died":
+        what = happens.pop(0) if happens else "finished"
+        if what == "crashed":
             return Outcome(job, "its process ended by SIGKILL", crashed=True)
         if what == "failed":
             write_failure(job, str(self.output), "on purpose")
@@ -81,19 +81,19 @@ def states(output: Path) -> dict[str, str]:
 def test_jobs_wait_for_what_they_need_and_slots_are_kept(tmp_path: Path) -> None:
     executor = play(tmp_path, {})
     assert executor.order[:2] == ["teachers/a", "teachers/b"] and executor.most == 2
-    assert list(states(tmp_path)) == [job.folder for job in PLAN]  # in the order of the plan, whatever ended first
+    assert list(states(tmp_path)) == [job.folder for job in PLAN]  # In the order of the plan, not of the ends.
     assert set(states(tmp_path).values()) == {"finished"}
 
 
-def test_a_dead_process_is_tried_again_and_an_error_is_not(tmp_path: Path) -> None:
-    executor = play(tmp_path, {"runs/a1": ["died", "died"], "runs/a2": ["failed"], "runs/b1": ["died"] * 3})
+def test_a_crashed_process_is_retried_and_an_error_is_not(tmp_path: Path) -> None:
+    executor = play(tmp_path, {"runs/a1": ["crashed", "crashed"], "runs/a2": ["failed"], "runs/b1": ["crashed"] * 3})
     assert Counter(executor.order) == {"teachers/a": 1, "teachers/b": 1, "runs/a1": 3, "runs/a2": 1, "runs/b1": 3}
     assert states(tmp_path) == {job.folder: "finished" for job in PLAN} | {"runs/a2": "failed", "runs/b1": "failed"}
     errors = {record.folder: record.error for record in read_lines(tmp_path / "records.jsonl")}
     assert errors["runs/b1"] == "its process ended by SIGKILL, 3 times" and errors["runs/a2"] == "on purpose"
 
 
-def test_what_hangs_on_a_failed_teacher_is_not_run_and_says_so(tmp_path: Path) -> None:
+def test_jobs_that_need_a_failed_teacher_are_not_run_and_say_so(tmp_path: Path) -> None:
     executor = play(tmp_path, {"teachers/a": ["failed"]})
     assert "runs/a1" not in executor.order and states(tmp_path)["runs/b1"] == "finished"
     errors = {record.folder: record.error for record in read_lines(tmp_path / "records.jsonl")}
@@ -116,7 +116,7 @@ def test_a_finished_run_with_other_settings_is_refused_by_name(tmp_path: Path) -
         read_finished(changed, str(tmp_path))
 
 
-def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+def test_a_folder_is_locked_by_one_bench(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with lock_folder(out, resume=False, overwrite=False):
         with (
@@ -125,7 +125,10 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
         ):
             pass
         play(out, {})
-    with pytest.raises(RailkdError, match="holds a bench. --resume"), lock_folder(out, resume=False, overwrite=False):
+    with (
+        pytest.raises(RailkdError, match="holds a bench. Fix: --resume"),
+        lock_folder(out, resume=False, overwrite=False),
+    ):
         pass
     with lock_folder(out, resume=True, overwrite=False):
         assert len(read_finished(PLAN, str(out))) == len(PLAN)
@@ -139,7 +142,7 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
         pass
 
 
-def test_the_time_left_is_that_of_like_jobs() -> None:
+def test_the_time_left_is_estimated_from_similar_jobs() -> None:
     teacher, one, two, *_ = PLAN
     assert estimate_seconds_left([one], {}, [], 1) is None
     assert estimate_seconds_left([one, two], {}, [(one, 4.0)], 2) == 4.0

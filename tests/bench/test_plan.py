@@ -1,4 +1,4 @@
-"""From a grid to its jobs: what is shared, what each waits for, and what is refused before the first one runs."""
+"""From a grid to its jobs: what they share, what each one needs, and what is refused before the first one runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_teacher_is_trained_once_run_once_and_shared(base: Path, tmp_path: Pat
     assert len({job.folder for job in jobs}) == len(jobs)
 
 
-def test_a_job_survives_the_way_to_its_worker(base: Path, tmp_path: Path) -> None:
+def test_a_job_survives_json_on_its_way_to_a_worker(base: Path, tmp_path: Path) -> None:
     for job in plan(base, tmp_path / "run", SMOKE):
         assert Job.from_plain(json.loads(json.dumps(job.plain()))) == job
     wrong = {"seed": ("first", "seed: .*, got 'first'"), "needs": ([1], "needs.0: .*, got 1"), "arm": (None, "arm: ")}
@@ -65,7 +65,7 @@ def test_a_finished_teacher_is_not_trained(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_finished_teacher_is_scored_as_its_students_are(base: Path, tmp_path: Path) -> None:
-    """On the tests of its task, knowing the rows that its students train on, at their length, before or after them."""
+    """It is scored on the tests of its task at the length of its students, which do not wait for it."""
     sets = {"train": "data/one/train.tsv", "test": ["dev=data/one/dev.tsv"], "ood": ["far=data/two/dev.tsv"]}
     grid = {key: value for key, value in SMOKE.items() if key != "data"} | {"teacher": "base", "tasks": {"one": sets}}
     scores, *others = plan(base, tmp_path / "run", grid)
@@ -116,7 +116,7 @@ DOOMED: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"epochs": -1}}, "epochs: got -1, wanted a finite number above 0"),
     ({"settings": {"lr_scheduler_type": "wavy"}}, "lr_scheduler_type: got 'wavy', wanted one of"),
     ({"students": [{"layers": 9}]}, "got 9 blocks out of a model of 4"),
-    ({"students": [{"layers": 1}]}, "all"),  # RAIL-KD has no intermediate block to match
+    ({"students": [{"layers": 1}]}, "all"),  # RAIL-KD has no intermediate block to match.
     ({"teacher": {"finetune": "nowhere/at/all"}}, "no model at 'nowhere/at/all'"),
     ({"teacher": {"finetune": "base", "method": "kd"}}, "teacher"),
     ({"cache": {"dtype": "int4"}}, "dtype: got 'int4', wanted float16 or float32"),
@@ -124,11 +124,11 @@ DOOMED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), DOOMED, ids=[str(change) for change, _ in DOOMED])
+@pytest.mark.parametrize(("change", "message"), DOOMED, ids=[str(change) for change, _ in DOOMED])
 def test_a_doomed_grid_is_refused_before_the_first_teacher(
-    change: dict[str, Any], said: str, base: Path, tmp_path: Path, capsys: Capture
+    change: dict[str, Any], message: str, base: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    with pytest.raises(RailkdError, match=said):
+    with pytest.raises(RailkdError, match=message):
         plan(base, tmp_path / "run", ALONE | change)
     with inside(tmp_path / "run"):
         assert main(["bench", "grid.yaml", "--output", "out"]) == 2
@@ -149,17 +149,15 @@ def test_the_paper_grid_is_all_of_glue_by_every_method_with_five_seeds(tmp_path:
 
 
 @pytest.mark.parametrize("name", bundled_grids.list_grids())
-def test_a_grid_that_comes_along_runs_with_tiny_stand_ins(
-    name: str, base: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    """Its methods, seeds, contrasts and settings as they are; models and rows of these tests."""
+def test_a_bundled_grid_runs_with_tiny_models(name: str, base: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Its methods, seeds, contrasts and settings are unchanged. Models and rows are those of these tests."""
     grid = yaml.safe_load(bundled_grids.read_grid(name))
     grid = {key: value for key, value in grid.items() if key not in ("ood", "resources")}
     teacher = {"finetune": "base"} | {k: v for k, v in grid.get("teacher", {}).items() if k != "finetune"}
     students = [{"name": s.get("name", "x"), "layers": 3} for s in grid["students"]]
     grid |= {"data": "data", "tasks": ["one", "two"], "teacher": teacher, "students": students}
     grid["settings"] |= {"max_length": 16}
-    # 16 numbers wide: maps of 128 do not fit, and the methods that have one say so
+    # The models are 8 wide, and methods refuse maps that are wider.
     grid["methods"] = [
         {"name": method, "shared_size": 8} if method.startswith("rail") else method for method in grid["methods"]
     ]
@@ -168,7 +166,7 @@ def test_a_grid_that_comes_along_runs_with_tiny_stand_ins(
     out = capsys.readouterr().out
     runs = 2 * len(students) * len(grid["methods"]) * grid["seeds"]
     assert f"= {runs} runs, 2 teachers, 2 teacher passes" in out
-    # 48 rows of 4 blocks of 8 numbers, two bytes each, for every pooling; two logits, and a key of 16 bytes
+    # 48 rows, each with 4 blocks of 8 two-byte numbers for every pooling, 2 four-byte logits and a 16-byte key.
     size = 48 * (4 * 8 * 2 * (1 if name == "smoke" or name == "ablation" else 2) + 2 * 4 + 16) / 1e3
     assert re.search(rf"one +1 +1 +{runs // 2} +0 +48 +{size:.1f} kB +\d.* (s|min)", out), out
     assert "caches not known" not in out and "time left not known" not in out

@@ -85,11 +85,11 @@ def _do(job: Job, folder: Path) -> None:
 
 def _train(job: Job, folder: Path) -> None:
     """Fine-tune or distill; resume from the newest checkpoint if an interrupted run left one."""
-    goes_on = RunFolder(folder).can_go_on(job.config)
-    if goes_on:
+    resume = RunFolder(folder).can_go_on(job.config)
+    if resume:
         _print("resuming from the newest checkpoint in this folder")
     train: Any = {"finetune": finetune.finetune, "distill": distill.distill}[job.kind]
-    train(job.request.with_options(resume=goes_on, overwrite=not goes_on), _print)
+    train(job.request.with_options(resume=resume, overwrite=not resume), _print)
 
 
 def _build_cache(job: Job, folder: Path) -> None:

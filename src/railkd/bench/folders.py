@@ -35,9 +35,11 @@ def find_splits(root: str, name: str, *, dev_selects: bool) -> dict[str, Any]:
     dev = dev if row else dev[:1]
     test = [split for split in SPLITS["test"] if split in files and _has_labels(files[split])]
     if not any(split in files for split in SPLITS["train"]):
-        raise RailkdError(f"data: '{folder}' holds no training rows. Expected a file such as train.tsv")
+        raise RailkdError(f"data: '{folder}' holds no training rows. Fix: add a file such as train.tsv")
     if dev_selects and not dev:
-        raise RailkdError(f"data: '{folder}' holds no dev rows, which 'selection: {{eval: dev}}' needs")
+        raise RailkdError(
+            f"data: '{folder}' holds no dev rows, which 'selection: {{eval: dev}}' needs. Fix: add dev.tsv"
+        )
     tests = [*(dev[1:] if dev_selects else dev), *test]
     found: dict[str, Any] = {"train": f"{folder}:train", "test": [f"{split}={folder}:{split}" for split in tests]}
     return found | ({"eval": f"{folder}:{dev[0]}"} if dev_selects else {})

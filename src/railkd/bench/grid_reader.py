@@ -74,7 +74,7 @@ class _GridReader(YamlReader):
         for student in grid.students:
             for task in grid.tasks:
                 if student.teacher is None and task.teacher is None:
-                    self.problems.add(f"tasks.{task.name}: no teacher is given. Add teacher: {{finetune: MODEL}}")
+                    self.problems.add(f"tasks.{task.name}: no teacher is given. Fix: add teacher: {{finetune: MODEL}}")
         self.problems.report()
         return grid
 
@@ -109,9 +109,9 @@ class _GridReader(YamlReader):
             with self.problems.collect():
                 data["ood"] = find_ood_sets(roots["ood"], name)
         if "eval" in selection and "eval" not in data and "train" in data:
-            self.problems.add(f"{where}: 'selection: {{eval: dev}}' needs an eval file. Add eval: FILE")
+            self.problems.add(f"{where}: 'selection: {{eval: dev}}' needs an eval file. Fix: add eval: FILE")
         if "train" in data and not data.get("test") and not data.get("ood"):
-            self.problems.add(f"{where}: no test set to report on is given. Add test: [NAME=FILE]")
+            self.problems.add(f"{where}: no test set to report on is given. Fix: add test: [NAME=FILE]")
         return Task(
             name=name,
             data=data,
@@ -157,7 +157,7 @@ class _GridReader(YamlReader):
             parts += [f"keep={_in_words(given['keep'])}"] if "keep" in given else []
             name = self.read_text(given.get("name"), f"{where}.name") or " ".join(parts)
             if ", " in name:
-                self.problems.add(f"{where}: the name '{name}' holds ', ', which separates names in reports. Rename it")
+                self.problems.add(f"{where}: the name '{name}' holds ', ', which separates names. Fix: rename it")
             fields = {"layers": "student_layers", "keep": "keep", "model": "student"}
             settings = {fields[key]: given[key] for key in fields if key in given}
             students.append(Student(name, settings, self.read_teacher(given.get("teacher"), f"{where}.teacher")))
@@ -210,9 +210,9 @@ class _GridReader(YamlReader):
             if settings.SPELLINGS.get(key, key) not in names:
                 continue
             if where.startswith("methods"):
-                self.problems.add(f"{where}.{key}: not an option of a method. Give it under settings or as its own key")
+                self.problems.add(f"{where}.{key}: not an option of a method. Fix: give it under settings")
             else:
-                self.problems.add(f"{where}.{key}: the grid decides this, with tasks, students, methods and seeds")
+                self.problems.add(f"{where}.{key}: the grid decides this. Fix: see tasks, students, methods and seeds")
 
     # ---- comparisons, machine --------------------------------------------------------------------
 

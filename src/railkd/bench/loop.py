@@ -50,19 +50,21 @@ def lock_folder(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     if names - {_LOCK} and GRID not in names:
         raise RailkdError(
-            f"--output '{output}': the folder holds files that do not belong to a bench. Name another folder, or empty "
-            "this one"
+            f"--output '{output}': the folder holds files that do not belong to a bench. Fix: name another "
+            "folder, or empty this one"
         )
     if GRID in names and not (resume or overwrite):
         raise RailkdError(
-            f"--output '{output}': the folder holds a bench. --resume continues it, --overwrite runs all its jobs again"
+            f"--output '{output}': the folder holds a bench. Fix: --resume continues it, --overwrite runs it again"
         )
     output.mkdir(parents=True, exist_ok=True)
     lock = FileLock(output / _LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise RailkdError(f"--output '{output}': another bench is running in it. Wait for it, or stop it") from None
+        raise RailkdError(
+            f"--output '{output}': another bench is running in it. Fix: wait for it, or stop it"
+        ) from None
     try:
         if overwrite:
             for name in _FOLDERS:

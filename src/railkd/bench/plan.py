@@ -94,9 +94,9 @@ class Verbs:
     """How the command line reads and checks settings.
 
     Attributes:
-        read: takes a kind of job and `Layers`, returns what the job is asked.
-        check: takes a kind of job and what it is asked, and raises if the job would fail. A teacher that is
-            not trained yet is represented by the checkpoint that it will be fine-tuned from.
+        read: takes a kind of job and `Layers`, returns the request.
+        check: takes a kind of job and its request, and raises if the job would fail. A teacher that is not trained yet
+            is represented by the checkpoint that it will be fine-tuned from.
     """
 
     read: Callable[[str, Layers], Request[Any]]
@@ -138,7 +138,7 @@ def make_jobs(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
                     jobs += plan.make_student_jobs(student, arm, methods[arm.name].needs_teacher)
     for folder, count in Counter(job.folder.casefold() for job in jobs).items():
         if count > 1:
-            problems.add(f"{count} jobs would write to '{folder}'. Rename the tasks or students")
+            problems.add(f"{count} jobs would write to '{folder}'. Fix: rename tasks or students")
     problems.report()
     return jobs
 
@@ -265,7 +265,7 @@ class _TeacherPlan:
                 replaced |= {"cache": None, "output": self._path("runs")}
             self.verbs.check(kind, request.with_options(**replaced))
         except RailkdError as error:
-            raise RailkdError(str(error).replace("; see --help for an example", "")) from None
+            raise RailkdError(str(error).replace(" Fix: see the example in --help.", "")) from None
         return request
 
     def _common(self, *more: str) -> list[tuple[str, Settings]]:

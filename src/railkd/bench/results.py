@@ -78,8 +78,8 @@ def read_finished(jobs: Sequence[Job], output: str) -> dict[str, RunRecord]:
     if problems.messages:
         many = f" (and {len(problems.messages) - 1} more)" if len(problems.messages) > 1 else ""
         raise RailkdError(
-            f"{problems.messages[0]}{many}. Restore the old settings in the grid, remove the folders of these jobs, or "
-            "use another --output"
+            f"{problems.messages[0]}{many}. Fix: restore the old settings in the grid, remove the folders of these "
+            "jobs, or use another --output"
         )
     return found
 

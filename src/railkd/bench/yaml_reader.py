@@ -88,7 +88,9 @@ class YamlReader:
         inside = f"{where}: " if where else ""
         for key in keys:
             if given.get(key) in (None, "", [], {}):
-                self.problems.add(f"{inside}'{key}' is missing. For an example, run railkd bench --copy smoke")
+                self.problems.add(
+                    f"{inside}'{key}' is missing. Fix: see the example that railkd bench --copy smoke writes"
+                )
 
     def as_list(self, value: Any) -> list[Any]:
         """Return a list as it is, None as an empty list, and another value as a list of that one value.
@@ -129,6 +131,6 @@ class YamlReader:
             key = slugify(name).casefold()
             if key in seen:
                 same = f"'{name}' occurs twice" if seen[key] == name else f"'{seen[key]}' and '{name}' are too similar"
-                self.problems.add(f"{where}: {same}. Remove or rename one of them")
+                self.problems.add(f"{where}: {same}. Fix: remove or rename one of them")
             seen.setdefault(key, name)
         return list(seen.values())

@@ -36,13 +36,15 @@ def check(request: Request[BenchOptions]) -> None:
         problems.report()
         return
     if options.grid is None:
-        problems.add("no grid file is given. Name one, such as the file that 'railkd bench --copy smoke' writes")
+        problems.add("no grid file is given. Fix: name one, such as the file that 'railkd bench --copy smoke' writes")
     if options.output is None and not options.dry_run:
         problems.require(options, "output")
     elif options.output is not None:
         check_target(problems, Path(options.output))
     if options.resume and options.overwrite:
-        problems.add("--resume and --overwrite exclude each other: the first continues a bench, the second replaces it")
+        problems.add(
+            "--resume and --overwrite exclude each other. Fix: --resume continues a bench, --overwrite replaces it"
+        )
     for name, least in (("processes", 1), ("threads", 1), ("retries", 0)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -81,7 +83,7 @@ def _copy(name: str, target: str | None = None) -> None:
     check_target(problems, path, folder=False)
     problems.report()
     if path.exists():
-        raise RailkdError(f"--copy: '{path}' exists already. Name another file: --copy {name} FILE")
+        raise RailkdError(f"--copy: '{path}' exists already. Fix: name another file: --copy {name} FILE")
     write_text(path, text)
     print(f"{path}: run it with railkd bench {path} --output {name}/")
 
@@ -157,7 +159,7 @@ def print_end(records: Sequence[Any], output: Path) -> None:
         folders = ", ".join(record.folder for record in failed[:5]) + (", ..." if len(failed) > 5 else "")
         raise RunFailed(
             f"{len(failed)} of {len(records)} jobs failed: {folders}. The reasons are in failure.json and log.txt of "
-            "each folder. --resume runs them again"
+            "each folder. Fix: --resume runs them again"
         )
 
 
@@ -167,7 +169,7 @@ def _machine(grid: Grid, options: BenchOptions) -> Machine:
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     machine = dataclasses.replace(grid.machine, **given)
     if options.address is not None and machine.executor != "ray":
-        raise RailkdError(f"--address {options.address}: names a Ray cluster, which needs --executor ray")
+        raise RailkdError(f"--address {options.address}: names a Ray cluster. Fix: give --executor ray too")
     processes = machine.processes or 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return dataclasses.replace(machine, processes=processes, threads=machine.threads or max(1, cores // processes))

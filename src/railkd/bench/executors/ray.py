@@ -41,7 +41,7 @@ class RayExecutor:
             import ray
         except ImportError as error:
             raise RailkdError(
-                "--executor ray needs Ray, which is not installed. Install it with: pip install 'railkd[ray]'"
+                "--executor ray needs Ray, which is not installed. Fix: pip install 'railkd[ray]'"
             ) from error
         if address is not None:
             check_address(address)
@@ -54,7 +54,7 @@ class RayExecutor:
             self.close()
             raise RailkdError(
                 f"a job needs {threads} CPUs and {gpus:g} GPUs, but Ray has {have.get('CPU', 0):g} CPUs and "
-                f"{have.get('GPU', 0):g} GPUs. Give fewer --threads, or lower the resources in the grid"
+                f"{have.get('GPU', 0):g} GPUs. Fix: give fewer --threads, or lower the resources in the grid"
             )
         self._task = ray.remote(_run_task).options(num_cpus=threads, num_gpus=gpus, max_retries=0)
         self._arguments = (str(Path.cwd()), output, threads)
@@ -116,8 +116,8 @@ def check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         raise RailkdError(
-            f"--address {address}: no answer ({error.strerror or error}). Start a cluster with 'ray start --head', "
-            "or leave --address out"
+            f"--address {address}: no answer ({error.strerror or error}). Fix: start a cluster with 'ray start "
+            "--head', or leave --address out"
         ) from None
 
 
