@@ -23,6 +23,7 @@ from house import (
     rooms_imported,
     tree,
 )
+from railkd.tasks import TASKS
 
 by_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC / "railkd")))
 
@@ -124,3 +125,14 @@ def test_nothing_is_pickled(path: Path) -> None:
             assert call != "torch.save"
             assert call != "torch.load" or settings.get("weights_only") == "True"
             assert call not in ("np.load", "np.save") or settings.get("allow_pickle") == "False"
+
+
+@by_file
+def test_kinds_of_tasks_are_told_apart_in_their_room_alone(path: Path) -> None:
+    """Elsewhere no name of a kind is written down; but transformers' own names type the public losses, by a table."""
+    kinds = {name for task in TASKS.values() for name in (task.name, task.problem_type)}
+    here = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)} & kinds
+    assert not here or room_of(path) in {"tasks", "functional"} or path.name == "glue.py"
+    compared = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Compare)]
+    names = {getattr(part, "value", None) for node in compared for part in (node.left, *node.comparators)}
+    assert not names & kinds

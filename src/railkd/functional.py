@@ -6,6 +6,7 @@ Letters: B batch, L tokens, n blocks, d hidden size, C classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -141,6 +142,117 @@ def info_nce(student: Tensor, teacher: Tensor, negatives: Tensor, tau: float, ke
     return (torch.cat([positive, other], dim=-1).logsumexp(dim=-1) - positive.squeeze(-1)).mean()
 
 
+def cross_entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the cross-entropy with the true classes, summed over the labelled rows and divided by B.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) class indices, `UNLABELLED` where a row has none; None: no row has one.
+
+    Returns:
+        A scalar.
+    """
+    z = full_precision(logits)
+    if labels is None:
+        return z.sum() * 0.0
+    return F.cross_entropy(z, labels.long(), ignore_index=UNLABELLED, reduction="sum") / z.shape[0]
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the binary cross-entropy of each class, mean over classes, over the labelled rows and divided by B.
+
+    Args:
+        logits: (B, C).
+        labels: (B, C) floats, NaN where a row has none; None: no row has one.
+
+    Returns:
+        A scalar.
+    """
+    return _of_numbers(F.binary_cross_entropy_with_logits, logits, labels)
+
+
+def squared_error(outputs: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the squared error, summed over the labelled rows and divided by B.
+
+    Args:
+        outputs: (B, 1).
+        labels: (B,) or (B, 1) floats, NaN where a row has none; None: no row has one.
+
+    Returns:
+        A scalar.
+    """
+    return _of_numbers(F.mse_loss, outputs, labels)
+
+
+def _of_numbers(loss: Callable[..., Tensor], outputs: Tensor, labels: Tensor | None) -> Tensor:
+    z = full_precision(outputs)  # (B, C)
+    if labels is None:
+        return z.sum() * 0.0
+    target = labels.to(z.dtype).reshape(z.shape)
+    labelled = ~torch.isnan(target)
+    target = torch.where(labelled, target, 0)
+    return (loss(z, target, reduction="none") * labelled).sum() / (z.shape[0] * z.shape[-1])
+
+
+def kl_of_classes(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return ``T^2 KL( softmax(z_t/T) || softmax(z_s/T) )``, summed over classes, mean over the batch.
+
+    Args:
+        student_logits, teacher_logits: (B, C).
+        temperature: T > 0.
+
+    Returns:
+        A scalar.
+    """
+    z_s, z_t = _softened(student_logits, teacher_logits, temperature)
+    log_p_s, log_p_t = F.log_softmax(z_s, dim=-1), F.log_softmax(z_t, dim=-1)
+    return temperature**2 * F.kl_div(log_p_s, log_p_t, reduction="batchmean", log_target=True)
+
+
+def kl_of_each_class(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the two-class form of `kl_of_classes` for each class by itself, mean over classes and over the batch.
+
+    Args:
+        student_logits, teacher_logits: (B, C).
+        temperature: T > 0.
+
+    Returns:
+        A scalar.
+    """
+    z_s, z_t = _softened(student_logits, teacher_logits, temperature)
+    p = torch.sigmoid(z_t)
+    kl = p * (F.logsigmoid(z_t) - F.logsigmoid(z_s)) + (1 - p) * (F.logsigmoid(-z_t) - F.logsigmoid(-z_s))  # (B, C)
+    return temperature**2 * kl.mean(dim=-1).mean()
+
+
+def squared_difference(student_outputs: Tensor, teacher_outputs: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return the mean squared difference of two models' numbers.
+
+    Args:
+        student_outputs, teacher_outputs: (B, 1).
+        temperature: not read; numbers are not softened.
+
+    Returns:
+        A scalar.
+    """
+    z_s = full_precision(student_outputs)
+    return F.mse_loss(z_s, teacher_outputs.detach().to(z_s))
+
+
+def _softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    z_s = full_precision(student)
+    z_t = teacher.detach().to(z_s)
+    return z_s / temperature, z_t / temperature
+
+
+#: problem type -> task term and logit term; `railkd.tasks` knows what else differs between kinds of tasks.
+_TERMS: dict[str, tuple[Callable[[Tensor, Tensor | None], Tensor], Callable[[Tensor, Tensor, float], Tensor]]] = {
+    "single_label_classification": (cross_entropy, kl_of_classes),
+    "multi_label_classification": (binary_cross_entropy, kl_of_each_class),
+    "regression": (squared_error, squared_difference),
+}
+
+
 def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -163,17 +275,7 @@ def kd_loss(
     >>> kd_loss(z, z, temperature=2.0)
     tensor(0.)
     """
-    z_s = full_precision(student_logits)
-    z_t = teacher_logits.detach().to(z_s)
-    if problem_type == "regression":
-        return F.mse_loss(z_s, z_t)
-    z_s, z_t = z_s / temperature, z_t / temperature
-    if problem_type == "multi_label_classification":
-        p = torch.sigmoid(z_t)
-        kl = p * (F.logsigmoid(z_t) - F.logsigmoid(z_s)) + (1 - p) * (F.logsigmoid(-z_t) - F.logsigmoid(-z_s))  # (B, C)
-        return temperature**2 * kl.mean(dim=-1).mean()
-    log_p_s, log_p_t = F.log_softmax(z_s, dim=-1), F.log_softmax(z_t, dim=-1)
-    return temperature**2 * F.kl_div(log_p_s, log_p_t, reduction="batchmean", log_target=True)
+    return _TERMS[problem_type][1](student_logits, teacher_logits, temperature)
 
 
 def task_loss(
@@ -195,17 +297,4 @@ def task_loss(
     >>> float(task_loss(torch.zeros(2, 2), torch.tensor([1, -100])))  # doctest: +ELLIPSIS
     0.3465...
     """
-    z = full_precision(logits)
-    if labels is None:
-        return z.sum() * 0.0
-    rows = z.shape[0]
-    if problem_type == "single_label_classification":
-        return F.cross_entropy(z, labels.long(), ignore_index=UNLABELLED, reduction="sum") / rows
-    target = labels.to(z.dtype).reshape(z.shape)
-    labelled = ~torch.isnan(target)
-    target = torch.where(labelled, target, 0)
-    if problem_type == "regression":
-        each = F.mse_loss(z, target, reduction="none")
-    else:
-        each = F.binary_cross_entropy_with_logits(z, target, reduction="none")
-    return (each * labelled).sum() / (rows * z.shape[-1])
+    return _TERMS[problem_type][0](logits, labels)

@@ -10,12 +10,28 @@ from typing import Any
 import pytest
 
 from railkd.data.columns import find_columns
-from railkd.data.labels import LabelSpace, apply_label_map, infer_label_space, match_label_space, parse_label_map
+from railkd.data.labels import LabelSpace, apply_label_map, match_label_space, parse_label_map
 from railkd.data.sources import Source, load_rows
 from railkd.errors import RailkdError
+from railkd.tasks import Cells, Task, task_named, task_of, task_of_labels
 
 NLI = ("contradiction", "entailment", "neutral")
-REGRESSION = LabelSpace((), regression=True)
+REGRESSION = task_of("regression")
+
+
+def inferred(
+    values: list[Any], *, label_column: str = "label", problem_type: str | None = None, names: tuple[str, ...] = ()
+) -> tuple[Task, LabelSpace]:
+    cells = Cells({label_column: values}, "labels")
+    task = task_named(problem_type) if problem_type else task_of_labels(cells, names)
+    return task, task.infer(cells, names)
+
+
+def encoded(space: LabelSpace | Task, values: list[Any]) -> list[Any]:
+    """Labels as a model of these classes, or of one number, trains on them."""
+    if isinstance(space, Task):
+        return space.encode(Cells({"label": values}, "dev.tsv"), space.space(()))
+    return space.encode(values, where="dev.tsv")
 
 
 @pytest.mark.parametrize(
@@ -38,14 +54,12 @@ REGRESSION = LabelSpace((), regression=True)
     ],
 )
 def test_spaces_are_found(values: list[Any], options: dict[str, Any], names: tuple[str, ...] | None) -> None:
-    space = infer_label_space(values, **options)
-    assert space.regression == (names is None) and space.names == (names or ())
+    task, space = inferred(values, **options)
+    assert (task is REGRESSION) == (names is None) and space.names == (names or ())
 
 
 def test_rows_without_a_label_are_marked_when_allowed() -> None:
     assert LabelSpace(("a", "b")).encode(["b", "", None], where="f", allow_missing=True) == [1, -100, -100]
-    numbers = REGRESSION.encode(["2", None, " "], where="f", allow_missing=True)
-    assert numbers[0] == 2.0 and all(math.isnan(number) for number in numbers[1:])
 
 
 @pytest.mark.parametrize(
@@ -67,9 +81,9 @@ def test_rows_without_a_label_are_marked_when_allowed() -> None:
         (REGRESSION, [None], ["row 1 has no label"]),
     ],
 )
-def test_bad_labels_are_refused(space: LabelSpace, values: list[Any], parts: list[str]) -> None:
+def test_bad_labels_are_refused(space: LabelSpace | Task, values: list[Any], parts: list[str]) -> None:
     with pytest.raises(RailkdError) as error:
-        space.encode(values, where="dev.tsv")
+        encoded(space, values)
     assert all(part in str(error.value) for part in parts), str(error.value)
     assert "\n" not in str(error.value)
 
@@ -80,14 +94,14 @@ def test_bad_labels_are_refused(space: LabelSpace, values: list[Any], parts: lis
         (["a", "a"], {}, "every label is 'a'; wanted two classes"),
         ([], {}, "no row has a label"),
         (["", None], {}, "no row has a label"),
-        ([["a"], ["b"]], {}, "a label is a list"),
+        ([["a"], ["b"]], {"problem_type": "classification"}, "a label is a list"),
         ([{"a": 1}], {}, "a label is a dict"),
         (["a", "b"], {"problem_type": "multi"}, "wanted classification, regression or multi-label"),
     ],
 )
 def test_rows_that_make_no_space(values: list[Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises(RailkdError, match=message):
-        infer_label_space(values, **options)
+        inferred(values, **options)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +140,6 @@ def test_models_are_matched_by_name(
         (("LABEL_0", "LABEL_1"), LabelSpace(("1", "2")), ["which are no names", "--label-map 2=NEW"]),
         (("a-b", "a b"), LabelSpace(("a_b", "a b")), ["a_b=NEW"]),
         (("x", "y"), LabelSpace(("a b", "x")), ['--label-map "a b"=NEW']),
-        (("a", "b"), REGRESSION, ["2 classes", "one output", "--problem-type classification"]),
         (("score",), LabelSpace(("a", "b")), ["one output (regression)", "'a' and 'b'", "--problem-type regression"]),
     ],
 )
@@ -138,8 +151,12 @@ def test_models_that_do_not_match_are_refused(model: tuple[str, ...], data: Labe
     assert "\n" not in message
 
 
-def test_regression_matches_one_output() -> None:
-    assert match_label_space(["LABEL_0"], REGRESSION) == REGRESSION
+def test_regression_takes_one_output() -> None:
+    REGRESSION.check_outputs(["LABEL_0"], model="the teacher", where="train.tsv")
+    with pytest.raises(
+        RailkdError, match="the teacher has 2 classes .*train.tsv are numbers.*one output, or --problem-type"
+    ):
+        REGRESSION.check_outputs(["a", "b"], model="the teacher", where="train.tsv")
 
 
 @pytest.mark.parametrize("items", [["a"], ["=a"], ["a="], ["a=b", "a=c"]])
@@ -171,7 +188,9 @@ def test_real_rows_from_file_to_index(
     rows, task = load_rows(source), Source.parse(source).row
     column = find_columns(rows.column_names).label
     assert column is not None
-    values = apply_label_map(rows[column], task.raw_label_names if task else {})
-    space = infer_label_space(values, label_column=column, names=task.labels if task else None)
+    cells = Cells({column: rows[column]}, source, task.raw_label_names if task else {})
+    official = task.labels if task else ()
+    kind = task_of_labels(cells, official)
+    space = kind.infer(cells, official)
     assert space.names == names
-    assert len(space.encode(values, where=source)) == rows.num_rows
+    assert len(kind.encode(cells, space)) == rows.num_rows

@@ -18,6 +18,7 @@ from railkd.data.glue import GlueTask
 from railkd.data.submission import SUBMISSIONS, Submission
 from railkd.errors import RailkdError
 from railkd.models.inference import predict_logits
+from railkd.tasks import task_of
 
 # file -> the official test file of its folder, its columns, and the answers the leaderboard knows (None: numbers).
 THREE = ["entailment", "neutral", "contradiction"]
@@ -47,7 +48,7 @@ def test_every_file_of_the_leaderboard_is_a_row() -> None:
 def model_for(folder: Path, task: GlueTask) -> Path:
     """A tiny untrained model whose classes stand in the reverse of the official order."""
     names = dict(enumerate(reversed(task.labels))) or {0: "LABEL_0"}
-    problem = {"problem_type": "regression"} if task.regression else {}
+    problem = {} if task.labels else {"problem_type": "regression"}
     labels: dict[str, Any] = {"num_labels": len(names), "id2label": names, "label2id": {n: i for i, n in names.items()}}
     model, tokenizer = tiny.make_model(1, width=8, **labels, **problem), tiny.make_tokenizer()
     mean = predict_logits(model, tokenizer, tiny.text_rows(12), max_length=64).mean(axis=0)
@@ -117,6 +118,12 @@ def test_answers_go_by_name_and_numbers_are_clipped() -> None:
     }
 
 
+def check(row: Submission, names: list[str]) -> None:
+    """As a job checks a model before it predicts."""
+    task_of(row.task.problem_type).check_outputs(names, model="'m'", where=row.name)
+    submission.check_model(row, names, model="m")
+
+
 @pytest.mark.parametrize(
     ("file", "names", "said"),
     [
@@ -129,7 +136,7 @@ def test_answers_go_by_name_and_numbers_are_clipped() -> None:
 )
 def test_a_model_of_something_else_is_refused(file: str, names: list[str], said: str) -> None:
     with pytest.raises(RailkdError, match=said):
-        submission.check_model(row_of(file), names, model="m")
+        check(row_of(file), names)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ from transformers import BertForSequenceClassification
 import tiny
 from railkd.cli import main
 from railkd.jobs import findings
-from railkd.jobs.findings import Finding
+from railkd.tasks import task_of
+from railkd.tasks.judging import Finding, label_order
 from railkd.teacher import TeacherCache
 
 Capture = pytest.CaptureFixture[str]
-SINGLE, MULTI = "single_label_classification", "multi_label_classification"
+SINGLE, MULTI = task_of("single_label_classification"), task_of("multi_label_classification")
+NUMBERS = task_of("regression")
 
 
 def answers(predicted: list[int], classes: int) -> np.ndarray:
@@ -43,32 +45,32 @@ LABELS = np.array([0] * 60 + [1] * 40)
 )
 def test_a_teacher_must_beat_the_commonest_class(right: tuple[int, int], level: str, title: str) -> None:
     predicted = [0] * right[0] + [1] * (60 - right[0]) + [1] * right[1] + [0] * (40 - right[1])
-    found = findings.teacher_quality(answers(predicted, 2), LABELS, ("a", "b"), SINGLE)
+    found = SINGLE.judge(answers(predicted, 2), LABELS, ("a", "b"))
     assert (found.level, found.title) == (level, title)
     assert f"accuracy {sum(right) / 100:.3f} on 100 rows, 0.600 by always answering 'a'" in found.detail
-    allowed = findings.teacher_quality(answers(predicted, 2), LABELS, ("a", "b"), SINGLE, allowed=True)
+    allowed = SINGLE.judge(answers(predicted, 2), LABELS, ("a", "b"), allowed=True)
     assert allowed.level == ("warning" if level == "error" else level)
 
 
 def test_too_few_rows_refuse_no_teacher() -> None:
-    found = findings.teacher_quality(answers([0, 0], 2), np.array([0, 1]), ("a", "b"), SINGLE)
+    found = SINGLE.judge(answers([0, 0], 2), np.array([0, 1]), ("a", "b"))
     assert (found.level, found.title) == ("warning", "weak teacher")
 
 
 def test_a_regression_teacher_must_correlate_by_more_than_chance() -> None:
     rng = np.random.default_rng(0)
     labels = rng.normal(size=400)
-    good = findings.teacher_quality((labels + rng.normal(size=400))[:, None], labels, ("value",), "regression")
-    bad = findings.teacher_quality(rng.normal(size=(400, 1)), labels, ("value",), "regression")
+    good = NUMBERS.judge((labels + rng.normal(size=400))[:, None], labels, ("value",))
+    bad = NUMBERS.judge(rng.normal(size=(400, 1)), labels, ("value",))
     assert good.level == "note" and bad.level == "error" and "up to 0.100" in bad.detail
 
 
 def test_a_teacher_of_several_labels_must_beat_the_commonest_ones() -> None:
     labels = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 0.0]] * 5)
     always = np.tile([1.0, -1.0], (20, 1))  # the first label, always: 2 * 15 / (20 + 20)
-    found = findings.teacher_quality(always, labels, ("a", "b"), MULTI)
+    found = MULTI.judge(always, labels, ("a", "b"))
     assert found.level == "error" and "micro F1 0.750 on 20 rows, 0.750 by always" in found.detail
-    assert findings.teacher_quality(labels * 2 - 1, labels, ("a", "b"), MULTI).level == "note"
+    assert MULTI.judge(labels * 2 - 1, labels, ("a", "b")).level == "note"
 
 
 def test_permuted_labels_are_named_with_the_mapping_that_fits() -> None:
@@ -76,7 +78,7 @@ def test_permuted_labels_are_named_with_the_mapping_that_fits() -> None:
     turned = (labels + 1) % 3  # output 1 is what the data call class 0
     turned[:9] = labels[:9]
     names = ("no", "maybe", "yes so")
-    found = findings.label_order(answers(list(turned), 3), labels, names, {name: [name] for name in names})
+    found = label_order(answers(list(turned), 3), labels, names, {name: [name] for name in names})
     assert found is not None and found.level == "error"
     assert found.detail.startswith("accuracy 0.100 by name, 0.900 when output 1 is called 'maybe' and means 'no'")
     assert "id2label in the order yes so, no, maybe" in found.fix
@@ -99,7 +101,7 @@ def test_no_mapping_is_proposed_without_evidence(kind: str) -> None:
     if kind == "a class without rows":
         labels, predicted = np.array([0, 0, 1] * 100), np.array([0, 0, 2] * 100)
     cells: dict[str, list[str]] = {}
-    assert findings.label_order(answers(list(predicted), 3), labels, ("a", "b", "c"), cells) is None
+    assert label_order(answers(list(predicted), 3), labels, ("a", "b", "c"), cells) is None
 
 
 def levels(found: Finding | None) -> str | None:
@@ -114,20 +116,20 @@ def test_the_smaller_findings_by_hand() -> None:
     assert findings.lengths(tokens, 64, 32, "teacher").fix == "give --max-length 32"
     assert findings.lengths(tokens[:8], 64, 32, "teacher").level == "note"  # long inputs are allowed, but none comes
     assert [levels(findings.unknown_words(share, "t")) for share in (0.0, 0.01, 0.5)] == [None, "note", "warning"]
-    assert findings.balance(np.array([0, 1] * 5), ("a", "b"), SINGLE).detail == "a 5 (50%), b 5 (50%)"
-    assert findings.balance(np.array([0, 0]), ("a", "b"), SINGLE).fix == "no training row has b"
-    assert findings.balance(np.array([0] * 99 + [1]), ("a", "b"), SINGLE).level == "warning"
-    assert findings.balance(np.array([[1, 1], [1, 0]]), ("a", "b"), MULTI).detail == "a 2 (100%), b 1 (50%)"
-    assert findings.balance(np.array([2.0, 2.0]), ("v",), "regression").level == "error"
+    assert SINGLE.balance(np.array([0, 1] * 5), ("a", "b")).detail == "a 5 (50%), b 5 (50%)"
+    assert SINGLE.balance(np.array([0, 0]), ("a", "b")).fix == "no training row has b"
+    assert SINGLE.balance(np.array([0] * 99 + [1]), ("a", "b")).level == "warning"
+    assert MULTI.balance(np.array([[1, 1], [1, 0]]), ("a", "b")).detail == "a 2 (100%), b 1 (50%)"
+    assert NUMBERS.balance(np.array([2.0, 2.0]), ("v",)).level == "error"
     assert findings.conflicts([("a",), ("b",)], [0, 1]) is None
     assert findings.conflicts([("a",), ("a",)], [0, 0]) == Finding("note", "doubles", "1 training rows repeat a text")
     assert levels(findings.conflicts([("a",), ("a",)], [0, 1])) == "warning"
     (leak,) = findings.leaks([("a", "b"), ("c", "d")], {"eval": [("a", "b"), ("a", "c")], "test x": [("c",)]})
     assert leak.detail == "1 of 2 rows of eval (50.0%) are training rows too"
     assert findings.normalised(["A  b\n", "É"]) == ("a b", "é")
-    order, own = findings.output_names(("a", "b"), ("b", "a"), SINGLE)
+    order, own = SINGLE.outputs_mean(("a", "b"), ("b", "a"))
     assert order.detail.startswith("0 = a, 1 = b") and "in another order: b, a" in own.detail
-    assert findings.output_names(("LABEL_0", "LABEL_1"), None, SINGLE)[0].level == "warning"
+    assert SINGLE.outputs_mean(("LABEL_0", "LABEL_1"), None)[0].level == "warning"
 
 
 def test_the_cost_by_hand() -> None:

@@ -19,6 +19,7 @@ from railkd.report import format, headline, predictions
 from railkd.report.content import content
 from railkd.report.study import read
 from railkd.report.text import csv_text, markdown
+from railkd.tasks import task_of
 from report.make_records import FIXED, HERE, make
 
 SUMMARY = HERE / "summary.json"
@@ -278,7 +279,12 @@ def answers(gold: str, predicted: str, sure: float = 2.0, texts: tuple[str, ...]
     """Return answers of the classes "n" and "p", one letter per row."""
     logits = np.array([[sure * (letter == name) for name in "np"] for letter in predicted])
     return predictions.Answers(
-        list(gold), list(predicted), logits, list(texts) or [""] * len(gold), ["n", "p"], "classes"
+        list(gold),
+        list(predicted),
+        logits,
+        list(texts) or [""] * len(gold),
+        ["n", "p"],
+        task_of("single_label_classification"),
     )
 
 

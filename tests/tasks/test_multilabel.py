@@ -11,7 +11,10 @@ import pytest
 
 from railkd.data.sources import load_rows
 from railkd.errors import RailkdError
-from railkd.tasks.multilabel import encode, from_columns, infer, score, split_cells
+from railkd.tasks import Cells, task_of
+from railkd.tasks.multilabel import from_columns, split_cells
+
+MULTI = task_of("multi_label_classification")
 
 
 @pytest.mark.parametrize(
@@ -36,31 +39,36 @@ def test_columns_of_flags() -> None:
         from_columns({"a": [1, 1], "b": [0, 2]}, where="f")
 
 
+def encode(cells: list[Any], names: list[str]) -> list[Any]:
+    found = Cells({"label": cells}, "f")
+    return MULTI.encode(found, MULTI.match(found, names, model="m"))
+
+
 def test_classes_are_found_and_matched_by_name() -> None:
-    assert infer([("b",), ("a", "b"), None], names=None, where="f").names == ("a", "b")
-    assert infer([()], names=["y", "x"], where="f").names == ("y", "x")
-    assert encode([("Big", "small")], ["SMALL", "other", "big"], label_map={}, model="m", where="f") == [
-        [1.0, 0.0, 1.0]
-    ]
-    for rows in ([()], [("a",)]):
+    assert MULTI.infer(Cells({"label": [["b"], ["a", "b"], None]}, "f")).names == ("a", "b")
+    assert MULTI.infer(Cells({"y": [0], "x": [0]}, "f")).names == ("y", "x")
+    assert encode([["Big", "small"]], ["SMALL", "other", "big"]) == [[1.0, 0.0, 1.0]]
+    for cells in ([[]], [["a"]]):
         with pytest.raises(RailkdError, match="wanted two classes"):
-            infer(rows, names=None, where="f")
+            MULTI.infer(Cells({"label": cells}, "f"))
     with pytest.raises(RailkdError, match="f: row 2 has no label"):
-        encode([("a",), None], ["a", "b"], label_map={}, model="m", where="f")
+        encode([["a"], None], ["a", "b"])
     with pytest.raises(RailkdError, match="which lack 'c'"):
-        encode([("c",)], ["a", "b"], label_map={}, model="m", where="f")
+        encode([["c"]], ["a", "b"])
+    with pytest.raises(RailkdError, match="f: row 2 has the label 'c', which is none of 'a' and 'b'"):
+        MULTI.encode(Cells({"label": [["a"], ["c"]]}, "f"), MULTI.space(["a", "b"]))
 
 
 def test_scores_by_hand() -> None:
     # a: 1 hit, 1 false alarm (f1 2/3); b: 1 hit, 1 miss (f1 2/3); c: nothing said, nothing there (0)
     labels = np.array([[1.0, 1, 0], [0, 1, 0], [math.nan] * 3])
     logits = np.array([[2.0, 1, -1], [1, -1, -1], [9, 9, 9]])
-    assert score(logits, labels) == pytest.approx({"micro_f1": 4 / 6, "macro_f1": 4 / 9, "subset_accuracy": 0.5})
+    assert MULTI.score(logits, labels) == pytest.approx({"micro_f1": 4 / 6, "macro_f1": 4 / 9, "subset_accuracy": 0.5})
     for bad, message in ((labels[:, :2], "shape"), (np.full((3, 3), math.nan), "no row has a label")):
         with pytest.raises(RailkdError, match=message):
-            score(logits, bad)
+            MULTI.score(logits, bad)
     with pytest.raises(RailkdError, match="not finite"):
-        score(logits * math.inf, labels[:2].repeat(2, axis=0)[:3])
+        MULTI.score(logits * math.inf, labels[:2].repeat(2, axis=0)[:3])
 
 
 def test_lists_of_class_labels_come_by_name(tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ class PaddingCollator:
     Args:
         tokenizer: pads ``input_ids`` and its company.
         teacher_tokenizer: pads the ``teacher_`` columns, if there are any.
-        regression: labels are floats.
+        real_labels: labels are floats, and NaN marks a row without one; otherwise they are class indices.
     """
 
-    def __init__(self, tokenizer: Any, teacher_tokenizer: Any = None, *, regression: bool = False) -> None:
+    def __init__(self, tokenizer: Any, teacher_tokenizer: Any = None, *, real_labels: bool = False) -> None:
         self.tokenizer = tokenizer
         self.teacher_tokenizer = teacher_tokenizer
-        self.regression = regression
+        self.real_labels = real_labels
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         batch = _padded(self.tokenizer, rows, "")
@@ -38,7 +38,7 @@ class PaddingCollator:
         label = next((name for name in ("labels", "label") if name in rows[0]), None)
         if label is not None:
             values = np.asarray([row[label] for row in rows])
-            dtype = torch.float if self.regression or values.ndim > 1 else torch.long
+            dtype = torch.float if self.real_labels or values.ndim > 1 else torch.long
             batch["labels"] = torch.as_tensor(values).to(dtype)
         return batch
 

@@ -36,8 +36,9 @@ class GlueTask:
     licence: str = "of the sources"
 
     @property
-    def regression(self) -> bool:
-        return not self.labels
+    def problem_type(self) -> str:
+        """What a model of this task predicts, as transformers writes it."""
+        return "single_label_classification" if self.labels else "regression"
 
     @property
     def has_header(self) -> bool:

@@ -6,87 +6,79 @@ matched, and where there are no names to match the user is asked (--label-map).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from railkd.errors import RailkdError
 from railkd.runtime.words import named, quoted
 
 MISSING = -100  # the class index that torch's cross-entropy leaves out
-REGRESSION_COLUMNS = ("score", "similarity", "similarity_score", "relatedness_score")
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """The classes in index order, or regression (no names).
+    """The classes of a model in index order; none where labels are numbers.
+
+    Attributes:
+        names: of the classes.
+        spellings: how data spell the classes, where not as ``names`` do -> index.
+        fold: onto the coarser classes of a set; None: it has those of the model.
 
     >>> LabelSpace(("negative", "positive")).encode(["positive", "negative"], where="dev.tsv")
     [1, 0]
-    >>> LabelSpace((), regression=True).encode(["2.5", 4], where="dev.tsv")
-    [2.5, 4.0]
     """
 
     names: tuple[str, ...]
-    regression: bool = False
-    multi: bool = False  # any number of classes a row; see `railkd.tasks.multilabel`
-    spellings: Mapping[str, int] = field(default_factory=dict)  # how data spell the classes, where not as ``names`` do
+    spellings: Mapping[str, int] = field(default_factory=dict)
+    fold: Fold | None = None
 
-    def encode(self, values: Iterable[Any], *, where: str, allow_missing: bool = False) -> list[int] | list[float]:
-        """Class indices or floats; ``where`` (a file) is for messages. Missing labels: -100 or nan, if allowed."""
-        missing = math.nan if self.regression else MISSING
-        known = {**{name: index for index, name in enumerate(self.names)}, **self.spellings}
-        encoded: list[Any] = []
+    def encode(self, values: Iterable[Any], *, where: str, allow_missing: bool = False) -> list[int]:
+        """Return class indices.
+
+        Args:
+            values: one label a row. where: a file, for messages.
+            allow_missing: rows without a label become -100; otherwise they are refused.
+        """
+        encoded = []
         for row, value in enumerate(values, 1):
-            if is_missing(value):
-                if not allow_missing:
-                    raise RailkdError(f"{where}: row {row} has no label; fill it in, or give the rows as --unlabelled.")
-                encoded.append(missing)
-            elif self.regression:
-                encoded.append(_finite(value, where, row))
+            if not is_missing(value):
+                encoded.append(self.index(value, where=f"{where}: row {row}"))
+            elif allow_missing:
+                encoded.append(MISSING)
             else:
-                name = label_name(value, where=f"{where}: row {row}")
-                if name not in known:
-                    raise RailkdError(
-                        f"{where}: row {row} has the label {name!r}, which is none of {named(self.names)}; "
-                        "correct it, or rename it with --label-map OLD=NEW."
-                    )
-                encoded.append(known[name])
+                raise RailkdError(f"{where}: row {row} has no label; fill it in, or give the rows as --unlabelled.")
         return encoded
 
+    def index(self, value: Any, *, where: str) -> int:
+        """Return the index of one label; ``where`` (file and row) is for messages."""
+        name = label_name(value, where=where)
+        if name not in self._known:
+            raise RailkdError(
+                f"{where} has the label {name!r}, which is none of {named(self.names)}; "
+                "correct it, or rename it with --label-map OLD=NEW."
+            )
+        return self._known[name]
 
-def infer_label_space(
-    values: Iterable[Any],
-    *,
-    problem_type: str | None = None,
-    label_column: str | None = None,
-    names: Sequence[str] | None = None,
-    where: str = "labels",
-) -> LabelSpace:
-    """What the labels of the training rows are.
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)} | dict(self.spellings)
 
-    ``problem_type`` ("classification", "regression") forces. ``names`` is an official class order (that of a GLUE
-    task), used when every label is one of them. Otherwise: numbers with a fraction, or numbers in a column called score
-    or similarity, are regression; all else are classes, in the order of numbers or of the alphabet.
 
-    >>> infer_label_space(["10", "9", "9"]).names, infer_label_space(["1", "2.5"]).regression
-    (('9', '10'), True)
+def infer_classes(present: Sequence[Any], *, names: Sequence[str] = (), where: str = "labels") -> LabelSpace:
+    """Return the classes of the training rows, in the order of numbers or of the alphabet.
+
+    Args:
+        present: the labels that are there, one at least.
+        names: an official class order (that of a GLUE task), taken when every label is one of them.
+        where: a file, for messages.
+
+    >>> infer_classes(["10", "9", "9"]).names
+    ('9', '10')
     """
-    if problem_type not in (None, "classification", "regression"):
-        raise RailkdError(f"--problem-type: got {problem_type!r}; wanted classification, regression or multi-label.")
-    present = [value for value in values if not is_missing(value)]
-    if not present:
-        raise RailkdError(f"{where}: no row has a label; wanted labelled rows, or another --label-column.")
-    if problem_type == "regression":
-        return LabelSpace((), regression=True)
     found = {label_name(value, where=where) for value in present}
-    if problem_type is None and not (names and found <= set(names)):
-        numbers = [_number(value) for value in found]
-        fraction = any(number is not None and math.isfinite(number) and number % 1 for number in numbers)
-        if None not in numbers and (fraction or (label_column or "").casefold() in REGRESSION_COLUMNS):
-            return LabelSpace((), regression=True)
     if names and found <= set(names):
         return LabelSpace(tuple(names))
     if len(found) < 2:
@@ -116,32 +108,25 @@ def match_label_space(
     (('NEGATIVE', 'POSITIVE'), [1, 0])
     """
     names = tuple(model_names)
-    if data.regression:
-        if len(names) != 1:
-            raise RailkdError(
-                f"{model} has {len(names)} classes ({named(names)}), the labels of {where} are numbers; "
-                "wanted a model with one output, or --problem-type classification."
-            )
-        return data
     if len(names) == 1:
         raise RailkdError(
             f"{model} has one output (regression), {where} has the classes {named(data.names)}; "
             "wanted a classifier, or --problem-type regression."
         )
     exact = {name: index for index, name in enumerate(names)}
-    loose: dict[str, int] = {}
+    alike: dict[str, int] = {}
     for index, name in enumerate(names):
         # Two model classes that differ only in what does not count: then only the exact spelling is safe.
-        loose[_loose(name)] = -1 if _loose(name) in loose else index
-    spellings = {name: exact.get(name, loose.get(_loose(name), -1)) for name in data.names}
-    unnamed = names == tuple(f"LABEL_{index}" for index in range(len(names)))
-    if unnamed and -1 in spellings.values():
+        alike[loose(name)] = -1 if loose(name) in alike else index
+    spellings = {name: exact.get(name, alike.get(loose(name), -1)) for name in data.names}
+    nameless = unnamed(names)
+    if nameless and -1 in spellings.values():
         digits = {new: old for old, new in (label_map or {}).items()}
         indices = {str(index): index for index in range(len(names))}
         spellings = {name: indices.get(digits.get(name, name), -1) for name in data.names}
     lacking = [name for name, index in spellings.items() if index < 0]
     if lacking:
-        why = "which are no names" if unnamed else f"which lack {named(lacking)}"
+        why = "which are no names" if nameless else f"which lack {named(lacking)}"
         raise RailkdError(
             f"{where} has the classes {named(data.names)}, {model} has {named(names)}, {why}; "
             f"say which is which: --label-map {' '.join(f'{quoted(name)}=NEW' for name in lacking[:3])}"
@@ -182,13 +167,13 @@ def fold_onto(model_names: Sequence[str], names: Sequence[str], renamed: Mapping
         names: the set's classes. renamed: class of a model -> class of the set, where the names differ; a set that is
             finer than the model is folded too.
     """
-    ours = [_loose(name) for name in model_names]
-    if set(map(_loose, names)) <= set(ours):
+    ours = [loose(name) for name in model_names]
+    if set(map(loose, names)) <= set(ours):
         return None
-    loose = {_loose(old): new for old, new in renamed.items()}
-    theirs = list(dict.fromkeys(loose.get(_loose(name), name) for name in names))
-    index = {_loose(name): number for number, name in enumerate(theirs)}
-    group = [index.get(_loose(loose.get(name, name)), -1) for name in ours]
+    moved = {loose(old): new for old, new in renamed.items()}
+    theirs = list(dict.fromkeys(moved.get(loose(name), name) for name in names))
+    index = {loose(name): number for number, name in enumerate(theirs)}
+    group = [index.get(loose(moved.get(name, name)), -1) for name in ours]
     return None if -1 in group or set(group) != set(index.values()) else Fold(tuple(theirs), tuple(group))
 
 
@@ -240,24 +225,19 @@ def label_name(value: Any, *, where: str = "labels") -> str:
     raise RailkdError(f"{where}: a label is a {type(value).__name__}; wanted one name or one number per row.")
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
+    """Return a label as a number; None: it is none."""
     try:
         return None if isinstance(value, bool) or "_" in str(value) else float(value)
     except (TypeError, ValueError):
         return None
 
 
-def _finite(value: Any, where: str, row: int) -> float:
-    number = _number(value)
-    if number is None or not math.isfinite(number):
-        what = "no number" if number is None else "no finite number"
-        raise RailkdError(
-            f"{where}: row {row} has the label {str(value)[:60]!r}, {what}; regression needs numbers: "
-            "correct it, or use --problem-type classification."
-        )
-    return number
+def unnamed(names: Sequence[str]) -> bool:
+    """Whether classes kept the default names of transformers: LABEL_0, LABEL_1, ..."""
+    return all(name == f"LABEL_{index}" for index, name in enumerate(names))
 
 
-def _loose(name: str) -> str:
-    """Case and separators between characters do not count; a sign in front does: -1 is not 1."""
+def loose(name: str) -> str:
+    """Return what counts of a name: not case, not separators between characters; a sign in front does: -1 is not 1."""
     return re.sub(r"(?<=[^\W_])[-_ ]+(?=[^\W_])", "", name.strip().casefold())

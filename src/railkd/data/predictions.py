@@ -13,36 +13,7 @@ from typing import Any
 import numpy as np
 
 from railkd.errors import RailkdError
-from railkd.functional import ProblemType
 from railkd.runtime.files import write_text
-
-
-def prediction_rows(logits: np.ndarray, labels: Sequence[str], problem_type: ProblemType) -> list[dict[str, Any]]:
-    """``index``, ``label``, ``score`` and a ``logit_NAME`` for each class; regression: ``index`` and ``score``.
-
-    Several labels a row: ``labels``, the list of those that apply, and a ``score_NAME`` and ``logit_NAME`` each.
-
-    Args:
-        logits: (N, C). labels: C names.
-    """
-    if problem_type == "regression":
-        return [{"index": i, "score": float(row[0])} for i, row in enumerate(logits)]
-    if problem_type == "multi_label_classification":
-        chances = 0.5 * (1 + np.tanh(logits / 2))  # the logistic function, without overflow
-        return [
-            {"index": i, "labels": [name for name, value in zip(labels, row, strict=True) if value > 0]}
-            | {f"score_{name}": round(float(value), 6) for name, value in zip(labels, chances[i], strict=True)}
-            | {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, row, strict=True)}
-            for i, row in enumerate(logits)
-        ]
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares = shifted / shifted.sum(axis=1, keepdims=True)
-    best = logits.argmax(axis=1)
-    return [
-        {"index": i, "label": labels[best[i]], "score": round(float(shares[i, best[i]]), 6)}
-        | {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, logits[i], strict=True)}
-        for i in range(len(logits))
-    ]
 
 
 def write_answers(
@@ -82,9 +53,12 @@ def _cell(value: Any) -> Any:
     return "|".join(value) if isinstance(value, list) else "" if value is None else value
 
 
-def write_predictions(target: str | None, logits: np.ndarray, labels: Sequence[str], problem_type: ProblemType) -> None:
-    """As .tsv or .jsonl, by the name of the file; without one as tsv to standard output."""
-    rows = prediction_rows(logits, labels, problem_type)
+def write_predictions(target: str | None, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows of columns as .tsv or .jsonl, by the name of the file; without one as tsv to standard output.
+
+    Args:
+        target: a file name. rows: see `railkd.tasks.base.Task.predictions`.
+    """
     suffix = Path(target).suffix if target else ".tsv"
     if suffix == ".jsonl":
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -91,8 +91,7 @@ def check_model(
         RailkdError: a model of other classes than the task's, or of another kind.
     """
     task = row.task
-    if task.regression:
-        match_label_space(model_names, LabelSpace((), regression=True), model=f"'{model}'", where=row.name)
+    if not task.labels:
         return {}
     names = tuple((label_map or {}).get(name, name) for name in task.labels)
     matched = match_label_space(model_names, LabelSpace(names), model=f"'{model}'", where=row.name)

@@ -16,14 +16,13 @@ from railkd.data.keys import KEY, example_key, key_array
 from railkd.data.sources import Source
 from railkd.data.tokens import full_lengths, some_rows
 from railkd.errors import RailkdError
-from railkd.functional import ProblemType
 from railkd.jobs import findings
 from railkd.jobs.datafiles import DataFiles, named_tests
-from railkd.jobs.findings import Finding
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, CheckOptions, DistillOptions, required
 from railkd.models.checkpoints import Checkpoint, empty_classifier
 from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
+from railkd.tasks.judging import FEWEST_ROWS, Finding
 from railkd.teacher import TeacherCache
 from railkd.teacher.identity import identify
 from railkd.teacher.writer import MANIFEST
@@ -32,10 +31,10 @@ Say = Callable[[str], None]
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
 
 
-def labels_of(teacher: Checkpoint | None, stored: TeacherCache | None) -> tuple[tuple[str, ...], ProblemType]:
+def labels_of(teacher: Checkpoint | None, stored: TeacherCache | None) -> tuple[tuple[str, ...], str]:
     """Return the class names of the teacher, and what it predicts."""
     if teacher is not None:
-        return teacher.labels, teacher.task
+        return teacher.labels, teacher.task.problem_type
     assert stored is not None
     return stored.info.labels, stored.info.problem_type
 
@@ -71,11 +70,10 @@ def before_distilling(
     if judged is None:
         say("teacher: not checked, its cache holds too few rows of --eval; railkd check --teacher does it")
         return
-    about = _about_teacher(judged, files, Source.parse(str(options.eval)), options.allow_weak_teacher)
-    say("\n".join(str(finding) for finding in about))
-    for finding in about:
-        if finding.level == "error":
-            raise RailkdError(f"{finding.title}: {finding.detail}; {finding.fix}")
+    finding = _about_teacher(judged, files, Source.parse(str(options.eval)), options.allow_weak_teacher)
+    say(str(finding))
+    if finding.level == "error":
+        raise RailkdError(f"{finding.title}: {finding.detail}; {finding.fix}")
 
 
 def check(options: CheckOptions, say: Say) -> list[Finding]:
@@ -91,7 +89,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     names, problem_type = labels_of(teacher, stored)
     files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
     student = Checkpoint.find(options.student, trust=trust) if options.student else teacher
-    found = findings.output_names(names, _own_names(student if options.student else None), problem_type)
+    found = files.task.outputs_mean(names, _own_names(student if options.student else None))
     try:
         tables = _read(options, files)
     except RailkdError as error:
@@ -104,7 +102,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         rows = len(tables["eval"]) if options.full else TEACHER_ROWS
         measured = _judged(tables["eval"], teacher, stored, max_length, rows)
         if measured is not None:
-            found += _about_teacher(measured, files, Source.parse(str(options.eval)), options.allow_weak_teacher)
+            about = Source.parse(str(options.eval))
+            found.append(_about_teacher(measured, files, about, options.allow_weak_teacher))
     if measured is None:
         detail = "not checked: " + (
             "its cache holds too few rows of --eval" if "eval" in tables else "there is no --eval"
@@ -113,7 +112,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
 
     chosen = train if options.full else train.select(some_rows(len(train), TOKEN_ROWS))
     found += _about_tokens(_texts(chosen), teacher, student, max_length)
-    found.append(findings.balance(np.asarray(train["label"]), names, problem_type))
+    found.append(files.task.balance(np.asarray(train["label"]), names))
     texts = {name: [findings.normalised(row) for row in _texts(table)] for name, table in tables.items()}
     found += findings.leaks(texts["train"], {name: rows for name, rows in texts.items() if name != "train"})
     doubles = findings.conflicts(texts["train"], train["label"])
@@ -148,7 +147,7 @@ def _judged(
     assert stored is not None
     keys = _keys(table)
     there = np.flatnonzero(stored.find(keys) >= 0)
-    if len(there) < findings.FEWEST_ROWS:
+    if len(there) < FEWEST_ROWS:
         return None
     there = there[some_rows(len(there), rows)]
     logits = stored({KEY: torch.from_numpy(keys[there])}, None).logits.float().numpy()
@@ -179,17 +178,9 @@ def _same_teacher(stored: TeacherCache, teacher: Checkpoint, max_length: int) ->
         stored.check(wanted)
 
 
-def _about_teacher(judged: _Judged, files: DataFiles, source: Source, allowed: bool) -> list[Finding]:
-    space = files.space
-    assert space is not None
-    kind, found = files.problem_type, []
-    if kind == "single_label_classification":
-        cells = {name: files.cells_of(source, name) for name in space.names}
-        order = findings.label_order(judged.logits, judged.labels, space.names, cells, allowed=allowed)
-        if order is not None:
-            return [order]  # it explains the bad score: one cause, one finding
-    found.append(findings.teacher_quality(judged.logits, judged.labels, space.names, kind, allowed=allowed))
-    return found
+def _about_teacher(judged: _Judged, files: DataFiles, source: Source, allowed: bool) -> Finding:
+    cells = {name: files.cells_of(source, name) for name in files.space.names}
+    return files.task.judge(judged.logits, judged.labels, files.space.names, cells, allowed=allowed)
 
 
 def _about_tokens(

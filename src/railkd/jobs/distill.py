@@ -20,7 +20,6 @@ from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Tables
 from railkd.jobs.train import fit, training_arguments
 from railkd.models.checkpoints import Checkpoint
-from railkd.models.heads import head_config
 from railkd.models.limits import truncation_line
 from railkd.models.student import blocks_to_keep, describe_student, make_student
 from railkd.objectives import method_spec
@@ -153,7 +152,7 @@ def _student_plan(
 ) -> Callable[[], Any]:
     """Return a function that makes the student; bad layer counts are refused before anything long starts."""
     keep = options.keep if not options.keep[:1].isdigit() else [int(block) for block in options.keep.split(",")]
-    head = _head(files) if options.student else {}
+    head = files.task.head(files.space.names) if options.student else {}
     layers = options.student_layers
     if layers is None and not options.student:
         raise RailkdError(
@@ -172,10 +171,3 @@ def _starts_from(options: DistillOptions, teacher: Checkpoint | None) -> Checkpo
     if teacher is None:
         raise RailkdError("--cache without --teacher needs --student: the checkpoint to start from")
     return teacher
-
-
-def _head(files: DataFiles) -> dict[str, Any]:
-    """Config entries of a head for the classes of this job."""
-    space = files.space
-    assert space is not None
-    return head_config(space.names, multi=space.multi)

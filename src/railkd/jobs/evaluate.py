@@ -71,7 +71,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     if not named:
         required(None, "--test")
     files = DataFiles(options, say)
-    files.follow(checkpoint.labels, problem_type=checkpoint.task, model=str(checkpoint))
+    files.follow(checkpoint.labels, problem_type=checkpoint.task.problem_type, model=str(checkpoint))
     if trained_on is not None:
         files.train_on(trained_on)
     tables = {name: files.read(source, split=source.scored_split) for name, source in named.items()}

@@ -10,7 +10,6 @@ from transformers import set_seed
 from railkd.data.sources import Source
 from railkd.jobs.check import Say
 from railkd.jobs.datafiles import DataFiles
-from railkd.jobs.distill import _head
 from railkd.jobs.options import FinetuneOptions, required
 from railkd.jobs.request import Request
 from railkd.jobs.splits import Tables
@@ -34,7 +33,7 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     tables.check_lengths(start.config, start.tokenizer, args.max_length, "the model")
     say(truncation_line(tables.train, start.tokenizer, args.max_length))
     set_seed(args.seed)
-    model = start.model(**_head(files))
+    model = start.model(**files.task.head(files.space.names))
     record = RunRecord("finetune", None, args.seed, config=request.as_dict())
     trained = (args, model, start.tokenizer, None, files, tables, say)
     return fit(record, request, *trained, callbacks=callbacks)

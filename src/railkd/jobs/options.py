@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from railkd.errors import RailkdError
+from railkd.tasks import TASKS
 
 DEFAULT_MAX_LENGTH = 128
 Words = list[str]  # where a field is called list
@@ -41,7 +42,7 @@ class DataOptions:
     )
     label_map: list[str] | None = option("rename labels of the data, e.g. 0=negative 1=positive", metavar="OLD=NEW")
     problem_type: str | None = option(
-        "what the labels are (default: found from the data)", choices=["classification", "regression", "multi-label"]
+        "what the labels are (default: found from the data)", choices=[task.name for task in TASKS.values()]
     )
     max_length: int | None = option(f"longest input in tokens (default: {DEFAULT_MAX_LENGTH})", metavar="N")
 

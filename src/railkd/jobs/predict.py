@@ -14,10 +14,11 @@ from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.evaluate import _trained_length
 from railkd.jobs.options import PredictOptions, required
 from railkd.models.checkpoints import Checkpoint
-from railkd.models.heads import label_names, problem_type_of
+from railkd.models.heads import label_names, task_of_config
 from railkd.models.inference import predict_logits
 from railkd.runtime import ranks
 from railkd.runtime.files import write_text
+from railkd.tasks import task_of
 
 
 def predict(options: PredictOptions, say: Say) -> None:
@@ -31,7 +32,8 @@ def predict(options: PredictOptions, say: Say) -> None:
     length = _trained_length(options.max_length, model.config)
     logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
     if ranks.is_main_process():
-        write_predictions(options.output, logits, label_names(model.config), problem_type_of(model.config))
+        rows = task_of_config(model.config).predictions(logits, label_names(model.config))
+        write_predictions(options.output, rows)
 
 
 def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
@@ -42,7 +44,9 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     names, renamed = label_names(model.config), parse_label_map(options.label_map or [])
     length, target, written = _trained_length(options.max_length, model.config), Path(options.output or "."), []
-    words = submission.check_model(next(iter(found)), names, model=str(options.model), label_map=renamed)
+    first = next(iter(found))
+    task_of(first.task.problem_type).check_outputs(names, model=f"'{options.model}'", where=first.name)
+    words = submission.check_model(first, names, model=str(options.model), label_map=renamed)
     for row, source in found.items():
         table = DataFiles(options, say).read(Source.parse(source), split="test", labelled=False)
         logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)

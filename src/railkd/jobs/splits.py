@@ -10,12 +10,10 @@ from datasets import Dataset, concatenate_datasets
 from railkd.data.keys import held_out
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
-from railkd.functional import UNLABELLED
 from railkd.jobs.datafiles import DataFiles, named_tests
 from railkd.jobs.options import DistillOptions, FinetuneOptions, required
-from railkd.models.heads import problem_type_of
+from railkd.models.heads import task_of_config
 from railkd.models.limits import check_texts
-from railkd.tasks import multilabel
 
 
 @dataclass
@@ -82,11 +80,7 @@ class Tables:
         """Labelled rows and, marked as such, unlabelled ones."""
         if self.unlabelled is None:
             return self.train
-        marks: dict[str, Any] = {
-            "regression": float("nan"),
-            "multi_label_classification": multilabel.missing(config.num_labels),
-        }
-        mark = marks.get(problem_type_of(config), UNLABELLED)
+        mark = task_of_config(config).unlabelled(config.num_labels)
         columns = {name: self.unlabelled[name] for name in self.unlabelled.column_names}
         marked = Dataset.from_dict({**columns, "label": [mark] * len(self.unlabelled)}, features=self.train.features)
         return concatenate_datasets([self.train, marked])

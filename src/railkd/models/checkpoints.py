@@ -15,8 +15,8 @@ from railkd.errors import RailkdError
 from railkd.models import trust as trusting
 
 if TYPE_CHECKING:
-    from railkd.functional import ProblemType
     from railkd.signals import BlockShape
+    from railkd.tasks import Task
 
 #: The weights of the objective, which training writes beside those of the student.
 OBJECTIVE_FILE = "objective.safetensors"
@@ -142,11 +142,11 @@ class Checkpoint:
         return label_names(self.config)
 
     @property
-    def task(self) -> ProblemType:
-        """What the model predicts."""
-        from railkd.models.heads import problem_type_of
+    def task(self) -> Task:
+        """Kind of task that the model is for."""
+        from railkd.models.heads import task_of_config
 
-        return problem_type_of(self.config)
+        return task_of_config(self.config)
 
     @property
     def shape(self) -> BlockShape:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from railkd.functional import task_loss
 from railkd.models.blocks import BlockReader, accepted_inputs
-from railkd.models.heads import problem_type_of
+from railkd.models.heads import problem_type_of, task_of_config
 from railkd.objectives import Objective, build_objective, method_spec
 from railkd.signals import Negatives, Signals
+from railkd.tasks import task_of
 
 
 class Distiller(nn.Module):
@@ -49,6 +49,7 @@ class Distiller(nn.Module):
         # In a tuple: a reader is no module, and its list of blocks must not be registered a second time.
         self._reader = (BlockReader(student, (pooling,), blocks, first=objective.m),) if pooling else ()
         self._takes = accepted_inputs(student)
+        self._output = task_of_config(student.config).output
 
     @classmethod
     def from_method(
@@ -93,19 +94,19 @@ class Distiller(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         inputs = {name: value for name, value in inputs.items() if value is not None and name in self._takes}
         if not self.training:
-            logits = self.student(**inputs).logits
+            logits = getattr(self.student(**inputs), self._output)
             if labels is None:
                 return (logits,)
-            kind = self.objective.problem_type or problem_type_of(self.config)
-            return task_loss(logits, labels, kind), logits
+            task = task_of(self.objective.problem_type or problem_type_of(self.config))
+            return task.loss(logits, labels), logits
         states = None
         if self._reader:
             reader = self._reader[0]
             with reader.reading(attention_mask):
-                logits = self.student(**inputs).logits
+                logits = getattr(self.student(**inputs), self._output)
             states = reader.states()[self.pooling]  # type: ignore[index]
         else:
-            logits = self.student(**inputs).logits
+            logits = getattr(self.student(**inputs), self._output)
         negatives = None
         if negative_states is not None and negative_group is not None:
             negatives = Negatives(negative_states, negative_group, negative_keep)

@@ -1,36 +1,34 @@
-"""Heads of sequence classifiers, as their configs describe them: class names, problem type."""
+"""Heads of sequence classifiers, as their configs describe them: class names, kind of task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from railkd.errors import RailkdError
-from railkd.functional import ProblemType
+from railkd.tasks import Task, task_of
 
 
-def head_config(names: Sequence[str], *, multi: bool = False) -> dict[str, Any]:
-    """Config entries of a head for these classes, in this order; no names: regression; multi: any number a row."""
-    if not names:
-        return {"num_labels": 1, "problem_type": "regression"}
-    return {
-        "num_labels": len(names),
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: index for index, name in enumerate(names)},
-        "problem_type": "multi_label_classification" if multi else "single_label_classification",
-    }
+def head_config(names: Sequence[str], *, problem_type: str | None = None) -> dict[str, Any]:
+    """Return the config entries of a head for these classes, in this order.
+
+    Args:
+        names: of the classes; none for regression.
+        problem_type: as transformers writes it; None: single-label classification, or regression where no name is
+            given.
+    """
+    return task_of(problem_type, len(names) or 1).head(names)
 
 
-def problem_type_of(config: Any) -> ProblemType:
-    """What a sequence-classification config predicts: its own word, or regression when there is one output."""
-    if config.problem_type is not None:
-        kind: ProblemType = config.problem_type
-        return kind
-    if config.num_labels < 1:
-        raise RailkdError(f"got a model with {config.num_labels} outputs, wanted at least 1")
-    return "regression" if config.num_labels == 1 else "single_label_classification"
+def task_of_config(config: Any) -> Task:
+    """Return the kind of task that a config is for: by its problem type, or by its outputs where it names none."""
+    return task_of(config.problem_type, config.num_labels)
+
+
+def problem_type_of(config: Any) -> str:
+    """Return what a config predicts, as transformers writes it."""
+    return task_of_config(config).problem_type
 
 
 def label_names(config: Any) -> tuple[str, ...]:
-    """Class names of a config in output order."""
+    """Return the class names of a config in output order."""
     return tuple(str(config.id2label[i]) for i in range(config.num_labels))

@@ -10,6 +10,7 @@ import torch
 
 from railkd.data.tokens import keyed_tokens
 from railkd.models.blocks import accepted_inputs
+from railkd.models.heads import task_of_config
 from railkd.runtime import ranks
 
 
@@ -28,7 +29,7 @@ def predict_logits(
     tokens = keyed_tokens(dataset, tokenizer, max_length=max_length)
     order = np.argsort(-tokens.lengths, kind="stable")
     device = next(model.parameters()).device
-    takes = accepted_inputs(model)
+    takes, output = accepted_inputs(model), task_of_config(model.config).output
     model.eval()
     logits: np.ndarray | None = None
     for start in range(batch_size * ranks.rank(), len(order), batch_size * ranks.world_size()):
@@ -39,7 +40,7 @@ def predict_logits(
         )
         cast: Any = torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
         with torch.no_grad(), cast:
-            part = model(**batch.to(device)).logits.float().cpu().numpy()
+            part = getattr(model(**batch.to(device)), output).float().cpu().numpy()
         if logits is None:
             logits = np.zeros((len(order), part.shape[1]), dtype=np.float32)
         logits[rows] = part

@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from railkd.errors import RailkdError
-from railkd.functional import ProblemType, full_precision, kd_loss, task_loss
+from railkd.functional import full_precision
 from railkd.mapping import Draw, Draws
 from railkd.signals import BlockShape, Moments, Signals
+from railkd.tasks import task_of
 
 TERMS = ("ce", "kd", "intermediate")
 
@@ -60,7 +61,7 @@ class Objective(nn.Module):
         *,
         weights: Sequence[float] | None = None,
         temperature: float = 1.0,
-        problem_type: ProblemType | None = None,
+        problem_type: str | None = None,
     ) -> None:
         super().__init__()
         self.student_shape, self.teacher_shape = BlockShape(*student_shape), BlockShape(*teacher_shape)
@@ -70,9 +71,7 @@ class Objective(nn.Module):
         if not (math.isfinite(temperature) and temperature > 0):
             raise RailkdError(f"got temperature {temperature}, wanted a finite number above 0 (1 is the default)")
         self.temperature = float(temperature)
-        if problem_type is not None and problem_type not in get_args(ProblemType):
-            raise RailkdError(f"unknown problem_type '{problem_type}'; known: {', '.join(get_args(ProblemType))}")
-        self.problem_type = problem_type
+        self.problem_type = problem_type and task_of(problem_type).problem_type
 
     def forward(
         self,
@@ -107,17 +106,17 @@ class Objective(nn.Module):
         self, student: Signals, teacher: Signals | None, labels: Tensor | None, draw: Tensor | Draw | None
     ) -> dict[str, Tensor]:
         """The terms that have weight, by name."""
-        kind = self._problem_type(student.logits)
+        task = task_of(self.problem_type, student.logits.shape[-1])
         terms: dict[str, Tensor] = {}
         if self.weights.get("ce"):
-            terms["ce"] = task_loss(student.logits, labels, kind)
+            terms["ce"] = task.loss(student.logits, labels)
         if not self.weights.get("kd") and not self.weights.get("intermediate"):
             return terms
         if teacher is None:
             raise RailkdError(f"{type(self).__name__} needs the teacher's signals, got none")
         teacher = teacher.detached()
         if self.weights.get("kd"):
-            terms["kd"] = kd_loss(student.logits, teacher.logits, self.temperature, kind)
+            terms["kd"] = task.kd(student.logits, teacher.logits, self.temperature)
         if self.weights.get("intermediate"):
             terms["intermediate"] = self.intermediate(student, teacher, draw)
         return terms
@@ -152,11 +151,6 @@ class Objective(nn.Module):
         None for a method without projections into a shared space.
         """
         return None
-
-    def _problem_type(self, logits: Tensor) -> ProblemType:
-        if self.problem_type is not None:
-            return self.problem_type
-        return "regression" if logits.shape[-1] == 1 else "single_label_classification"
 
 
 def normalised_weights(weights: Sequence[float] | None, terms: Sequence[str]) -> dict[str, float]:

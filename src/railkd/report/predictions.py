@@ -17,7 +17,7 @@ from railkd import statistics
 from railkd.errors import RailkdError
 from railkd.report.scores import SELECTION_SET, teacher_arm
 from railkd.report.study import Run, Study, arm_order, serves
-from railkd.tasks.metrics import METRICS
+from railkd.tasks import Task, task_of_metric
 
 Array = NDArray[Any]
 #: Disagreements on the page, and the most characters of their text.
@@ -34,7 +34,7 @@ class Answers:
         logits: (N, C).
         texts: N texts, "" if they were not kept.
         classes: C names, in the order of the logits.
-        kind: "classes" (one label per row), "several" (several labels per row) or "numbers" (regression).
+        task: kind of task of the set.
     """
 
     gold: list[str]
@@ -42,14 +42,12 @@ class Answers:
     logits: Array
     texts: list[str]
     classes: list[str]
-    kind: str
+    task: Task
 
     @cached_property
     def scores(self) -> Array:
         """(N,) scores: 1 for a correct prediction, else 0; for numbers, minus the squared error."""
-        if self.kind == "numbers":
-            return -((np.array(self.predicted, dtype=float) - np.array(self.gold, dtype=float)) ** 2)
-        return np.array([a == b for a, b in zip(self.gold, self.predicted, strict=True)], dtype=float)
+        return self.task.row_scores(self.gold, self.predicted)
 
     @cached_property
     def confidence(self) -> Array:
@@ -62,7 +60,7 @@ class Answers:
 
         False for a set with coarser classes, onto which the model's classes are mapped.
         """
-        return self.kind == "classes" and {*self.gold, *self.predicted} <= set(self.classes)
+        return self.task.one_class and {*self.gold, *self.predicted} <= set(self.classes)
 
 
 class Predictions:
@@ -117,15 +115,16 @@ class Predictions:
             self.missing += 1
             return None
         try:
-            kind = _kind(run, name)
+            main = next(iter(run.record.metrics.get(name, {})), "")
+            task = task_of_metric(main)
             with path.open(encoding="utf-8", newline="") as file:
                 # An empty cell means "no label". With several labels per row it means "no class applies".
-                rows = [row for row in csv.DictReader(file, delimiter="\t") if row["gold"] or kind == "several"]
+                rows = [row for row in csv.DictReader(file, delimiter="\t") if row["gold"] or task.empty_cell]
             columns = [f"logit_{label}" for label in run.record.labels]
             logits = np.array([[float(row[column]) for column in columns] for row in rows])
             gold, predicted = ([row[column] for row in rows] for column in ("gold", "label"))
             texts = [row.get("text") or "" for row in rows]
-            answers = Answers(gold, predicted, logits, texts, run.record.labels, kind)
+            answers = Answers(gold, predicted, logits, texts, run.record.labels, task)
             return answers if rows and answers.scores.size else None
         except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
             raise RailkdError(
@@ -135,12 +134,6 @@ class Predictions:
 
     def __iter__(self) -> Iterator[tuple[tuple[str, str], dict[tuple[str, str], dict[int, Answers]]]]:
         yield from sorted(self.sets.items())
-
-
-def _kind(run: Run, name: str) -> str:
-    """Return the kind of `Answers` on a set, by its main metric. METRICS does not list those of multi-label tasks."""
-    metric = METRICS.get(next(iter(run.record.metrics.get(name, {})), ""))
-    return "several" if metric is None else "numbers" if metric.regression else "classes"
 
 
 def over_examples(predictions: Predictions) -> list[dict[str, Any]]:
@@ -163,7 +156,7 @@ def over_examples(predictions: Predictions) -> list[dict[str, Any]]:
             if arm == baseline or not pairs:
                 continue
             difference = np.mean([ours.scores - theirs.scores for ours, theirs in pairs], axis=0)  # (N,)
-            points = pairs[0][0].kind != "numbers"
+            points = pairs[0][0].task.points
             scale = 100 if points else 1
             low, high = statistics.bootstrap(scale * difference)
             more, fewer, p = statistics.mcnemar(np.round(difference, 9))
@@ -191,7 +184,7 @@ def agreement(predictions: Predictions) -> list[dict[str, Any]]:
     for (task, name), owners in predictions:
         for student, arm in _student_arms(owners):
             teacher = predictions.teacher(task, name, student)
-            if teacher is None or teacher.kind != "classes":
+            if teacher is None or not teacher.task.one_class:
                 continue
             runs = [run for run in owners[student, arm].values() if run.gold == teacher.gold]
             if runs:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from railkd.data.labels import MISSING
 from railkd.errors import RailkdError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,11 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """``compute(predictions (N,), labels (N,), positive class or None)``."""
+    """One metric of one kind of task.
+
+    Attributes:
+        name: as users and records write it.
+        compute: ``compute(predictions, labels, positive class or None)``; both arrays as the task encodes labels.
+        task: name of the kind of task that it scores.
+        greater_is_better: False for errors.
+    """
 
     name: str
     compute: Callable[[Any, Any, int | None], float]
-    regression: bool
+    task: str
     greater_is_better: bool = True
 
 
@@ -65,83 +71,89 @@ def _mse(predicted: Any, labels: Any, positive: int | None) -> float:
     return float(((predicted - labels) ** 2).mean())
 
 
+def _f1_of_labels(predicted: Any, labels: Any, average: str) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels > 0.5, predicted > 0.5, average=average, zero_division=0.0))
+
+
+def _micro_f1(predicted: Any, labels: Any, positive: int | None) -> float:
+    return _f1_of_labels(predicted, labels, "micro")
+
+
+def _macro_f1(predicted: Any, labels: Any, positive: int | None) -> float:
+    return _f1_of_labels(predicted, labels, "macro")
+
+
+def _subset_accuracy(predicted: Any, labels: Any, positive: int | None) -> float:
+    return float(((predicted > 0.5) == (labels > 0.5)).all(axis=1).mean())
+
+
 METRICS: dict[str, Metric] = {
     row.name: row
     for row in (
-        Metric("accuracy", _accuracy, regression=False),
-        Metric("f1", _f1, regression=False),
-        Metric("matthews", _matthews, regression=False),
-        Metric("pearson", _pearson, regression=True),
-        Metric("spearman", _spearman, regression=True),
-        Metric("mse", _mse, regression=True, greater_is_better=False),
+        Metric("accuracy", _accuracy, "classification"),
+        Metric("f1", _f1, "classification"),
+        Metric("matthews", _matthews, "classification"),
+        Metric("pearson", _pearson, "regression"),
+        Metric("spearman", _spearman, "regression"),
+        Metric("mse", _mse, "regression", greater_is_better=False),
+        Metric("micro_f1", _micro_f1, "multi-label"),
+        Metric("macro_f1", _macro_f1, "multi-label"),
+        Metric("subset_accuracy", _subset_accuracy, "multi-label"),
     )
 }
-DEFAULT_METRICS = {False: ("accuracy", "f1"), True: ("pearson", "spearman", "mse")}  # by regression
 
 
-def score(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    *,
-    regression: bool,
-    metrics: Sequence[str] | None = None,
-    positive: int = 1,
-) -> dict[str, float]:
-    """The metrics of logits (N, C) against labels (N,), in the order asked for.
+def chosen(task: str, names: Sequence[str]) -> list[Metric]:
+    """Return the metrics of these names.
 
-    f1 is that of class ``positive`` when C = 2, macro over classes otherwise. Regression takes (N, 1) or (N,).
-    Labels -100 or nan are rows without a label and are left out.
+    Args:
+        task: name of the kind of task that they must score.
+        names: of the metrics, in the order wanted.
 
-    >>> import numpy as np
-    >>> score(np.array([[2., 1.], [0., 3.], [0., 1.]]), np.array([0, 1, -100]), regression=False)
-    {'accuracy': 1.0, 'f1': 1.0}
+    Raises:
+        RailkdError: a name that is none, or that scores another kind of task.
+
+    >>> [metric.name for metric in chosen("regression", ["mse"])]
+    ['mse']
+    """
+    fitting = [row.name for row in METRICS.values() if row.task == task]
+    for name in names:
+        if name not in fitting:
+            near = did_you_mean(name, fitting)
+            raise RailkdError(f"no metric {name!r} for {task}; wanted one of {', '.join(fitting)}.{near}")
+    return [METRICS[name] for name in names]
+
+
+def scorable(outputs: np.ndarray, labels: np.ndarray, labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outputs and labels of the labelled rows.
+
+    Args:
+        outputs: (N, C). labels: N of them. labelled: (N,) bool.
+
+    Raises:
+        RailkdError: no row has a label, or outputs of a labelled row are not finite.
     """
     import numpy as np
 
-    rows = _rows(regression, metrics)
-    logits = np.asarray(logits, dtype=np.float64)
-    if regression and logits.ndim == 1:
-        logits = logits[:, None]
-    labels = np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or (regression and logits.shape[1] != 1):
-        raise RailkdError(
-            f"got logits of shape {logits.shape} and labels of shape {labels.shape}; "
-            f"wanted (N, {'1' if regression else 'C'}) and (N,)."
-        )
-    labelled = ~np.isnan(labels) if regression else labels != MISSING
-    logits, labels = logits[labelled], labels[labelled]
+    outputs, labels = outputs[labelled], labels[labelled]
     if len(labels) == 0:
         raise RailkdError("no row has a label, so there is nothing to score; wanted labelled rows.")
-    if not np.isfinite(logits).all():
+    if not np.isfinite(outputs).all():
         # argmax would call nan a class and a correlation would hide it: neither is a score.
-        bad = int((~np.isfinite(logits)).any(axis=1).sum())
+        bad = int((~np.isfinite(outputs)).any(axis=1).sum())
         raise RailkdError(
             f"the model's outputs are not finite in {bad} of {len(labels)} rows; lower the learning rate."
         )
-    predicted = logits[:, 0] if regression else logits.argmax(axis=1)
-    which = positive if not regression and logits.shape[1] == 2 else None
-    return {row.name: row.compute(predicted, labels, which) for row in rows}
+    return outputs, labels
 
 
-def primary_metric(regression: bool, metrics: Sequence[str] | None = None) -> str:
-    """The metric that selects the best epoch: the first one.
-
-    >>> primary_metric(False), primary_metric(False, ["matthews", "accuracy"])
-    ('accuracy', 'matthews')
-    """
-    return _rows(regression, metrics)[0].name
+def shapes_differ(outputs: np.ndarray, labels: np.ndarray, wanted: str) -> RailkdError:
+    """Return the error for outputs and labels whose shapes do not go together; ``wanted`` says which would."""
+    return RailkdError(f"got logits of shape {outputs.shape} and labels of shape {labels.shape}; wanted {wanted}.")
 
 
 def greater_is_better(metric: str) -> bool:
-    """Whether the best epoch has the highest value of a metric (all but mse)."""
-    return metric not in METRICS or METRICS[metric].greater_is_better  # those of several labels a row all rise
-
-
-def _rows(regression: bool, metrics: Sequence[str] | None) -> list[Metric]:
-    fitting = [row.name for row in METRICS.values() if row.regression == regression]
-    for name in metrics or ():
-        if name not in fitting:
-            kind = "regression" if regression else "classification"
-            near = did_you_mean(name, fitting)
-            raise RailkdError(f"no metric {name!r} for {kind}; wanted one of {', '.join(fitting)}.{near}")
-    return [METRICS[name] for name in metrics or DEFAULT_METRICS[regression]]
+    """Whether the best epoch has the highest value of a metric: True but for errors such as mse."""
+    return metric not in METRICS or METRICS[metric].greater_is_better

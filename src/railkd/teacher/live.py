@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from railkd.data.tokens import TEACHER_PREFIX
 from railkd.errors import RailkdError
 from railkd.models.blocks import BlockReader, accepted_inputs
-from railkd.models.heads import label_names, problem_type_of
+from railkd.models.heads import label_names, task_of_config
 from railkd.models.limits import warn_of_padding
 from railkd.signals import Signals
 from railkd.teacher.protocol import TeacherInfo
@@ -48,7 +48,9 @@ class LiveTeacher:
         self._takes = accepted_inputs(model)
         config: Any = model.config
         warn_of_padding(config, tokenizer, "the teacher")
-        self.info = TeacherInfo(*self._reader.shape, label_names(config), problem_type_of(config), max_length)
+        task = task_of_config(config)
+        self._output = task.output
+        self.info = TeacherInfo(*self._reader.shape, label_names(config), task.problem_type, max_length)
 
     def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:
         """See `railkd.teacher.Teacher`."""
@@ -70,9 +72,9 @@ class LiveTeacher:
         # no_grad, not inference_mode: losses that save its output for their backward pass would break.
         with torch.no_grad(), self._autocast(device):
             if not poolings:
-                return self.model(**inputs).logits, {}
+                return getattr(self.model(**inputs), self._output), {}
             with self._reader.reading(inputs["attention_mask"]):
-                logits = self.model(**inputs).logits
+                logits = getattr(self.model(**inputs), self._output)
         states = self._reader.states()
         for name in poolings:
             if name not in states:

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from railkd.functional import ProblemType
 from railkd.signals import BlockShape, Signals
+from railkd.tasks import task_of
 
 #: A number that a file holds.
 Count = Annotated[int, Field(ge=0, lt=2**53)]
+
+
+def _known(problem_type: str) -> str:
+    return task_of(problem_type).problem_type
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class TeacherInfo:
     blocks: Count
     width: Count
     labels: tuple[str, ...]
-    problem_type: ProblemType
+    problem_type: Annotated[str, AfterValidator(_known)]
     max_length: Count
 
     @property

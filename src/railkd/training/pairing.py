@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from railkd.data.labels import unnamed
 from railkd.errors import RailkdError
 from railkd.models.heads import label_names, problem_type_of
 from railkd.teacher import TeacherCache, TeacherInfo
@@ -45,7 +45,7 @@ def check_labels(student: Any, teacher: TeacherInfo) -> None:
             f"{teacher.problem_type}; wanted the same; set the student's config.problem_type to the teacher's, or "
             "take another teacher"
         )
-    if _unnamed(ours) or _unnamed(teacher.labels) or ours == teacher.labels:
+    if unnamed(ours) or unnamed(teacher.labels) or ours == teacher.labels:
         return
     what = "in another order" if sorted(ours) == sorted(teacher.labels) else "with other names"
     raise RailkdError(
@@ -53,7 +53,3 @@ def check_labels(student: Any, teacher: TeacherInfo) -> None:
         f"{', '.join(teacher.labels)}; "
         "set the student's id2label and label2id to the teacher's"
     )
-
-
-def _unnamed(names: Sequence[str]) -> bool:
-    return all(name == f"LABEL_{i}" for i, name in enumerate(names))

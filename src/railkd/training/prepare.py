@@ -10,14 +10,12 @@ import numpy as np
 
 from railkd.data.columns import find_columns
 from railkd.data.keys import KEY
-from railkd.data.labels import is_missing
 from railkd.data.tokens import TEACHER_PREFIX, keyed_tokens
 from railkd.errors import RailkdError
-from railkd.models.heads import problem_type_of
+from railkd.models.heads import label_names, task_of_config
 from railkd.models.limits import check_length, warn_of_padding
 from railkd.teacher.identity import tokenizer_digest
 from railkd.training.arguments import DistillationTrainingArguments
-from railkd.training.labels import _Classes
 
 
 class Preparer:
@@ -39,8 +37,7 @@ class Preparer:
         self.config, self.tokenizer, self.args = config, tokenizer, args
         self.teacher_tokenizer, self.teacher_config = teacher_tokenizer, teacher_config
         warn_of_padding(config, tokenizer, "the student")
-        self.regression = problem_type_of(config) == "regression"
-        self.multi = problem_type_of(config) == "multi_label_classification"
+        self.task = task_of_config(config)
         # Our own rows are known by their description, which selecting and shuffling keep; a user's may have any column.
         self._mark = f"railkd: prepared rows {uuid.uuid4().hex}"
 
@@ -130,8 +127,8 @@ class Preparer:
     def _labels(self, dataset: Any, column: str, first: int) -> list[Any]:
         """Labels as the loss reads them; ``first`` is the number of the first row in a stream."""
         feature = dataset.features.get(column)
-        reader = _Classes(self.config, getattr(getattr(feature, "feature", feature), "names", None))
-        read = self._number if self.regression else reader.vector if self.multi else reader.index
+        given = getattr(getattr(feature, "feature", feature), "names", None)
+        read = self.task.reader(label_names(self.config), self.config.label2id, given)
         labels = []
         for row, value in enumerate(dataset[column][:], first + 1):
             try:
@@ -139,18 +136,6 @@ class Preparer:
             except ValueError as error:
                 raise RailkdError(f"column '{column}', row {row}: {error}") from None
         return labels
-
-    @staticmethod
-    def _number(value: Any) -> float:
-        if is_missing(value):
-            return float("nan")
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"got the label {value!r}, wanted a number for a student of one output; correct it, name another "
-                "label_column, or set the student's num_labels"
-            ) from None
 
 
 def _is_stream(dataset: Any) -> bool:

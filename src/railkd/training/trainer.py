@@ -90,7 +90,9 @@ class DistillationTrainer(Trainer):
         live_tokenizer, live_config = (live.tokenizer, live.model.config) if live else (None, None)
         preparer = prepare.Preparer(distiller.config, processing_class, args, live_tokenizer, live_config)
         if others.get("data_collator") is None:
-            others["data_collator"] = PaddingCollator(processing_class, live_tokenizer, regression=preparer.regression)
+            others["data_collator"] = PaddingCollator(
+                processing_class, live_tokenizer, real_labels=preparer.task.real_labels
+            )
         train_dataset, keys = preparer.train(train_dataset)
         if isinstance(self.teacher, TeacherCache) and keys is not None:
             pairing.check_rows(self.teacher, keys, distiller.pooling)

@@ -1,33 +1,33 @@
-"""Labels of training rows: cells to class numbers, vectors or numbers of the model."""
+"""Labels of a user's data set: names, indices or lists of them, to what a student trains on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from railkd.data.labels import LabelSpace, is_missing, label_name, match_label_space
+from railkd.data.labels import MISSING, LabelSpace, is_missing, label_name, match_label_space, unnamed
 from railkd.errors import RailkdError
-from railkd.functional import UNLABELLED
-from railkd.models.heads import label_names
-from railkd.training.pairing import _unnamed
 
 
-class _Classes:
-    """Labels to indices of a student's outputs. Text is a name, a whole number an index: so do datasets keep them.
+class ClassReader:
+    """Reads labels as indices of a student's outputs. Text is a name, a whole number an index: so do datasets keep
+    them.
 
     Args:
-        config: the student's. names: of a ClassLabel column, whose numbers mean these names and not the student's.
+        names: of the student, in output order.
+        ids: its ``label2id``.
+        given: names of a ClassLabel column, whose numbers mean these names and not the student's.
     """
 
-    def __init__(self, config: Any, names: Sequence[str] | None = None) -> None:
-        self.config, self.names = config, label_names(config)
+    def __init__(self, names: Sequence[str], ids: Mapping[str, int], given: Sequence[str] | None = None) -> None:
+        self.names, self.ids = names, ids
         self.known: dict[str, int | None] = {}
-        self.of_class = names is not None
-        self.by_name = list(names) if names is not None else None
+        self.of_class = given is not None
+        self.by_name = list(given) if given is not None else None
         # A student that kept LABEL_0, LABEL_1, ... has no names to go by: the order is all there is.
-        in_order = names is not None and _unnamed(self.names) and len(names) == len(self.names)
-        if in_order and any(self._named(name) is None for name in names or ()):
+        in_order = given is not None and unnamed(names) and len(given) == len(names)
+        if in_order and any(self._named(name) is None for name in given or ()):
             self.by_name = None
 
     def index(self, value: Any) -> int:
@@ -36,15 +36,15 @@ class _Classes:
         Raises:
             ValueError: a label that the student does not know.
         """
-        if is_missing(value) or value == UNLABELLED or (isinstance(value, float) and math.isnan(value)):
-            return UNLABELLED
+        if is_missing(value) or value == MISSING or (isinstance(value, float) and math.isnan(value)):
+            return MISSING
         given = value
         if not isinstance(value, bool) and (
             isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         ):
             value = int(value)
             if value < 0 and self.of_class:  # datasets' own mark of a missing ClassLabel
-                return UNLABELLED
+                return MISSING
             if self.by_name is not None:
                 given = value = self.by_name[value]
             elif 0 <= value < len(self.names):
@@ -78,5 +78,5 @@ class _Classes:
             try:
                 self.known[name] = int(match_label_space(self.names, LabelSpace((name,))).spellings[name])
             except RailkdError:
-                self.known[name] = {str(key): int(index) for key, index in self.config.label2id.items()}.get(name)
+                self.known[name] = {str(key): int(index) for key, index in self.ids.items()}.get(name)
         return self.known[name]
