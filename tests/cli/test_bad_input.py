@@ -69,7 +69,7 @@ ROWS = [
     ("distill --cache no-model --student-layers 2 --train train.tsv --output out", "--cache without --teacher needs"),
     ("distill --cache none --student teacher --train train.tsv --output out", "no teacher cache at 'none'"),
     ("cache --cache mine --verify --overwrite", "got --verify and --overwrite"),
-    ("demo --quick --full", "got --quick and --full"),
+    ("demo --quick --full", "Expected --quick or --full, got both"),
     # numbers
     (f"{DISTILL} --temperature 0", "--temperature: got 0, wanted a finite number above 0"),
     (f"{DISTILL} --temperature nan", "--temperature: got nan"),

@@ -1,4 +1,4 @@
-"""The demo's rows: fetched once and safely, split by text, the same everywhere."""
+"""The demo's rows: downloaded once and safely, split by text, equal on every machine."""
 
 from __future__ import annotations
 
@@ -13,19 +13,9 @@ from pathlib import Path
 import pytest
 
 import tiny
-from railkd.cli.demo.data import (
-    NESTED,
-    SOURCES,
-    SentimentSets,
-    cache_folder,
-    ground_truth,
-    labelled_rows,
-    normalised,
-    sentiment_sets,
-    split_of,
-    subset,
-    write_tsv,
-)
+from railkd.cli import main
+from railkd.cli.demo.archive import NESTED, SOURCES, ground_truth, labelled_rows
+from railkd.cli.demo.data import SentimentSets, cache_folder, normalise, sentiment_sets, split_of, subset, write_tsv
 from railkd.errors import RailkdError
 
 
@@ -58,7 +48,7 @@ def test_the_three_sets_are_read_out_of_the_archive(tmp_path: Path) -> None:
 def test_altered_archive_is_refused(tmp_path: Path) -> None:
     path, sha256 = sdist(tmp_path, GOOD)
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(RailkdError, match=f"wanted {sha256[:8]}.*download it again"):
+    with pytest.raises(RailkdError, match=f"expected sha256 {sha256[:8]}.*download it again"):
         ground_truth(path, sha256)
 
 
@@ -84,7 +74,7 @@ def test_a_link_in_place_of_a_set_is_refused(tmp_path: Path) -> None:
     content = tar_gz({NESTED: buffer.getvalue()})
     path = tmp_path / "made-1.0.tar.gz"
     path.write_bytes(content)
-    with pytest.raises(RailkdError, match="no plain file"):
+    with pytest.raises(RailkdError, match="not a plain file"):
         ground_truth(path, hashlib.sha256(content).hexdigest())
 
 
@@ -95,32 +85,41 @@ def test_a_missing_set_is_named(tmp_path: Path) -> None:
 
 
 def test_a_line_of_another_shape_is_named() -> None:
-    with pytest.raises(RailkdError, match="line 2 .* 'no tabs'"):
+    with pytest.raises(RailkdError, match="line 2 .* got 'no tabs'"):
         labelled_rows("1\t2.0\tfine\nno tabs\n")
 
 
 @pytest.fixture
 def no_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip without a package index, as on a machine without network."""
+    """Give pip no package index, as on a machine without network."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "empty"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
 
 
-def test_no_pip_answer_is_one_clear_error(tmp_path: Path, no_index: None) -> None:
-    with pytest.raises(RailkdError, match=r"pip could not get vaderSentiment.*run again") as error:
+def test_a_failed_download_is_an_error_in_one_line(tmp_path: Path, no_index: None) -> None:
+    with pytest.raises(RailkdError, match=r"pip could not download vaderSentiment.*run again") as error:
         sentiment_sets(tmp_path / "cache")
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "cache").rglob("*.tsv"))
 
 
-def test_a_cache_folder_that_is_a_file_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_cache_folder_that_is_a_file_is_an_error_with_a_fix(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(RailkdError, match="RAILKD_CACHE"):
         sentiment_sets(tmp_path / "cache")
 
 
-def test_equal_texts_never_part() -> None:
+def test_the_verb_reports_a_bad_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    monkeypatch.setenv("RAILKD_CACHE", str(tmp_path / "cache"))
+    assert main(["demo", "--quick", "--quiet", "--output", str(tmp_path / "out")]) == 2
+    assert "RAILKD_CACHE" in capsys.readouterr().err
+
+
+def test_equal_texts_are_in_the_same_part() -> None:
     texts = [f"Sentence  number {n}" for n in range(4000)]
     assert all(split_of(text) == split_of(f" {text.upper()}\t") for text in texts)
     share = {name: count / len(texts) for name, count in Counter(map(split_of, texts)).items()}
@@ -128,8 +127,8 @@ def test_equal_texts_never_part() -> None:
 
 
 def test_the_split_does_not_change_between_versions() -> None:
-    said = " ".join(split_of(f"sentence {n}") for n in range(12))
-    assert said == "test train train test train train train train train test train train"
+    parts = " ".join(split_of(f"sentence {n}") for n in range(12))
+    assert parts == "test train train test train train train train train test train train"
 
 
 def test_subsets_nest_and_keep_order() -> None:
@@ -143,8 +142,8 @@ def test_subsets_nest_and_keep_order() -> None:
     assert subset(rows, 501) == tuple(rows)
 
 
-def test_a_subset_of_nothing_is_refused() -> None:
-    with pytest.raises(RailkdError, match="got a subset of 0 rows"):
+def test_an_empty_subset_is_refused() -> None:
+    with pytest.raises(RailkdError, match="at least 1 row, got 0"):
         subset([("a", "positive")], 0)
 
 
@@ -159,7 +158,7 @@ def sets() -> SentimentSets:
     try:
         return sentiment_sets()
     except RailkdError as error:
-        tiny.missing(f"the demo's data is neither cached nor to be had: {error}")
+        tiny.missing(f"the demo's data is neither cached nor can it be downloaded: {error}")
 
 
 def test_the_known_rows_are_there(sets: SentimentSets) -> None:
@@ -172,8 +171,8 @@ def test_the_known_rows_are_there(sets: SentimentSets) -> None:
     assert not any("\r" in text or "\t" in text or not text.strip() for text, _ in every)
 
 
-def test_no_text_is_on_two_sides(sets: SentimentSets) -> None:
-    train, dev, test = ({normalised(text) for text, _ in part} for part in (sets.train, sets.dev, sets.test))
+def test_no_text_is_in_two_parts(sets: SentimentSets) -> None:
+    train, dev, test = ({normalise(text) for text, _ in part} for part in (sets.train, sets.dev, sets.test))
     assert not (train & dev or train & test or dev & test)
 
 
@@ -187,5 +186,5 @@ def test_cached_rows_are_read_without_pip_and_altered_ones_never(
     assert sentiment_sets(tmp_path) == sets
     with (folder / "news.tsv").open("a", encoding="utf-8") as file:
         file.write("one more\tpositive\n")
-    with pytest.raises(RailkdError, match="pip could not get"):
+    with pytest.raises(RailkdError, match="pip could not download"):
         sentiment_sets(tmp_path)

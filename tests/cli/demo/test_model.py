@@ -1,4 +1,4 @@
-"""The demo's encoder: the right bytes, or one clear sentence."""
+"""The demo's encoder is the expected one, or an error says what to install."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model(folder: Path, weights: bytes = WEIGHTS) -> Path:
     return folder
 
 
-def test_the_first_package_with_the_right_bytes_is_taken(tmp_path: Path) -> None:
+def test_the_first_package_with_the_expected_weights_is_used(tmp_path: Path) -> None:
     altered, good = model(tmp_path / "altered", b"others"), model(tmp_path / "good")
     finders = {"missing": lambda: None, "altered": lambda: altered, "good": lambda: good}
     assert encoder_folder(finders, SHA256) == good
@@ -30,7 +30,7 @@ def test_the_first_package_with_the_right_bytes_is_taken(tmp_path: Path) -> None
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
     folder = model(tmp_path / "altered", WEIGHTS + b"!")
     with pytest.raises(
-        RailkdError, match=rf"pack: its model.safetensors has sha256.*wanted.*{SHA256[:8]}.*--force-rei"
+        RailkdError, match=rf"Expected .*{SHA256[:8]}.*got pack: model.safetensors of sha256.*--force-rei"
     ):
         encoder_folder({"pack": lambda: folder}, SHA256)
 
@@ -39,11 +39,11 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
 def test_an_incomplete_folder_is_refused(tmp_path: Path, name: str) -> None:
     folder = model(tmp_path / "model")
     (folder / name).unlink()
-    with pytest.raises(RailkdError, match=f"has no {name}"):
+    with pytest.raises(RailkdError, match=f"a folder without {name}"):
         encoder_folder({"pack": lambda: folder}, SHA256)
 
 
-def test_nothing_installed_says_what_to_run() -> None:
+def test_a_missing_package_is_an_error_with_the_command_to_install_it() -> None:
     with pytest.raises(RailkdError, match=r'pip install "railkd\[demo\]"'):
         encoder_folder({name: lambda: None for name in PACKAGES})
 

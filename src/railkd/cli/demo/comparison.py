@@ -1,7 +1,7 @@
-"""``railkd demo``: a real teacher into small students, in minutes, with the numbers side by side.
+"""Run the demo: distil a real teacher into small students within minutes, and compare them in one table.
 
-Every student starts from the same weights (blocks 2, 4 and 6 of the teacher) and sees the same rows in the same order;
-only the loss differs. Nothing is chosen on test rows: the dev rows pick the epoch.
+Every student starts from the same weights (blocks 2, 4 and 6 of the teacher) and trains on the same rows in the same
+order; only the loss differs. The dev rows pick the best epoch, never the test rows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from railkd.cli.demo.data import Row, SentimentSets, sentiment_sets, subset, write_tsv
+from railkd.cli.demo.archive import Row
+from railkd.cli.demo.data import SentimentSets, sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
 from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
+from railkd.records import RunRecord
+from railkd.runtime.words import duration
 
 Say = Callable[[str], None]
 METHODS = ("finetune", "kd", "rail-kd-l", "rail-kd-c")
@@ -31,7 +34,16 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the data a demo uses, and for how long."""
+    """The size of a demo.
+
+    Attributes:
+        train: number of training rows.
+        dev: number of rows that pick the epoch.
+        test: number of rows of each test set.
+        teacher_epochs: epochs of the teacher.
+        student_epochs: epochs of each student.
+        estimate: run time in words.
+    """
 
     train: int
     dev: int
@@ -50,7 +62,20 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Line:
-    """One model in the closing table."""
+    """One model in the table of results.
+
+    Attributes:
+        model: "teacher", or the method of the student.
+        parameters: number of parameters.
+        megabytes: size of the weights on disk.
+        latency_ms: median milliseconds for one sentence on this machine.
+        movie: test accuracy on movie sentences, from 0 to 1.
+        product: test accuracy on product sentences.
+        news: test accuracy on news sentences.
+        kept: movie accuracy divided by that of the teacher.
+        teacher_pass_s: seconds of the teacher pass; 0 for a model that needs none.
+        training_s: seconds of training.
+    """
 
     model: str
     parameters: int
@@ -65,7 +90,17 @@ class Line:
 
 
 def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", quiet: bool = False) -> list[Line]:
-    """Run the demo and write its table to ``output`` as results.md and results.json."""
+    """Run the demo and write its table to ``output`` as results.md and results.json.
+
+    Args:
+        quick: use the size "quick".
+        full: use the size "full"; neither means "normal".
+        output: folder of data, models and results.
+        quiet: print the table only.
+
+    Returns:
+        The lines of the table: the teacher, then the students.
+    """
     name = "quick" if quick else "full" if full else "normal"
     size = SIZES[name]
     console = Console(stderr=True)
@@ -75,25 +110,22 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
             console.print(text, highlight=False, markup=False)
 
     start = time.perf_counter()
-    say(f"railkd demo ({name}): {size.estimate} on two CPU cores, once everything is installed")
+    say(f"railkd demo ({name}): {size.estimate} on two CPU cores, after the first download")
     folder = Path(output)
     data = _write_data(sentiment_sets(), size, folder / "data", say)
     teacher = _teacher(folder, data, size, say, quiet)
-    seconds, lines = {"teacher": teacher.seconds["training"]}, []
-    cache_seconds = _cache(folder, data, say, quiet)
-    path = RunFolder(folder / "teacher").model("finetune")
-    lines.append(_line("teacher", path, teacher.metrics, data, teacher.metrics, 0.0, seconds["teacher"]))
+    pass_seconds = _cache(folder, data, say, quiet)
+    lines = [_line("teacher", RunFolder(folder / "teacher").model("finetune"), teacher, teacher, data, 0.0)]
     for method in METHODS:
         record = _student(method, folder, data, size, quiet)
-        paid = cache_seconds if method != "finetune" else 0.0
         path = RunFolder(folder / method).model("distill")
-        lines.append(_line(method, path, record.metrics, data, teacher.metrics, paid, record.seconds["training"]))
+        lines.append(_line(method, path, record, teacher, data, pass_seconds if method != "finetune" else 0.0))
         say(f"  {method}: movie accuracy {lines[-1].movie:.3f}")
     _write_results(lines, folder, size, name)
     Console().print(_rich_table(lines))
     say(
-        f"{time.perf_counter() - start:.0f} s in all; one seed: differences of a point or two mean nothing here. "
-        f"The table is in {folder}/results.md and results.json.\n"
+        f"Finished after {duration(time.perf_counter() - start)}. With one seed, differences of a point or two can be "
+        f"chance. The table is in {folder}/results.md and results.json.\n"
         "On your own data:\n"
         "  railkd distill --teacher YOUR_MODEL --student-layers 3 --train train.tsv \\\n"
         "      --eval dev.tsv --test test.tsv --method rail-kd-l --output out/"
@@ -102,6 +134,7 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
 
 
 def _write_data(sets: SentimentSets, size: Size, folder: Path, say: Say) -> dict[str, Path]:
+    """Write a tsv file for each part of the data. Return name -> file."""
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, tuple[Row, ...]] = {
         "train": subset(sets.train, size.train),
@@ -112,13 +145,14 @@ def _write_data(sets: SentimentSets, size: Size, folder: Path, say: Say) -> dict
     }
     say(
         f"data: {len(parts['train']):,} of {len(sets.train):,} movie sentences to train on, {len(parts['dev']):,} to "
-        f"choose the epoch; tests: {', '.join(f'{n} {len(parts[n]):,}' for n in TESTS)} "
+        f"pick the epoch; tests: {', '.join(f'{n} {len(parts[n]):,}' for n in TESTS)} "
         "(product and news: out of domain)"
     )
     return {name: write_tsv(folder / f"{name}.tsv", rows) for name, rows in parts.items()}
 
 
-def _teacher(folder: Path, data: dict[str, Path], size: Size, say: Say, quiet: bool) -> Any:
+def _teacher(folder: Path, data: dict[str, Path], size: Size, say: Say, quiet: bool) -> RunRecord:
+    """Fine-tune the teacher."""
     from railkd.jobs import finetune
 
     options = FinetuneOptions(
@@ -140,6 +174,7 @@ def _teacher(folder: Path, data: dict[str, Path], size: Size, say: Say, quiet: b
 
 
 def _cache(folder: Path, data: dict[str, Path], say: Say, quiet: bool) -> float:
+    """Build the teacher cache. Return the seconds it took."""
     from railkd.jobs import cache
 
     start = time.perf_counter()
@@ -155,7 +190,8 @@ def _cache(folder: Path, data: dict[str, Path], say: Say, quiet: bool) -> float:
     return time.perf_counter() - start
 
 
-def _student(method: str, folder: Path, data: dict[str, Path], size: Size, quiet: bool) -> Any:
+def _student(method: str, folder: Path, data: dict[str, Path], size: Size, quiet: bool) -> RunRecord:
+    """Train a student by one method."""
     from railkd.jobs import distill
 
     options = DistillOptions(
@@ -180,44 +216,39 @@ def _silent(_: str) -> None:
 
 
 def _line(
-    model: str,
-    path: Path,
-    metrics: dict[str, dict[str, float]],
-    data: dict[str, Path],
-    teacher: dict[str, dict[str, float]],
-    cache_seconds: float,
-    seconds: float,
+    model: str, path: Path, record: RunRecord, teacher: RunRecord, data: dict[str, Path], pass_seconds: float
 ) -> Line:
+    """Return the line of a model, with its size and latency measured here."""
     from railkd.models.checkpoints import Checkpoint
 
     checkpoint = Checkpoint.find(path)
     loaded = checkpoint.model()
-    accuracy = {name: metrics[name]["accuracy"] for name in TESTS}
+    accuracy = {name: record.metrics[name]["accuracy"] for name in TESTS}
     return Line(
         model=model,
         parameters=sum(parameter.numel() for parameter in loaded.parameters()),
         megabytes=sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6,
         latency_ms=_latency(loaded, checkpoint.tokenizer, data["movie"]),
         **accuracy,
-        kept=accuracy["movie"] / teacher["movie"]["accuracy"],
-        teacher_pass_s=cache_seconds,
-        training_s=seconds,
+        kept=accuracy["movie"] / teacher.metrics["movie"]["accuracy"],
+        teacher_pass_s=pass_seconds,
+        training_s=record.seconds["training"],
     )
 
 
 def _latency(model: Any, tokenizer: Any, file: Path, sentences: int = 40) -> float:
-    """Median milliseconds for one sentence, tokenising included, one at a time."""
+    """Return the median milliseconds for a batch of one sentence, tokenisation included."""
     import torch
 
     texts = [line.split("\t")[0] for line in file.read_text(encoding="utf-8").splitlines()[1 : sentences + 1]]
     model.eval()
-    taken = []
+    times = []
     with torch.inference_mode():
-        for text in texts[:5] + texts:  # the first ones warm up
+        for text in texts[:5] + texts:  # the first five runs warm up and do not count
             start = time.perf_counter()
             model(**tokenizer(text, truncation=True, max_length=64, return_tensors="pt"))
-            taken.append(time.perf_counter() - start)
-    return 1000 * statistics.median(taken[5:])
+            times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[5:])
 
 
 _COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
@@ -233,9 +264,9 @@ _COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
     ("train", lambda line: f"{line.training_s:.0f} s"),
 )
 _LEGEND = (
-    "MB: on disk. ms: latency of one sentence on this CPU, tokenising included. movie, product, news: test accuracy, "
-    "product and news out of domain. kept: share of the teacher's movie accuracy. cache: the teacher's one pass, "
-    "shared by all students."
+    "MB: size on disk. ms: latency of one sentence on this machine, tokenisation included. movie, product, news: test "
+    "accuracy; product and news are out of domain. kept: movie accuracy as a share of the teacher's. cache: the single "
+    "teacher pass, which all students share."
 )
 
 
@@ -253,8 +284,8 @@ def _write_results(lines: list[Line], folder: Path, size: Size, name: str) -> No
     from railkd.runtime.files import write_json, write_text
 
     rows = [[show(line) for _, show in _COLUMNS] for line in lines]
-    head = [column for column, _ in _COLUMNS]
-    markdown = [head, ["---"] * len(head), *rows]
+    header = [column for column, _ in _COLUMNS]
+    markdown = [header, ["---"] * len(header), *rows]
     write_text(folder / "results.md", "\n".join(f"| {' | '.join(row)} |" for row in markdown) + f"\n\n{_LEGEND}\n")
     results = {
         "size": name,
