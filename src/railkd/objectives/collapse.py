@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from railkd.functional import unit
+from railkd.runtime.words import listed
 
 #: Under this effective rank, or this share of its first value, a layer term is called collapsed.
 RANK_FLOOR, TERM_FLOOR = 2.0, 0.02
@@ -99,7 +100,7 @@ def collapse_warning(rank: float, term: float, first_term: float, *, first_rank:
     if not why:
         return None
     return (
-        f"the intermediate term has collapsed: {' and '.join(why)}. Student and teacher maps agree on next to nothing, "
+        f"the intermediate term has collapsed: {listed(why)}. Student and teacher maps agree on next to nothing, "
         "so it "
         "teaches no more; try frozen targets (--method rail-kd-w, or --teacher-map orthogonal)"
     )
