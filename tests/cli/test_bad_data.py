@@ -132,7 +132,7 @@ ROWS = [
     (f"{SCORE} lists.jsonl", "lists.jsonl: has lists of labels, teacher gives one answer a row"),
     (f"{TUNE} lists.jsonl --problem-type classification", "has lists of labels, got --problem-type classification"),
     (f"{TUNE} flags.csv --label-column pos neg", "row 2: column 'neg' holds '2', wanted 0 or 1"),
-    (f"{TUNE} flags.csv --label-column pos pos", "--label-column: got pos, pos, wanted each column once"),
+    (f"{TUNE} flags.csv --label-column pos pos", "--label-column: got 'pos' and 'pos', wanted each column once"),
     (f"{TUNE} flags.csv --label-column pos ngg", "no column 'ngg'"),
     (f"{TUNE} one-class.tsv --problem-type multi-label", "'pos' is the only class; wanted two classes"),
     ("evaluate --model several --test joined.tsv", "which lack 'great'"),

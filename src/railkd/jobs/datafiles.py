@@ -15,6 +15,7 @@ from railkd.data.ood import OodSet, out_of_domain
 from railkd.data.sources import Source, parse_named
 from railkd.errors import RailkdError
 from railkd.jobs.options import DataOptions
+from railkd.runtime.words import named
 from railkd.tasks import Cells, Task, task_named, task_of, task_of_labels
 
 Say = Callable[[str], None]
@@ -173,7 +174,7 @@ class DataFiles:
         label_map = self._label_map(source)
         if len(asked) > 1:
             if len(set(asked)) < len(asked):
-                raise RailkdError(f"--label-column: got {_listed(asked)}, wanted each column once")
+                raise RailkdError(f"--label-column: got {named(asked)}, wanted each column once")
             for name in asked:
                 find_columns(rows.column_names, text=columns.text, label=name)  # says what is not there
         several = asked if len(asked) > 1 else [columns.label]
@@ -207,10 +208,6 @@ class DataFiles:
 
 def _ood(source: Source) -> OodSet | None:
     return source.row if isinstance(source.row, OodSet) else None
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def named_tests(options: Any, trained_on: Source | None = None) -> tuple[dict[str, Source], dict[str, str]]:

@@ -116,10 +116,9 @@ class Classification(Task):
         return [None if value == MISSING else words[int(value)] for value in values]
 
     def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-        import numpy as np
+        from scipy.special import softmax
 
-        shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        shares = shifted / shifted.sum(axis=1, keepdims=True)
+        shares = softmax(outputs, axis=1)  # (N, C)
         best = self.decide(outputs)
         return [
             {"index": i, "label": names[best[i]], "score": round(float(shares[i, best[i]]), 6)}

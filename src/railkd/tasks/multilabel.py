@@ -116,9 +116,9 @@ class MultiLabel(Task):
         return [list(names[row > 0.5]) if there else None for there, row in zip(known, values, strict=True)]
 
     def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-        import numpy as np
+        from scipy.special import expit
 
-        chances = 0.5 * (1 + np.tanh(outputs / 2))  # the logistic function, without overflow
+        chances = expit(outputs)  # (N, C)
         return [
             {"index": i, "labels": [name for name, value in zip(names, row, strict=True) if value > 0]}
             | {f"score_{name}": round(float(value), 6) for name, value in zip(names, chances[i], strict=True)}
