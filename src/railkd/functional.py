@@ -1,6 +1,6 @@
-"""Pure tensor functions: pooling, distances and the two losses on logits. No model, no module, no state.
+"""Pure tensor functions: pooling, distances, and the losses on logits. They have no state and know no model.
 
-Letters: B batch, L tokens, n blocks, d hidden size, C classes.
+Letters: B batch, L tokens, d hidden size, u width of a projection, K negatives, C classes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from torch import Tensor
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
-#: Marks a row without a label among class indices; among real-valued labels (regression, multi-label) NaN does.
+#: Class index of a row without a label. Real-valued labels (regression, multi-label) use NaN.
 UNLABELLED = -100
 
 
 def mean_weights(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(B, L) mask to (B, L) weights: one over the number of real tokens at each of them, 0 at padding.
+    """Return the weights that turn a sum over tokens into a mean over real tokens.
+
+    Args:
+        mask: (B, L), nonzero at real tokens.
+        dtype: type of the weights.
+
+    Returns:
+        (B, L): 1 / (number of real tokens) at real tokens, 0 at padding.
 
     >>> mean_weights(torch.tensor([[1, 1, 0]]))
     tensor([[0.5000, 0.5000, 0.0000]])
@@ -30,19 +37,18 @@ def mean_weights(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of the real tokens' states: ``sum_k mask_k h_k / sum_k mask_k``.
+    """Return the mean state of the real tokens: ``sum_k mask_k h_k / sum_k mask_k``.
+
+    Source: RAIL-KD, Haidar et al. 2022 (arXiv 2109.10164), section 3. The paper writes the mean over all L positions.
+    Here padding is left out, so a sentence gives the same numbers in a longer batch, up to rounding.
 
     Args:
-        states: (B, L, d).
+        states: (B, L, d). Values at padding are ignored, even NaN.
         mask: (B, L), nonzero at real tokens.
-        weights: `mean_weights` of the mask, where many states are pooled by one mask.
+        weights: `mean_weights` of the mask, to compute them once for many states. Default: computed here.
 
     Returns:
-        (B, d), in float32 at least: the sum of a long half-precision text overflows. Whatever stands at padded
-        positions, NaN included, does not count.
-
-    Source: RAIL-KD (arXiv 2109.10164) section 3, which writes the mean over all L; here padding is left out, so that
-    the same sentence in a longer batch gives the same numbers, but for the last digits of a sum.
+        (B, d), at least float32, because a sum over a long text overflows in half precision.
 
     >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]]))
     tensor([[2.]])
@@ -50,8 +56,8 @@ def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
     if weights is None or states.dtype is torch.float64:
         weights = mean_weights(mask, torch.promote_types(states.dtype, torch.float32))
     if states.device.type == "cpu" and not torch.compiler.is_compiling():
-        # One product reads the states once, forward and backward, where a fill and a sum cost several times that. But
-        # it lets NaN at padding through. Under autocast it would be taken in half precision.
+        # One matrix product reads the states once, forward and backward, which is several times faster than fill and
+        # sum. But 0 * NaN is NaN, so NaN at padding needs the fill. Autocast would compute it in half precision.
         with torch.autocast("cpu", enabled=False):
             full, rows = full_precision(states), weights.unsqueeze(1)  # (B, 1, L)
             mean = torch.bmm(rows, full).squeeze(1)
@@ -63,12 +69,12 @@ def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
 
 
 def token_at_edge(states: Tensor, mask: Tensor, *, last: bool = False) -> Tensor:
-    """State of the first real token (or the last one), whichever side is padded.
+    """Return the state of the first or the last real token, for padding on either side.
 
     Args:
         states: (B, L, d).
         mask: (B, L), nonzero at real tokens.
-        last: take the last real token: what a causal model has in place of [CLS].
+        last: take the last real token, which a causal model uses in place of [CLS].
 
     Returns:
         (B, d).
@@ -88,12 +94,28 @@ def token_at_edge(states: Tensor, mask: Tensor, *, last: bool = False) -> Tensor
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Half-precision tensors as float32, others as they are: three digits are too few for small differences."""
+    """Return half-precision tensors as float32, whose small differences would be lost; others unchanged.
+
+    Args:
+        x: a tensor of any shape.
+
+    Returns:
+        The tensor, of the same shape.
+    """
     return x.float() if x.dtype.itemsize < 4 else x
 
 
 def all_finite(x: Tensor) -> bool:
-    """Whether no number is NaN or infinite. One such makes the sum such, and a sum is fast; it may overflow, though.
+    """Return True if no value is NaN or infinite.
+
+    NaN or infinity makes the sum non-finite, so a finite sum proves that all values are finite, and a sum is fast.
+    Otherwise each value is checked, because finite values can overflow the sum.
+
+    Args:
+        x: a tensor of any shape.
+
+    Returns:
+        True or False. On a GPU this waits for the device.
 
     >>> all_finite(torch.tensor([3e38, 3e38])), all_finite(torch.tensor([1.0, torch.nan]))
     (True, False)
@@ -102,18 +124,28 @@ def all_finite(x: Tensor) -> bool:
 
 
 def unit(x: Tensor) -> Tensor:
-    """``x / |x|`` over the last dimension; the zero vector stays zero and its gradient finite."""
+    """Return ``x / |x|`` over the last dimension. The zero vector stays zero, with a finite gradient.
+
+    Args:
+        x: (..., u).
+
+    Returns:
+        (..., u).
+    """
     return F.normalize(x, dim=-1, eps=1e-6)
 
 
 def normalized_distance(a: Tensor, b: Tensor) -> Tensor:
-    """``| a/|a| - b/|b| |^2`` over the last dimension: 0 for parallel, 2 for orthogonal, 4 for opposite vectors.
+    """Return ``| a/|a| - b/|b| |^2`` over the last dimension.
+
+    Source: RAIL-KD, Haidar et al. 2022 (arXiv 2109.10164), the distance of both variants.
 
     Args:
-        a, b: (..., u), broadcastable.
+        a: (..., u).
+        b: (..., u), broadcastable to a.
 
     Returns:
-        (...). Source: RAIL-KD, the distance of both its variants.
+        (...): 0 for parallel, 2 for orthogonal, 4 for opposite vectors.
 
     >>> normalized_distance(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 5.0]))
     tensor(2.)
@@ -122,14 +154,19 @@ def normalized_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def info_nce(student: Tensor, teacher: Tensor, negatives: Tensor, tau: float, keep: Tensor | None = None) -> Tensor:
-    """``-log e^(s.t/tau) / (e^(s.t/tau) + sum_k e^(s.n_k/tau))``, mean over the batch.
-
-    Args:
-        student, teacher: (B, u) unit vectors, row by row of the same examples.
-        negatives: (B, K, u) unit vectors of other examples.
-        tau: temperature of the contrast. keep: (B, K) bool, False leaves a negative out.
+    """Return the contrastive loss ``-log e^(s.t/tau) / (e^(s.t/tau) + sum_k e^(s.n_k/tau))``, mean over the batch.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748), equation 4.
+
+    Args:
+        student: (B, u) unit vectors s.
+        teacher: (B, u) unit vectors t of the same examples.
+        negatives: (B, K, u) unit vectors n_k of other examples.
+        tau: temperature, above 0.
+        keep: (B, K) bool; False leaves a negative out.
+
+    Returns:
+        A scalar.
 
     >>> s = torch.tensor([[1.0, 0.0]])
     >>> info_nce(s, s, torch.tensor([[[0.0, 1.0]]]), tau=1.0)
@@ -147,7 +184,7 @@ def cross_entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
 
     Args:
         logits: (B, C).
-        labels: (B,) class indices, `UNLABELLED` where a row has none; None: no row has one.
+        labels: (B,) class indices, `UNLABELLED` for a row without a label; None if no row has one.
 
     Returns:
         A scalar.
@@ -163,12 +200,12 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
 
     Args:
         logits: (B, C).
-        labels: (B, C) floats, NaN where a row has none; None: no row has one.
+        labels: (B, C) floats, NaN for a row without labels; None if no row has any.
 
     Returns:
         A scalar.
     """
-    return _of_numbers(F.binary_cross_entropy_with_logits, logits, labels)
+    return _elementwise_loss(F.binary_cross_entropy_with_logits, logits, labels)
 
 
 def squared_error(outputs: Tensor, labels: Tensor | None) -> Tensor:
@@ -176,15 +213,16 @@ def squared_error(outputs: Tensor, labels: Tensor | None) -> Tensor:
 
     Args:
         outputs: (B, 1).
-        labels: (B,) or (B, 1) floats, NaN where a row has none; None: no row has one.
+        labels: (B,) or (B, 1) floats, NaN for a row without a label; None if no row has one.
 
     Returns:
         A scalar.
     """
-    return _of_numbers(F.mse_loss, outputs, labels)
+    return _elementwise_loss(F.mse_loss, outputs, labels)
 
 
-def _of_numbers(loss: Callable[..., Tensor], outputs: Tensor, labels: Tensor | None) -> Tensor:
+def _elementwise_loss(loss: Callable[..., Tensor], outputs: Tensor, labels: Tensor | None) -> Tensor:
+    """Return an elementwise loss, mean over C, summed over the labelled rows and divided by B."""
     z = full_precision(outputs)  # (B, C)
     if labels is None:
         return z.sum() * 0.0
@@ -197,40 +235,46 @@ def _of_numbers(loss: Callable[..., Tensor], outputs: Tensor, labels: Tensor | N
 def kl_of_classes(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Return ``T^2 KL( softmax(z_t/T) || softmax(z_s/T) )``, summed over classes, mean over the batch.
 
+    Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2. They minimise the cross-entropy with the soft
+    targets, which has the same gradient but is not 0 at the optimum.
+
     Args:
-        student_logits, teacher_logits: (B, C).
+        student_logits: (B, C) logits z_s.
+        teacher_logits: (B, C) logits z_t, without gradient.
         temperature: T > 0.
 
     Returns:
-        A scalar.
+        A scalar; 0 for equal logits.
     """
-    z_s, z_t = _softened(student_logits, teacher_logits, temperature)
+    z_s, z_t = _soften(student_logits, teacher_logits, temperature)
     log_p_s, log_p_t = F.log_softmax(z_s, dim=-1), F.log_softmax(z_t, dim=-1)
     return temperature**2 * F.kl_div(log_p_s, log_p_t, reduction="batchmean", log_target=True)
 
 
 def kl_of_each_class(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return the two-class form of `kl_of_classes` for each class by itself, mean over classes and over the batch.
+    """Return `kl_of_classes` of "this class or not" for each class, mean over classes and over the batch.
 
     Args:
-        student_logits, teacher_logits: (B, C).
+        student_logits: (B, C), independent logits for multi-label classification.
+        teacher_logits: (B, C), without gradient.
         temperature: T > 0.
 
     Returns:
         A scalar.
     """
-    z_s, z_t = _softened(student_logits, teacher_logits, temperature)
+    z_s, z_t = _soften(student_logits, teacher_logits, temperature)
     p = torch.sigmoid(z_t)
     kl = p * (F.logsigmoid(z_t) - F.logsigmoid(z_s)) + (1 - p) * (F.logsigmoid(-z_t) - F.logsigmoid(-z_s))  # (B, C)
     return temperature**2 * kl.mean(dim=-1).mean()
 
 
 def squared_difference(student_outputs: Tensor, teacher_outputs: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return the mean squared difference of two models' numbers.
+    """Return the mean squared difference of the outputs of two regression models.
 
     Args:
-        student_outputs, teacher_outputs: (B, 1).
-        temperature: not read; numbers are not softened.
+        student_outputs: (B, 1).
+        teacher_outputs: (B, 1), without gradient.
+        temperature: ignored; it has no meaning for regression.
 
     Returns:
         A scalar.
@@ -239,13 +283,14 @@ def squared_difference(student_outputs: Tensor, teacher_outputs: Tensor, tempera
     return F.mse_loss(z_s, teacher_outputs.detach().to(z_s))
 
 
-def _softened(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _soften(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Divide the logits of both models by the temperature, in full precision; the teacher's get no gradient."""
     z_s = full_precision(student)
     z_t = teacher.detach().to(z_s)
     return z_s / temperature, z_t / temperature
 
 
-#: problem type -> task term and logit term; `railkd.tasks` knows what else differs between kinds of tasks.
+#: Problem type -> (task loss, distillation loss). `railkd.tasks` holds the other differences between kinds of tasks.
 _TERMS: dict[str, tuple[Callable[[Tensor, Tensor | None], Tensor], Callable[[Tensor, Tensor, float], Tensor]]] = {
     "single_label_classification": (cross_entropy, kl_of_classes),
     "multi_label_classification": (binary_cross_entropy, kl_of_each_class),
@@ -259,17 +304,17 @@ def kd_loss(
     temperature: float = 1.0,
     problem_type: ProblemType = "single_label_classification",
 ) -> Tensor:
-    """``T^2 KL( softmax(z_t/T) || softmax(z_s/T) )``, summed over classes, mean over the batch.
+    """Return the distillation loss on the outputs of a problem type.
 
     Args:
-        student_logits, teacher_logits: (B, C).
+        student_logits: (B, C).
+        teacher_logits: (B, C), without gradient.
         temperature: T > 0.
-        problem_type: regression takes the mean squared error of the outputs instead; multi-label the two-class form of
-            each label, mean over labels.
+        problem_type: selects `kl_of_classes` (single label), `kl_of_each_class` (multi-label) or `squared_difference`
+            (regression).
 
     Returns:
-        A scalar; 0 when both are equal. Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2; they minimise
-        the cross-entropy with the soft targets, which has the same gradient but is not 0 at the optimum.
+        A scalar; 0 for equal outputs.
 
     >>> z = torch.tensor([[0.0, 1.0]])
     >>> kd_loss(z, z, temperature=2.0)
@@ -281,18 +326,20 @@ def kd_loss(
 def task_loss(
     logits: Tensor, labels: Tensor | None, problem_type: ProblemType = "single_label_classification"
 ) -> Tensor:
-    """The loss against the true labels: summed over the labelled rows, divided by the whole batch size.
+    """Return the loss against the true labels: summed over the labelled rows, divided by the batch size B.
 
-    Unlabelled rows (index -100; NaN among real-valued labels) add nothing, yet count in the divisor, so that splitting
-    a batch in micro-batches changes nothing.
+    Rows without a label (index -100; NaN for real-valued labels) add nothing but count in B. So the mean over
+    equal micro-batches is the loss of the whole batch.
 
     Args:
         logits: (B, C).
-        labels: (B,) class indices; (B,) or (B, 1) floats for regression; (B, C) floats for multi-label; None: no row
-            has one.
+        labels: (B,) class indices; (B,) or (B, 1) floats for regression; (B, C) floats for multi-label; None if no row
+            has a label.
+        problem_type: selects `cross_entropy` (single label), `binary_cross_entropy` (multi-label, mean over classes) or
+            `squared_error` (regression).
 
     Returns:
-        A scalar: cross-entropy, mean squared error, or binary cross-entropy (mean over labels).
+        A scalar.
 
     >>> float(task_loss(torch.zeros(2, 2), torch.tensor([1, -100])))  # doctest: +ELLIPSIS
     0.3465...

@@ -140,17 +140,20 @@ class RunRecord:
             text: the JSON.
             where: file and line, for the message.
 
+        Returns:
+            The record. Fields that schema 1 lacks are empty.
+
         Raises:
-            RailkdError: the text is not a record, or one of a newer schema; the message names the field.
+            RailkdError: the text is not a record, or its schema is newer; the message names the field.
         """
         try:
             values = typed.from_json(dict[str, Any], text)
             schema = values.get("schema")
             if schema is None:
-                raise ValueError("schema: field required")
+                raise RailkdError(f"{where}: is not a run record (schema: field required).")
             if isinstance(schema, int) and schema > SCHEMA:
                 raise RailkdError(
-                    f"{where}: is a record of schema {schema}, this railkd reads up to {SCHEMA}; update railkd"
+                    f"{where}: is a record of schema {schema}, this railkd reads up to {SCHEMA}. Fix: update railkd."
                 )
             if schema == 1:
                 text = json.dumps({"started": "", "commit": None} | values)
@@ -158,7 +161,7 @@ class RunRecord:
         except RailkdError:
             raise
         except ValueError as error:
-            raise RailkdError(f"{where}: is no run record ({error})") from None
+            raise RailkdError(f"{where}: is not a run record ({error}).") from None
 
     def comparable(self) -> dict[str, Any]:
         """Return the fields that two runs of the same settings share: no times, memory or machine.

@@ -40,7 +40,7 @@ def test_a_record_of_a_wrong_type_is_named(folder: Path, capsys: pytest.CaptureF
     (folder / "records.jsonl").write_text("\n".join(lines))
     assert main(["report", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert f"{folder / 'records.jsonl'}, line 2: is no run record (seed: input should be a valid integer" in said
+    assert f"{folder / 'records.jsonl'}, line 2: is not a run record (seed: input should be a valid integer" in said
 
 
 def test_every_view_is_written(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -237,8 +237,8 @@ def test_of_repeated_runs_only_the_latest_counts_and_a_note_says_so(tmp_path: Pa
     ("files", "message"),
     [
         ({}, "contains neither records.jsonl nor a run folder"),
-        ({"records.jsonl": "{"}, "records.jsonl, line 1: is no run record"),
-        ({"run/metrics.json": "[]"}, "metrics.json: is no run record"),
+        ({"records.jsonl": "{"}, "records.jsonl, line 1: is not a run record"),
+        ({"run/metrics.json": "[]"}, "metrics.json: is not a run record"),
         ({"records.jsonl": "", "grid.yaml": "[a"}, "grid.yaml: expected a grid of railkd bench, got invalid YAML"),
         (
             {"records.jsonl": "", "grid.yaml": "- a"},
