@@ -1,4 +1,4 @@
-"""Columns are found by convention, said aloud, and asked for by name."""
+"""Columns are found by common names, or asked for by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from railkd.errors import RailkdError
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "words"),
     [
         ("sentence label", "text: sentence; labels: label"),
         ("source label original_mark sentence", "text: sentence; labels: label"),
@@ -27,11 +27,11 @@ from railkd.errors import RailkdError
         ("hypothesis text", "text: text; labels: none"),
     ],
 )
-def test_conventions(names: str, said: str) -> None:
-    assert find_columns(names.split()).describe() == said
+def test_conventions(names: str, words: str) -> None:
+    assert find_columns(names.split()).describe() == words
 
 
-def test_mrpc_has_blanks_in_its_names() -> None:
+def test_columns_of_mrpc_have_spaces_in_their_names() -> None:
     found = find_columns(["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"])
     assert found.describe() == "text: #1 String + #2 String; labels: Quality"
 
@@ -46,7 +46,7 @@ def test_mrpc_has_blanks_in_its_names() -> None:
         ({"text": ["shop"], "label": "body"}, ("shop",), "body"),
     ],
 )
-def test_what_is_asked_for_wins(asked: dict[str, Any], text: tuple[str, ...], label: str | None) -> None:
+def test_columns_that_are_asked_for_win(asked: dict[str, Any], text: tuple[str, ...], label: str | None) -> None:
     found = find_columns(["body", "text", "label", "shop"], **asked)
     assert (found.text, found.label) == (text, label)
 
@@ -54,15 +54,15 @@ def test_what_is_asked_for_wins(asked: dict[str, Any], text: tuple[str, ...], la
 @pytest.mark.parametrize(
     ("names", "asked", "parts"),
     [
-        ("a b", {}, ["no text column", "'a' and 'b'", "--text-column"]),
+        ("a b", {}, ["no column has a common name of a text column", "'a' and 'b'", "--text-column"]),
         (
             "text label",
             {"text": ["txt"]},
             ["--text-column", "no column 'txt'", "'text' and 'label'", "Did you mean 'text'?"],
         ),
         ("text label", {"label": "Label"}, ["--label-column", "no column 'Label'", "Did you mean 'label'?"]),
-        ("text label", {"label": "text"}, ["no text column"]),
-        ("a b c", {"text": ["a", "b", "c"]}, ["got 3 text columns"]),
+        ("text label", {"label": "text"}, ["no column has a common name"]),
+        ("a b c", {"text": ["a", "b", "c"]}, ["expected one text column, or two for sentence pairs, got 3"]),
         ("a b", {"text": ["a", "a"]}, ["'a' is asked for twice"]),
         ("a b", {"text": ["a"], "label": "a"}, ["'a' is asked for twice"]),
         (" ".join(f"c{i}" for i in range(500)), {}, ["'c19' and 480 more"]),

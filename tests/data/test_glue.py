@@ -1,4 +1,4 @@
-"""The rows of the GLUE table against real folders."""
+"""The rows of the GLUE table, compared with real folders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from railkd.data.glue import GLUE, GlueTask, task_of
+from railkd.data.glue import GLUE, GlueTask, find_task
 from railkd.data.sources import Source, load_rows
 
 Shared = Callable[..., Path]
@@ -26,12 +26,12 @@ def test_cola_has_no_header_and_its_cells_have_names(shared_data: Shared) -> Non
     assert row is not None and row.raw_label_names == {"0": "unacceptable", "1": "acceptable"}
 
 
-def test_colas_own_test_file_does_have_a_header(tmp_path: Path) -> None:
+def test_the_test_file_of_cola_has_a_header(tmp_path: Path) -> None:
     write(tmp_path / "cola" / "test.tsv", "index\tsentence\n0\tBill whistled.\n")
     assert load_rows(str(tmp_path / "cola:test"))[0] == {"index": "0", "sentence": "Bill whistled."}
 
 
-def test_mnlis_dev_is_the_matched_one(tmp_path: Path) -> None:
+def test_dev_of_mnli_is_the_matched_split(tmp_path: Path) -> None:
     for name in ("train", "dev_matched", "dev_mismatched"):
         write(
             tmp_path / "MNLI" / f"{name}.tsv",
@@ -45,7 +45,7 @@ def test_mnlis_dev_is_the_matched_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", [task for task in GLUE if task.name != "MNLI"], ids=lambda task: task.name)
 def test_every_glue_row_agrees_with_the_real_folder(task: GlueTask, shared_data: Shared) -> None:
-    assert task_of(f"x/{task.name}/dev.tsv") is task
+    assert find_task(f"x/{task.name}/dev.tsv") is task
     assert task.has_header == (task.name != "CoLA")
     rows = load_rows(str(shared_data("glue", task.name)), split="dev")
     assert {*task.text, task.label} <= set(rows.column_names)
@@ -69,6 +69,6 @@ def test_every_glue_row_agrees_with_the_real_folder(task: GlueTask, shared_data:
         ("RTE/other/train.tsv", None),
     ],
 )
-def test_tasks_are_known_by_their_folder(source: str, name: str | None) -> None:
+def test_tasks_are_found_by_their_folder(source: str, name: str | None) -> None:
     task = Source.parse(source).row
     assert (task.name if task in GLUE else None) == name

@@ -1,4 +1,4 @@
-"""The rows of the out-of-domain table against real folders, and how answers fold."""
+"""The rows of the out-of-domain table, compared with real folders, and how predictions are mapped to their classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from railkd.cli import main
 from railkd.data.glue import GLUE, GlueTask
 from railkd.data.labels import fold_onto
-from railkd.data.ood import OOD, OodSet, out_of_domain, row_of
+from railkd.data.ood import OOD, OodSet, find_row, is_out_of_domain
 from railkd.data.sources import Source, load_rows
 from railkd.tasks.metrics import METRICS
 
@@ -23,18 +23,18 @@ HERE = ("HANS", "IMDB_CONTRAST", "SNLI_CAD_REVISED", "CoLA_OOD", "ADV_SST-2", "A
 @pytest.mark.parametrize("row", [row for row in OOD if row.name in HERE], ids=lambda row: row.name)
 def test_a_row_agrees_with_the_real_folder(row: OodSet, shared_data: Callable[..., Path]) -> None:
     source = str(shared_data("ood", row.name, "test.tsv"))
-    assert Source.parse(source).row is row_of(source) is row
+    assert Source.parse(source).row is find_row(source) is row
     rows = load_rows(source)
     assert {*row.text, row.label} <= set(rows.column_names)
     assert set(rows[row.label]) == set(row.cells or row.labels)
 
 
 @pytest.mark.parametrize("row", OOD, ids=lambda row: row.name)
-def test_every_class_of_every_task_it_serves_means_one_of_its_own(row: OodSet) -> None:
+def test_every_class_of_every_task_it_serves_maps_to_one_of_its_classes(row: OodSet) -> None:
     assert row.serves and row.licence and all(METRICS[name].task == "classification" for name in row.metrics)
     for task in row.serves:
         fold = fold_onto(LABELS[task], row.labels, row.renamed)
-        if fold is None:  # the names match one by one
+        if fold is None:  # The names are equal.
             assert {name.casefold() for name in row.labels} == {name.casefold() for name in LABELS[task]}
         else:
             assert len(fold.group) == len(LABELS[task])
@@ -76,7 +76,7 @@ def test_folds(row: str, model: tuple[str, ...], names: tuple[str, ...] | None, 
         ("reviews.tsv", None),
     ],
 )
-def test_sets_are_known_by_their_folder_or_hub_name(source: str, name: str | None) -> None:
+def test_sets_are_found_by_their_folder_or_hub_name(source: str, name: str | None) -> None:
     row = Source.parse(source).row
     assert (row.name if isinstance(row, OodSet) else None) == name
 
@@ -89,10 +89,14 @@ def test_cells_and_domains() -> None:
 
     assert row("x/PAWS/test.tsv").raw_label_names == {"0": "no_paraphrase", "1": "paraphrase"}
     assert row("ADV_SST-2:test").raw_label_names == {"0": "negative", "1": "positive"}
-    assert out_of_domain(row("x/SNLI/test.tsv"), row("x/MNLI/train.tsv")) and out_of_domain(row("x/SNLI/test.tsv"))
-    assert not out_of_domain(row("x/SNLI/test.tsv"), row("y/SNLI/train.tsv"))
-    assert not out_of_domain(row("x/MNLI/dev.tsv"), row("x/SNLI/train.tsv"))  # of GLUE: the user says --ood
-    assert not out_of_domain(None)
+    assert is_out_of_domain(row("x/SNLI/test.tsv"), row("x/MNLI/train.tsv")) and is_out_of_domain(
+        row("x/SNLI/test.tsv")
+    )
+    assert not is_out_of_domain(row("x/SNLI/test.tsv"), row("y/SNLI/train.tsv"))
+    assert not is_out_of_domain(
+        row("x/MNLI/dev.tsv"), row("x/SNLI/train.tsv")
+    )  # A set of GLUE is out of domain only by --ood.
+    assert not is_out_of_domain(None)
 
 
 def test_tasks_lists_every_row(capsys: pytest.CaptureFixture[str]) -> None:

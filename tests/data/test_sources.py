@@ -1,4 +1,4 @@
-"""Rows come in as they are written, and whatever is wrong with a file is said in one or two lines."""
+"""Rows are read as they are written, and a problem with a file is reported in one or two lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(path: Path, data: str | bytes) -> Path:
 
 
 def spelled(suffix: str) -> str:
-    """ROWS in one of the text formats."""
+    """Return ROWS in one of the text formats."""
     if suffix == ".tsv":
         return "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in ROWS)
     if suffix == ".csv":
@@ -67,9 +67,9 @@ def test_parquet_and_arrow_folders_keep_types_and_give_class_labels_by_name(tmp_
         assert got["label"][:] == ["pos", None, "neg"] and got["n"][:] == [1, 2, 3]
         assert sorted(got.column_names) == ["label", "n", "text"]
     assert load_rows(str(tmp_path / "many"), split="dev")["label"][:] == ["neg"]
-    with pytest.raises(RailkdError, match=r"one:dev: holds one data set without splits"):
+    with pytest.raises(RailkdError, match=r"one:dev: the folder holds one data set without splits"):
         load_rows(str(tmp_path / "one") + ":dev")
-    with pytest.raises(RailkdError, match=r"many: has no split 'test'; there: train, validation"):
+    with pytest.raises(RailkdError, match=r"many: no split 'test'. Splits: train, validation"):
         load_rows(str(tmp_path / "many"), split="test")
 
 
@@ -80,7 +80,7 @@ def test_json_lines_keep_numbers_fill_gaps_and_skip_blank_lines(tmp_path: Path) 
     assert rows["score"][:] == [1.0, 2.5, None] and rows["id"][:] == [None, None, 3]
 
 
-def test_a_cell_may_be_longer_than_the_csv_module_likes(tmp_path: Path) -> None:
+def test_a_cell_may_be_longer_than_the_default_limit_of_the_csv_module(tmp_path: Path) -> None:
     long = "word " * 60_000
     assert load_rows(str(write(tmp_path / "a.csv", f'text,label\n"{long}",x\n')))["text"][0] == long
 
@@ -114,13 +114,13 @@ def test_real_folders_have_the_rows_their_readme_counts(
 
 TSV = "text\tlabel\n"
 BAD_FILES: list[tuple[str, str | bytes, list[str]]] = [
-    ("empty.tsv", "", ["is empty", "wanted a header line"]),
-    ("empty.csv", "\ufeff\n\n", ["is empty"]),
-    ("empty.jsonl.gz", "", ["is empty"]),
-    ("empty.parquet", "", ["is empty", "parquet"]),
-    ("head.tsv", TSV, ["holds a header and no rows"]),
-    ("head.csv", "text,label\r\n\r\n", ["holds a header and no rows"]),
-    ("latin.tsv", TSV.encode() + b"ok\t1\ncaf\xe9\t0\n", ["byte 0xe9 at offset 19 (line 3)", "no UTF-8", "iconv"]),
+    ("empty.tsv", "", ["expected a header line and rows, got an empty file"]),
+    ("empty.csv", "\ufeff\n\n", ["got an empty file"]),
+    ("empty.jsonl.gz", "", ["got an empty file"]),
+    ("empty.parquet", "", ["expected a parquet file, got an empty file"]),
+    ("head.tsv", TSV, ["expected at least one row below the header, got none"]),
+    ("head.csv", "text,label\r\n\r\n", ["expected at least one row below the header, got none"]),
+    ("latin.tsv", TSV.encode() + b"ok\t1\ncaf\xe9\t0\n", ["byte 0xe9 at offset 19 (line 3)", "not UTF-8", "iconv"]),
     ("bom.csv", b"\xef\xbb\xbfa\n\xff\n", ["byte 0xff at offset 5 (line 2)"]),
     ("utf16.csv", "text,label\na,b\n".encode("utf-16"), ["byte 0xff at offset 0 (line 1)"]),
     ("ragged.tsv", TSV + "a\t1\nb\n", ["line 3 has 1 fields, the header has 2"]),
@@ -128,23 +128,27 @@ BAD_FILES: list[tuple[str, str | bytes, list[str]]] = [
     ("gap.tsv", TSV + "a\t1\n\nb\t1\n", ["line 3 has 1 fields"]),
     ("cola/dev.tsv", "gj04\t1\t\tFine.\ngj04\t1\tFine.\n", ["line 2 has 3 fields, the header has 4"]),
     ("ragged.csv", "text,label\na,1\nb,c,1\n", ["line 3 has 3 fields, the header has 2", "double quotes"]),
-    ("quote.csv", 'text,label\n"a,1\nb,1\n', ["is no csv", "close every quote"]),
-    ("inner.csv", 'text,label\n"a"b,1\n', ["line 2 is no csv"]),
-    ("twice.tsv", "text\ttext\na\tb\n", ["column 'text' is there more than once"]),
-    ("twice.csv", "a,b,a\n1,2,3\n", ["column 'a' is there more than once"]),
-    ("broken.jsonl", '{"text": "a"}\n{"text": \n', ["line 2 is no JSON", "one whole object per line"]),
-    ("deep.jsonl", "[" * 200_000, ["line 1 is no JSON", "too deep"]),
-    ("list.json", '[{"text": "a"}]', ["line 1 is a JSON list, no object"]),
-    ("number.jsonl", '{"text": "a"}\n\n7\n', ["line 3 is a JSON int, no object"]),
+    ("quote.csv", 'text,label\n"a,1\nb,1\n', ["is not csv", "close every quote"]),
+    ("inner.csv", 'text,label\n"a"b,1\n', ["line 2 is not csv"]),
+    ("twice.tsv", "text\ttext\na\tb\n", ["column 'text' occurs more than once"]),
+    ("twice.csv", "a,b,a\n1,2,3\n", ["column 'a' occurs more than once"]),
+    ("broken.jsonl", '{"text": "a"}\n{"text": \n', ["line 2 is not JSON", "one complete object per line"]),
+    ("deep.jsonl", "[" * 200_000, ["line 1 is not JSON", "too deep"]),
+    ("list.json", '[{"text": "a"}]', ["line 1 is a JSON list", "Expected one object per line"]),
+    ("number.jsonl", '{"text": "a"}\n\n7\n', ["line 3 is a JSON int", "Expected one object per line"]),
     ("bare.jsonl", "{}\n{}\n", ["its objects are empty"]),
-    ("mixed.jsonl", '{"label": 1}\n{"label": "a"}\n', ["column 'label' cannot be one column", "int, str", "one type"]),
-    ("huge.jsonl", '{"label": 123456789012345678901234567890}\n', ["column 'label' cannot be one column"]),
-    ("lone.jsonl", '{"text": "\\ud800"}\n', ["column 'text' cannot be one column"]),
-    ("text.parquet", TSV, ["is no whole parquet file"]),
-    ("notes.txt", "hello", ["cannot read files of this kind", ".csv, .tsv, .jsonl, .json, .parquet"]),
-    ("rows.parquet.gz", "x", ["cannot read files of this kind"]),
+    (
+        "mixed.jsonl",
+        '{"label": 1}\n{"label": "a"}\n',
+        ["column 'label' does not fit one type", "int, str", "Fix: use one type"],
+    ),
+    ("huge.jsonl", '{"label": 123456789012345678901234567890}\n', ["column 'label' does not fit one type"]),
+    ("lone.jsonl", '{"text": "\\ud800"}\n', ["column 'text' does not fit one type"]),
+    ("text.parquet", TSV, ["not a complete parquet file"]),
+    ("notes.txt", "hello", ["unknown file format", ".csv, .tsv, .jsonl, .json, .parquet"]),
+    ("rows.parquet.gz", "x", ["unknown file format"]),
     ("rows.tvs", TSV, ["Did you mean '.tsv'?"]),
-    ("plain", TSV, ["cannot read files of this kind"]),
+    ("plain", TSV, ["unknown file format"]),
 ]
 
 
@@ -155,9 +159,7 @@ def one_line(error: pytest.ExceptionInfo[RailkdError], parts: list[str]) -> None
 
 
 @pytest.mark.parametrize(("name", "data", "parts"), BAD_FILES, ids=[row[0] for row in BAD_FILES])
-def test_a_bad_file_is_refused_with_what_was_got_and_wanted(
-    name: str, data: str | bytes, parts: list[str], tmp_path: Path
-) -> None:
+def test_a_bad_file_is_refused_with_the_reason(name: str, data: str | bytes, parts: list[str], tmp_path: Path) -> None:
     path = write(tmp_path / name, data)
     with pytest.raises(RailkdError) as error:
         load_rows(str(path))
@@ -165,17 +167,17 @@ def test_a_bad_file_is_refused_with_what_was_got_and_wanted(
 
 
 @pytest.mark.parametrize("data", [b"text\tlabel\n", gzip.compress(b"text\tlabel\na\tb\n")[:-12]], ids=["plain", "cut"])
-def test_a_gz_file_that_is_none(data: bytes, tmp_path: Path) -> None:
+def test_a_gz_file_that_is_not_complete(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.tsv.gz").write_bytes(data)
-    with pytest.raises(RailkdError, match="is no whole gzip file"):
+    with pytest.raises(RailkdError, match="not a complete gzip file"):
         load_rows(str(tmp_path / "a.tsv.gz"))
 
 
 BAD_SOURCES = [
-    ("", ["no file given"]),
-    ("  ", ["no file given"]),
+    ("", ["no file is given"]),
+    ("  ", ["no file is given"]),
     ("{here}/trian.tsv", ["no such file", "Did you mean 'train.tsv'?"]),
-    ("{here}/nowhere/train.tsv", ["no such file", "there is no folder"]),
+    ("{here}/nowhere/train.tsv", ["no such file", "does not exist"]),
     ("no-such-file.tsv", ["no such file"]),
     ("no-such-file.txt", ["no such file"]),
     ("./no-such-set", ["no such file"]),
@@ -183,15 +185,15 @@ BAD_SOURCES = [
     ("a/b/c", ["no such file"]),
     ("my@file.tsv", ["no such file"]),
     ("a/b:c:d:e", ["no such file"]),
-    ("text", ["no such file"]),  # a builder of datasets, which reads the working directory
+    ("text", ["no such file"]),  # A file format of datasets, which would read the working directory.
     ("x" * 5000, ["no such file"]),
     ("nul\0byte.tsv", ["no such file"]),
-    ("{here}/bare", ["is a folder without data files", "train.tsv"]),
-    ("{here}", ["has no split 'dev'", "there: train"]),
-    ("{here}:test", ["has no split 'test'", "there: train"]),
+    ("{here}/bare", ["the folder holds no data files", "train.tsv"]),
+    ("{here}", ["no split 'dev'", "Splits: train"]),
+    ("{here}:test", ["no split 'test'", "Splits: train"]),
     ("{here}/train.tsv:dev", ["a file has no splits"]),
-    ("{here}/two:train", ["train.csv and train.tsv", "name the file"]),
-    ("{here}/arrow", ["is no whole Arrow folder"]),
+    ("{here}/two:train", ["train.csv and train.tsv", "name one of them"]),
+    ("{here}/arrow", ["not a complete Arrow folder"]),
     ("{here}/missing:dev", ["no such file"]),
 ]
 
@@ -213,7 +215,9 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "a.tsv", TSV + "a\tb\n").chmod(0)
         message = "no permission"
     elif Path("/proc/self/mem").exists():
-        (tmp_path / "a.tsv").symlink_to("/proc/self/mem")  # root may open everything, but nobody reads address 0
+        (tmp_path / "a.tsv").symlink_to(
+            "/proc/self/mem"
+        )  # root may open every file, but no process can read address 0.
         message = "cannot be read"
     else:
         pytest.skip("root may read every file here")
@@ -234,7 +238,7 @@ def test_a_hub_name_that_does_not_load_is_one_line() -> None:
         text=True,
         check=True,
     )
-    assert "no data set on the hub that loads" in run.stdout and run.stdout.count("\n") == 1
+    assert "no data set that loads from the hub" in run.stdout and run.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ def test_a_hub_name_that_does_not_load_is_one_line() -> None:
     [
         ("{here}/a.tsv", ("{here}/a.tsv", None, None, None)),
         ("{here}:dev", ("{here}", None, "dev", None)),
-        ("{here}/o:dd", ("{here}/o:dd", None, None, None)),  # what exists is a path, colons and all
+        ("{here}/o:dd", ("{here}/o:dd", None, None, None)),  # An existing path is taken whole.
         ("{here}/o:dd:dev", ("{here}/o:dd", None, "dev", None)),
         ("{here}/at@home.tsv", ("{here}/at@home.tsv", None, None, None)),
         ("{here}/no@where.tsv", ("{here}/no@where.tsv", None, None, None)),
@@ -274,13 +278,13 @@ def test_a_source_is_parsed_once(text: str, parts: tuple[str | None, ...], tmp_p
         ("glue/RTE", "RTE", "glue/RTE"),
         ("glue/RTE:dev", "RTE-dev", "glue/RTE:dev"),
         ("mnli/dev_mismatched.tsv", "mnli-dev_mismatched", "mnli/dev_mismatched.tsv"),
-        ("lang=en/my set.tsv", "lang", "en/my set.tsv"),  # nothing of that name exists, so this is NAME=FILE
+        ("lang=en/my set.tsv", "lang", "en/my set.tsv"),  # No such file exists, so this is NAME=FILE.
         ("data/my set.tsv", "my-set", "data/my set.tsv"),
         ("data/lang=en/a.tsv", "a", "data/lang=en/a.tsv"),
         ("stanfordnlp/imdb:test", "imdb-test", "stanfordnlp/imdb:test"),
     ],
 )
-def test_test_sets_have_names(spec: str, name: str, path: str) -> None:
+def test_test_sets_are_named(spec: str, name: str, path: str) -> None:
     source = Source.parse_named(spec)
     assert (source.name, source.text) == (name, path)
 
@@ -288,11 +292,11 @@ def test_test_sets_have_names(spec: str, name: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("specs", "message"),
     [
-        (["=a.tsv"], "wanted NAME=FILE"),
-        (["a="], "wanted NAME=FILE"),
-        (["my set=a.tsv"], "cannot name files"),
-        (["..=a.tsv"], "cannot name files"),
-        (["a/x.tsv", "b/x.tsv"], "a/x.tsv and b/x.tsv are both called 'x'; name one: NAME=b/x.tsv"),
+        (["=a.tsv"], "expected NAME=FILE"),
+        (["a="], "expected NAME=FILE"),
+        (["my set=a.tsv"], "cannot be part of a file name"),
+        (["..=a.tsv"], "cannot be part of a file name"),
+        (["a/x.tsv", "b/x.tsv"], "a/x.tsv and b/x.tsv have the same name 'x'. Fix: name one: NAME=b/x.tsv"),
     ],
 )
 def test_bad_names_are_refused(specs: list[str], message: str) -> None:

@@ -1,4 +1,4 @@
-"""The leaderboard's files: every task's format, by models whose classes stand in another order."""
+"""The leaderboard's files: the format of every task, from models whose classes are in another order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from railkd.errors import RailkdError
 from railkd.models.inference import predict_logits
 from railkd.tasks import task_of
 
-# file -> the official test file of its folder, its columns, and the answers the leaderboard knows (None: numbers).
+# File -> the official test file of its task, the columns of that, and the answers of the leaderboard (None: numbers).
 THREE = ["entailment", "neutral", "contradiction"]
 OFFICIAL: dict[str, tuple[str, list[str], list[str] | None]] = {
     "CoLA.tsv": ("CoLA/test.tsv", ["index", "sentence"], ["0", "1"]),
@@ -46,18 +46,18 @@ def test_every_file_of_the_leaderboard_is_a_row() -> None:
 
 
 def model_for(folder: Path, task: GlueTask) -> Path:
-    """A tiny untrained model whose classes stand in the reverse of the official order."""
+    """Make a tiny untrained model whose classes are in the reverse of the official order."""
     names = dict(enumerate(reversed(task.labels))) or {0: "LABEL_0"}
     problem = {} if task.labels else {"problem_type": "regression"}
     labels: dict[str, Any] = {"num_labels": len(names), "id2label": names, "label2id": {n: i for i, n in names.items()}}
     model, tokenizer = tiny.make_model(1, width=8, **labels, **problem), tiny.make_tokenizer()
     mean = predict_logits(model, tokenizer, tiny.text_rows(12), max_length=64).mean(axis=0)
-    model.classifier.bias.data -= torch.from_numpy(mean)  # so that it gives more than one answer
+    model.classifier.bias.data -= torch.from_numpy(mean)  # So that it predicts more than one class.
     return tiny.save(folder, model, tokenizer)
 
 
 def numbered(folder: Path, columns: list[str], first: int = 100) -> list[str]:
-    """Rows numbered from ``first``: a number of the file, not of the line."""
+    """Write rows numbered from ``first``, so that numbers of the file differ from line numbers."""
     texts = list(tiny.text_rows(12)["text"])
     lines = [
         "\t".join(
@@ -83,19 +83,19 @@ def test_a_test_file_becomes_the_file_of_the_leaderboard(file: str, tmp_path: Pa
     with (output / file).open() as lines:
         read = list(csv.DictReader(lines, delimiter="\t"))
     assert [row["index"] for row in read] == index and list(read[0]) == ["index", "prediction"]
-    # What `railkd predict` says of the same rows, in the leaderboard's words.
+    # The predictions of `railkd predict` for the same rows, translated to the leaderboard's words.
     plain = tmp_path / "plain.jsonl"
     flags[3] = str(tmp_path / where)
     assert main(["predict", *flags, "--output", str(plain)]) == 0
-    said = [json.loads(line) for line in plain.read_text().splitlines()]
+    predicted = [json.loads(line) for line in plain.read_text().splitlines()]
     if known is None:
         assert [float(row["prediction"]) for row in read] == [
-            pytest.approx(min(5, max(0, row["score"])), abs=5e-4) for row in said
+            pytest.approx(min(5, max(0, row["score"])), abs=5e-4) for row in predicted
         ]
     else:
         words = dict(zip(task.labels, known, strict=True))
-        assert [row["prediction"] for row in read] == [words[row["label"]] for row in said]
-        assert len({row["prediction"] for row in read}) > 1  # not all the same, so an order can be seen
+        assert [row["prediction"] for row in read] == [words[row["label"]] for row in predicted]
+        assert len({row["prediction"] for row in read}) > 1  # Answers differ, so a wrong order would be noticed.
 
 
 def test_a_folder_of_mnli_gives_both_files(tmp_path: Path) -> None:
@@ -106,11 +106,11 @@ def test_a_folder_of_mnli_gives_both_files(tmp_path: Path) -> None:
     assert [row.file for row in one] == ["MNLI-mm.tsv"]
 
 
-def test_answers_go_by_name_and_numbers_are_clipped() -> None:
+def test_answers_are_matched_by_name_and_numbers_are_clipped() -> None:
     rte, sts = row_of("RTE.tsv"), row_of("STS-B.tsv")
     words = submission.check_model(rte, ["NOT-ENTAILMENT", "Entailment"], model="m")
-    assert submission.answers(rte, np.array([[2.0, 1.0], [0.0, 1.0]]), words) == ["not_entailment", "entailment"]
-    assert submission.answers(sts, np.array([[-0.2], [2.5], [5.4]]), {}) == ["0.000", "2.500", "5.000"]
+    assert submission.format_answers(rte, np.array([[2.0, 1.0], [0.0, 1.0]]), words) == ["not_entailment", "entailment"]
+    assert submission.format_answers(sts, np.array([[-0.2], [2.5], [5.4]]), {}) == ["0.000", "2.500", "5.000"]
     renamed = {"not_entailment": "no", "entailment": "yes"}
     assert submission.check_model(rte, ["no", "yes"], model="m", label_map=renamed) == {
         0: "not_entailment",
@@ -129,12 +129,12 @@ def check(row: Submission, names: list[str]) -> None:
     [
         ("RTE.tsv", ["LABEL_0", "LABEL_1"], "say which is which: --label-map"),
         ("AX.tsv", ["entailment", "not_entailment"], "which lack 'neutral' and 'contradiction'"),
-        ("SST-2.tsv", ["negative", "neutral", "positive"], "'m' has neutral beside them"),
+        ("SST-2.tsv", ["negative", "neutral", "positive"], "'m' has neutral too"),
         ("STS-B.tsv", ["a", "b"], "has 2 classes"),
         ("CoLA.tsv", ["value"], "has one output"),
     ],
 )
-def test_a_model_of_something_else_is_refused(file: str, names: list[str], said: str) -> None:
+def test_a_model_of_another_task_is_refused(file: str, names: list[str], said: str) -> None:
     with pytest.raises(RailkdError, match=said):
         check(row_of(file), names)
 
@@ -143,11 +143,11 @@ def test_a_model_of_something_else_is_refused(file: str, names: list[str], said:
     ("path", "said"),
     [
         ("nowhere/RTE", "no such file or folder"),
-        ("reviews", "lies in no folder of a GLUE task"),
-        ("RTE", "holds no test rows of RTE; wanted test.tsv"),
+        ("reviews", "not in a folder of a GLUE task"),
+        ("RTE", "no test rows of RTE. Expected test.tsv"),
     ],
 )
-def test_what_is_no_test_set_is_refused(path: str, said: str, tmp_path: Path) -> None:
+def test_a_path_without_test_rows_is_refused(path: str, said: str, tmp_path: Path) -> None:
     for name in ("reviews", "RTE"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.tsv").write_text("sentence\tlabel\na\t1\n")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from railkd.data.columns import LABEL_CONVENTIONS
-from railkd.data.formats import read_table, tables_in
-from railkd.data.glue import folder_key, task_of
+from railkd.data.formats import list_tables, read_table
+from railkd.data.glue import find_task, folder_key
 from railkd.data.loading import SPLITS
 from railkd.data.ood import OOD
 from railkd.errors import RailkdError, did_you_mean
@@ -29,8 +29,8 @@ def find_splits(root: str, name: str, *, dev_selects: bool) -> dict[str, Any]:
         RailkdError: the folder does not exist, or lacks training rows or the dev rows that are asked for.
     """
     folder = _find_folder(root, name, "data")
-    files = {stem: paths[-1] for stem, paths in tables_in(folder).items()}
-    row = task_of(str(folder))
+    files = {stem: paths[-1] for stem, paths in list_tables(folder).items()}
+    row = find_task(str(folder))
     dev = [split for split in (row.dev if row else SPLITS["dev"]) if split in files]
     dev = dev if row else dev[:1]
     test = [split for split in SPLITS["test"] if split in files and _has_labels(files[split])]
@@ -67,7 +67,7 @@ def find_ood_sets(root: str, task: str) -> list[str]:
 
 def _has_labels(path: Path) -> bool:
     """Return whether a test file has a label column. The test files of GLUE itself have none."""
-    row = task_of(str(path))
+    row = find_task(str(path))
     columns = read_table(path).column_names
     return row.label in columns if row else any(name in columns for name in LABEL_CONVENTIONS)
 

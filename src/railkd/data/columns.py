@@ -1,4 +1,4 @@
-"""Which columns hold the text and the label: by convention, said aloud, overridable."""
+"""Finds the text and label columns: those that a user names, or else by common names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from railkd.errors import RailkdError, did_you_mean
 from railkd.runtime.words import named
 
-# In this order: pairs first, or QNLI's "sentence" would be read without its "question".
+# The first match counts. Pairs come first, otherwise QNLI's "sentence" would be read without its "question".
 TEXT_CONVENTIONS: tuple[tuple[str, ...], ...] = (
     ("sentence1", "sentence2"),
     ("question1", "question2"),
@@ -34,7 +34,7 @@ TEXT_CONVENTIONS: tuple[tuple[str, ...], ...] = (
     ("question",),
     ("query",),
 )
-# gold_label first: MNLI and SNLI have the single raters' label1, label2, ... beside it.
+# gold_label comes first, because MNLI and SNLI also have the labels of single raters (label1, label2, ...).
 LABEL_CONVENTIONS: tuple[str, ...] = (
     "gold_label",
     "label",
@@ -56,27 +56,45 @@ LABEL_CONVENTIONS: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Columns:
-    """One text column or two, and the label column if there is one."""
+    """The columns of a data set that are read.
+
+    Attributes:
+        text: one text column, or two for pairs.
+        label: the label column, or None.
+    """
 
     text: tuple[str, ...]
     label: str | None
 
     def describe(self) -> str:
-        """The choice in words.
+        """Return the choice in words.
 
-        >>> Columns(("sentence1", "sentence2"), "label").describe()
-        'text: sentence1 + sentence2; labels: label'
+        Example:
+            >>> Columns(("sentence1", "sentence2"), "label").describe()
+            'text: sentence1 + sentence2; labels: label'
         """
         return f"text: {' + '.join(self.text)}; labels: {self.label or 'none'}"
 
 
 def find_columns(names: Sequence[str], *, text: Sequence[str] | None = None, label: str | None = None) -> Columns:
-    """The text and label columns among ``names``: those asked for, or else by convention (upper and lower case alike).
+    """Find the text and label columns. Columns that are not asked for are found by common names, in any case.
 
-    >>> find_columns(["index", "question", "sentence", "label"])
-    Columns(text=('question', 'sentence'), label='label')
-    >>> find_columns(["id", "Review", "stars", "shop"], label="shop")
-    Columns(text=('Review',), label='shop')
+    Args:
+        names: of all columns.
+        text: the text columns that the user asks for, one or two.
+        label: the label column that the user asks for.
+
+    Returns:
+        The columns, with a label of None if no column has a common name of labels.
+
+    Raises:
+        RailkdError: a column that is asked for does not exist or is asked for twice, or no text column is found.
+
+    Example:
+        >>> find_columns(["index", "question", "sentence", "label"])
+        Columns(text=('question', 'sentence'), label='label')
+        >>> find_columns(["id", "Review", "stars", "shop"], label="shop")
+        Columns(text=('Review',), label='shop')
     """
     if label is not None:
         _require(label, names, "--label-column")
@@ -87,8 +105,8 @@ def find_columns(names: Sequence[str], *, text: Sequence[str] | None = None, lab
         chosen = next((match for match in found if match), ())
         if not chosen:
             raise RailkdError(
-                f"no text column found by its name; the columns are {named(names)}. "
-                "Name one, or two for pairs: --text-column NAME [NAME]."
+                f"no column has a common name of a text column; the columns are {named(names)}. "
+                "Fix: name one, or two for pairs: --text-column NAME [NAME]."
             )
     if label is None:
         matches = (_match((wanted,), names, without=chosen) for wanted in LABEL_CONVENTIONS)
@@ -100,10 +118,10 @@ def _asked_for(text: Sequence[str], names: Sequence[str], label: str | None) -> 
     for name in text:
         _require(name, names, "--text-column")
     if len(text) > 2:
-        raise RailkdError(f"got {len(text)} text columns ({named(text)}); wanted one, or two for sentence pairs.")
+        raise RailkdError(f"expected one text column, or two for sentence pairs, got {len(text)} ({named(text)}).")
     if len(set(text)) < len(text) or label in text:
         twice = label if label in text else text[0]
-        raise RailkdError(f"column {twice!r} is asked for twice; text and label columns are different ones.")
+        raise RailkdError(f"column {twice!r} is asked for twice. Text and label columns must differ.")
     return tuple(text)
 
 
@@ -113,7 +131,8 @@ def _require(name: str, names: Sequence[str], flag: str) -> None:
 
 
 def _match(wanted: tuple[str, ...], names: Sequence[str], without: Sequence[str | None]) -> tuple[str, ...]:
-    """The wanted columns in the file's own spelling, or () when one is lacking."""
-    spelled = {name.casefold(): name for name in reversed(names) if name not in without}  # reversed: the first one wins
+    """Return the wanted columns as the file spells them, or () if one is missing."""
+    # Reversed, so that the first of several spellings is kept.
+    spelled = {name.casefold(): name for name in reversed(names) if name not in without}
     found = tuple(spelled[name.casefold()] for name in wanted if name.casefold() in spelled)
     return found if len(found) == len(wanted) else ()

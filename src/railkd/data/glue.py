@@ -1,9 +1,9 @@
-"""GLUE as a table: one task, one row.
+"""GLUE as a table with one row for each task.
 
 Sources: Wang et al. 2019 (GLUE) for columns, label order and metrics; label names as in the hub's ``nyu-mll/glue``.
-The columns are those of the official download; data are still read by convention (``columns.py``), so that a hub copy
-with other column names works too. The rows name what a file cannot: the official label order, what a cell "1" means,
-the metrics, and the columns of the files without a header.
+A row holds what a file does not: the official order of the labels, the meaning of a cell such as "1", the metrics, and
+the columns of files without a header. Its column names are those of the official download. Columns are still found by
+common names (``columns.py``) when rows are read, so that copies on the hub with other column names work too.
 """
 
 from __future__ import annotations
@@ -17,41 +17,56 @@ from typing import TypeVar
 
 @dataclass(frozen=True)
 class GlueTask:
-    """One row of the table; sets outside GLUE that are laid out alike can be rows of the same class.
+    """One row of the table. Data sets outside GLUE with the same layout have rows of this class too.
 
-    >>> GLUE[0].name, GLUE[0].raw_label_names
-    ('CoLA', {'0': 'unacceptable', '1': 'acceptable'})
+    Attributes:
+        name: of the task.
+        text: text columns.
+        label: label column.
+        labels: class names in the official order; empty for regression.
+        metrics: names in `railkd.tasks.metrics.METRICS`. The first one selects the best epoch.
+        cells: how the files write ``labels``, in the same order; empty: by name.
+        label_range: lowest and highest label of a regression.
+        headerless: columns of files without a header line; empty: the files have one.
+        dev: development splits. ``dev`` of a folder means the first one.
+        hub: NAME[:CONFIG] on the hub; empty: not on the hub.
+        licence: of the data.
+
+    Example:
+        >>> GLUE[0].name, GLUE[0].raw_label_names
+        ('CoLA', {'0': 'unacceptable', '1': 'acceptable'})
     """
 
     name: str
     text: tuple[str, ...]
     label: str
-    labels: tuple[str, ...]  # class names in the official index order; empty for regression
-    metrics: tuple[str, ...]  # names in metrics.METRICS; the first one selects the best epoch
-    cells: tuple[str, ...] = ()  # how the files write ``labels``, in the same order; empty: by their names
-    label_range: tuple[float, float] | None = None  # regression: lowest and highest label
-    headerless: tuple[str, ...] = ()  # columns of files that come without a header line; empty: they have one
-    dev: tuple[str, ...] = ("dev",)  # development splits; a folder's ``dev`` is the first
-    hub: str = ""  # NAME[:CONFIG] on the hub; empty: not there
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    cells: tuple[str, ...] = ()
+    label_range: tuple[float, float] | None = None
+    headerless: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ("dev",)
+    hub: str = ""
     licence: str = "of the sources"
 
     @property
     def problem_type(self) -> str:
-        """What a model of this task predicts, as transformers writes it."""
+        """The kind of task, as transformers names it."""
         return "single_label_classification" if self.labels else "regression"
 
     @property
     def has_header(self) -> bool:
+        """Whether the files have a header line."""
         return not self.headerless
 
     @property
     def positive(self) -> str | None:
-        """The class whose F1 is meant: index 1 in GLUE's order, wherever a model keeps it. None but for two classes."""
+        """The class that F1 is computed for, index 1 in GLUE's order; None unless there are two classes."""
         return self.labels[1] if len(self.labels) == 2 else None
 
     @property
     def raw_label_names(self) -> dict[str, str]:
-        """Cell -> label name; empty when the files spell the names out."""
+        """Cell -> label name; empty if the cells are the names."""
         return dict(zip(self.cells, self.labels, strict=True)) if self.cells else {}
 
 
@@ -153,30 +168,49 @@ GLUE: tuple[GlueTask, ...] = (
 
 
 def folder_key(name: str) -> str:
-    """Folder names that mean the same: SST-2, sst2."""
+    """Return a folder's name without dashes and case, so that SST-2 and sst2 are equal.
+
+    Args:
+        name: of a folder or a task.
+    """
     return re.sub(r"[-_]", "", name.casefold())
 
 
 _BY_FOLDER = {folder_key(task.name): task for task in GLUE}
 
 
-def task_of(path: str, hint: str = "") -> GlueTask | None:
-    """The task that a path or hub name belongs to.
+def find_task(path: str, hint: str = "") -> GlueTask | None:
+    """Find the task of a path or hub name by the name of its folder.
 
     Args:
-        path: its folder's name tells; of a hub collection (``.../glue``) the hint does. hint: the config of a hub set.
+        path: of a file or folder, or a name on the hub.
+        hint: the config of a hub set, which names the task in a collection such as ``nyu-mll/glue``.
 
-    >>> [task_of(*s).name for s in (("glue/stsb/dev.tsv",), ("data/SST-2",), ("nyu-mll/glue", "qnli"))]
-    ['STS-B', 'SST-2', 'QNLI']
-    >>> task_of("reviews/train.tsv") is None
-    True
+    Returns:
+        The task, or None.
+
+    Example:
+        >>> [find_task(*s).name for s in (("glue/stsb/dev.tsv",), ("data/SST-2",), ("nyu-mll/glue", "qnli"))]
+        ['STS-B', 'SST-2', 'QNLI']
+        >>> find_task("reviews/train.tsv") is None
+        True
     """
-    return row_by_folder(path, hint, _BY_FOLDER, collections=("glue",))
+    return find_by_folder(path, hint, _BY_FOLDER, collections=("glue",))
 
 
-def row_by_folder(path: str, hint: str, rows: Mapping[str, Row], collections: Collection[str]) -> Row | None:
-    """The row of a path or hub name in a table keyed by `folder_key`; of a hub collection by the config, ``hint``."""
-    # A relative "dev.tsv" belongs to the folder one stands in, so the path is made absolute first.
+def find_by_folder(path: str, hint: str, rows: Mapping[str, Row], collections: Collection[str]) -> Row | None:
+    """Find the row of a path or hub name by the name of its folder.
+
+    Args:
+        path: of a file or folder, or a name on the hub.
+        hint: the config of a hub set.
+        rows: `folder_key` of a name -> its row.
+        collections: keys of hub names whose rows are found by ``hint``.
+
+    Returns:
+        The row, or None.
+    """
+    # The path is made absolute, because a relative "dev.tsv" belongs to the working directory.
     parent, name = os.path.split(os.path.abspath(path))
     row = rows.get(folder_key(name))
     if row is None and not os.path.isdir(path) and os.path.splitext(name)[1]:

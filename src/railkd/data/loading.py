@@ -1,6 +1,6 @@
-"""Rows out of the places where they are kept: a file, a folder of splits, an Arrow folder, the hub.
+"""Reads rows from a file, a folder of splits, an Arrow folder or the hub.
 
-``datasets`` is imported only once the rows have been read.
+``datasets`` is imported only after the rows of a file have been read.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from railkd.data.formats import known_suffixes, read_table, tables_in
+from railkd.data.formats import list_suffixes, list_tables, read_table
 from railkd.errors import RailkdError, did_you_mean
 from railkd.runtime.words import listed
 
 if TYPE_CHECKING:
     import datasets
 
-# What a split may be called where it is kept; the first that is there is taken.
+# Split -> the names it may have in a folder or on the hub. The first that exists is taken.
 SPLITS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "dev": ("dev", "validation", "valid", "val", "dev_matched", "validation_matched"),
@@ -38,96 +38,133 @@ def _dataset(table: Any) -> datasets.Dataset:
     return datasets.Dataset(InMemoryTable(table))
 
 
-def from_file(path: Path) -> datasets.Dataset:
-    """Read one file of any of the formats."""
+def read_file(path: Path) -> datasets.Dataset:
+    """Read one file of a known format.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its rows.
+    """
     return _dataset(read_table(path))
 
 
-def _pick(wanted: str | None, there: Iterable[str], where: object) -> str:
-    """The name under which the wanted split is kept."""
-    names = sorted(there)
+def _pick_split(wanted: str | None, available: Iterable[str], where: object) -> str:
+    """Return the name that the wanted split has here."""
+    names = sorted(available)
     split = wanted or "train"
-    # The name itself first: a folder that has both "val" and "dev" means what it says.
+    # The exact name comes first, because a folder may have both "val" and "dev".
     for name in (split, *_ALIASES.get(split, ())):
         if name in names:
             return name
     raise RailkdError(
-        f"{where}: has no split {split!r}; there: {', '.join(names)}.{did_you_mean(split, names)} "
-        f"Name one behind a colon: {where}:{names[0]}"
+        f"{where}: no split {split!r}. Splits: {', '.join(names)}.{did_you_mean(split, names)} "
+        f"Fix: name one after a colon: {where}:{names[0]}"
     )
 
 
 def _file_in(folder: Path, wanted: str | None) -> Path:
-    """The file of a split in a folder such as GLUE's."""
-    files = tables_in(folder)
+    """Return the file of a split in a folder such as GLUE's."""
+    files = list_tables(folder)
     if not files:
         raise RailkdError(
-            f"{folder}: is a folder without data files; wanted a file, or a folder with train.tsv, dev.tsv, ... "
-            f"({known_suffixes()})."
+            f"{folder}: the folder holds no data files. Expected a file, or a folder with train.tsv, dev.tsv, ... "
+            f"({list_suffixes()})."
         )
-    found = files[_pick(wanted, files, folder)]
+    found = files[_pick_split(wanted, files, folder)]
     if len(found) > 1:
-        raise RailkdError(f"{folder}: has {listed(path.name for path in found)}; name the file you mean.")
+        raise RailkdError(
+            f"{folder}: the split has several files: {listed(path.name for path in found)}. Fix: name one of them."
+        )
     return found[0]
 
 
-def from_folder(folder: Path, wanted: str | None, *, spelled: bool) -> datasets.Dataset:
-    """Read a split of a folder: an Arrow folder, or one of files named for their splits.
+def read_folder(folder: Path, wanted: str | None, *, spelled: bool) -> datasets.Dataset:
+    """Read a split of an Arrow folder, or of a folder with a file for each split.
 
     Args:
-        wanted: the split; None: train. spelled: the user named it, so there must be splits.
+        folder: must exist.
+        wanted: the split; None: train.
+        spelled: the user named the split, so the folder must have splits.
+
+    Returns:
+        The rows.
+
+    Raises:
+        RailkdError: the folder cannot be read or has no such split.
     """
     try:
         if any((folder / name).is_file() for name in _ARROW_FILES):
             return _from_arrow(folder, wanted, spelled)
-        return from_file(_file_in(folder, wanted))
+        return read_file(_file_in(folder, wanted))
     except OSError as error:
-        raise RailkdError(f"{folder}: cannot be read: {error.strerror or error}; check its permissions.") from None
+        raise RailkdError(f"{folder}: cannot be read: {error.strerror or error}. Fix: check its permissions.") from None
 
 
 def is_builder(name: str) -> bool:
-    """True for the name of a file format of ``datasets``, as "csv", which would read the working directory."""
+    """Return whether a name is a file format of ``datasets``, such as "csv", which would read the working directory.
+
+    Args:
+        name: on the hub.
+    """
     return name.isidentifier() and importlib.util.find_spec(f"datasets.packaged_modules.{name}") is not None
 
 
-def from_hub(text: str, name: str, config: str | None, revision: str | None, split: str | None) -> datasets.Dataset:
-    """Read a split of a set on the hub, or of its copy in the local cache. ``text`` is what the user wrote."""
+def read_hub(text: str, name: str, config: str | None, revision: str | None, split: str | None) -> datasets.Dataset:
+    """Read a split of a data set on the hub, or of its copy in the local cache.
+
+    Args:
+        text: what the user wrote, for messages.
+        name: of the data set on the hub.
+        config: of the data set; None: its default.
+        revision: branch, tag or commit; None: the newest.
+        split: None: train.
+
+    Returns:
+        The rows.
+
+    Raises:
+        RailkdError: the data set cannot be loaded or has no such split.
+    """
     import datasets
 
     try:
-        # All splits, for their names: the builders fetch every file of a config anyway.
+        # Loads all splits, to know their names. The builders download every file of a config anyway.
         with _offline_if_unreachable():
             rows: Any = datasets.load_dataset(name, config, revision=revision)
-    except Exception as error:  # network, hub, builder and Arrow errors have no common class
+    except Exception as error:  # Errors of network, hub, builders and Arrow have no common class.
         raise RailkdError(
-            f"{text}: no such file or folder, and no data set on the hub that loads ({_line(error)}); "
-            "check the spelling, or the network and HF_HUB_OFFLINE."
+            f"{text}: no such file or folder, and no data set that loads from the hub ({_line(error)}). "
+            "Fix: check the spelling, the network and HF_HUB_OFFLINE."
         ) from None
-    return rows[_pick(split, rows, name)]
+    return rows[_pick_split(split, rows, name)]
 
 
 def _from_arrow(folder: Path, wanted: str | None, spelled: bool) -> datasets.Dataset:
-    """What save_to_disk wrote: one data set, or a dictionary of splits."""
+    """Return the rows that ``save_to_disk`` wrote, of one data set or of a dictionary of splits."""
     import datasets
 
     try:
         rows: Any = datasets.load_from_disk(str(folder))
-    except Exception as error:  # broken folders raise JSON, key, type, Arrow and file errors alike
-        raise RailkdError(f"{folder}: is no whole Arrow folder ({_line(error)}); save it again.") from None
+    except Exception as error:  # Damaged folders raise JSON, key, type, Arrow and file errors.
+        raise RailkdError(f"{folder}: not a complete Arrow folder ({_line(error)}). Fix: save it again.") from None
     if isinstance(rows, datasets.Dataset):
         if spelled:
-            raise RailkdError(f"{folder}:{wanted}: holds one data set without splits; give {folder} alone.")
+            raise RailkdError(
+                f"{folder}:{wanted}: the folder holds one data set without splits. Fix: give {folder} alone."
+            )
         return rows
-    return rows[_pick(wanted, rows, folder)]
+    return rows[_pick_split(wanted, rows, folder)]
 
 
 @contextlib.contextmanager
 def _offline_if_unreachable() -> Iterator[None]:
-    """Without a network go to the local cache at once: the hub's client would warn and retry for half a minute."""
+    """Use only the local cache if the hub cannot be reached: its client would warn and retry for half a minute."""
     from datasets import config
 
     before = config.HF_HUB_OFFLINE
-    if not before and "https" not in urllib.request.getproxies():  # behind a proxy names need not resolve here
+    if not before and "https" not in urllib.request.getproxies():  # Behind a proxy, names need not resolve here.
         try:
             socket.getaddrinfo(urllib.parse.urlsplit(config.HF_ENDPOINT).hostname, None)
         except OSError:
@@ -139,14 +176,21 @@ def _offline_if_unreachable() -> Iterator[None]:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of any error, with its class, cut to a readable length."""
+    """Return the class and the first line of an error, at most 200 characters."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 
 
 def with_label_names(rows: datasets.Dataset) -> datasets.Dataset:
-    """Class labels as their names: indices mean different things in different files."""
+    """Replace indices of class labels by their names, because an index means different classes in different files.
+
+    Args:
+        rows: as ``datasets`` read them.
+
+    Returns:
+        The rows, where a hidden label (-1) is None.
+    """
     import datasets
 
     for column, feature in list(rows.features.items()):
@@ -154,7 +198,7 @@ def with_label_names(rows: datasets.Dataset) -> datasets.Dataset:
             names = [None if value is None or value < 0 else feature.names[value] for value in rows[column]]
             rows = rows.remove_columns(column).add_column(column, names)
             continue
-        inner = getattr(feature, "feature", None)  # a list of them: several labels a row
+        inner = getattr(feature, "feature", None)  # A list of class labels: several labels a row.
         if isinstance(inner, datasets.ClassLabel) and inner.names:
             lists = [None if row is None else [inner.names[value] for value in row] for row in rows[column]]
             rows = rows.remove_columns(column).add_column(column, lists)

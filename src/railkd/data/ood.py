@@ -1,34 +1,40 @@
-"""Out-of-domain sets as a table: which training tasks a set serves, and what its labels mean to their models.
+"""Out-of-domain sets as a table: the training tasks that a set serves, and what its labels mean to their models.
 
 Sources of the sets: McCoy et al. 2019 (HANS), Zhang et al. 2019 (PAWS), Khot et al. 2018 (SciTail), Maas et al. 2011
 (IMDb), Gardner et al. 2020 (contrast sets), Bowman et al. 2015 (SNLI), Wang et al. 2021 (AdvGLUE), Warstadt et al. 2019
 (CoLA's out-of-domain half), Kaushik et al. 2020 (counterfactual NLI).
 
-Labels go by name. Where the classes of a set are coarser than a model's, the model answers first, among all its classes
-(argmax), and the answer is folded by name: "neutral" and "contradiction" both count as HANS's "non-entailment". Summed
-probabilities would be another model than the one that is used.
+Labels are matched by name. If a model has more classes than a set, its prediction (the argmax over all its classes) is
+mapped to a class of the set: "neutral" and "contradiction" both count as "non-entailment" of HANS. Probabilities are
+not summed before the argmax, because that would score another model than the one in use.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from railkd.data.glue import GlueTask, folder_key, row_by_folder, task_of
+from railkd.data.glue import GlueTask, find_by_folder, find_task, folder_key
 
 
 @dataclass(frozen=True)
 class OodSet(GlueTask):
-    """One out-of-domain set. ``labels`` are the classes that are scored; ``fold`` maps classes of models onto them.
+    """One out-of-domain set. Its ``labels`` are the classes that are scored.
 
-    >>> row_of("ood/HANS/test.tsv").renamed["neutral"]
-    'non-entailment'
+    Attributes:
+        serves: the training tasks whose models it tests.
+        fold: (class of a model, class of this set), where the names differ.
+
+    Example:
+        >>> find_row("ood/HANS/test.tsv").renamed["neutral"]
+        'non-entailment'
     """
 
-    serves: tuple[str, ...] = ()  # training tasks
-    fold: tuple[tuple[str, str], ...] = ()  # (class of a model, class of this set), where the names differ
+    serves: tuple[str, ...] = ()
+    fold: tuple[tuple[str, str], ...] = ()
 
     @property
     def renamed(self) -> dict[str, str]:
+        """Class of a model -> class of this set, where the names differ."""
         return dict(self.fold)
 
 
@@ -58,7 +64,7 @@ OOD: tuple[OodSet, ...] = (
         metrics=("accuracy", "f1"),
         cells=_DIGITS,
         hub="google-research-datasets/paws:labeled_final",
-        licence="free for any use, Google asks to be named",
+        licence="free for any use, with a request to name Google",
         serves=("QQP", "MRPC"),
         fold=(
             ("not_duplicate", "no_paraphrase"),
@@ -168,20 +174,33 @@ OOD: tuple[OodSet, ...] = (
 _BY_FOLDER = {folder_key(row.name): row for row in OOD}
 
 
-def row_of(path: str, hint: str = "") -> GlueTask | OodSet | None:
-    """The row of a path or hub name in either table, by the name of its folder; ``hint`` is the config of a hub set.
+def find_row(path: str, hint: str = "") -> GlueTask | OodSet | None:
+    """Find the row of a path or hub name in this table or in GLUE's, by the name of its folder.
 
-    >>> row_of("AI-Secure/adv_glue", "adv_sst2").name, row_of("glue/RTE/dev.tsv").name, row_of("reviews.tsv")
-    ('ADV_SST-2', 'RTE', None)
+    Args:
+        path: of a file or folder, or a name on the hub.
+        hint: the config of a hub set.
+
+    Returns:
+        The row, or None.
+
+    Example:
+        >>> find_row("AI-Secure/adv_glue", "adv_sst2").name, find_row("glue/RTE/dev.tsv").name, find_row("a.tsv")
+        ('ADV_SST-2', 'RTE', None)
     """
-    return task_of(path, hint) or row_by_folder(path, hint, _BY_FOLDER, collections=("advglue",))
+    return find_task(path, hint) or find_by_folder(path, hint, _BY_FOLDER, collections=("advglue",))
 
 
-def out_of_domain(row: GlueTask | None, trained_on: GlueTask | None = None) -> bool:
-    """Whether the table calls a set out of domain: all its sets are, but to a model that was trained on that very set.
+def is_out_of_domain(row: GlueTask | None, trained_on: GlueTask | None = None) -> bool:
+    """Return whether a set is out of domain: every set of this table is, except for a model that was trained on it.
 
-    >>> hans, rte = row_of("ood/HANS/test.tsv"), row_of("glue/RTE")
-    >>> out_of_domain(hans, rte), out_of_domain(hans, hans), out_of_domain(rte)
-    (True, False, False)
+    Args:
+        row: of the set that is scored, if it has one.
+        trained_on: the row of the training set, if it has one.
+
+    Example:
+        >>> hans, rte = find_row("ood/HANS/test.tsv"), find_row("glue/RTE")
+        >>> is_out_of_domain(hans, rte), is_out_of_domain(hans, hans), is_out_of_domain(rte)
+        (True, False, False)
     """
     return isinstance(row, OodSet) and row is not trained_on

@@ -1,14 +1,14 @@
-"""Where rows come from: a file, a folder of splits (GLUE's layout), an Arrow folder, or a name on the hub.
+"""Sources of rows: a file, a folder of splits (GLUE's layout), an Arrow folder, or a name on the hub.
 
-A user writes a source as one string, and `Source.parse` reads it::
+A user writes a source as one string, and `Source.parse` parses it::
 
     reviews.tsv                       a file: csv, tsv, jsonl, json, parquet; text also as .gz
-    glue/RTE    glue/RTE:dev          a folder with train.tsv, dev.tsv, ...; the split behind a colon
-    saved/      saved/:validation     what datasets' save_to_disk wrote
+    glue/RTE    glue/RTE:dev          a folder with train.tsv, dev.tsv, ...; the split after a colon
+    saved/      saved/:validation     a folder written by save_to_disk of datasets
     stanfordnlp/imdb:test             a hub name; with a config: nyu-mll/glue:rte:validation
     stanfordnlp/imdb@REVISION:test    the same at a branch, tag or commit of the hub
 
-Cheap checks come first: ``datasets`` is imported only once the rows have been read.
+Cheap checks come first: ``datasets`` is imported only after the rows of a file have been read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from railkd.data import loading
 from railkd.data.formats import check_names, stem_of
 from railkd.data.glue import GlueTask
 from railkd.data.loading import SPLITS
-from railkd.data.ood import row_of
+from railkd.data.ood import find_row
 from railkd.errors import RailkdError, did_you_mean
 
 if TYPE_CHECKING:
@@ -37,16 +37,16 @@ _FILE_SUFFIX = re.compile(r"\.[A-Za-z]\w{0,7}(\.gz)?$")
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows come from: what a user wrote, parsed once.
+    """A source of rows, parsed from what a user wrote.
 
     Attributes:
         text: as written; messages quote it.
         base: the path, or the name on the hub.
-        hints: what follows the base, colon by colon, empty parts included.
-        name: a name for results on these rows, e.g. ``RTE-dev``; it can be part of a file name.
+        hints: the parts after the base, split at colons, including empty parts.
+        name: of results on these rows, e.g. ``RTE-dev``; it can be part of a file name.
         on_disk: whether the base is a file or folder of this machine.
         revision: branch, tag or commit of a hub set; None: the newest.
-        row: what the tables of `railkd.data.glue` and `railkd.data.ood` know of it; None: they do not have it.
+        row: its row in the tables of `railkd.data.glue` and `railkd.data.ood`, or None.
     """
 
     text: str
@@ -59,39 +59,58 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """Read a source as a user writes it. An existing path is a base as it stands, colons and all.
+        """Parse a source as a user writes it. An existing path is taken whole, even if it holds colons.
 
-        >>> source = Source.parse("nyu-mll/glue@main:rte:validation")
-        >>> source.base, source.revision, source.config, source.split, source.row.name
-        ('nyu-mll/glue', 'main', 'rte', 'validation', 'RTE')
+        Args:
+            text: e.g. ``glue/RTE:dev``.
+
+        Returns:
+            The source, which need not exist.
+
+        Example:
+            >>> source = Source.parse("nyu-mll/glue@main:rte:validation")
+            >>> source.base, source.revision, source.config, source.split, source.row.name
+            ('nyu-mll/glue', 'main', 'rte', 'validation', 'RTE')
         """
         base, hints = _parts(text)
         on_disk, revision = os.path.exists(base), None
         if not on_disk and "@" in base and not _FILE_SUFFIX.search(base):
             base, _, revision = base.partition("@")
-        row = row_of(base, hints[0] if hints else "")
+        row = find_row(base, hints[0] if hints else "")
         return cls(text, base, hints, _name_of(base, hints), on_disk, revision or None, row)
 
     @classmethod
     def parse_named(cls, spec: str) -> Source:
-        """Read ``[NAME=]FILE``. Without a name it is the file's; train, dev and test take their folder along.
+        """Parse ``[NAME=]FILE``. Without a name, the file's name is used; for train, dev and test with the folder's.
 
-        >>> [Source.parse_named(spec).name for spec in ("hans=ood/HANS/test.tsv", "glue/RTE/dev.tsv", "imdb.csv.gz")]
-        ['hans', 'RTE-dev', 'imdb']
+        Args:
+            spec: as a user writes it.
+
+        Returns:
+            The source, which need not exist.
+
+        Raises:
+            RailkdError: the name or the file is empty, or the name cannot be part of a file name.
+
+        Example:
+            >>> [Source.parse_named(spec).name for spec in ("hans=ood/HANS/test.tsv", "glue/RTE/dev.tsv", "imdb.csv")]
+            ['hans', 'RTE-dev', 'imdb']
         """
         name, equals, path = spec.partition("=")
-        # A path may hold a "=" itself: what exists is a path, and so is what has a slash before the "=".
+        # A path may hold "=" too: text that exists as a file, or that has a slash before the "=", is a path.
         if not equals or os.path.exists(spec) or "/" in name:
             return cls.parse(spec)
         if not name or not path:
-            raise RailkdError(f"--test {spec}: wanted NAME=FILE with both parts, or FILE alone.")
+            raise RailkdError(f"--test {spec}: expected NAME=FILE with both parts, or FILE alone.")
         if name != _safe(name):
-            raise RailkdError(f"--test {spec}: {name!r} cannot name files; use letters, digits, '-', '_' and '.'.")
+            raise RailkdError(
+                f"--test {spec}: {name!r} cannot be part of a file name. Fix: use letters, digits, '-', '_' and '.'."
+            )
         return replace(cls.parse(path), name=name)
 
     @property
     def split(self) -> str | None:
-        """The split that the text names behind a colon, if any: ``name:split`` or ``name:config:split``."""
+        """The split that the text names after a colon, if any: ``name:split`` or ``name:config:split``."""
         return (self.hints[-1] or None) if self.hints else None
 
     @property
@@ -101,16 +120,12 @@ class Source:
 
     @property
     def scored_split(self) -> str:
-        """The split to score: ``test``, or ``dev`` of a folder without one (GLUE's own test rows have no labels)."""
+        """The split to score: ``test``, or ``dev`` of a folder without test files (GLUE's test rows have no labels)."""
         return "test" if not os.path.isdir(self.base) or any(Path(self.base).glob("test*")) else "dev"
 
     def check(self) -> None:
-        """Refuse a path that is not there. What can only be a hub name is left to the hub.
-
-        Raises:
-            RailkdError: with the nearest name beside it.
-        """
-        # data/RTE beside an existing data/ is a slip of the pen, not a user of the hub called "data".
+        """Refuse a path that does not exist. A name that can only be a hub name is not checked here."""
+        # With a folder data/, the source data/RTE is a misspelled path and not a data set of the hub user "data".
         local = "/" in self.base and os.path.isdir(os.path.dirname(self.base))
         hub = _HUB_NAME.fullmatch(self.base) and len(self.base) <= 96 and not _FILE_SUFFIX.search(self.base)
         if not self.on_disk and (not hub or local or len(self.hints) > 2):
@@ -122,69 +137,89 @@ class Source:
         Columns that ``datasets`` knows as class labels come as their names, hidden labels (-1) as None.
 
         Args:
-            split: taken where the source holds several (default ``"train"``); "dev" also finds "validation". A split
-                spelled in the source itself wins over it, and a single file has none.
+            split: which split of several to read (default ``"train"``); "dev" also finds "validation". A split in the
+                text of the source overrides it. A single file has no splits.
+
+        Returns:
+            At least one row.
 
         Raises:
-            RailkdError: no such source, a file that cannot be read, no rows.
+            RailkdError: the source does not exist, cannot be read, or has no rows or no such split.
         """
         wanted = self.split or split
         if os.path.isdir(self.base):
-            rows = loading.from_folder(Path(self.base), wanted, spelled=self.split is not None)
+            rows = loading.read_folder(Path(self.base), wanted, spelled=self.split is not None)
         elif self.on_disk:
             if self.split:
                 raise RailkdError(
-                    f"{self.base}:{wanted}: a file has no splits; give {self.base} alone, or a folder of splits."
+                    f"{self.base}:{wanted}: a file has no splits. Fix: give {self.base} alone, or a folder of splits."
                 )
-            rows = loading.from_file(Path(self.base))
+            rows = loading.read_file(Path(self.base))
         else:
             self.check()
             if loading.is_builder(self.base):
                 raise self._missing()
-            rows = loading.from_hub(self.text, self.base, self.config, self.revision, wanted)
+            rows = loading.read_hub(self.text, self.base, self.config, self.revision, wanted)
         if rows.num_rows == 0:
-            raise RailkdError(f"{self.text}: holds no rows; wanted at least one.")
+            raise RailkdError(f"{self.text}: expected at least one row, got none.")
         check_names(rows.column_names, self.text)
         return loading.with_label_names(rows)
 
     def _missing(self) -> RailkdError:
-        """The error for a source that is not there, with the nearest name beside it."""
+        """Return the error for a source that does not exist, with the nearest name in its folder."""
         text = self.text
         if not text.strip():
             kinds = "a csv, tsv, jsonl or parquet file, a folder of splits or a hub name"
-            return RailkdError(f"no file given; wanted {kinds}.")
+            return RailkdError(f"no file is given. Expected {kinds}.")
         shown = text if len(text) <= 200 else text[:197] + "..."
         shown = shown if shown.isprintable() else repr(shown)
         folder, name = os.path.split(self.base)
         if folder and not os.path.isdir(folder):
-            return RailkdError(f"{shown}: no such file: there is no folder {folder[:200]!r}; check the path.")
-        beside: list[str] = []
-        with contextlib.suppress(OSError):  # the suggestion is a courtesy
-            beside = os.listdir(folder or ".")
-        return RailkdError(f"{shown}: no such file; check the path.{did_you_mean(name, beside)}")
+            return RailkdError(
+                f"{shown}: no such file: the folder {folder[:200]!r} does not exist. Fix: check the path."
+            )
+        names: list[str] = []
+        with contextlib.suppress(OSError):  # The suggestion is optional.
+            names = os.listdir(folder or ".")
+        return RailkdError(f"{shown}: no such file.{did_you_mean(name, names)} Fix: check the path.")
 
 
 def load_rows(text: str, *, split: str | None = None) -> datasets.Dataset:
-    """Return the raw rows of a source as a user writes it: `Source.parse` and `Source.rows` in one.
+    """Return the raw rows of a source: `Source.parse`, then `Source.rows`.
 
-    >>> load_rows("glue/CoLA:dev")[0]["sentence"]  # doctest: +SKIP
-    'The sailors rode the breeze clear of the rocks.'
+    Args:
+        text: as a user writes it.
+        split: which split of several to read (default ``"train"``).
+
+    Example:
+        >>> load_rows("glue/CoLA:dev")[0]["sentence"]  # doctest: +SKIP
+        'The sailors rode the breeze clear of the rocks.'
     """
     return Source.parse(text).rows(split)
 
 
 def parse_named(specs: Iterable[str]) -> dict[str, Source]:
-    """Read several ``[NAME=]FILE``: their sources by name, in their order; every name once.
+    """Parse several ``[NAME=]FILE``.
 
-    >>> {name: source.text for name, source in parse_named(["glue/RTE:dev", "hans=ood/HANS/test.tsv"]).items()}
-    {'RTE-dev': 'glue/RTE:dev', 'hans': 'ood/HANS/test.tsv'}
+    Args:
+        specs: as a user writes them.
+
+    Returns:
+        Name -> source, in the given order.
+
+    Raises:
+        RailkdError: two sources have the same name.
+
+    Example:
+        >>> {name: source.text for name, source in parse_named(["glue/RTE:dev", "hans=ood/HANS/test.tsv"]).items()}
+        {'RTE-dev': 'glue/RTE:dev', 'hans': 'ood/HANS/test.tsv'}
     """
     found: dict[str, Source] = {}
     for source in map(Source.parse_named, specs):
         if source.name in found:
             raise RailkdError(
-                f"--test: {found[source.name].text} and {source.text} are both called {source.name!r}; name one: "
-                f"NAME={source.text}."
+                f"--test: {found[source.name].text} and {source.text} have the same name {source.name!r}. "
+                f"Fix: name one: NAME={source.text}."
             )
         found[source.name] = source
     return found

@@ -1,7 +1,7 @@
-"""The files that GLUE's leaderboard takes: ``index`` and ``prediction``, tab-separated, one file a test set.
+"""Files for GLUE's leaderboard: ``index`` and ``prediction``, tab-separated, one file for each test set.
 
-Format: gluebenchmark.com, "FAQ" (names of the files, words of the answers). What an answer is written as comes from the
-task's row in ``glue.py``: a cell where the task has cells (0, 1), the name of the class where not, a number for STS-B.
+Format: gluebenchmark.com, "FAQ" (names of the files, words of the answers). The task's row in ``glue.py`` says how an
+answer is written: as a cell (0, 1) if the task has cells, else as the name of the class, and as a number for STS-B.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from railkd.data.formats import tables_in
+from railkd.data.formats import list_tables
 from railkd.data.glue import GLUE, GlueTask, folder_key
 from railkd.data.labels import LabelSpace, match_label_space
 from railkd.data.loading import SPLITS
@@ -23,7 +23,14 @@ from railkd.errors import RailkdError
 
 @dataclass(frozen=True)
 class Submission:
-    """One file of a submission: the task whose models answer it, and what its test file may be called."""
+    """One file of a submission.
+
+    Attributes:
+        name: of the file, without its suffix.
+        task: the task that the model must be trained on.
+        stems: the names that the test file may have, without suffixes.
+        folder: the name of its folder.
+    """
 
     name: str
     task: GlueTask
@@ -32,12 +39,12 @@ class Submission:
 
     @property
     def file(self) -> str:
-        """``RTE.tsv``."""
+        """The name of the file, e.g. ``RTE.tsv``."""
         return f"{self.name}.tsv"
 
 
 _TASKS = {task.name: task for task in GLUE}
-#: The rows of a test file are numbered here; QQP's have another name.
+#: Columns of a test file that number its rows; QQP has "id".
 INDEX_COLUMNS = ("index", "id")
 
 SUBMISSIONS: tuple[Submission, ...] = (
@@ -49,30 +56,41 @@ SUBMISSIONS: tuple[Submission, ...] = (
 
 
 def find(source: str) -> dict[Submission, str]:
-    """The submissions that a test file, or a folder of a task, is for, with the file of each.
+    """Find the submissions that a test file or the folder of a task is for.
+
+    Args:
+        source: a file or folder. Hub sets have no row numbers, so they are refused.
+
+    Returns:
+        Submission -> its test file.
 
     Raises:
-        RailkdError: no test file of a GLUE task; hub sets have no row numbers, and are refused too.
+        RailkdError: it is no test file of a GLUE task, or does not exist.
     """
     path = Path(source)
     if not path.exists():
-        raise RailkdError(f"--test {source}: no such file or folder; wanted a GLUE folder, such as glue/RTE")
+        raise RailkdError(f"--test {source}: no such file or folder. Expected a GLUE folder, such as glue/RTE")
     folder = path.absolute() if path.is_dir() else path.absolute().parent
     rows = [row for row in SUBMISSIONS if folder_key(row.folder) == folder_key(folder.name)]
     if not rows:
         known = ", ".join(dict.fromkeys(row.folder for row in SUBMISSIONS))
-        raise RailkdError(f"--test {source}: lies in no folder of a GLUE task; wanted one called {known}")
-    files = {stem: paths[-1] for stem, paths in tables_in(folder).items()}
+        raise RailkdError(f"--test {source}: not in a folder of a GLUE task. Expected a folder named {known}")
+    files = {stem: paths[-1] for stem, paths in list_tables(folder).items()}
     found = {row: next((files[stem] for stem in row.stems if stem in files), None) for row in rows}
     chosen = {row: str(file) for row, file in found.items() if file and (path.is_dir() or file == path.absolute())}
     if not chosen:
         wanted = ", ".join(f"{stem}.tsv" for row in rows for stem in row.stems)
-        raise RailkdError(f"--test {source}: holds no test rows of {rows[0].folder}; wanted {wanted}")
+        raise RailkdError(f"--test {source}: no test rows of {rows[0].folder}. Expected {wanted}")
     return chosen
 
 
-def numbers(source: str, count: int) -> list[Any]:
-    """The row numbers of a test file, as the file has them; counted from 0 where it has none."""
+def read_numbers(source: str, count: int) -> list[Any]:
+    """Return the row numbers of a test file, or numbers from 0 if it has none.
+
+    Args:
+        source: the test file.
+        count: the number of its rows.
+    """
     rows = load_rows(source)
     column = next((name for name in INDEX_COLUMNS if name in rows.column_names), None)
     return list(rows[column]) if column else list(range(count))
@@ -81,14 +99,19 @@ def numbers(source: str, count: int) -> list[Any]:
 def check_model(
     row: Submission, model_names: Sequence[str], *, model: str, label_map: Mapping[str, str] | None = None
 ) -> dict[int, str]:
-    """Index of a model's class -> the answer it stands for; empty where the task wants a number.
+    """Match the classes of a model with those of a task, by name.
 
     Args:
-        model_names: classes in output order; matched to the task's by name, whatever that order is.
-        model: for messages. label_map: class of the task -> class of the model, where the names differ.
+        row: the submission.
+        model_names: classes in output order.
+        model: its name, for messages.
+        label_map: class of the task -> class of the model, where the names differ.
+
+    Returns:
+        Index of a class of the model -> its answer in the file; empty if the answers are numbers.
 
     Raises:
-        RailkdError: a model of other classes than the task's, or of another kind.
+        RailkdError: the model has other classes than the task, or is of another kind.
     """
     task = row.task
     if not task.labels:
@@ -100,28 +123,35 @@ def check_model(
     more = [name for index, name in enumerate(model_names) if index not in found]
     if more:
         raise RailkdError(
-            f"{row.name} has the classes {', '.join(task.labels)}, '{model}' has {', '.join(more)} beside them; "
-            "predict with a model of this task"
+            f"{row.name} has the classes {', '.join(task.labels)}, '{model}' has {', '.join(more)} too. "
+            "Fix: predict with a model of this task"
         )
     return found
 
 
-def answers(row: Submission, logits: np.ndarray, words: Mapping[int, str]) -> list[str]:
-    """The column ``prediction``.
+def format_answers(row: Submission, logits: np.ndarray, words: Mapping[int, str]) -> list[str]:
+    """Return the column ``prediction``.
 
     Args:
-        logits: (N, C). words: of `check_model`.
+        row: the submission.
+        logits: (N, C).
+        words: from `check_model`.
     """
     if row.task.label_range is not None:
         return [f"{value:.3f}" for value in np.clip(logits[:, 0].astype(float), *row.task.label_range)]
     return [words[int(best)] for best in logits.argmax(axis=1)]
 
 
-def text_of(index: Sequence[Any], given: Sequence[str]) -> str:
-    """The file.
+def format_file(index: Sequence[Any], given: Sequence[str]) -> str:
+    r"""Return the text of the file.
 
-    >>> text_of([0, 1], ["entailment", "not_entailment"])
-    'index\\tprediction\\n0\\tentailment\\n1\\tnot_entailment\\n'
+    Args:
+        index: the row numbers.
+        given: the answers, one for each row.
+
+    Example:
+        >>> format_file([0, 1], ["entailment", "not_entailment"])
+        'index\tprediction\n0\tentailment\n1\tnot_entailment\n'
     """
     lines = [f"{number}\t{answer}" for number, answer in zip(index, given, strict=True)]
     return "\n".join(["index\tprediction", *lines]) + "\n"

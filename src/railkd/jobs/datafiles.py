@@ -11,7 +11,7 @@ from railkd.data import labels
 from railkd.data.columns import Columns, find_columns
 from railkd.data.glue import GlueTask
 from railkd.data.labels import LabelSpace
-from railkd.data.ood import OodSet, out_of_domain
+from railkd.data.ood import OodSet, is_out_of_domain
 from railkd.data.sources import Source, parse_named
 from railkd.errors import RailkdError
 from railkd.jobs.options import DataOptions
@@ -218,7 +218,7 @@ def named_tests(options: Any, trained_on: Source | None = None) -> tuple[dict[st
     named, said = parse_named([*options.test, *options.ood]), set(parse_named(options.ood))
     own = trained_on.row if trained_on else None
     domains = {
-        name: "out" if name in said or out_of_domain(source.row, own) else "in" for name, source in named.items()
+        name: "out" if name in said or is_out_of_domain(source.row, own) else "in" for name, source in named.items()
     }
     return named, domains
 

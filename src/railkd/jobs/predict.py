@@ -50,9 +50,9 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     for row, source in found.items():
         table = DataFiles(options, say).read(Source.parse(source), split="test", labelled=False)
         logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
-        given = submission.answers(row, logits, words)
+        given = submission.format_answers(row, logits, words)
         written.append(target / row.file)
         if ranks.is_main_process():
             target.mkdir(parents=True, exist_ok=True)
-            write_text(written[-1], submission.text_of(submission.numbers(source, len(given)), given))
+            write_text(written[-1], submission.format_file(submission.read_numbers(source, len(given)), given))
     return written
