@@ -29,6 +29,7 @@ from railkd.data.sources import Source
 from railkd.jobs import findings
 from railkd.jobs.options import DEFAULT_MAX_LENGTH
 from railkd.models.checkpoints import Checkpoint, quiet_transformers
+from railkd.models.heads import task_of_config
 from railkd.runtime import hardware
 from railkd.runtime.words import counted, duration, size
 
@@ -198,14 +199,12 @@ def _checkpoint(model: str) -> Checkpoint | None:
 @cache
 def _measure_speed(model: str, layers: int | None, source: str, max_length: int, batch_size: int) -> _Speed | None:
     """Return the speed of a model with random weights on batches of the task's mean length."""
-    from transformers import AutoModelForSequenceClassification
-
     checkpoint = _checkpoint(model)
     if checkpoint is None or not Source.parse(source).on_disk:
         return None
     config = checkpoint.new_config(**({"num_hidden_layers": layers} if layers else {}))
     with quiet_transformers():
-        network = AutoModelForSequenceClassification.from_config(config).to(hardware.device())
+        network = task_of_config(config).auto_model().from_config(config).to(hardware.device())
     length = _mean_length(checkpoint, source, max_length)
     inputs = torch.full((batch_size, length), 5, device=hardware.device())
     mask = torch.ones_like(inputs)

@@ -13,6 +13,7 @@ import xxhash
 
 from railkd.errors import RailkdError
 from railkd.models import trust as trusting
+from railkd.models.heads import label_names, task_of_config
 
 if TYPE_CHECKING:
     from railkd.signals import BlockShape
@@ -137,15 +138,11 @@ class Checkpoint:
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs."""
-        from railkd.models.heads import label_names
-
         return label_names(self.config)
 
     @property
     def task(self) -> Task:
         """Kind of task that the model is for."""
-        from railkd.models.heads import task_of_config
-
         return task_of_config(self.config)
 
     @property
@@ -168,12 +165,12 @@ class Checkpoint:
             RailkdError: the weights do not load, or the model needs Python code of its own and is not trusted.
         """
         import torch
-        from transformers import AutoModelForSequenceClassification
 
         wanted = self.new_config(**config)
+        auto = task_of_config(wanted).auto_model()
         try:
             with quiet_transformers():
-                model = AutoModelForSequenceClassification.from_pretrained(
+                model = auto.from_pretrained(
                     self.folder,
                     config=wanted,
                     dtype=torch.float32,
@@ -233,10 +230,9 @@ def empty_classifier(config: Any, *, trusted: bool = False) -> Any:
         trusted: Python code that the checkpoint of the config brings may run.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
 
     with torch.device("meta"), quiet_transformers():
-        return AutoModelForSequenceClassification.from_config(config, trust_remote_code=trusted)
+        return task_of_config(config).auto_model().from_config(config, trust_remote_code=trusted)
 
 
 class quiet_transformers:

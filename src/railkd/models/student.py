@@ -13,6 +13,7 @@ from torch import nn
 from railkd.errors import RailkdError
 from railkd.models.blocks import find_blocks
 from railkd.models.checkpoints import Checkpoint, empty_classifier, quiet_transformers
+from railkd.models.heads import task_of_config
 from railkd.models.trust import is_foreign
 
 Keep = str | Sequence[int]
@@ -76,8 +77,6 @@ def make_student(
     Returns:
         A transformers sequence classifier whose config tells its new depth.
     """
-    from transformers import AutoModelForSequenceClassification
-
     if isinstance(source, nn.Module):
         trusted = is_foreign(source)
         their_config: Any = source.config
@@ -96,7 +95,7 @@ def make_student(
     for name, value in {**config, **_shallower(their_config, chosen, behind)}.items():
         setattr(their_config, name, value)
     with quiet_transformers():
-        plan = AutoModelForSequenceClassification.from_config(their_config, trust_remote_code=trusted)
+        plan = task_of_config(their_config).auto_model().from_config(their_config, trust_remote_code=trusted)
         renamed = weights
         for path, kept in ({} if shared else _stacks(plan, chosen, behind, blocks)).items():
             renamed = _renumbered(renamed, path, f"{plan.base_model_prefix}.", kept)
