@@ -13,12 +13,12 @@ from simulated_grids import DESIGNS, Design, evaluate, within_bounds
 
 def test_an_estimate_by_hand() -> None:
     # mean 2, sd 1, standard error 1/sqrt(3); t(0.975, 2) = 4.302653
-    found = statistics.estimate([1.0, 2.0, 3.0])
-    assert (found.mean, found.n, found.sd) == (2.0, 3, 1.0)
-    assert found.low == pytest.approx(2 - 4.302653 / 3**0.5, abs=1e-5)
-    assert found.high == pytest.approx(2 + 4.302653 / 3**0.5, abs=1e-5)
+    result = statistics.estimate([1.0, 2.0, 3.0])
+    assert (result.mean, result.n, result.sd) == (2.0, 3, 1.0)
+    assert result.low == pytest.approx(2 - 4.302653 / 3**0.5, abs=1e-5)
+    assert result.high == pytest.approx(2 + 4.302653 / 3**0.5, abs=1e-5)
     # t = 2 sqrt(3): p = 1 - t / sqrt(t^2 + 2) for two degrees of freedom
-    assert found.p == pytest.approx(1 - 12**0.5 / 14**0.5)
+    assert result.p == pytest.approx(1 - 12**0.5 / 14**0.5)
 
 
 def test_one_seed_and_seeds_that_agree_have_no_interval() -> None:
@@ -32,14 +32,14 @@ def test_only_equal_seeds_are_paired() -> None:
 
 
 def test_a_task_counts_once_however_many_seeds_it_has() -> None:
-    found = statistics.contrast({"a": {1: 1.0, 2: 3.0}, "b": {1: 4.0}, "c": dict.fromkeys(range(50), 6.0)})
-    assert (found.over, found.tasks, found.pairs) == ("tasks", 3, 53)
-    assert found.estimate == statistics.estimate([2.0, 4.0, 6.0])
+    result = statistics.contrast({"a": {1: 1.0, 2: 3.0}, "b": {1: 4.0}, "c": dict.fromkeys(range(50), 6.0)})
+    assert (result.over, result.tasks, result.pairs) == ("tasks", 3, 53)
+    assert result.estimate == statistics.estimate([2.0, 4.0, 6.0])
 
 
 def test_a_single_task_is_pooled_over_its_seeds() -> None:
-    found = statistics.contrast({"a": {1: 1.0, 2: 3.0, 3: 2.0}})
-    assert (found.over, found.estimate) == ("seeds", statistics.estimate([1.0, 3.0, 2.0]))
+    result = statistics.contrast({"a": {1: 1.0, 2: 3.0, 3: 2.0}})
+    assert (result.over, result.estimate) == ("seeds", statistics.estimate([1.0, 3.0, 2.0]))
 
 
 def test_holm_equals_statsmodels() -> None:

@@ -32,8 +32,8 @@ def mean_weights(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     >>> mean_weights(torch.tensor([[1, 1, 0]]))
     tensor([[0.5000, 0.5000, 0.0000]])
     """
-    kept = mask.to(torch.bool).to(dtype)
-    return kept / kept.sum(dim=1, keepdim=True).clamp(min=1)
+    real = mask.to(torch.bool).to(dtype)
+    return real / real.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -169,10 +169,10 @@ class RunRecord:
         Returns:
             Field name -> value, without `VARYING` and without times in the curve.
         """
-        kept = {name: value for name, value in asdict(self).items() if name not in VARYING}
+        fields = {name: value for name, value in asdict(self).items() if name not in VARYING}
         times = re.compile(r"runtime|per_second")
-        kept["curve"] = [{k: v for k, v in entry.items() if not times.search(k)} for entry in self.curve]
-        return kept
+        fields["curve"] = [{k: v for k, v in entry.items() if not times.search(k)} for entry in self.curve]
+        return fields
 
     def summary(self) -> str:
         """Return the results as text, to print at the end of a job.

@@ -68,7 +68,7 @@ def test_several_folders_make_one_report(folder: Path, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "got no folder; wanted the output folder of railkd bench"),
+        ([], "Expected the output folder of railkd bench or a folder with run folders"),
         (["nowhere"], "no folder 'nowhere'"),
         ([".", "--html", "."], "'.' is a folder, wanted the name of a file"),
         ([".", "--csv", "no/such/report.csv"], "there is no folder 'no/such'"),

@@ -78,13 +78,13 @@ def test_failed_runs_are_listed_but_do_not_count(report: dict[str, Any]) -> None
     assert "1 run failed and is left out." in report["notes"]
 
 
-def made(arm: str, seed: int, accuracy: float, task: str = "A", **fields: Any) -> RunRecord:
+def run_of(arm: str, seed: int, accuracy: float, task: str = "A", **fields: Any) -> RunRecord:
     metrics = {"test": {"accuracy": accuracy}, "eval": {"accuracy": 0.99}}
     fields = {"student": "small", "commit": None, "versions": {}, "started": f"2026-01-0{seed}"} | fields
     return RunRecord("distill", arm, seed, task=task, arm=arm, metrics=metrics, **fields)
 
 
-def reported(folder: Path, *records: RunRecord, grid: str = "", baseline: str | None = None) -> dict[str, Any]:
+def report_of(folder: Path, *records: RunRecord, grid: str = "", baseline: str | None = None) -> dict[str, Any]:
     write_lines(folder / "records.jsonl", records)
     if grid:
         (folder / "grid.yaml").write_text(grid)
@@ -93,75 +93,75 @@ def reported(folder: Path, *records: RunRecord, grid: str = "", baseline: str | 
 
 def test_differences_by_hand(tmp_path: Path) -> None:
     # x is 2 and 4 points above kd on A, mean 3, and 1 point on B (one pair). Over tasks: (3 + 1) / 2 = 2.
-    records = [made("kd", 1, 0.50), made("kd", 2, 0.60), made("x", 1, 0.52), made("x", 2, 0.64)]
-    records += [made("kd", 1, 0.70, "B"), made("x", 1, 0.71, "B"), made("x", 2, 0.99, "B")]
-    found = reported(tmp_path, *records)
-    rows = {(row["task"], row["over"]): row for row in found["differences"]}
+    records = [run_of("kd", 1, 0.50), run_of("kd", 2, 0.60), run_of("x", 1, 0.52), run_of("x", 2, 0.64)]
+    records += [run_of("kd", 1, 0.70, "B"), run_of("x", 1, 0.71, "B"), run_of("x", 2, 0.99, "B")]
+    report = report_of(tmp_path, *records)
+    rows = {(row["task"], row["over"]): row for row in report["differences"]}
     assert rows["A", "seeds"]["mean"] == pytest.approx(3) and rows["B", "seeds"]["mean"] == pytest.approx(1)
     assert rows["B", "seeds"]["low"] is None
     assert rows["", "tasks"]["mean"] == pytest.approx(2) and rows["", "tasks"]["n"] == 2
-    assert not found["contrasts"]["named"] and headline.EXPLORATORY in markdown(found)
+    assert not report["contrasts"]["named"] and headline.EXPLORATORY in markdown(report)
 
 
 def test_the_selection_set_is_not_a_test_set(tmp_path: Path) -> None:
-    found = reported(tmp_path, made("kd", 1, 0.5), made("kd", 2, 0.5))
-    assert [column["set"] for column in found["scores"]["in"]["columns"]] == ["test"]
-    assert "99" not in format.number(found["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"])
+    report = report_of(tmp_path, run_of("kd", 1, 0.5), run_of("kd", 2, 0.5))
+    assert [column["set"] for column in report["scores"]["in"]["columns"]] == ["test"]
+    assert "99" not in format.number(report["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"])
 
 
 def test_one_seed_has_no_interval_and_the_report_says_why(tmp_path: Path) -> None:
     grid = "contrasts: [{name: q, arm: x, baseline: kd}]"
-    found = reported(tmp_path, made("kd", 1, 0.5), made("x", 1, 0.9), grid=grid)
-    line = found["headline"][0]
+    report = report_of(tmp_path, run_of("kd", 1, 0.5), run_of("x", 1, 0.9), grid=grid)
+    line = report["headline"][0]
     assert line["verdict"] == headline.NOT_SHOWN and "one seed, so there is no interval" in line["text"]
-    assert "Every arm has one seed" in headline.scores_note(found)
-    assert not any(row["cells"][0]["best"] for row in found["scores"]["in"]["groups"][0]["rows"])
+    assert "Every arm has one seed" in headline.scores_note(report)
+    assert not any(row["cells"][0]["best"] for row in report["scores"]["in"]["groups"][0]["rows"])
 
 
 def test_arms_that_tie_share_the_highest_score_and_have_no_interval(tmp_path: Path) -> None:
-    records = [made(arm, seed, 0.5) for arm in ("kd", "x") for seed in (1, 2)]
-    first, second = reported(tmp_path, *records, grid="contrasts: [{name: q, arm: x}]")["headline"]
+    records = [run_of(arm, seed, 0.5) for arm in ("kd", "x") for seed in (1, 2)]
+    first, second = report_of(tmp_path, *records, grid="contrasts: [{name: q, arm: x}]")["headline"]
     assert "x is level with kd over 2 seeds of one task (the 2 seeds agree exactly" in first["text"]
     assert first["verdict"] == headline.NOT_SHOWN and "2 of 2 arms share the highest score, 50.0" in second["text"]
 
 
 def test_a_clear_difference_is_shown_and_the_best_is_marked(tmp_path: Path) -> None:
     wobble = {1: 0.0, 2: 0.004, 3: -0.003}
-    records = [made("kd", s, 0.5 + w, t) for s, w in wobble.items() for t in ("A", "B", "C")]
-    records += [made("x", s, 0.6 + 0.9 * w, t) for s, w in wobble.items() for t in ("A", "B")]
-    records += [made("x", s, 0.61 + 0.9 * w, "C") for s, w in wobble.items()]
-    grid = "baseline: kd\ncontrasts: [{name: q, arm: x}, {name: gone, arm: y}, {name: far, arm: x, domain: out}]"
-    found = reported(tmp_path, *records, grid=grid)
-    first, gone, far, *_ = found["headline"]
+    records = [run_of("kd", s, 0.5 + w, t) for s, w in wobble.items() for t in ("A", "B", "C")]
+    records += [run_of("x", s, 0.6 + 0.9 * w, t) for s, w in wobble.items() for t in ("A", "B")]
+    records += [run_of("x", s, 0.61 + 0.9 * w, "C") for s, w in wobble.items()]
+    grid = "baseline: kd\ncontrasts: [{name: q, arm: x}, {name: absent, arm: y}, {name: far, arm: x, domain: out}]"
+    report = report_of(tmp_path, *records, grid=grid)
+    first, absent, far, *_ = report["headline"]
     assert first["verdict"] == headline.SHOWN and "x is 10.3 points above kd on average over 3 tasks" in first["text"]
-    assert (gone["verdict"], far["verdict"]) == ("nothing to compare", "nothing to compare")
-    assert found["contrasts"]["family"] == 1  # contrasts without a test do not count in the adjustment
-    rows = {row["arm"]: row for row in found["scores"]["in"]["groups"][0]["rows"]}
+    assert (absent["verdict"], far["verdict"]) == ("nothing to compare", "nothing to compare")
+    assert report["contrasts"]["family"] == 1  # contrasts without a test do not count in the adjustment
+    rows = {row["arm"]: row for row in report["scores"]["in"]["groups"][0]["rows"]}
     assert [cell["best"] for cell in rows["x"]["cells"]] == [True] * 3 and rows["x"]["average"]["best"]
     assert not any(cell["best"] for cell in rows["kd"]["cells"])
     assert (rows["x"]["rank"], rows["kd"]["rank"]) == (1.0, 2.0)
-    assert "**60.0 ± 0.3**" in markdown(found)
+    assert "**60.0 ± 0.3**" in markdown(report)
 
 
 def test_the_lowest_squared_error_is_best_and_enters_no_average(tmp_path: Path) -> None:
-    records = [made(arm, s, 0.5) for arm in ("kd", "x") for s in (1, 2, 3)]
+    records = [run_of(arm, s, 0.5) for arm in ("kd", "x") for s in (1, 2, 3)]
     for record in records:
         record.metrics = {
             "test": {"mse": (0.2 if record.arm == "x" else 0.4) + 0.001 * record.seed**2 * (record.arm == "x")}
         }
-    rows = {row["arm"]: row for row in reported(tmp_path, *records)["scores"]["in"]["groups"][0]["rows"]}
+    rows = {row["arm"]: row for row in report_of(tmp_path, *records)["scores"]["in"]["groups"][0]["rows"]}
     assert rows["x"]["cells"][0]["best"] and not rows["kd"]["cells"][0]["best"] and rows["x"]["average"] is None
 
 
 def test_ratios_with_a_shared_and_a_whole_teacher_pass(tmp_path: Path) -> None:
     seconds = {"training": 10.0, "evaluation": 1.0}
-    records = [made("finetune", 1, 0.5, seconds=seconds), made("kd", 1, 0.5, seconds=seconds | {"training": 11.0})]
+    records = [run_of("finetune", 1, 0.5, seconds=seconds), run_of("kd", 1, 0.5, seconds=seconds | {"training": 11.0})]
     records += [
-        made("x", 1, 0.5, seconds=seconds),
-        made("live", 1, 0.5, seconds=seconds | {"training": 20.0}, config={"live": True}),
+        run_of("x", 1, 0.5, seconds=seconds),
+        run_of("live", 1, 0.5, seconds=seconds | {"training": 20.0}, config={"live": True}),
     ]
     records += [RunRecord("cache", None, 0, task="A", seconds={"teacher pass": 4.0})]
-    rows = {row["arm"]: row for row in reported(tmp_path, *records)["times"]["rows"]}
+    rows = {row["arm"]: row for row in report_of(tmp_path, *records)["times"]["rows"]}
     ratios = {arm: [round(row[name], 6) for name in ("ratio", "shared", "charged")] for arm, row in rows.items()}
     assert ratios == {"finetune": [1, 1, 1], "kd": [1.1, 1.3, 1.5], "x": [1, 1.2, 1.4], "live": [2, 2, 2]}
     assert {arm: row["teacher"] for arm, row in rows.items()} == {
@@ -180,16 +180,16 @@ def test_each_of_several_teachers_is_compared_with_its_own_students(tmp_path: Pa
             "evaluate", None, 0, task="A", student=name, labels=["n", "p"], arm="teacher", folder=f"t-{name}"
         )
         teacher.metrics = {"test": {"accuracy": right.count("p") / 4}}
-        student = made("kd", 1, 0.5, student=name, labels=["n", "p"], folder=f"s-{name}", seconds={"training": 2.0})
-        made_pass = RunRecord("cache", None, 0, task="A", student=name, seconds={"teacher pass": seconds})
-        for record, given in ((teacher, right), (student, "pnpn")):
+        student = run_of("kd", 1, 0.5, student=name, labels=["n", "p"], folder=f"s-{name}", seconds={"training": 2.0})
+        teacher_pass = RunRecord("cache", None, 0, task="A", student=name, seconds={"teacher pass": seconds})
+        for record, predicted in ((teacher, right), (student, "pnpn")):
             record.predictions = {"test": "test.tsv"}
-            rows = [f"{i}\tp\t{label}\t{int(label == 'n')}\t{int(label == 'p')}" for i, label in enumerate(given)]
+            rows = [f"{i}\tp\t{label}\t{int(label == 'n')}\t{int(label == 'p')}" for i, label in enumerate(predicted)]
             folder = tmp_path / record.folder
             folder.mkdir()
             (folder / "test.tsv").write_text("\n".join(["index\tgold\tlabel\tlogit_n\tlogit_p", *rows]) + "\n")
-        records += [teacher, made_pass, student]
-    report = reported(tmp_path, *records)
+        records += [teacher, teacher_pass, student]
+    report = report_of(tmp_path, *records)
     teachers = {row["arm"]: row["cells"][0]["mean"] for row in report["scores"]["in"]["groups"][0]["rows"]}
     assert teachers == {"teacher of one": 50, "teacher of two": 100}
     assert {row["student"]: row["agree"] for row in report["agreement"]} == {"one": 1.0, "two": 0.5}
@@ -198,9 +198,9 @@ def test_each_of_several_teachers_is_compared_with_its_own_students(tmp_path: Pa
 
 
 def test_the_notes_name_differences_in_versions_machines_and_commits(tmp_path: Path) -> None:
-    one = made("kd", 1, 0.5, versions={"torch": "2.6"}, machine={"cores": 2}, commit="abc")
-    two = made("kd", 2, 0.5, versions={"torch": "2.7"}, machine={"cores": 8}, commit="abd+")
-    notes = " ".join(reported(tmp_path, one, two)["notes"])
+    one = run_of("kd", 1, 0.5, versions={"torch": "2.6"}, machine={"cores": 2}, commit="abc")
+    two = run_of("kd", 2, 0.5, versions={"torch": "2.7"}, machine={"cores": 8}, commit="abd+")
+    notes = " ".join(report_of(tmp_path, one, two)["notes"])
     for part in ("2 versions of torch (2.6, 2.7)", "2 kinds of machine", "2 commits", "marked +"):
         assert part in notes
 
@@ -226,11 +226,11 @@ def test_folders_of_single_runs_are_read_and_named(tmp_path: Path) -> None:
 
 
 def test_of_repeated_runs_only_the_latest_counts_and_a_note_says_so(tmp_path: Path) -> None:
-    old, new = made("kd", 1, 0.1), made("kd", 1, 0.9)
+    old, new = run_of("kd", 1, 0.1), run_of("kd", 1, 0.9)
     new.started = "2027"
-    found = reported(tmp_path, new, old)
-    assert found["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"] == pytest.approx(90)
-    assert "1 run repeats another" in found["notes"][0]
+    report = report_of(tmp_path, new, old)
+    assert report["scores"]["in"]["groups"][0]["rows"][0]["cells"][0]["mean"] == pytest.approx(90)
+    assert "1 run repeats another" in report["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_unreadable_input_is_refused_with_its_file_name(tmp_path: Path, files: d
 
 def test_an_unknown_baseline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RailkdError, match="no finished run of the arm 'kdd'. Fix: choose one of kd"):
-        reported(tmp_path, made("kd", 1, 0.5), baseline="kdd")
+        report_of(tmp_path, run_of("kd", 1, 0.5), baseline="kdd")
 
 
 def test_missing_predictions_are_noted_and_broken_ones_refused(tmp_path: Path) -> None:

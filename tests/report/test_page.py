@@ -40,8 +40,8 @@ def opened(browser: Any, page: Path) -> Opened:
 def test_it_opens_from_a_file_without_console_messages_or_requests(opened: Opened, page: Path) -> None:
     browser = opened()
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
-    assert page.as_uri() in asked and {url for url in asked if not url.startswith(("file:", "data:"))} == set()
+    requests = {e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"}
+    assert page.as_uri() in requests and {url for url in requests if not url.startswith(("file:", "data:"))} == set()
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.get_log("browser") == []
     assert page.stat().st_size < 3_000_000
@@ -98,8 +98,8 @@ def test_it_follows_light_and_dark_plots_included(opened: Opened) -> None:
     )
     light, dark = opened().execute_script(look), opened(scheme="dark").execute_script(look)
     assert all(one != other for one, other in zip(light, dark, strict=True))
-    for paper, ink, *drawn in (light, dark):
-        assert _contrast(paper, ink) > 7 and all(_contrast(paper, colour) > 4.5 for colour in drawn)
+    for paper, ink, *colours in (light, dark):
+        assert _contrast(paper, ink) > 7 and all(_contrast(paper, colour) > 4.5 for colour in colours)
 
 
 def _contrast(one: str, other: str) -> float:

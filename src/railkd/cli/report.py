@@ -1,4 +1,4 @@
-"""``railkd report``: the records of a benchmark, or of single runs, as one page, as Markdown and as CSV."""
+"""``railkd report``: write the records of a benchmark, or of single runs, as a page, as Markdown or as CSV."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from railkd.report import require_extra
 
 @dataclass
 class ReportOptions:
-    """What is read, and what is written."""
+    """Options of ``railkd report``."""
 
     folders: list[str] = option(
-        "output folders of railkd bench, or folders with run folders in them", [], metavar="FOLDER ..."
+        "output folders of railkd bench, or folders that contain run folders", [], metavar="FOLDER ..."
     )
     html: str | None = option("write one self-contained page", metavar="FILE")
     markdown: str | None = option("write the tables as Markdown", metavar="FILE")
     csv: str | None = option("write the scores as CSV", metavar="FILE")
-    baseline: str | None = option("arm the others are compared with (default: the grid's, or kd)", metavar="ARM")
+    baseline: str | None = option(
+        "arm that the others are compared with (default: that of the grid, or kd)", metavar="ARM"
+    )
     quiet: bool = option("print results only", False)
 
 
 def check(request: Request[ReportOptions]) -> None:
-    """Folders and targets."""
+    """Check the folders, the targets and the libraries of the page."""
     options = request.options
     problems = Problems()
     if not options.folders:
-        problems.add("got no folder; wanted the output folder of railkd bench, or one with run folders in it")
+        problems.add("Expected the output folder of railkd bench or a folder with run folders, got no folder.")
     for target in _targets(options):
         with problems.collect():
             _check_target(target)
@@ -43,30 +45,30 @@ def check(request: Request[ReportOptions]) -> None:
 
 
 def run(request: Request[ReportOptions]) -> None:
-    """Write what was asked for; nothing asked for: the main table goes to standard output."""
-    options = request.options
+    """Write the requested files. If none is requested, print the main tables."""
     from railkd.report.content import content
     from railkd.report.study import read
     from railkd.report.text import csv_text, markdown, terminal
     from railkd.runtime.files import write_text
 
+    options = request.options
     say = talker(options.quiet)
-    found = content(read(options.folders, options.baseline))
+    report = content(read(options.folders, options.baseline))
     if options.html:
         from railkd.report.html import html
 
-        write_text(options.html, html(found))
+        write_text(options.html, html(report))
     if options.markdown:
-        write_text(options.markdown, markdown(found))
+        write_text(options.markdown, markdown(report))
     if options.csv:
-        write_text(options.csv, csv_text(found))
+        write_text(options.csv, csv_text(report))
     for target in _targets(options):
         say(f"written: {target}")
     if not _targets(options):
         from rich.console import Console
 
         console = Console(highlight=False)
-        for part in terminal(found):
+        for part in terminal(report):
             console.print(part)
 
 
@@ -83,7 +85,7 @@ def _check_target(target: str) -> None:
 
 VERB = Verb(
     name="report",
-    about="Turn the records of runs into one page: scores, statistics, times, curves, and where they come from.",
+    about="Turn the records of runs into one page: scores, statistics, times, curves and provenance.",
     example="railkd report runs/bench --html report.html --markdown report.md --csv report.csv",
     options=ReportOptions,
     check=check,

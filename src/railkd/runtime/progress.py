@@ -59,11 +59,11 @@ def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task(title, total=None, rate="")
+    with Progress(*columns, console=console, transient=True) as display:
+        task = display.add_task(title, total=None, rate="")
 
         def move(done: int, total: int) -> None:
             rate = done / max(time.perf_counter() - start, 1e-9)
-            shown.update(task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s")
+            display.update(task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s")
 
         yield move
