@@ -27,7 +27,7 @@ def test_what_a_checkpoint_says_is_what_its_model_is(teacher_folder: Path) -> No
     checkpoint = Checkpoint.find(teacher_folder)
     model = checkpoint.model()
     assert checkpoint.config.to_dict() == model.config.to_dict()
-    assert checkpoint.labels == ("neg", "pos") and checkpoint.task == "single_label_classification"
+    assert checkpoint.labels == ("neg", "pos") and checkpoint.task.problem_type == "single_label_classification"
     assert checkpoint.shape == (len(model.bert.encoder.layer), model.config.hidden_size)
     assert [path.name for path in checkpoint.weights] == ["model.safetensors"] and str(checkpoint) == str(
         teacher_folder
