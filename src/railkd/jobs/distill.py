@@ -18,7 +18,7 @@ from railkd.jobs.options import DistillOptions, FinetuneOptions, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Tables
-from railkd.jobs.train import fit, training_arguments
+from railkd.jobs.train import Trainee, fit, training_arguments
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.models.student import blocks_to_keep, describe_student, make_student
@@ -73,8 +73,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     set_seed(args.seed)
     student = make()
     say(f"student: {describe_student(start, student)}")
-    trained = (args, student, start.tokenizer, source, files, tables, say)
-    return fit(record, request, *trained, callbacks=callbacks)
+    return fit(Trainee(args, student, start.tokenizer, source, files, tables), request, record, say, callbacks)
 
 
 def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: Checkpoint | None) -> None:

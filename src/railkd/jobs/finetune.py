@@ -13,12 +13,10 @@ from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.options import FinetuneOptions, required
 from railkd.jobs.request import Request
 from railkd.jobs.splits import Tables
-from railkd.jobs.train import fit, training_arguments
+from railkd.jobs.train import Trainee, fit, training_arguments
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
-
-# ---- the jobs ----------------------------------------------------------------------------------
 
 
 def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
@@ -35,5 +33,4 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     set_seed(args.seed)
     model = start.model(**files.task.head(files.space.names))
     record = RunRecord("finetune", None, args.seed, config=request.as_dict())
-    trained = (args, model, start.tokenizer, None, files, tables, say)
-    return fit(record, request, *trained, callbacks=callbacks)
+    return fit(Trainee(args, model, start.tokenizer, None, files, tables), request, record, say, callbacks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,72 +35,119 @@ from railkd.training.callbacks import Interruption, StepProgress
 _RATE = "train_samples_per_second"
 
 
+@dataclass(frozen=True)
+class Trainee:
+    """What one run trains, and on what.
+
+    Attributes:
+        args: of the training.
+        model: the student, or the model to fine-tune.
+        tokenizer: of the model.
+        teacher: its teacher; None: it has none.
+        files: scores the model's answers.
+        tables: the rows.
+    """
+
+    args: DistillationTrainingArguments
+    model: Any
+    tokenizer: Any
+    teacher: LiveTeacher | TeacherCache | None
+    files: DataFiles
+    tables: Tables
+
+
 def fit(
-    record: RunRecord,
-    request: Request[RunOptions],
-    args: DistillationTrainingArguments,
-    model: Any,
-    tokenizer: Any,
-    teacher: LiveTeacher | TeacherCache | None,
-    files: DataFiles,
-    tables: Tables,
-    say: Say,
-    *,
-    callbacks: Sequence[Any],
+    trainee: Trainee, request: Request[RunOptions], record: RunRecord, say: Say, callbacks: Sequence[Any] = ()
 ) -> RunRecord:
-    """Train, score, and leave the run folder behind."""
+    """Train a model, score it, and write the folder of the run.
+
+    Args:
+        trainee: the model and its rows.
+        request: what the run was asked.
+        record: of the run; completed here.
+        say: receives lines for the user.
+        callbacks: as transformers' Trainer takes them.
+
+    Returns:
+        The record.
+
+    Raises:
+        RailkdError: the folder holds another run, or one that cannot be resumed.
+    """
+    args = trainee.args
     folder = RunFolder(Path(str(args.output_dir)))
-    resume = folder.claim(request, say)
+    checkpoint = folder.claim(request, say)
     if args.should_save:
         folder.write_settings(request)
+    trainer = _make_trainer(trainee)
+    trainer.gauging.warn = say
+    with record.phase("training"), bar(f"training {args.method}", "steps", quiet=request.options.quiet) as advance:
+        interruption = Interruption(say)
+        for callback in (StepProgress(advance), *callbacks, interruption):
+            trainer.add_callback(callback)
+        with interruption.listening():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with record.phase("evaluation"):
+        _score_tables(record, trainee, trainer, request.options.keep_predictions)
+    complete(record, trainer)
+    if args.should_save:
+        folder.leave(record, trainer.model, trainee.tokenizer)
+        if not any(name.startswith("save_") for name in request.training):
+            folder.drop_checkpoints()
+    ranks.barrier()  # every rank returns once the model is on disk
+    say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")
+    return record
+
+
+def _make_trainer(trainee: Trainee) -> DistillationTrainer:
+    files, tables, args = trainee.files, trainee.tables, trainee.args
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         return files.score(prediction.predictions, prediction.label_ids)
 
-    model.config.railkd = {"method": args.method, "max_length": args.max_length}
+    trainee.model.config.railkd = {"method": args.method, "max_length": args.max_length}
     trainer = DistillationTrainer(
-        model=model,
-        teacher_model=teacher,
+        model=trainee.model,
+        teacher_model=trainee.teacher,
         args=args,
-        train_dataset=tables.training_rows(model.config),
+        train_dataset=tables.training_rows(trainee.model.config),
         eval_dataset=tables.eval,
-        processing_class=tokenizer,
+        processing_class=trainee.tokenizer,
         compute_metrics=compute_metrics,
     )
-    trainer.gauging.warn = say
-    with record.phase("training"), bar(f"training {args.method}", "steps", quiet=request.options.quiet) as advance:
-        trainer.remove_callback(PrinterCallback)  # the bar shows the way; the numbers go to metrics.json
-        for callback in (StepProgress(advance), *callbacks, interruption := Interruption(say)):
-            trainer.add_callback(callback)
-        with interruption.listening():
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    record.labels = list(label_names(model.config))
-    with record.phase("evaluation"):
-        # In float32 and outside Trainer: the numbers that the saved student gives wherever it is loaded.
-        scored = dict(tables.test) | ({"eval": tables.eval} if tables.eval is not None else {})
-        for set_name, table in scored.items():
-            logits = predict_logits(trainer.model.student, tokenizer, table, max_length=args.max_length)
-            score(
-                record,
-                files,
-                set_name,
-                table,
-                logits,
-                source=tables.sources.get(set_name),
-                domain=tables.domains.get(set_name, "in"),
-                keep=folder if request.options.keep_predictions and args.should_save else None,
-                texts=request.options.keep_predictions == "texts",
-            )
-        if tables.eval is not None:
-            record.selection = selection(trainer, files.primary_metric, tables.selecting)
-    complete(record, trainer)
-    if args.should_save:
-        folder.leave(record, trainer.model, tokenizer)
-        if not any(key.startswith("save_") for key in request.training):
-            folder.drop_checkpoints()
-    ranks.barrier()  # the student is there for all of them
-    say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")
-    return record
+    trainer.remove_callback(PrinterCallback)  # a bar shows the progress, and metrics.json has the numbers
+    return trainer
+
+
+def _score_tables(record: RunRecord, trainee: Trainee, trainer: DistillationTrainer, kept: str | None) -> None:
+    """Score the trained model on the test sets and on the rows that chose the epoch.
+
+    This runs in float32 and outside Trainer, so the saved model gives the same numbers wherever it is loaded.
+
+    Args:
+        record: receives the scores, and how the epoch was chosen.
+        trainee: the rows.
+        trainer: after training.
+        kept: "answers" or "texts": what to keep of the predictions; None: nothing.
+    """
+    files, tables, args = trainee.files, trainee.tables, trainee.args
+    record.labels = list(label_names(trainee.model.config))
+    scored = dict(tables.test) | ({"eval": tables.eval} if tables.eval is not None else {})
+    for name, table in scored.items():
+        logits = predict_logits(trainer.model.student, trainee.tokenizer, table, max_length=args.max_length)
+        score(
+            record,
+            files,
+            name,
+            table,
+            logits,
+            source=tables.sources.get(name),
+            domain=tables.domains.get(name, "in"),
+            keep=RunFolder(Path(str(args.output_dir))) if kept and args.should_save else None,
+            texts=kept == "texts",
+        )
+    if tables.eval is not None:
+        record.selection = selection(trainer, files.primary_metric, tables.selecting)
 
 
 def complete(record: RunRecord, trainer: DistillationTrainer) -> None:
