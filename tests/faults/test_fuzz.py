@@ -29,11 +29,12 @@ from railkd.cli.bench import make_verbs
 from railkd.cli.verbs import JOBS
 from railkd.cli.words import parse
 from railkd.data.keys import KEY
-from railkd.data.sources import Source, load_rows
+from railkd.data.sources import load_rows
 from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
-from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.options import TrainingDataOptions
+from railkd.jobs.splits import Splits
+from railkd.tasks.target import Target
 from railkd.teacher import TeacherCache
 from railkd.teacher.writer import manifest_checksum
 
@@ -238,13 +239,9 @@ bodies = st.lists(st.sampled_from(pieces) | st.text(max_size=3), max_size=14).ma
 def test_any_bytes_are_a_table_or_no_table(scratch: Path, head: str, body: str, junk: bytes, suffix: str) -> None:
     file = scratch / f"table{suffix}"
     file.write_bytes((head + body).encode("utf-8", "surrogatepass") + junk)
-    files = DataFiles(TrainingDataOptions(train=str(file)), lambda line: None)
     try:
-        source = Source.parse(str(file))
-        files.infer(source)
-        files.train_on(source)
-        table = files.read(source, split="train")
-        assert len(table) > 0 and "label" in table.column_names
+        splits = Splits.read(TrainingDataOptions(train=str(file)), Target.infer, lambda line: None)
+        assert len(splits.train) > 0 and "label" in splits.train.rows.column_names
     except RailkdError as error:
         in_words(error)
 

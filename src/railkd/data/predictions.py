@@ -28,7 +28,7 @@ def write_answers(
     class of the model, and the ``text`` where it is given.
 
     Args:
-        gold, given: N answers as they are scored (`railkd.jobs.datafiles.DataFiles.answers`). logits: (N, C).
+        gold, given: N answers as they are scored (`railkd.tasks.target.Target.answers`). logits: (N, C).
         texts: N rows of one or two texts.
     """
     rows = []

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datasets import concatenate_datasets
 
 from railkd.data.sources import Source
-from railkd.jobs.check import Say
-from railkd.jobs.datafiles import DataFiles
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, CacheOptions, required
+from railkd.jobs.options import DEFAULT_MAX_LENGTH, CacheOptions, Say, required
+from railkd.jobs.splits import TableReader
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
@@ -28,10 +27,8 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
         say(f"every checksum of {cache.rows:,} rows fits: {path}")
         return cache
     teacher = Checkpoint.find(required(options.teacher, "--teacher"), trust=options.trust_remote_code)
-    files = DataFiles(options, say)
-    if not options.train:
-        required(None, "--train")
-    tables = [files.read(source, split="train", labelled=False) for source in map(Source.parse, options.train)]
+    reader, sources = TableReader(options, say), map(Source.parse, required(options.train, "--train"))
+    tables = [reader.read(source, split="train", labelled=False).rows for source in sources]
     bf16 = fast_bf16() if options.bf16 is None else options.bf16
     rows, max_length = concatenate_datasets(tables), options.max_length or DEFAULT_MAX_LENGTH
     say(truncation_line(rows, teacher.tokenizer, max_length))

@@ -4,121 +4,93 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 
 from railkd.data.keys import KEY, example_key, key_array
-from railkd.data.sources import Source
+from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.data.tokens import full_lengths, some_rows
 from railkd.errors import RailkdError
 from railkd.jobs import findings
-from railkd.jobs.datafiles import DataFiles, named_tests
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, CheckOptions, DistillOptions, required
+from railkd.jobs.given_teacher import GivenTeacher
+from railkd.jobs.options import CheckOptions, DistillOptions, Say
+from railkd.jobs.splits import Splits
 from railkd.models.checkpoints import Checkpoint, empty_classifier
 from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
 from railkd.tasks.judging import FEWEST_ROWS, Finding
+from railkd.tasks.target import Target
 from railkd.teacher import TeacherCache
-from railkd.teacher.identity import identify
-from railkd.teacher.writer import MANIFEST
 
-Say = Callable[[str], None]
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
 
 
-def labels_of(teacher: Checkpoint | None, stored: TeacherCache | None) -> tuple[tuple[str, ...], str]:
-    """Return the class names of the teacher, and what it predicts."""
-    if teacher is not None:
-        return teacher.labels, teacher.task.problem_type
-    assert stored is not None
-    return stored.info.labels, stored.info.problem_type
-
-
 def before_distilling(
-    options: DistillOptions,
-    files: DataFiles,
-    train: Any,
-    evaluation: Any,
-    teacher: Checkpoint | None,
-    stored: TeacherCache | None,
-    max_length: int,
-    say: Say,
+    options: DistillOptions, splits: Splits, teacher: GivenTeacher, max_length: int, say: Say
 ) -> None:
-    """The cheap checks of a distillation.
+    """Run the cheap checks of a distillation.
+
+    Args:
+        options: of the distillation.
+        splits: its tables.
+        teacher: as it was given.
+        max_length: in tokens.
+        say: receives lines for the user.
 
     Raises:
-        RailkdError: a teacher that knows no more than the commonest class, labels evidently permuted, rows too long, a
-            cache of another teacher.
+        RailkdError: a teacher that knows no more than the commonest class, labels evidently permuted, rows too long, or
+            a cache of another teacher.
     """
-    if teacher is not None:
-        for table in (train, evaluation):
+    checkpoint, stored = teacher.checkpoint, teacher.cache
+    if checkpoint is not None:
+        for table in (splits.train, splits.eval):
             if table is not None:
-                check_texts(teacher.config, teacher.tokenizer, table, max_length, "the teacher")
-    if evaluation is None:
+                check_texts(checkpoint.config, checkpoint.tokenizer, table.rows, max_length, "the teacher")
+    if splits.eval is None:
         say("teacher: not checked, there is no --eval")
         return
     # A complete cache stands in for the teacher here too: a warm run never builds it.
-    warm = stored is not None and not options.live and (teacher is None or _complete(stored, train))
-    if warm and stored is not None and teacher is not None:
-        _same_teacher(stored, teacher, max_length)
-    judged = _judged(evaluation, None if warm else teacher, stored, max_length, BRIEF_ROWS)
+    warm = stored is not None and not options.live and (checkpoint is None or _complete(stored, splits.train.rows))
+    if warm:
+        teacher.check_same(max_length)
+    judged = _judged(splits.eval.rows, GivenTeacher(None, stored) if warm else teacher, max_length, BRIEF_ROWS)
     if judged is None:
         say("teacher: not checked, its cache holds too few rows of --eval; railkd check --teacher does it")
         return
-    finding = _about_teacher(judged, files, Source.parse(str(options.eval)), options.allow_weak_teacher)
+    finding = _about_teacher(judged, splits.target, splits.eval, options.allow_weak_teacher)
     say(str(finding))
     if finding.level == "error":
         raise RailkdError(f"{finding.title}: {finding.detail}; {finding.fix}")
 
 
 def check(options: CheckOptions, say: Say) -> list[Finding]:
-    """Everything, on a sample unless ``--full``. What cannot be read at all is a finding too."""
-    trust = options.trust_remote_code
-    teacher = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
-    stored = None
-    if options.cache and (teacher is None or (Path(options.cache) / MANIFEST).is_file()):
-        stored = TeacherCache.open(options.cache)
-    if teacher is None and stored is None:
-        required(None, "--teacher or --cache")
-    files = DataFiles(options, say)
-    names, problem_type = labels_of(teacher, stored)
-    files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
-    student = Checkpoint.find(options.student, trust=trust) if options.student else teacher
-    found = files.task.outputs_mean(names, _own_names(student if options.student else None))
+    """Check everything, on a sample unless ``--full``. What cannot be read at all is a finding too."""
+    teacher = GivenTeacher.find(options)
+    given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
+    student, target = given or teacher.checkpoint, teacher.target
+    found = target.task.outputs_mean(target.space.names, _own_names(given))
     try:
-        tables = _read(options, files)
+        splits = Splits.read(options, lambda table: target, say)
     except RailkdError as error:
         return [*found, Finding("error", "data", str(error))]
-    train = tables["train"]
-    max_length = options.max_length or (stored.identity.max_length if stored else DEFAULT_MAX_LENGTH)
-
-    measured = None
-    if "eval" in tables:
-        rows = len(tables["eval"]) if options.full else TEACHER_ROWS
-        measured = _judged(tables["eval"], teacher, stored, max_length, rows)
-        if measured is not None:
-            about = Source.parse(str(options.eval))
-            found.append(_about_teacher(measured, files, about, options.allow_weak_teacher))
-    if measured is None:
-        detail = "not checked: " + (
-            "its cache holds too few rows of --eval" if "eval" in tables else "there is no --eval"
-        )
+    max_length = teacher.max_length(options.max_length)
+    measured = _measured(options, splits, teacher, max_length)
+    if measured is not None and splits.eval is not None:
+        found.append(_about_teacher(measured, target, splits.eval, options.allow_weak_teacher))
+    else:
+        detail = "not checked: " + ("its cache holds too few rows of --eval" if splits.eval else "there is no --eval")
         found.append(Finding("warning", "teacher", detail, "give --teacher and --eval"))
-
+    train = splits.train.rows
     chosen = train if options.full else train.select(some_rows(len(train), TOKEN_ROWS))
-    found += _about_tokens(_texts(chosen), teacher, student, max_length)
-    found.append(files.task.balance(np.asarray(train["label"]), names))
-    texts = {name: [findings.normalised(row) for row in _texts(table)] for name, table in tables.items()}
-    found += findings.leaks(texts["train"], {name: rows for name, rows in texts.items() if name != "train"})
-    doubles = findings.conflicts(texts["train"], train["label"])
-    found += [doubles] if doubles else []
-    found += _about_cost(options, len(train), teacher, student, stored, measured)
-    return found
+    found += _about_tokens(_texts(chosen), teacher.checkpoint, student, max_length)
+    found.append(target.task.balance(np.asarray(train["label"]), target.space.names))
+    found += _about_texts(splits)
+    return found + _about_cost(options, len(train), teacher, student, measured)
 
 
 # ---- their steps -------------------------------------------------------------------------------
@@ -133,24 +105,30 @@ class _Judged:
     rate: float
 
 
-def _judged(
-    table: Any, teacher: Checkpoint | None, stored: TeacherCache | None, max_length: int, rows: int
-) -> _Judged | None:
-    """The teacher's answers on a sample of labelled rows; None: no teacher, and a cache without them."""
-    if teacher is not None:
+def _measured(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_length: int) -> _Judged | None:
+    """The teacher on the rows of --eval; None: there are none, or a cache lacks them."""
+    if splits.eval is None:
+        return None
+    rows = len(splits.eval) if options.full else TEACHER_ROWS
+    return _judged(splits.eval.rows, teacher, max_length, rows)
+
+
+def _judged(table: Dataset, teacher: GivenTeacher, max_length: int, rows: int) -> _Judged | None:
+    """The teacher's answers on a sample of labelled rows; None: it is a cache without them."""
+    if teacher.checkpoint is not None:
         table = table.select(some_rows(len(table), rows))
-        model, tokenizer = teacher.frozen(), teacher.tokenizer
+        model, tokenizer = teacher.checkpoint.frozen(), teacher.checkpoint.tokenizer
         start = time.perf_counter()
         logits = predict_logits(model, tokenizer, table, max_length=max_length)
         rate = len(table) / max(time.perf_counter() - start, 1e-9)
         return _Judged(logits, np.asarray(table["label"]), rate)
-    assert stored is not None
+    assert teacher.cache is not None
     keys = _keys(table)
-    there = np.flatnonzero(stored.find(keys) >= 0)
+    there = np.flatnonzero(teacher.cache.find(keys) >= 0)
     if len(there) < FEWEST_ROWS:
         return None
     there = there[some_rows(len(there), rows)]
-    logits = stored({KEY: torch.from_numpy(keys[there])}, None).logits.float().numpy()
+    logits = teacher.cache({KEY: torch.from_numpy(keys[there])}, None).logits.float().numpy()
     return _Judged(logits, np.asarray(table["label"])[there], 0.0)
 
 
@@ -163,24 +141,22 @@ def _complete(stored: TeacherCache, train: Any) -> bool:
     return not len(stored.missing(_keys(train)))
 
 
-def _same_teacher(stored: TeacherCache, teacher: Checkpoint, max_length: int) -> None:
-    """Refuse to judge a teacher by the cache of another one."""
-    ours = stored.identity
-    wanted = identify(
-        teacher,
-        teacher.tokenizer,
-        max_length=max_length,
-        precision=ours.precision,
-        states_dtype=ours.states_dtype,
-        blocks=ours.blocks,
+def _about_teacher(judged: _Judged, target: Target, table: Table, allowed: bool) -> Finding:
+    names = target.space.names
+    cells = {name: table.cells.spellings(name) for name in names} if table.cells else None
+    return target.task.judge(judged.logits, judged.labels, names, cells, allowed=allowed)
+
+
+def _about_texts(splits: Splits) -> list[Finding]:
+    """Test rows that are trained on, and equal texts with different labels."""
+    others = {"eval": splits.eval} if splits.eval is not None else {}
+    others |= {f"test {name}": table for name, table in splits.tests.items()}
+    train = [findings.normalised(row) for row in _texts(splits.train.rows)]
+    found = findings.leaks(
+        train, {name: [findings.normalised(row) for row in _texts(table.rows)] for name, table in others.items()}
     )
-    if ours.differences(wanted):
-        stored.check(wanted)
-
-
-def _about_teacher(judged: _Judged, files: DataFiles, source: Source, allowed: bool) -> Finding:
-    cells = {name: files.cells_of(source, name) for name in files.space.names}
-    return files.task.judge(judged.logits, judged.labels, files.space.names, cells, allowed=allowed)
+    doubles = findings.conflicts(train, splits.train.rows["label"])
+    return [*found, doubles] if doubles else found
 
 
 def _about_tokens(
@@ -208,18 +184,17 @@ def _about_tokens(
 def _about_cost(
     options: CheckOptions,
     rows: int,
-    teacher: Checkpoint | None,
+    teacher: GivenTeacher,
     student: Checkpoint | None,
-    stored: TeacherCache | None,
     measured: _Judged | None,
 ) -> list[Finding]:
     """From sizes alone, and the teacher's speed where it was run."""
-    origin = teacher.config if teacher else None
+    origin = teacher.checkpoint.config if teacher.checkpoint else None
     shallower = {"num_hidden_layers": options.student_layers} if options.student_layers else {}
     ours = student.new_config(**shallower) if student else None
     theirs, our_parameters = (_parameters(config, options.trust_remote_code) for config in (origin, ours))
     needed = 0
-    if origin is not None and stored is None:
+    if origin is not None and teacher.cache is None:
         poolings = len(options.pooling or ("mean",))
         needed = findings.cache_bytes(rows, origin.num_hidden_layers, origin.hidden_size, origin.num_labels, poolings)
     rate = measured.rate if measured else 0.0
@@ -241,20 +216,8 @@ def _about_cost(
     )
 
 
-def _read(options: CheckOptions, files: DataFiles) -> dict[str, Any]:
-    """train, eval and the test sets by name."""
-    source = Source.parse(required(options.train, "--train"))
-    files.train_on(source)
-    tables = {"train": files.read(source, split="train")}
-    if options.eval:
-        tables["eval"] = files.read(Source.parse(options.eval), split="dev")
-    for name, test in named_tests(options, source)[0].items():
-        tables[f"test {name}"] = files.read(test, split=test.scored_split)
-    return tables
-
-
 def _texts(table: Any) -> list[tuple[str, ...]]:
-    columns = [name for name in ("text", "text_pair") if name in table.column_names]
+    columns = [name for name in TEXT_COLUMNS if name in table.column_names]
     return list(zip(*[list(table[name]) for name in columns], strict=True))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from transformers import set_seed
 from railkd.errors import RailkdError
 from railkd.jobs import check
 from railkd.jobs.cache import cache_line
-from railkd.jobs.datafiles import DataFiles
-from railkd.jobs.options import DistillOptions, FinetuneOptions, required
+from railkd.jobs.given_teacher import GivenTeacher
+from railkd.jobs.options import DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
-from railkd.jobs.splits import Tables
+from railkd.jobs.splits import Splits
 from railkd.jobs.train import Trainee, fit, training_arguments
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
@@ -26,61 +25,64 @@ from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.progress import bar
 from railkd.signals import BlockShape, checked_poolings
+from railkd.tasks.target import Target
 from railkd.teacher import LiveTeacher, TeacherCache
-from railkd.teacher.writer import MANIFEST
 from railkd.training import DistillationTrainingArguments
 from railkd.training.arguments import Shapes
 
-Say = Callable[[str], None]
-
 
 def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
-    """Distil a teacher, or the cache of one, into a student. Callbacks as transformers' Trainer takes them."""
+    """Distil a teacher, or the cache of one, into a student.
+
+    Args:
+        request: what the run was asked.
+        say: receives lines for the user.
+        callbacks: as transformers' Trainer takes them.
+
+    Returns:
+        The record of the run; its files are in the run folder.
+
+    Raises:
+        RailkdError: rows, models or settings that do not fit each other.
+    """
     options = request.options
     spec = method_spec(request.training.get("method", "rail-kd-l"))
-    trust = options.trust_remote_code
-    teacher = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
-    stored = TeacherCache.open(options.cache) if options.cache and (Path(options.cache) / MANIFEST).is_file() else None
-    if teacher is None and stored is None:
-        TeacherCache.open(required(options.cache, "--teacher or --cache"))
-    files = DataFiles(options, say)
-    names, problem_type = check.labels_of(teacher, stored)
-    files.follow(names, problem_type=problem_type, model=str(teacher or options.cache))
-    tables = Tables.read(files, options)
-    start = _starts_from(options, teacher)
-    shapes = _shapes(options, start, teacher.shape if teacher else stored.info.shape if stored else None)
-    args = training_arguments(request, len(tables.train), tables.chosen_by(files), say, stored, shapes)
-    make = _student_plan(options, files, start, args.blocks)
-    if stored is not None and teacher is None and options.max_length not in (None, stored.identity.max_length):
-        raise RailkdError(
-            f"the cache '{stored.path}' was made with max length {stored.identity.max_length}, got --max-length "
-            f"{options.max_length}; "
-            "leave the flag out, or build another cache"
-        )
-    tables.check_lengths(start.config, start.tokenizer, args.max_length, "the student")
-    say(truncation_line(tables.train, start.tokenizer, args.max_length))
+    teacher = GivenTeacher.find(options)
+    splits = Splits.read(options, lambda table: teacher.target, say)
+    start = _starts_from(options, teacher.checkpoint)
+    args = training_arguments(
+        request, len(splits.train), splits.metric, say, teacher.cache, _shapes(options, start, teacher.shape)
+    )
+    make = _student_plan(options, splits.target, start, args.blocks)
+    teacher.check_max_length(options.max_length)
+    splits.check_lengths(start, args.max_length, "the student")
+    say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
     record = RunRecord("distill", spec.name, args.seed, config=request.as_dict())
-    source: LiveTeacher | TeacherCache | None = None
+    signals: LiveTeacher | TeacherCache | None = None
     # The check of the teacher and its pass read one model, which is released before the student is made.
-    with teacher.sharing() if teacher else nullcontext():
+    with teacher.sharing():
         if spec.needs_teacher and not options.resume:  # a resumed run has passed
-            check.before_distilling(options, files, tables.train, tables.eval, teacher, stored, args.max_length, say)
+            check.before_distilling(options, splits, teacher, args.max_length, say)
         if spec.needs_teacher and options.live:
-            source = _live(teacher, args, spec.pooling)
+            signals = _live(teacher.checkpoint, args, spec.pooling)
         elif spec.needs_teacher:
             with record.phase("teacher pass"):
-                source = _cache(options, teacher, stored, tables.texts(), args, spec.pooling, say)
+                signals = _cache(options, teacher, splits.texts(), args, spec.pooling, say)
     set_seed(args.seed)
     student = make()
     say(f"student: {describe_student(start, student)}")
-    return fit(Trainee(args, student, start.tokenizer, source, files, tables), request, record, say, callbacks)
+    return fit(Trainee(args, student, start.tokenizer, signals, splits), request, record, say, callbacks)
 
 
 def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: Checkpoint | None) -> None:
     """Refuse what a run would refuse once it has started, as far as settings and configs tell; no row is read.
 
     Args:
-        teacher: None: it is on the hub, and is not asked for.
+        request: what the run is asked.
+        teacher: its checkpoint; None: it is on the hub, and is not asked for.
+
+    Raises:
+        RailkdError: settings that do not fit each other or the models.
     """
     options = request.options
     metric = "accuracy" if options.eval or options.eval_share else None
@@ -95,31 +97,30 @@ def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: 
 
 def _cache(
     options: DistillOptions,
-    teacher: Checkpoint | None,
-    stored: TeacherCache | None,
+    teacher: GivenTeacher,
     texts: Dataset,
     args: DistillationTrainingArguments,
     pooling: str | None,
     say: Say,
 ) -> TeacherCache:
     """The cache of this run: as it is when no teacher was named, otherwise checked, and built where it lacks rows."""
+    stored = teacher.cache
     if stored is not None and pooling is not None:
         stored.check_pooling(pooling)
-    if teacher is None:
+    if teacher.checkpoint is None:
         assert stored is not None
         say(cache_line(stored))
         return stored
     # What the user did not ask for is taken from the cache that is there: it need not be built again for a default.
     needed = [pooling] if pooling else list(stored.poolings) if stored else ["mean"]
-    wanted = checked_poolings([*needed, *(options.pooling or ())])
     own = options.cache is None  # a part of the run: replaced with it
     with bar("teacher pass", "rows", quiet=options.quiet) as advance:
         cache = TeacherCache.build(
-            teacher,
+            teacher.checkpoint,
             texts,
             options.cache or RunFolder(Path(str(args.output_dir))).cache,
             max_length=args.max_length,
-            pooling=wanted,
+            pooling=checked_poolings([*needed, *(options.pooling or ())]),
             dtype=stored.identity.states_dtype if stored else "float16",
             bf16=stored.identity.precision == "bfloat16" if stored else args.bf16,
             blocks=args.teacher_blocks or (stored.identity.blocks if stored else None),
@@ -139,19 +140,15 @@ def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooli
     return LiveTeacher(model, teacher.tokenizer, poolings=poolings, **options)
 
 
-def _shapes(options: DistillOptions, start: Checkpoint, teacher: BlockShape | None) -> Shapes | None:
+def _shapes(options: DistillOptions, start: Checkpoint, teacher: BlockShape) -> Shapes:
     """Blocks and widths of student and teacher: settings that do not fit them are refused before the teacher runs."""
-    if teacher is None:
-        return None
     return BlockShape(options.student_layers or start.shape.blocks, start.shape.width), teacher
 
 
-def _student_plan(
-    options: DistillOptions, files: DataFiles, start: Checkpoint, blocks: str | None
-) -> Callable[[], Any]:
+def _student_plan(options: DistillOptions, target: Target, start: Checkpoint, blocks: str | None) -> Callable[[], Any]:
     """Return a function that makes the student; bad layer counts are refused before anything long starts."""
     keep = options.keep if not options.keep[:1].isdigit() else [int(block) for block in options.keep.split(",")]
-    head = files.task.head(files.space.names) if options.student else {}
+    head = target.head if options.student else {}
     layers = options.student_layers
     if layers is None and not options.student:
         raise RailkdError(

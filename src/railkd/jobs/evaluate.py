@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 
 from railkd.data.predictions import write_answers
-from railkd.data.sources import Source
-from railkd.jobs.datafiles import DataFiles, named_tests
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, EvaluateOptions, required
+from railkd.data.reader import TEXT_COLUMNS, Table
+from railkd.jobs.options import DEFAULT_MAX_LENGTH, EvaluateOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
+from railkd.jobs.splits import Sources, TableReader, asked_task
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
@@ -22,77 +21,72 @@ from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.files import write_json
-
-Say = Callable[[str], None]
+from railkd.tasks.target import Target
 
 
 def score(
     record: RunRecord,
-    files: DataFiles,
+    target: Target,
     name: str,
-    table: Dataset,
-    logits: np.ndarray,
+    table: Table,
+    outputs: np.ndarray,
     *,
-    source: Source | None,
-    domain: str,
     keep: RunFolder | None,
     texts: bool,
 ) -> None:
-    """Put the metrics of a labelled set in the record, and what the model says of each row in a folder.
+    """Write the metrics of a labelled table into a record, and the predictions of its rows into a folder.
 
     Args:
-        record: whose labels are known. logits: (N, C), in the order of the table. source: of the set, if it has one.
-        domain: "in" or "out" of that of the training rows. keep: folder of the predictions; None: not kept.
+        record: whose labels are known.
+        target: what the model answers.
+        name: of the table.
+        table: N rows with labels.
+        outputs: (N, C), in the order of the table.
+        keep: gets the predictions; None: they are not kept.
         texts: keep the texts beside them.
     """
-    gold = np.asarray(table["label"])
-    record.metrics[name], record.domains[name] = files.score(logits, gold, source), domain
+    record.metrics[name], record.domains[name] = target.score(table, outputs), table.domain
     if keep is None:
         return
     file = keep.predictions(name)
     record.predictions[name] = file.relative_to(keep.path).as_posix()
     file.parent.mkdir(parents=True, exist_ok=True)
-    columns = [column for column in ("text", "text_pair") if column in table.column_names]
-    rows = list(zip(*[table[column][:] for column in columns], strict=True)) if texts else None
-    write_answers(file, *files.answers(logits, gold, source), logits, record.labels, rows)
+    columns = [column for column in TEXT_COLUMNS if column in table.rows.column_names]
+    rows = list(zip(*[table.rows[column][:] for column in columns], strict=True)) if texts else None
+    write_answers(file, *target.answers(table, outputs), outputs, record.labels, rows)
 
 
 def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) -> RunRecord:
     """Score a model on labelled files.
 
     Args:
+        options: of the job.
+        say: receives lines for the user.
         keep: folder that gets its predictions of every row, with the texts; None: they are not kept.
+
+    Returns:
+        The record, with metrics for each file.
+
+    Raises:
+        RailkdError: rows or labels that do not fit the model.
     """
     ranks.initialize()
     record = RunRecord("evaluate", None, 0, config=Request(options).as_dict())
     checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
-    trained_on = Source.parse(options.train) if options.train else None
-    named, domains = named_tests(options, trained_on)
-    if not named:
-        required(None, "--test")
-    files = DataFiles(options, say)
-    files.follow(checkpoint.labels, problem_type=checkpoint.task.problem_type, model=str(checkpoint))
-    if trained_on is not None:
-        files.train_on(trained_on)
-    tables = {name: files.read(source, split=source.scored_split) for name, source in named.items()}
+    sources = Sources.parse(options)
+    required(list(sources.tests), "--test")
+    target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(checkpoint), asked_task(options))
+    target = replace(target, row=sources.row)
+    tables = TableReader(options, say).tests(sources, target)
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
-    max_length = _trained_length(options.max_length, model.config)
+    max_length = trained_length(options.max_length, model.config)
     record.labels = list(label_names(model.config))
+    folder = RunFolder(keep) if keep and ranks.is_main_process() else None
     with record.phase("evaluation"):
         for name, table in tables.items():
-            say(f"{name}: {truncation_line(table, tokenizer, max_length)}")
-            logits = predict_logits(model, tokenizer, table, max_length=max_length, batch_size=options.batch_size)
-            score(
-                record,
-                files,
-                name,
-                table,
-                logits,
-                source=named[name],
-                domain=domains[name],
-                keep=RunFolder(keep) if keep and ranks.is_main_process() else None,
-                texts=True,
-            )
+            say(f"{name}: {truncation_line(table.rows, tokenizer, max_length)}")
+            outputs = predict_logits(model, tokenizer, table.rows, max_length=max_length, batch_size=options.batch_size)
+            score(record, target, name, table, outputs, keep=folder, texts=True)
     record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.is_main_process():
@@ -101,6 +95,6 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     return record
 
 
-def _trained_length(given: int | None, config: Any) -> int:
-    """The length a model was trained with, unless the user says another."""
+def trained_length(given: int | None, config: Any) -> int:
+    """Return the length in tokens that a model was trained with, unless the user gives another."""
     return given or int((getattr(config, "railkd", None) or {}).get("max_length", DEFAULT_MAX_LENGTH))

@@ -7,6 +7,7 @@ This module is a leaf without torch, so that the command line can check its word
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,8 @@ from railkd.errors import RailkdError
 from railkd.tasks import TASKS
 
 DEFAULT_MAX_LENGTH = 128
+#: Takes a line for the user.
+Say = Callable[[str], None]
 Words = list[str]  # where a field is called list
 
 

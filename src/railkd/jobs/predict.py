@@ -9,10 +9,9 @@ from railkd.data.labels import parse_label_map
 from railkd.data.predictions import write_predictions
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
-from railkd.jobs.check import Say
-from railkd.jobs.datafiles import DataFiles
-from railkd.jobs.evaluate import _trained_length
-from railkd.jobs.options import PredictOptions, required
+from railkd.jobs.evaluate import trained_length
+from railkd.jobs.options import PredictOptions, Say, required
+from railkd.jobs.splits import TableReader
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names, task_of_config
 from railkd.models.inference import predict_logits
@@ -27,10 +26,10 @@ def predict(options: PredictOptions, say: Say) -> None:
     checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     if len(options.test) != 1:
         raise RailkdError(f"got {len(options.test)} files to predict, wanted one: --test FILE")
-    table = DataFiles(options, say).read(Source.parse(options.test[0]), split="test", labelled=False)
+    table = TableReader(options, say).read(Source.parse(options.test[0]), split="test", labelled=False)
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
-    length = _trained_length(options.max_length, model.config)
-    logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
+    length = trained_length(options.max_length, model.config)
+    logits = predict_logits(model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size)
     if ranks.is_main_process():
         rows = task_of_config(model.config).predictions(logits, label_names(model.config))
         write_predictions(options.output, rows)
@@ -43,13 +42,13 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     found = submission.find(required(options.test, "--test")[0])
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     names, renamed = label_names(model.config), parse_label_map(options.label_map or [])
-    length, target, written = _trained_length(options.max_length, model.config), Path(options.output or "."), []
+    length, target, written = trained_length(options.max_length, model.config), Path(options.output or "."), []
     first = next(iter(found))
     task_of(first.task.problem_type).check_outputs(names, model=f"'{options.model}'", where=first.name)
     words = submission.check_model(first, names, model=str(options.model), label_map=renamed)
     for row, source in found.items():
-        table = DataFiles(options, say).read(Source.parse(source), split="test", labelled=False)
-        logits = predict_logits(model, tokenizer, table, max_length=length, batch_size=options.batch_size)
+        table = TableReader(options, say).read(Source.parse(source), split="test", labelled=False)
+        logits = predict_logits(model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size)
         given = submission.format_answers(row, logits, words)
         written.append(target / row.file)
         if ranks.is_main_process():

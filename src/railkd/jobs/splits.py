@@ -1,86 +1,214 @@
-"""Every table of a training job: what is trained on, what chooses the epoch, what is scored at the end."""
+"""The tables of one job: the rows to train on, those that choose the epoch, and those that are scored at the end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
+from railkd.data.glue import GlueTask
 from railkd.data.keys import held_out
-from railkd.data.sources import Source
+from railkd.data.ood import OodSet, is_out_of_domain
+from railkd.data.reader import Reading, Table, read
+from railkd.data.sources import Source, parse_named
 from railkd.errors import RailkdError
-from railkd.jobs.datafiles import DataFiles, named_tests
-from railkd.jobs.options import DistillOptions, FinetuneOptions, required
-from railkd.models.heads import task_of_config
+from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_texts
+from railkd.tasks import Task, task_named
+from railkd.tasks.target import Target
 
 
-@dataclass
-class Tables:
-    """Every table of a training job, read before anything is built."""
+def asked_task(options: DataOptions) -> Task | None:
+    """Return the kind of task that ``--problem-type`` names; None: it is not given."""
+    return task_named(options.problem_type) if options.problem_type else None
 
-    train: Dataset
-    unlabelled: Dataset | None
-    eval: Dataset | None
-    test: dict[str, Dataset]
-    sources: dict[str, Source]  # of the test sets
-    domains: dict[str, str]
-    selecting: str = "--eval"  # what ``eval`` is, in words
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the rows of a job come from.
+
+    Attributes:
+        train: the training rows; None: the job has none.
+        unlabelled: rows for the terms of the teacher alone.
+        eval: rows that choose the epoch.
+        tests: name -> labelled rows that are scored.
+        outside: names of the tests out of the training domain: the user says so (--ood), or the tables do.
+    """
+
+    train: Source | None
+    unlabelled: Source | None
+    eval: Source | None
+    tests: Mapping[str, Source]
+    outside: frozenset[str]
 
     @classmethod
-    def read(cls, files: DataFiles, options: FinetuneOptions | DistillOptions) -> Tables:
-        source = Source.parse(required(options.train, "--train"))
-        named, domains = named_tests(options, trained_on=source)
-        if "eval" in named and options.eval:
-            raise RailkdError(f"--test: 'eval' is the name of --eval; name it otherwise: NAME={named['eval'].text}")
-        files.train_on(source)
-        train = files.read(source, split="train")
-        more = getattr(options, "unlabelled", None)
-        unlabelled = files.read(Source.parse(more), split="train", labelled=False) if more else None
-        if unlabelled is not None and ("text_pair" in unlabelled.column_names) != ("text_pair" in train.column_names):
-            one, two = "one text a row", "pairs of texts"
-            got, wanted = (two, one) if "text_pair" in unlabelled.column_names else (one, two)
-            raise RailkdError(
-                f"--unlabelled: got {got} in '{more}', wanted {wanted} as in --train '{options.train}'; name the same "
-                "columns of both with --text-column, or give another file"
-            )
-        selecting = files.read(Source.parse(options.eval), split="dev") if options.eval else None
-        words = "--eval"
-        if options.eval_share is not None:
-            train, selecting = held_out(train, options.eval_share, options.eval_seed)
-            words = f"{len(selecting):,} training rows held out (seed {options.eval_seed})"
-            files.say(f"the epoch is chosen by {words}; {len(train):,} are trained on")
-        return cls(
-            train=train,
-            unlabelled=unlabelled,
-            eval=selecting,
-            test={name: files.read(test, split=test.scored_split) for name, test in named.items()},
-            sources=named,
-            domains=domains,
-            selecting=words,
+    def parse(cls, options: Any) -> Sources:
+        """Parse the sources among the options of a job."""
+        train, unlabelled, chosen = (
+            Source.parse(text) if (text := getattr(options, name, None)) else None
+            for name in ("train", "unlabelled", "eval")
         )
+        tests, said = parse_named([*options.test, *options.ood]), set(parse_named(options.ood))
+        own = train.row if train else None
+        outside = {name for name, source in tests.items() if name in said or is_out_of_domain(source.row, own)}
+        return cls(train, unlabelled, chosen, tests, frozenset(outside))
 
-    def chosen_by(self, files: DataFiles) -> str | None:
+    @property
+    def row(self) -> GlueTask | None:
+        """The first row of the tables of known sets; a set that is only tested on counts if it is in the domain."""
+        if self.train and self.train.row:
+            return self.train.row
+        others = [source.row for source in (self.unlabelled, self.eval, *self.tests.values()) if source]
+        return next((row for row in others if row and not isinstance(row, OodSet)), None)
+
+    def domain(self, name: str) -> str:
+        """Return "in" or "out" for a test set."""
+        return "out" if name in self.outside else "in"
+
+
+class TableReader:
+    """Reads the tables of one job and tells the user what each holds.
+
+    Args:
+        options: which columns to read.
+        say: receives a line for each table.
+    """
+
+    def __init__(self, options: DataOptions, say: Say) -> None:
+        self._reading = Reading.parse(options.text_column, options.label_column, options.label_map)
+        self._say, self._said = say, ""
+
+    def read(self, source: Source, *, split: str, labelled: bool = True) -> Table:
+        """Read a source; see `railkd.data.reader.read`. Columns are told where they differ from the table before."""
+        table = read(source, self._reading, split=split, labelled=labelled)
+        words = table.described
+        self._say(f"{source.text}: {len(table):,} rows" + (f"; {words}" if words != self._said else ""))
+        self._said = words
+        return table
+
+    def labelled(self, source: Source, target: Target, *, split: str) -> Table:
+        """Read a source and encode its labels."""
+        return self.label(self.read(source, split=split), target)
+
+    def label(self, table: Table, target: Target) -> Table:
+        """Encode the labels of a table, and tell the fold if there is one."""
+        table = target.label(table)
+        if table.space is not None and table.space.fold is not None:
+            self._say(f"{table.source.text}: {table.space.fold.describe(target.space.names)}")
+        return table
+
+    def tests(self, sources: Sources, target: Target) -> dict[str, Table]:
+        """Read every test set, by name."""
+        return {
+            name: replace(self.labelled(source, target, split=source.scored_split), domain=sources.domain(name))
+            for name, source in sources.tests.items()
+        }
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Every table of a job that trains, read before anything is built.
+
+    Attributes:
+        target: what the model answers.
+        train: the labelled training rows.
+        unlabelled: rows for the terms of the teacher alone; None: there are none.
+        eval: rows that choose the epoch; None: the last epoch is kept.
+        tests: name -> rows that are scored at the end.
+        selecting: what ``eval`` is, in words.
+    """
+
+    target: Target
+    train: Table
+    unlabelled: Table | None
+    eval: Table | None
+    tests: Mapping[str, Table]
+    selecting: str = "--eval"
+
+    @classmethod
+    def read(cls, options: TrainingDataOptions, find_target: Callable[[Table], Target], say: Say) -> Splits:
+        """Read every table that the options name.
+
+        Args:
+            options: of a job that trains, or of its check.
+            find_target: returns what the model answers, given the training rows before their labels are encoded.
+            say: receives lines for the user.
+
+        Raises:
+            RailkdError: rows that cannot be read, or that do not fit each other or the model.
+        """
+        sources, reader = Sources.parse(options), TableReader(options, say)
+        if "eval" in sources.tests and options.eval:
+            other = sources.tests["eval"].text
+            raise RailkdError(f"--test: 'eval' is the name of --eval; name it otherwise: NAME={other}")
+        raw = reader.read(required(sources.train, "--train"), split="train")
+        target = replace(find_target(raw), asked=asked_task(options), row=sources.row)
+        if target.source is not None:
+            say(f"labels of {target.source.text}: {target.task.describe(target.space.names)}")
+        train, unlabelled, chosen, words = reader.label(raw, target), None, None, cls.selecting
+        if sources.unlabelled is not None:
+            unlabelled = reader.read(sources.unlabelled, split="train", labelled=False)
+            _refuse_other_texts(unlabelled, train)
+        if sources.eval is not None:
+            chosen = target.choosing(reader.labelled(sources.eval, target, split="dev"))
+        if (share := getattr(options, "eval_share", None)) is not None:
+            seed = getattr(options, "eval_seed", 0)
+            rest, held = held_out(train.rows, share, seed)
+            train, chosen = replace(train, rows=rest), target.choosing(replace(train, rows=held))
+            words = f"{len(held):,} training rows held out (seed {seed})"
+            say(f"the epoch is chosen by {words}; {len(rest):,} are trained on")
+        return cls(target, train, unlabelled, chosen, reader.tests(sources, target), words)
+
+    @property
+    def metric(self) -> str | None:
         """The metric that chooses the best epoch; None: no rows do."""
-        return files.primary_metric if self.eval is not None else None
+        return self.target.primary_metric if self.eval is not None else None
+
+    @property
+    def scored(self) -> dict[str, Table]:
+        """The tables that a trained model is scored on, by name."""
+        return dict(self.tests) | ({"eval": self.eval} if self.eval is not None else {})
 
     def texts(self) -> Dataset:
-        """The rows a teacher must have seen: all that are trained on."""
-        parts = [self.train.remove_columns("label")] + ([self.unlabelled] if self.unlabelled is not None else [])
-        return concatenate_datasets(parts)
+        """Return the rows that a teacher must have seen: all that are trained on, without labels."""
+        parts = [self.train.rows.remove_columns("label")]
+        return concatenate_datasets(parts + ([self.unlabelled.rows] if self.unlabelled is not None else []))
 
-    def check_lengths(self, config: Any, tokenizer: Any, max_length: int, who: str) -> None:
-        """Refuse rows that a model would crash on, in whichever table they are."""
-        for table in (self.train, self.unlabelled, self.eval, *self.test.values()):
+    def check_lengths(self, checkpoint: Checkpoint, max_length: int, who: str) -> None:
+        """Refuse rows that a model would crash on, in whichever table they are.
+
+        Args:
+            checkpoint: of the model.
+            max_length: in tokens.
+            who: the model in words.
+        """
+        for table in (self.train, self.unlabelled, self.eval, *self.tests.values()):
             if table is not None:
-                check_texts(config, tokenizer, table, max_length, who)
+                check_texts(checkpoint.config, checkpoint.tokenizer, table.rows, max_length, who)
 
-    def training_rows(self, config: Any) -> Dataset:
-        """Labelled rows and, marked as such, unlabelled ones."""
+    def training_rows(self, outputs: int) -> Dataset:
+        """Return labelled rows and, marked as such, unlabelled ones.
+
+        Args:
+            outputs: of the model's head.
+        """
         if self.unlabelled is None:
-            return self.train
-        mark = task_of_config(config).unlabelled(config.num_labels)
-        columns = {name: self.unlabelled[name] for name in self.unlabelled.column_names}
-        marked = Dataset.from_dict({**columns, "label": [mark] * len(self.unlabelled)}, features=self.train.features)
-        return concatenate_datasets([self.train, marked])
+            return self.train.rows
+        rows, mark = self.unlabelled.rows, self.target.task.unlabelled(outputs)
+        columns = {name: rows[name] for name in rows.column_names}
+        marked = Dataset.from_dict({**columns, "label": [mark] * len(rows)}, features=self.train.rows.features)
+        return concatenate_datasets([self.train.rows, marked])
+
+
+def _refuse_other_texts(unlabelled: Table, train: Table) -> None:
+    """Refuse single texts beside pairs."""
+    words = ("one text a row", "pairs of texts")
+    got, wanted = (words["text_pair" in table.rows.column_names] for table in (unlabelled, train))
+    if got != wanted:
+        raise RailkdError(
+            f"--unlabelled: got {got} in '{unlabelled.source.text}', wanted {wanted} as in --train "
+            f"'{train.source.text}'; name the same columns of both with --text-column, or give another file"
+        )

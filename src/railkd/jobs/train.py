@@ -13,13 +13,11 @@ from transformers import EvalPrediction, PrinterCallback
 
 from railkd import mapping
 from railkd.errors import RailkdError
-from railkd.jobs.check import Say
-from railkd.jobs.datafiles import DataFiles
 from railkd.jobs.evaluate import score
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, RunOptions, required
+from railkd.jobs.options import DEFAULT_MAX_LENGTH, RunOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
-from railkd.jobs.splits import Tables
+from railkd.jobs.splits import Splits
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
 from railkd.records import RunRecord
@@ -44,16 +42,14 @@ class Trainee:
         model: the student, or the model to fine-tune.
         tokenizer: of the model.
         teacher: its teacher; None: it has none.
-        files: scores the model's answers.
-        tables: the rows.
+        splits: the rows, and what the model answers.
     """
 
     args: DistillationTrainingArguments
     model: Any
     tokenizer: Any
     teacher: LiveTeacher | TeacherCache | None
-    files: DataFiles
-    tables: Tables
+    splits: Splits
 
 
 def fit(
@@ -100,18 +96,19 @@ def fit(
 
 
 def _make_trainer(trainee: Trainee) -> DistillationTrainer:
-    files, tables, args = trainee.files, trainee.tables, trainee.args
+    splits, args = trainee.splits, trainee.args
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        return files.score(prediction.predictions, prediction.label_ids)
+        assert splits.eval is not None
+        return splits.target.score(splits.eval, prediction.predictions, prediction.label_ids)
 
     trainee.model.config.railkd = {"method": args.method, "max_length": args.max_length}
     trainer = DistillationTrainer(
         model=trainee.model,
         teacher_model=trainee.teacher,
         args=args,
-        train_dataset=tables.training_rows(trainee.model.config),
-        eval_dataset=tables.eval,
+        train_dataset=splits.training_rows(trainee.model.config.num_labels),
+        eval_dataset=splits.eval.rows if splits.eval is not None else None,
         processing_class=trainee.tokenizer,
         compute_metrics=compute_metrics,
     )
@@ -130,24 +127,14 @@ def _score_tables(record: RunRecord, trainee: Trainee, trainer: DistillationTrai
         trainer: after training.
         kept: "answers" or "texts": what to keep of the predictions; None: nothing.
     """
-    files, tables, args = trainee.files, trainee.tables, trainee.args
+    splits, args = trainee.splits, trainee.args
     record.labels = list(label_names(trainee.model.config))
-    scored = dict(tables.test) | ({"eval": tables.eval} if tables.eval is not None else {})
-    for name, table in scored.items():
-        logits = predict_logits(trainer.model.student, trainee.tokenizer, table, max_length=args.max_length)
-        score(
-            record,
-            files,
-            name,
-            table,
-            logits,
-            source=tables.sources.get(name),
-            domain=tables.domains.get(name, "in"),
-            keep=RunFolder(Path(str(args.output_dir))) if kept and args.should_save else None,
-            texts=kept == "texts",
-        )
-    if tables.eval is not None:
-        record.selection = selection(trainer, files.primary_metric, tables.selecting)
+    folder = RunFolder(Path(str(args.output_dir))) if kept and args.should_save else None
+    for name, table in splits.scored.items():
+        outputs = predict_logits(trainer.model.student, trainee.tokenizer, table.rows, max_length=args.max_length)
+        score(record, splits.target, name, table, outputs, keep=folder, texts=kept == "texts")
+    if splits.metric is not None:
+        record.selection = selection(trainer, splits.metric, splits.selecting)
 
 
 def complete(record: RunRecord, trainer: DistillationTrainer) -> None:

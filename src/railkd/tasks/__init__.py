@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from railkd.data.reader import Cells
 from railkd.errors import RailkdError
-from railkd.tasks.base import Cells, Task
+from railkd.tasks.base import Task
 from railkd.tasks.classification import Classification
 from railkd.tasks.metrics import METRICS
 from railkd.tasks.multilabel import MultiLabel

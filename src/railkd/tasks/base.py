@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from railkd.data.labels import LabelSpace, apply_label_map, is_missing
+from railkd.data.labels import LabelSpace
+from railkd.data.reader import Cells
 from railkd.errors import RailkdError
 from railkd.runtime.words import named
 from railkd.tasks import metrics as table
@@ -26,50 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from railkd.data.ood import OodSet
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The labels of one source, as its file writes them.
-
-    Attributes:
-        columns: name of a label column -> its N cells; mostly one column.
-        where: the source, for messages.
-        label_map: old name -> new name of a class.
-    """
-
-    columns: Mapping[str, Sequence[Any]]
-    where: str
-    label_map: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def column(self) -> str:
-        """The name of the label column, or the first of several."""
-        return next(iter(self.columns))
-
-    @cached_property
-    def values(self) -> list[Any]:
-        """The N cells of the label column, renamed by the label map."""
-        return apply_label_map(self.columns[self.column], self.label_map)
-
-    @property
-    def present(self) -> list[Any]:
-        """The values that are there.
-
-        Raises:
-            RailkdError: there is none.
-        """
-        found = [value for value in self.values if not is_missing(value)]
-        if not found:
-            raise RailkdError(f"{self.where}: no row has a label; wanted labelled rows, or another --label-column.")
-        return found
-
-    @cached_property
-    def several(self) -> str:
-        """What shows that a row may have several labels, in words; empty: nothing does."""
-        if len(self.columns) > 1:
-            return "several label columns"
-        return "lists of labels" if any(isinstance(cell, list) for cell in self.columns[self.column]) else ""
 
 
 class Task(ABC):

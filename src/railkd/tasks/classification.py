@@ -16,8 +16,9 @@ from railkd.data.labels import (
     loose,
     match_label_space,
 )
+from railkd.data.reader import Cells
 from railkd.tasks import metrics as table
-from railkd.tasks.base import Cells, Task, class_head
+from railkd.tasks.base import Task, class_head
 from railkd.tasks.judging import (
     TRAIN_LONGER,
     Finding,

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from railkd.data.labels import LabelSpace, label_name, match_label_space
+from railkd.data.reader import Cells
 from railkd.errors import RailkdError
 from railkd.tasks import metrics as table
-from railkd.tasks.base import Cells, Task, class_head
+from railkd.tasks.base import Task, class_head
 from railkd.tasks.judging import Finding, class_balance, classes_of_outputs, weak_teacher
 from railkd.tasks.reader import ClassReader
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from railkd.data.labels import LabelSpace, is_missing, label_name, number_of
+from railkd.data.reader import Cells
 from railkd.errors import RailkdError
 from railkd.tasks import metrics as table
-from railkd.tasks.base import Cells, Task
+from railkd.tasks.base import Task
 from railkd.tasks.judging import Finding, weak_teacher
 
 if TYPE_CHECKING:

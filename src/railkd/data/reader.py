@@ -1,0 +1,188 @@
+"""From one source to one table: texts in the columns of their role, and labels as the file writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from railkd.data.columns import Columns, find_columns
+from railkd.data.labels import LabelSpace, apply_label_map, is_missing, parse_label_map
+from railkd.data.sources import Source
+from railkd.errors import RailkdError
+from railkd.runtime.words import named
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TEXT_COLUMNS = ("text", "text_pair")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The labels of one source, as its file writes them.
+
+    Attributes:
+        columns: name of a label column -> its N cells; mostly one column.
+        where: the source, for messages.
+        label_map: old name -> new name of a class.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    where: str
+    label_map: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def column(self) -> str:
+        """The name of the label column, or the first of several."""
+        return next(iter(self.columns))
+
+    @cached_property
+    def values(self) -> list[Any]:
+        """The N cells of the label column, renamed by the label map."""
+        return apply_label_map(self.columns[self.column], self.label_map)
+
+    @property
+    def present(self) -> list[Any]:
+        """The values that are there.
+
+        Raises:
+            RailkdError: there is none.
+        """
+        found = [value for value in self.values if not is_missing(value)]
+        if not found:
+            raise RailkdError(f"{self.where}: no row has a label; wanted labelled rows, or another --label-column.")
+        return found
+
+    @cached_property
+    def several(self) -> str:
+        """What shows that a row may have several labels, in words; empty: nothing does."""
+        if len(self.columns) > 1:
+            return "several label columns"
+        return "lists of labels" if any(isinstance(cell, list) for cell in self.columns[self.column]) else ""
+
+    def spellings(self, name: str) -> list[str]:
+        """Return how the file writes a class: what --label-map would have to rename."""
+        return [old for old, new in self.label_map.items() if new == name] or [name]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a user wants files read; what is empty is found by convention or from the tables of known sets.
+
+    Attributes:
+        text: names of the text columns.
+        label: names of the label columns; several of 0 and 1 are a class each.
+        label_map: old name -> new name of a class; None: that of the tables.
+    """
+
+    text: tuple[str, ...] = ()
+    label: tuple[str, ...] = ()
+    label_map: Mapping[str, str] | None = None
+
+    @classmethod
+    def parse(
+        cls, text: Sequence[str] | str | None, label: Sequence[str] | str | None, label_map: Sequence[str] | None
+    ) -> Reading:
+        """Return the reading that options name.
+
+        Args:
+            text: one text column, or two.
+            label: one label column, or several.
+            label_map: texts ``OLD=NEW``.
+        """
+        texts, labels = ((given,) if isinstance(given, str) else tuple(given or ()) for given in (text, label))
+        return cls(texts, labels, parse_label_map(label_map) if label_map else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """The rows of one source.
+
+    Attributes:
+        rows: N rows with ``text``, ``text_pair`` for pairs, and ``label`` once a target has encoded the cells.
+        source: where they come from.
+        columns: which columns were read.
+        cells: the N labels as the file writes them; None: they were not read.
+        space: the classes of the model, as this source spells them, and their fold; None: not encoded yet.
+        metrics: names of the metrics that count; None: the usual ones of the kind of task.
+        positive: of two classes, the one whose F1 is meant; None: the second.
+        domain: "in" or "out" of the domain of the training rows.
+    """
+
+    rows: Dataset
+    source: Source
+    columns: Columns
+    cells: Cells | None
+    space: LabelSpace | None = None
+    metrics: Sequence[str] | None = None
+    positive: str | None = None
+    domain: str = "in"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def described(self) -> str:
+        """The columns that were read, in words."""
+        unlabelled = f"text: {' + '.join(self.columns.text)}; no labels read"
+        return unlabelled if self.cells is None else self.columns.describe()
+
+
+def read(source: Source, reading: Reading, *, split: str, labelled: bool = True) -> Table:
+    """Read one source.
+
+    Args:
+        source: where the rows are.
+        reading: which columns to take.
+        split: train, dev or test, where the source holds several.
+        labelled: False leaves the labels out (unlabelled rows, prediction).
+
+    Returns:
+        The table, its labels as the file writes them.
+
+    Raises:
+        RailkdError: no such rows, no such column, or a text that is none.
+    """
+    from datasets import Dataset
+
+    raw = source.rows(split)
+    columns, cells = _find(source, reading, raw.column_names, labelled), None
+    if labelled:
+        names = reading.label if len(reading.label) > 1 else (str(columns.label),)
+        known = source.row.raw_label_names if source.row else {}
+        label_map = known if reading.label_map is None else reading.label_map
+        cells = Cells({name: raw[name][:] for name in names}, source.text, label_map)
+        columns = Columns(columns.text, " + ".join(names))
+    texts = {role: _texts(raw, name, source.text) for role, name in zip(TEXT_COLUMNS, columns.text, strict=False)}
+    return Table(Dataset.from_dict(texts), source, columns, cells)
+
+
+def _find(source: Source, reading: Reading, names: Sequence[str], labelled: bool) -> Columns:
+    row, asked = source.row, reading.label if labelled else ()
+    known = row.text if row and set(row.text) <= set(names) else None
+    wanted = asked[0] if asked else row.label if row and labelled and row.label in names else None
+    columns = find_columns(names, text=reading.text or known, label=wanted)
+    if labelled and columns.label is None:
+        raise RailkdError(
+            f"{source.text}: no label column among {', '.join(names)}; name it with --label-column, "
+            "or give the rows as --unlabelled"
+        )
+    if len(asked) > 1:
+        if len(set(asked)) < len(asked):
+            raise RailkdError(f"--label-column: got {named(asked)}, wanted each column once")
+        for name in asked:
+            find_columns(names, text=columns.text, label=name)  # refuses a column that is not there
+    return columns
+
+
+def _texts(rows: Dataset, column: str, where: str) -> list[str]:
+    values = rows[column][:]
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, str):
+            raise RailkdError(
+                f"{where}: row {number}: column '{column}' holds {value!r}, wanted text; correct it or name another "
+                "--text-column"
+            )
+    return list(values)

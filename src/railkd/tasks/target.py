@@ -1,0 +1,171 @@
+"""What the model of a job answers: the kind of task, its classes, and the metrics that count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from railkd.data.glue import GlueTask
+from railkd.data.labels import LabelSpace
+from railkd.data.ood import OodSet
+from railkd.data.reader import Cells, Table
+from railkd.data.sources import Source
+from railkd.errors import RailkdError
+from railkd.tasks import Task, task_of, task_of_labels
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the model of a job answers.
+
+    Attributes:
+        task: the kind of task.
+        space: the classes, in the order of the outputs.
+        model: the model in words, for messages.
+        asked: the kind of task that the user named; None: not named.
+        row: of the tables of known sets, whose metrics count; None: the usual ones of the kind of task do.
+        source: the rows that the classes were inferred from; None: a model brought them.
+    """
+
+    task: Task
+    space: LabelSpace
+    model: str
+    asked: Task | None = None
+    row: GlueTask | None = None
+    source: Source | None = None
+
+    @classmethod
+    def infer(cls, table: Table, asked: Task | None = None) -> Target:
+        """Take the classes from the cells of training rows: for a model that has no classes yet.
+
+        Args:
+            table: with cells.
+            asked: the kind of task that the user named; None: it is found from the cells.
+
+        Raises:
+            RailkdError: no row has a label, or the cells do not fit the kind of task.
+        """
+        cells, model = _cells(table), f"the model trained on {table.source.text}"
+        _refuse_several(cells, model, asked)
+        official = table.source.row.labels if table.source.row else ()
+        task = asked or task_of_labels(cells, official)
+        return cls(task, task.infer(cells, official), model, asked, table.source.row, table.source)
+
+    @classmethod
+    def of_model(cls, names: Sequence[str], problem_type: str, model: str, asked: Task | None = None) -> Target:
+        """Take the classes from a model: labels of data are matched to them by name.
+
+        Args:
+            names: of the outputs, in their order.
+            problem_type: as transformers writes it.
+            model: in words, for messages.
+            asked: the kind of task that the user named.
+        """
+        task = task_of(problem_type)
+        return cls(task, task.space(names), model, asked)
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """The config entries of a head for these classes."""
+        return self.task.head(self.space.names)
+
+    @property
+    def primary_metric(self) -> str:
+        """The metric that chooses the best epoch."""
+        row = self._row_of(None)
+        return self.task.primary_metric(row.metrics if row else None)
+
+    def label(self, table: Table) -> Table:
+        """Return the table with its labels encoded in the order of the outputs.
+
+        An out-of-domain set of the tables gets its own metrics, and a fold where its classes are coarser.
+
+        Raises:
+            RailkdError: labels of another kind of task, a class that the model lacks, or a row without a label.
+        """
+        from datasets import Dataset
+
+        cells, names = _cells(table), self.space.names
+        _refuse_several(cells, self.model, self.asked, self.task)
+        if self.asked is not None:
+            self.asked.check_outputs(names or ("value",), model=self.model, where=cells.where)
+        row, space = table.source.row, self.space
+        if table.source != self.source:  # each file may spell the classes its own way, so each is matched anew
+            coarse = row if isinstance(row, OodSet) else None
+            space = self.task.match(cells, names, model=self.model, row=coarse)
+        texts = {name: table.rows[name][:] for name in table.rows.column_names}
+        rows = Dataset.from_dict({**texts, "label": self.task.encode(cells, space)})
+        return replace(self._scored_by(self._row_of(table.source), table), rows=rows, space=space)
+
+    def choosing(self, table: Table) -> Table:
+        """Return a labelled table that chooses the epoch: it is scored as the training rows are, whatever set it is."""
+        return replace(self._scored_by(self._row_of(None), table), space=self.space)
+
+    def score(self, table: Table, outputs: np.ndarray, labels: np.ndarray | None = None) -> dict[str, float]:
+        """Return the metrics of a labelled table.
+
+        A set of coarser classes is scored on folded answers: argmax over the model's classes, then folded by name.
+
+        Args:
+            table: of `label` or `choosing`.
+            outputs: (N, C), in the order of the table.
+            labels: N encoded labels in place of the table's.
+        """
+        given = _labels(table) if labels is None else labels
+        return self.task.score(outputs, given, table.space, metrics=table.metrics, positive=table.positive)
+
+    def answers(self, table: Table, outputs: np.ndarray) -> tuple[list[Any], list[Any]]:
+        """Return the gold and the given answers of each row, as `score` compares them.
+
+        Args:
+            table: as for `score`.
+            outputs: (N, C), in the order of the table.
+
+        Returns:
+            Names (of the coarser classes where the set has them), lists of names where there are several a row, or
+            numbers. A row without a label has ``None``.
+        """
+        import numpy as np
+
+        space = self.space if table.space is None else table.space
+        given = self.task.decide(np.asarray(outputs))
+        return self.task.said(_labels(table), space), self.task.said(given, space)
+
+    def _row_of(self, source: Source | None) -> GlueTask | None:
+        """The row whose metrics count: of an out-of-domain source, or else of what the model is trained on."""
+        own = source.row if source and isinstance(source.row, OodSet) else None
+        return next((row for row in (own, self.row) if row and row.problem_type == self.task.problem_type), None)
+
+    def _scored_by(self, row: GlueTask | None, table: Table) -> Table:
+        return replace(table, metrics=row.metrics if row else None, positive=row.positive if row else None)
+
+
+def _cells(table: Table) -> Cells:
+    if table.cells is None:
+        raise RailkdError(f"{table.source.text} was read without labels. Fix: read it with labelled=True.")
+    return table.cells
+
+
+def _labels(table: Table) -> np.ndarray:
+    import numpy as np
+
+    return np.asarray(table.rows["label"])
+
+
+def _refuse_several(cells: Cells, model: str, asked: Task | None, task: Task | None = None) -> None:
+    """Refuse several labels a row where the user or the model says that there is one."""
+    if not cells.several:
+        return
+    if asked is not None and not asked.several:
+        raise RailkdError(
+            f"{cells.where}: has {cells.several}, got --problem-type {asked.name}; wanted multi-label, or "
+            "one label a row"
+        )
+    if task is not None and not task.several:
+        raise RailkdError(
+            f"{cells.where}: has {cells.several}, {model} gives one answer a row; wanted a multi-label model"
+        )
