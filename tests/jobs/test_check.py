@@ -251,7 +251,7 @@ def test_leaks_doubles_truncation_balance_and_unknown_words_are_found(
     assert run(capsys, "--teacher", teacher, "--train", strange)["vocabulary (teacher)"]["level"] == "warning"
     assert run(capsys, "--teacher", teacher, "--train", pos)["classes"]["fix"] == "no training row has neg"
     unread = run(capsys, "--teacher", teacher, "--train", tmp_path / "test.tsv", "--label-column", "text", code=2)
-    assert "no text column" in unread["data"]["detail"]
+    assert "no column has a common name of a text column" in unread["data"]["detail"]
 
 
 def test_inputs_longer_than_the_teacher_takes_are_an_error(teacher: Path, tmp_path: Path, capsys: Capture) -> None:
