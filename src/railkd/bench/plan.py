@@ -73,11 +73,10 @@ class Job:
     def from_plain(cls, values: dict[str, Any]) -> Job:
         """Return the job that `plain` was called on.
 
+        A field that is missing, unknown or of another type raises a `ValueError` that names it.
+
         Args:
             values: from `plain`.
-
-        Raises:
-            ValueError: a field is missing, unknown or of another type; the message names it.
         """
         job = cast(Job, typed.from_plain(cls, values))
         options = typed.from_plain(OPTIONS[job.kind], job.request.options)
