@@ -1,4 +1,4 @@
-"""Block states as they are caught in a forward hook, against those a model returns by itself."""
+"""Block states pooled in forward hooks equal those that a model returns itself."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def test_pooled_states_are_those_of_the_models_own_hidden_states(model: Any) -> 
         out = model(TOKENS, attention_mask=MASK, output_hidden_states=True)
     assert tuple(reader.shape) == (3, 16)
     for name, states in reader.states().items():
-        own = torch.stack([pool(h, MASK, name) for h in out.hidden_states[1:]], dim=1)  # the embeddings are no block
+        own = torch.stack([pool(h, MASK, name) for h in out.hidden_states[1:]], dim=1)  # without the embeddings
         torch.testing.assert_close(states, own)
 
 
 @pytest.mark.parametrize("model", ["bert", "albert"], indirect=True)
 @torch.no_grad()
-def test_the_first_blocks_alone_are_read_where_no_others_are_wanted(model: Any) -> None:
+def test_only_the_first_blocks_are_read_if_no_others_are_needed(model: Any) -> None:
     every, few = BlockReader(model), BlockReader(model, first=2)
     for reader in (every, few):
         with reader.reading(MASK):
@@ -73,7 +73,7 @@ def test_the_first_blocks_alone_are_read_where_no_others_are_wanted(model: Any) 
     assert torch.equal(few.states()["mean"], every.states()["mean"][:, :2])
     with few.reading(MASK):
         few.blocks[0](torch.zeros(*MASK.shape, few.shape.width))
-    with pytest.raises(RailkdError, match="got the output of 1 blocks, wanted 3"):
+    with pytest.raises(RailkdError, match="Expected the output of 3 blocks, got 1"):
         few.states()
 
 
@@ -90,7 +90,7 @@ def test_cls_is_the_first_token_of_an_encoder_and_the_last_real_one_of_a_causal_
 
 @pytest.mark.parametrize("model", ["bert"], indirect=True)
 @torch.no_grad()
-def test_reading_leaves_no_trace_in_the_model(model: Any) -> None:
+def test_reading_does_not_change_the_model(model: Any) -> None:
     def hooks() -> int:
         return sum(len(module._forward_hooks) for module in model.modules())
 
@@ -125,13 +125,13 @@ def test_blocks_are_found_in_depth_order_or_by_name(model: Any) -> None:
     assert blocks == find_blocks(model, path[model.config.model_type]) and len(blocks) == 3
 
 
-def test_a_model_with_as_many_heads_as_blocks_is_read_by_its_blocks() -> None:
+def test_a_list_of_unlike_modules_is_not_taken_for_the_blocks() -> None:
     model = BertForSequenceClassification(bert_config(2))
-    model.extra = nn.ModuleList([nn.Linear(2, 2), nn.ReLU()])  # two members, but unlike each other
+    model.extra = nn.ModuleList([nn.Linear(2, 2), nn.ReLU()])  # two modules of two types
     assert find_blocks(model) == list(model.bert.encoder.layer)
 
 
-def test_what_has_no_blocks_is_refused_in_words() -> None:
+def test_a_model_without_blocks_is_refused() -> None:
     with pytest.raises(RailkdError, match="cannot find the blocks of Linear"):
         find_blocks(nn.Linear(2, 2))
     with pytest.raises(RailkdError, match="matches no module of BertForSequenceClassification"):
@@ -140,6 +140,6 @@ def test_what_has_no_blocks_is_refused_in_words() -> None:
         pool(torch.zeros(1, 1, 1), torch.ones(1, 1), "means")
 
 
-def test_states_of_a_pass_that_was_not_made_are_refused() -> None:
-    with pytest.raises(RailkdError, match="got the output of 0 blocks, wanted 2"):
+def test_states_without_a_pass_are_refused() -> None:
+    with pytest.raises(RailkdError, match="Expected the output of 2 blocks, got 0"):
         BlockReader(make_model(2)).states()

@@ -1,4 +1,4 @@
-"""A checkpoint is found once; its parts are read when first asked for, and belong to it."""
+"""A checkpoint is found once. Its parts are read when they are first used, and kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {"path": Path, "text": str, "checkpoint
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
-def test_what_a_checkpoint_says_is_what_its_model_is(teacher_folder: Path) -> None:
+def test_a_checkpoint_describes_its_model(teacher_folder: Path) -> None:
     checkpoint = Checkpoint.find(teacher_folder)
     model = checkpoint.model()
     assert checkpoint.config.to_dict() == model.config.to_dict()
@@ -34,7 +34,7 @@ def test_what_a_checkpoint_says_is_what_its_model_is(teacher_folder: Path) -> No
     )
 
 
-def test_parts_are_read_when_first_asked_for_and_kept(tmp_path: Path, teacher_folder: Path) -> None:
+def test_parts_are_read_when_they_are_first_used_and_kept(tmp_path: Path, teacher_folder: Path) -> None:
     folder = Path(shutil.copytree(teacher_folder, tmp_path / "model"))
     checkpoint = Checkpoint.find(folder)
     config, tokenizer, digest = checkpoint.config, checkpoint.tokenizer, checkpoint.digest
@@ -45,7 +45,7 @@ def test_parts_are_read_when_first_asked_for_and_kept(tmp_path: Path, teacher_fo
         checkpoint.model()
 
 
-def test_changes_of_a_config_are_of_a_copy(teacher_folder: Path) -> None:
+def test_changes_of_a_config_change_a_copy(teacher_folder: Path) -> None:
     checkpoint = Checkpoint.find(teacher_folder)
     before = checkpoint.config.to_dict()
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def test_changes_of_a_config_are_of_a_copy(teacher_folder: Path) -> None:
     assert checkpoint.config.to_dict() == before
 
 
-def test_models_are_made_anew_but_for_those_that_are_shared(teacher_folder: Path) -> None:
+def test_each_call_loads_a_model_unless_it_is_shared(teacher_folder: Path) -> None:
     checkpoint = Checkpoint.find(teacher_folder)
     assert checkpoint.frozen() is not checkpoint.frozen()
     with checkpoint.sharing():
@@ -71,7 +71,7 @@ def test_models_are_made_anew_but_for_those_that_are_shared(teacher_folder: Path
 
 
 @ways
-def test_whatever_names_a_checkpoint_gives_the_same(
+def test_path_text_and_checkpoint_give_the_same(
     way: Callable[[Path], Any], teacher_folder: Path, rows: Dataset, cache: TeacherCache, tmp_path: Path
 ) -> None:
     source, words = way(teacher_folder), load_tokenizer(teacher_folder)
@@ -94,6 +94,21 @@ def test_a_folder_without_a_model_is_refused_at_once(tmp_path: Path, teacher_fol
     (folder / lost).unlink()
     with pytest.raises(RailkdError, match="holds no model"):
         Checkpoint.find(folder)
+
+
+def test_a_tokenizer_needs_no_weights(tmp_path: Path, teacher_folder: Path) -> None:
+    wanted = load_tokenizer(teacher_folder)
+    wanted.save_pretrained(tmp_path / "tokenizer")
+    for lost in ((), ("model.safetensors",), ("model.safetensors", "config.json")):
+        folder = Path(shutil.copytree(teacher_folder, tmp_path / f"without-{len(lost)}"))
+        for name in lost:
+            (folder / name).unlink()
+        for source in (folder, str(folder), tmp_path / "tokenizer"):
+            found = load_tokenizer(source)
+            assert found.get_vocab() == wanted.get_vocab() and found.padding_side == wanted.padding_side == "right"
+            assert found.pad_token == wanted.pad_token
+    with pytest.raises(RailkdError, match="no tokenizer that loads"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_folder_has_no_revisions(teacher_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A student cut from a model: exactly the chosen blocks, the embeddings and the head."""
+"""A student has exactly the chosen blocks of its source, the embeddings and the head."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEEP = {"even": (1, 3, 4), "first": (1, 2, 3), "last": (2, 3, 4), "explicit": (1
 
 
 @pytest.mark.parametrize("depth", range(1, 49))
-def test_every_rule_keeps_rising_blocks_of_the_model(depth: int) -> None:
+def test_each_rule_keeps_rising_blocks_of_the_source(depth: int) -> None:
     for layers in range(1, depth + 1):
         kept = {rule: blocks_to_keep(layers, depth, rule) for rule in ("even", "first", "last")}
         for blocks in kept.values():
@@ -66,7 +66,7 @@ def test_a_student_of_all_blocks_is_its_source(teacher_folder: Path) -> None:
     assert torch.equal(make_student(teacher_folder, 4).eval()(tokens).logits, teacher(tokens).logits)
 
 
-def test_training_a_student_leaves_its_source_alone() -> None:
+def test_training_a_student_does_not_change_its_source() -> None:
     teacher = make_model()
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     student = make_student(teacher, 2)
@@ -90,12 +90,12 @@ def test_a_bare_encoder_gives_its_blocks_and_a_new_head_of_the_size_asked_for(tm
         assert torch.equal(student.bert.embeddings.word_embeddings.weight, encoder.embeddings.word_embeddings.weight)
 
 
-def test_a_head_that_does_not_fit_is_made_anew(teacher_folder: Path) -> None:
+def test_a_head_that_does_not_fit_is_drawn_anew(teacher_folder: Path) -> None:
     student = make_student(teacher_folder, 2, num_labels=7)
     assert student.classifier.weight.shape == (7, 16) and student.classifier.weight.isfinite().all()
 
 
-def test_other_families_are_cut_alike() -> None:
+def test_the_blocks_of_other_families_are_chosen_alike() -> None:
     torch.manual_seed(0)
     config = DistilBertConfig(vocab_size=32, dim=16, hidden_dim=32, n_layers=4, n_heads=2, max_position_embeddings=32)
     teacher = DistilBertForSequenceClassification(config)
@@ -105,7 +105,7 @@ def test_other_families_are_cut_alike() -> None:
     assert student.config.n_layers == student.config.num_hidden_layers == 2
 
 
-def test_a_saved_student_loads_as_it_is(tmp_path: Path, teacher_folder: Path) -> None:
+def test_a_saved_student_loads_with_the_same_weights(tmp_path: Path, teacher_folder: Path) -> None:
     student = make_student(teacher_folder, 2)
     loaded, report = AutoModelForSequenceClassification.from_pretrained(
         save(tmp_path / "student", student), output_loading_info=True
@@ -117,13 +117,13 @@ def test_a_saved_student_loads_as_it_is(tmp_path: Path, teacher_folder: Path) ->
 @pytest.mark.parametrize(
     ("layers", "keep", "said"),
     [
-        (0, "even", "student of 0 blocks, wanted at least 1"),
-        (5, "even", "student of 5 blocks to be cut from a model of 4"),
-        (2, "evn", "unknown keep 'evn'"),
-        (2, [1, 2, 3], "wanted 2 rising numbers from 1 to 4"),
-        (2, [2, 1], "wanted 2 rising numbers"),
-        (2, [0, 1], "wanted 2 rising numbers"),
-        (2, [4, 5], "wanted 2 rising numbers"),
+        (0, "even", "a student of at least 1 block, got 0"),
+        (5, "even", "a student of at most 4 blocks.* got 5"),
+        (2, "evn", "keep to be even, first, last or .* got 'evn'"),
+        (2, [1, 2, 3], "Expected 2 rising numbers from 1 to 4"),
+        (2, [2, 1], "Expected 2 rising numbers"),
+        (2, [0, 1], "Expected 2 rising numbers"),
+        (2, [4, 5], "Expected 2 rising numbers"),
     ],
 )
 def test_impossible_students_are_refused(teacher_folder: Path, layers: int, keep: Any, said: str) -> None:
@@ -139,5 +139,5 @@ def test_folders_that_hold_no_model_are_refused(tmp_path: Path) -> None:
         make_student(tmp_path, 1)
     with pytest.raises(RailkdError, match="no such folder"):
         make_student(tmp_path / "nowhere", 1)
-    with pytest.raises(RailkdError, match="is a file"):
+    with pytest.raises(RailkdError, match="got the file"):
         make_student(tmp_path / "config.json", 1)

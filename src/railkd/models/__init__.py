@@ -1,6 +1,6 @@
-"""What touches a transformers model: checkpoints, heads, blocks, students, the distiller, inference.
+"""Everything that touches a transformers model: checkpoints, heads, blocks, students, the distiller, inference.
 
-The public names; each is imported when it is first used.
+These are the public names. Each is imported when it is first used.
 """
 
 from __future__ import annotations

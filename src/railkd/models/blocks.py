@@ -1,4 +1,4 @@
-"""Reads the pooled states of a transformer's blocks while it runs."""
+"""Reads the pooled states of a transformer's blocks while the model runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from railkd import functional
-from railkd.errors import RailkdError, did_you_mean
-from railkd.signals import POOLINGS, BlockShape
+from railkd.errors import RailkdError
+from railkd.signals import BlockShape, checked_poolings
 
 _NAME_THEM = (
     "name the blocks with a regular expression (blocks=, --blocks or --teacher-blocks), "
@@ -22,31 +22,46 @@ _NAME_THEM = (
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str, *, causal: bool = False, weights: Tensor | None = None) -> Tensor:
-    """(B, L, d) token states to (B, d), by name: ``mean`` over real tokens, or ``cls``.
+    """Pool token states into one vector per text.
 
-    ``cls`` is the first real token of an encoder and the last real token of a causal model. The mask is (B, L);
-    ``weights`` of the mean are made from it where they are not given.
+    ``mean`` is the mean over real tokens. ``cls`` is the first real token of an encoder, and the last real token of a
+    causal model.
+
+    Args:
+        states: (B, L, d) token states.
+        mask: (B, L), 1 for real tokens.
+        pooling: ``mean`` or ``cls``.
+        causal: the model is causal. Only ``cls`` depends on it.
+        weights: (B, L) of `railkd.functional.mean_weights`. They are computed from the mask if they are not given. Only
+            ``mean`` uses them.
+
+    Returns:
+        (B, d) pooled states.
     """
     if pooling == "mean":
         return functional.masked_mean(states, mask, weights)
-    if pooling == "cls":
-        return functional.token_at_edge(states, mask, last=causal)
-    raise RailkdError(f"unknown pooling '{pooling}'; known: {', '.join(POOLINGS)}.{did_you_mean(pooling, POOLINGS)}")
+    checked_poolings([pooling])
+    return functional.token_at_edge(states, mask, last=causal)
 
 
 class BlockReader:
-    """Pools the output of every block of a model as it is produced, in a forward hook.
+    """Pools the output of each block of a model in a forward hook, as soon as the block has run.
 
-    The alternative, ``output_hidden_states``, holds n * B * L * d numbers where n * B * d are wanted.
+    The alternative, ``output_hidden_states``, keeps n * B * L * d numbers alive. The pooled states are n * B * d.
 
-    The hooks are there only inside ``with reader.reading(mask):``; the model itself is never changed, and the reader is
-    no submodule of anything.
+    The hooks exist only inside ``with reader.reading(mask):``. The model is never changed, and the reader is not a
+    submodule of the model.
 
     Args:
-        model: any transformer whose blocks stand in one list (see `find_blocks`).
-        poolings: which of ``mean`` and ``cls`` to keep.
-        blocks: a regular expression over module names, for models whose blocks cannot be found by structure.
-        first: keep the states of blocks 1..first only; None: of all.
+        model: a transformer whose blocks `find_blocks` finds.
+        poolings: ``mean``, ``cls`` or both.
+        blocks: regular expression of the blocks' module names, for models whose blocks cannot be found by structure.
+        first: keep the states of blocks 1 to ``first``; None keeps those of all blocks.
+
+    Attributes:
+        blocks: the modules that are hooked.
+        shape: (number of blocks n, width d).
+        causal: ``cls`` is the last real token.
     """
 
     def __init__(
@@ -67,7 +82,16 @@ class BlockReader:
 
     @contextmanager
     def reading(self, mask: Tensor) -> Iterator[None]:
-        """Catch the block states of the forward pass made inside; ``mask`` (B, L) says which tokens are real."""
+        """Pool the block states of the forward pass that runs inside of the ``with`` block.
+
+        Args:
+            mask: (B, L), 1 for real tokens.
+
+        A block that returns something other than (B, L, d) states raises `RailkdError` in the pass.
+
+        Yields:
+            Nothing. `states` returns the pooled states afterwards.
+        """
         self._seen, self._pooled = 0, []
         wanted = (*mask.shape, self.shape.width)
         weights = functional.mean_weights(mask) if "mean" in self.poolings else None  # once for all blocks
@@ -91,44 +115,60 @@ class BlockReader:
                 handle.remove()
 
     def _unreadable(self, states: Any, wanted: tuple[int, ...]) -> RailkdError:
-        """What is no (B, L, d): some models put tokens before rows, or drop tokens on the way up."""
+        """Return the error for an output that is not (B, L, d): some models put tokens first, or drop tokens."""
         got = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__
         return RailkdError(
-            f"got {got} from the block {type(self.blocks[0]).__name__}, wanted (rows, tokens, width) {wanted}; "
-            f"{_NAME_THEM}"
+            f"Expected states (rows, tokens, width) {wanted} from the block {type(self.blocks[0]).__name__}, "
+            f"got {got}. Fix: {_NAME_THEM}."
         )
 
     def states(self) -> dict[str, Tensor]:
-        """Pooling name -> (B, n, d), of the last pass. Blocks that share weights count once per call."""
+        """Return the pooled states of the last pass. A block that runs several times counts once per run.
+
+        Returns:
+            Name of the pooling -> (B, n, d).
+
+        Raises:
+            RailkdError: the pass ran another number of blocks than the model has.
+        """
         if self._seen != self.shape.blocks:
-            raise RailkdError(f"got the output of {self._seen} blocks, wanted {self.shape.blocks}; {_NAME_THEM}")
+            raise RailkdError(
+                f"Expected the output of {self.shape.blocks} blocks, got {self._seen}. Fix: {_NAME_THEM}."
+            )
         return {
             name: torch.stack([pooled[i] for pooled in self._pooled], dim=1) for i, name in enumerate(self.poolings)
         }
 
 
 def find_blocks(model: nn.Module, pattern: str | None = None) -> list[nn.Module]:
-    """The transformer blocks of a model, in depth order, found by structure.
+    """Find the transformer blocks of a model by its structure.
 
-    The blocks are the outermost `torch.nn.ModuleList` of like modules with as many members as the config has hidden
-    layers (or groups of layers, where blocks share their weights). Of an encoder-decoder they are the encoder's, whose
-    tokens are the text's.
+    The blocks are the outermost `torch.nn.ModuleList` whose modules have one type and whose length is the config's
+    number of hidden layers. If blocks share their weights, the length is the number of groups of layers. In an
+    encoder-decoder they are the blocks of the encoder, because its tokens are those of the text.
 
     Args:
         model: a transformers model.
-        pattern: a regular expression that whole module names must match; used instead of the search.
+        pattern: regular expression that the whole name of a block must match. It replaces the search.
+
+    Returns:
+        The blocks, from the input to the output.
 
     Raises:
-        RailkdError: nothing fits; says what was looked for.
+        RailkdError: no module fits.
     """
     name = type(model).__name__
     if pattern is not None:
         try:
             found = [module for path, module in model.named_modules() if re.fullmatch(pattern, path)]
         except re.error as error:
-            raise RailkdError(f"blocks='{pattern}' is no regular expression ({error}); {_NAME_THEM}") from error
+            raise RailkdError(
+                f"blocks='{pattern}' is not a regular expression ({error}). Fix: {_NAME_THEM}."
+            ) from error
         if not found:
-            raise RailkdError(f"blocks='{pattern}' matches no module of {name}; see named_modules() for the names")
+            raise RailkdError(
+                f"blocks='{pattern}' matches no module of {name}. Fix: take the names from model.named_modules()."
+            )
         return found
     config: Any = getattr(model, "config", None)
     wanted = {int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "num_hidden_groups")} - {0}
@@ -140,16 +180,25 @@ def find_blocks(model: nn.Module, pattern: str | None = None) -> list[nn.Module]
     ]
     if not lists:
         raise RailkdError(
-            f"cannot find the blocks of {name}: no list of {sorted(wanted) or 'any known number of'} equal modules; "
-            f"{_NAME_THEM}"
+            f"cannot find the blocks of {name}: it has no list of {sorted(wanted) or 'any known number of'} modules of "
+            f"one type. Fix: {_NAME_THEM}."
         )
     return list(min(lists, key=lambda item: item[:2])[2])
 
 
 def accepted_inputs(model: nn.Module) -> frozenset[str]:
-    """Names of the inputs a model reads: a tokenizer may give more, such as segments to a model that knows none."""
+    """Return the names of the inputs that a model reads.
+
+    A tokenizer may give more than these, e.g. token types to a model without segments.
+
+    Args:
+        model: a transformers model, or a wrapper around one.
+
+    Returns:
+        The names.
+    """
     names = set(inspect.signature(model.forward).parameters)
-    if "attention_mask" not in names:  # a wrapper around a model, which hands on what it is given
+    if "attention_mask" not in names:  # a wrapper, which passes its inputs to the model inside
         names |= {"input_ids", "attention_mask", "token_type_ids"}
     if getattr(model.config, "type_vocab_size", None) in (0, 1):
         names.discard("token_type_ids")  # the only segment is 0, which the model fills in by itself
@@ -161,7 +210,8 @@ def _shape(model: nn.Module, blocks: Sequence[nn.Module], *, named: bool) -> Blo
     depth, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if width is None:
         raise RailkdError(
-            f"cannot tell the width of {type(model).__name__}: its config has no hidden_size; set config.hidden_size"
+            f"cannot find the width of {type(model).__name__}: its config has no hidden_size. "
+            "Fix: set config.hidden_size."
         )
     shared = len(blocks) == getattr(config, "num_hidden_groups", None)  # one module runs several times
     if depth is None or (named and not shared):
@@ -170,5 +220,5 @@ def _shape(model: nn.Module, blocks: Sequence[nn.Module], *, named: bool) -> Blo
 
 
 def is_causal(blocks: Sequence[nn.Module]) -> bool:
-    """Whether a token sees only what stands before it, so that the last real token sums up the text."""
+    """Return True if a token sees only the tokens before it, so that the last real token sums up the text."""
     return any(getattr(module, "is_causal", False) is True for module in blocks[0].modules())

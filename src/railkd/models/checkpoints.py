@@ -1,4 +1,4 @@
-"""Checkpoints by folder or hub name: found once, and each of their parts read at most once, when it is first used."""
+"""Finds checkpoints by folder or hub name. Each part of a checkpoint is read once, when it is first used."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _SIDE_FILES = ("*.json", "*.txt", "*.model", "merges.txt")
 
 
 class Checkpoint:
-    """A model folder, as `find` returns it. What it holds is read when it is first asked for, and kept.
+    """A model folder, as `find` returns it. Its parts are read when they are first used, and kept.
 
-    The user's permission to run Python code that the checkpoint brings belongs to this object. A checkpoint that is
-    found anew, from its folder or its name, does not have it.
+    The user's permission to run Python code that the checkpoint brings belongs to this object. An object found anew,
+    from the folder or the name, does not have it.
 
     Args:
         folder: holds config.json and weights.
-        name: as the user gave it; it stands in messages.
+        name: as the user gave it, for messages.
         trusted: Python code that the checkpoint brings may run.
     """
 
@@ -51,16 +51,21 @@ class Checkpoint:
         revision: str | None = None,
         trust: bool = False,
         *,
+        model: bool = True,
         download: Callable[..., str] | None = None,
     ) -> Checkpoint:
-        """Find a local folder, or download a hub name into the hub's local store. A `Checkpoint` is returned as it is.
+        """Find a local folder, or download a hub name into the hub's local store. Return a `Checkpoint` as it is.
 
         Args:
             name: folder written by ``save_pretrained``, or hub name such as ``org/name``.
             revision: branch, tag or commit of a hub name.
-            trust: let Python code that the checkpoint brings run whenever it is loaded. A log line says whose code that
-                is. Without it no Python file is downloaded.
-            download: does the work of `huggingface_hub.snapshot_download`, which is the default.
+            trust: run Python code that the checkpoint brings whenever it is loaded. A log line names its owner. If
+                False, no Python file is downloaded.
+            model: the folder must hold a config and weights. False if only its tokenizer is used.
+            download: used instead of `huggingface_hub.snapshot_download`.
+
+        Returns:
+            The checkpoint.
 
         Raises:
             RailkdError: the folder does not exist or holds no model, or the hub cannot be reached.
@@ -73,24 +78,24 @@ class Checkpoint:
         if Path(name).exists():
             if revision is not None:
                 raise RailkdError(f"got revision '{revision}' for the folder '{name}'; only a hub name has revisions")
-            folder = _checked(Path(name), text)
+            folder = Path(name)
         else:
             folder = _downloaded(text, revision, trust, download)
-            _checked(folder, text)
+        _check_folder(folder, text, model=model)
         if trust:
             trusting.announce(folder, text)
         return cls(folder, text, trusted=trust)
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        """Weight files of the model; the objective's weights, which may lie beside them, are left out."""
+        """Weight files of the model, without those of the objective, which may lie beside them."""
         return _weight_files(self.folder)
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the weight files and, if the checkpoint is trusted, of its code: numbers depend on both.
+        """Digest of the weight files and, if the checkpoint is trusted, of its code. The numbers depend on both.
 
-        It has 128 bits and is fast: nobody gains by forging it.
+        It is a fast digest of 128 bits. It protects against mistakes, not against forgery.
         """
         digest = xxhash.xxh3_128()
         for path in (*self.weights, *(sorted(self.folder.glob("*.py")) if self.trusted else ())):
@@ -102,7 +107,11 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> Any:
-        """The config as it is stored. It is shared: change a copy (`new_config`)."""
+        """Config as it is stored. It is shared: change a copy of it (`new_config`).
+
+        Raises:
+            RailkdError: the config does not load.
+        """
         from transformers import AutoConfig
 
         try:
@@ -111,7 +120,14 @@ class Checkpoint:
             raise RailkdError(f"cannot read the config of '{self}': {_reason(error)}") from error
 
     def new_config(self, **changes: Any) -> Any:
-        """Return a copy of the config with these entries changed, e.g. ``num_labels``."""
+        """Return a copy of the config with some entries changed.
+
+        Args:
+            changes: the entries, e.g. ``num_labels``.
+
+        Returns:
+            The copy.
+        """
         config = copy.deepcopy(self.config)
         for name, value in changes.items():
             setattr(config, name, value)
@@ -119,19 +135,23 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer. It pads on the right unless the model is made for padding on the left."""
+        """Tokenizer of the model. It pads on the right unless the model is made for padding on the left.
+
+        Raises:
+            RailkdError: the tokenizer does not load.
+        """
         from transformers import AutoTokenizer
 
         from railkd.models.limits import left_padding_counts
 
-        config = self.config
+        config = self.config if (self.folder / "config.json").is_file() else None
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, config=config, trust_remote_code=self.trusted)
         except (ValueError, OSError, TypeError, KeyError, ImportError) as error:
             raise RailkdError(f"'{self}' holds no tokenizer that loads: {_reason(error)}") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        if left_padding_counts(config, tokenizer):
+        if config is not None and left_padding_counts(config, tokenizer):
             tokenizer.padding_side = "right"
         return tokenizer
 
@@ -147,7 +167,7 @@ class Checkpoint:
 
     @property
     def shape(self) -> BlockShape:
-        """(blocks, width)."""
+        """Number of blocks and width of the model."""
         from railkd.signals import BlockShape
 
         return BlockShape(self.config.num_hidden_layers, self.config.hidden_size)
@@ -160,6 +180,9 @@ class Checkpoint:
 
         Args:
             config: changes such as ``num_labels``, ``id2label``, ``problem_type``.
+
+        Returns:
+            The model, in evaluation mode.
 
         Raises:
             RailkdError: the weights do not load, or the model needs Python code of its own and is not trusted.
@@ -184,13 +207,21 @@ class Checkpoint:
         return model
 
     def name_padding(self, config: Any) -> None:
-        """Set the padding token of a config that has none (a decoder's): a classifier reads the token before it."""
+        """Set the padding token of a config that has none, e.g. a decoder's: a classifier reads the token before it.
+
+        Args:
+            config: is changed.
+        """
         if config.pad_token_id is None:
             config.pad_token_id = self.tokenizer.pad_token_id
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
-        """Let all that call `frozen` inside of the block share one model; it is released at the end of the block."""
+        """Share one model between all calls of `frozen` inside of the ``with`` block, and release it at its end.
+
+        Yields:
+            Nothing.
+        """
         self._sharing = True
         try:
             yield
@@ -198,7 +229,11 @@ class Checkpoint:
             self._sharing, self._shared = False, None
 
     def frozen(self) -> Any:
-        """Return the model on this machine's device, in evaluation mode. Read it only: see `sharing`."""
+        """Return the model on this machine's device, in evaluation mode. Do not change it: it may be shared.
+
+        Returns:
+            The model.
+        """
         from railkd.runtime import hardware
 
         model = self.model().to(hardware.device()).eval() if self._shared is None else self._shared
@@ -213,21 +248,34 @@ def load_classifier(source: str | Path | Checkpoint, **config: Any) -> Any:
     Args:
         source: folder, hub name or `Checkpoint`.
         config: changes such as ``num_labels``, ``id2label``, ``problem_type``.
+
+    Returns:
+        The model, in evaluation mode.
     """
     return Checkpoint.find(source).model(**config)
 
 
 def load_tokenizer(source: str | Path | Checkpoint) -> Any:
-    """Load the tokenizer of a folder, hub name or `Checkpoint`; see `Checkpoint.tokenizer`."""
-    return Checkpoint.find(source).tokenizer
+    """Load a tokenizer; see `Checkpoint.tokenizer`.
+
+    Args:
+        source: folder (which needs no weights), hub name or `Checkpoint`.
+
+    Returns:
+        The tokenizer.
+    """
+    return Checkpoint.find(source, model=False).tokenizer
 
 
 def empty_classifier(config: Any, *, trusted: bool = False) -> Any:
-    """Return a sequence classifier of sizes alone: its weights are on the meta device, and nothing is allocated.
+    """Build a sequence classifier on the meta device: it has sizes, and no memory is allocated.
 
     Args:
         config: of the model.
         trusted: Python code that the checkpoint of the config brings may run.
+
+    Returns:
+        The model.
     """
     import torch
 
@@ -253,21 +301,27 @@ class quiet_transformers:
             logging.enable_progress_bar()
 
 
-def _checked(path: Path, name: str) -> Path:
-    """Return the folder if it holds a config and weights."""
+def _check_folder(path: Path, name: str, *, model: bool) -> None:
+    """Raise if this is not a folder or, where a model is wanted, if it holds no config or no weights."""
     if not path.is_dir():
-        raise RailkdError(f"'{name}' is a file, wanted a model folder written by save_pretrained or a hub name")
+        raise RailkdError(
+            f"Expected a model folder, got the file '{name}'. Fix: give a folder written by save_pretrained, or a hub "
+            "name."
+        )
+    if not model:
+        return
     if not (path / "config.json").is_file():
-        raise RailkdError(f"'{name}' holds no model: it has no config.json; give a folder written by save_pretrained")
+        raise RailkdError(
+            f"'{name}' holds no model: it has no config.json. Fix: give a folder written by save_pretrained."
+        )
     if not _weight_files(path):
         raise RailkdError(
-            f"'{name}' holds no model weights ({' or '.join(WEIGHT_PATTERNS)}); save the model there again"
+            f"'{name}' holds no model weights ({' or '.join(WEIGHT_PATTERNS)}). Fix: save the model there again."
         )
-    return path
 
 
 def _downloaded(name: str, revision: str | None, trust: bool, download: Callable[..., str] | None) -> Path:
-    """Return the folder of a hub name in the hub's local store; safetensors are preferred to pickled weights."""
+    """Return the folder of a hub name in the hub's local store. Pickled weights are fetched only if no others exist."""
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
         raise RailkdError(
             f"no model at '{name}': no such folder; give an existing folder or a hub name such as 'org/name'"
@@ -293,7 +347,7 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a checkpoint does not load, in a line."""
+    """Return in one line why a checkpoint does not load."""
     if "trust_remote_code=True" in str(error):
         return trusting.REFUSED
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

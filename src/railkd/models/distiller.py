@@ -1,9 +1,9 @@
-"""The module that is trained: student and objective in one, usable in any training loop.
+"""The module that is trained: student and objective in one module, for any training loop.
 
-Why one module: a loss kept outside the trained module leaves its projections untrained without a word, and projections
-handed to the optimizer by hand drift apart between ranks. Inside one module they are weights like any other to the
-optimizer, to clipping, autocast, compile, DDP and checkpoints. The teacher is never a part of it: its signals come in
-as tensors.
+The objective has weights (projections). Outside of the trained module they would stay untrained without a warning, and
+if they were given to the optimizer by hand, they would differ between ranks. Inside, the optimizer, clipping, autocast,
+compile, DDP and checkpoints treat them as any other weights. The teacher is not part of the module: its signals are
+inputs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from railkd.tasks import task_of
 
 
 class Distiller(nn.Module):
-    """A student and the objective it learns by.
+    """A student and its objective.
 
     In a loop of your own::
 
@@ -31,12 +31,12 @@ class Distiller(nn.Module):
 
     Args:
         student: a transformers model for sequence classification or regression.
-        objective: made for the shapes of this pair.
-        pooling: the pooling of block states that the objective reads; None: logits only.
+        objective: built for the shapes of this student and its teacher.
+        pooling: pooling of the block states that the objective reads. None: it reads logits only.
         blocks: see `railkd.models.blocks.find_blocks`.
     """
 
-    # Trainer would else pass num_items_in_batch and scale accumulated gradients twice.
+    # Otherwise Trainer would pass num_items_in_batch and scale accumulated gradients twice.
     accepts_loss_kwargs = False
 
     def __init__(
@@ -46,7 +46,7 @@ class Distiller(nn.Module):
         self.student: Any = student
         self.objective = objective
         self.pooling = pooling
-        # In a tuple: a reader is no module, and its list of blocks must not be registered a second time.
+        # In a tuple, so that the reader's list of blocks is not registered as submodules a second time.
         self._reader = (BlockReader(student, (pooling,), blocks, first=objective.m),) if pooling else ()
         self._takes = accepted_inputs(student)
         self._output = task_of_config(student.config).output
@@ -55,7 +55,17 @@ class Distiller(nn.Module):
     def from_method(
         cls, method: str, student: nn.Module, teacher_shape: tuple[int, int] | None = None, **options: Any
     ) -> Distiller:
-        """Build the objective of a named method for this student, and the distiller around both."""
+        """Build the objective of a method for this student, and a distiller of both.
+
+        Args:
+            method: one of `railkd.objectives.METHODS`.
+            student: a transformers model for sequence classification or regression.
+            teacher_shape: (blocks, width) of the teacher; None: the student's.
+            options: of the objective, and ``blocks_pattern`` (see `railkd.models.blocks.find_blocks`).
+
+        Returns:
+            The distiller.
+        """
         spec = method_spec(method)
         blocks = options.pop("blocks_pattern", None)
         options.setdefault("problem_type", problem_type_of(student.config))
@@ -78,18 +88,24 @@ class Distiller(nn.Module):
         negative_group: Tensor | None = None,
         negative_keep: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """One pass of the student and, in training, its loss.
+        """Run the student and, in training, compute its loss.
 
         Args:
-            input_ids, attention_mask, token_type_ids: (B, L).
-            labels: (B,); rows marked -100 (NaN among floats) are unlabelled.
-            teacher_logits: (B, C). teacher_states: (B, n, d_t), pooled as the method reads them.
-            draw: (m,) teacher blocks, 1-based. intermediate_scale: () factor of a schedule.
-            negative_states, negative_group, negative_keep: see `railkd.signals.Negatives`.
+            input_ids: (B, L).
+            attention_mask: (B, L), 1 for real tokens.
+            token_type_ids: (B, L).
+            labels: (B,), or (B, C) of several classes. -100, and NaN among floats, marks a row without a label.
+            teacher_logits: (B, C).
+            teacher_states: (B, n, d_t), pooled as the method reads them.
+            draw: (m,) teacher blocks, 1-based.
+            intermediate_scale: () factor of a schedule.
+            negative_states: see `railkd.signals.Negatives`.
+            negative_group: see `railkd.signals.Negatives`.
+            negative_keep: see `railkd.signals.Negatives`.
 
         Returns:
-            training: (loss, logits (B, C), terms (number of terms,) in the order of `term_names`);
-            evaluation: (task loss, logits), or (logits,) without labels. Evaluation never needs the teacher.
+            In training (loss, logits (B, C), terms (number of terms,) in the order of `term_names`). In evaluation
+            (task loss, logits), or (logits,) without labels: evaluation does not need the teacher.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         inputs = {name: value for name, value in inputs.items() if value is not None and name in self._takes}
@@ -117,20 +133,29 @@ class Distiller(nn.Module):
 
     @property
     def term_names(self) -> list[str]:
-        """The terms that have weight, in order."""
+        """Names of the loss terms whose weight is not 0, in order."""
         return [name for name, weight in self.objective.weights.items() if weight]
 
-    # What Trainer and its callbacks ask of a model.
+    # Trainer and its callbacks need these of a model.
     @property
     def config(self) -> Any:
-        """The student's config."""
+        """Config of the student."""
         return self.student.config
 
     def save_pretrained(self, folder: Any, **options: Any) -> None:
-        """Save the bare student, as plain transformers loads it."""
+        """Save the student, without the objective, as plain transformers loads it.
+
+        Args:
+            folder: to write to.
+            options: of transformers' ``save_pretrained``.
+        """
         options.pop("state_dict", None)  # Trainer's names carry the prefix of this module
         self.student.save_pretrained(folder, **options)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
-        """Delegate to the student."""
+        """Turn activation checkpointing on in the student.
+
+        Args:
+            options: of transformers' ``activation_checkpointing_enable``.
+        """
         self.student.activation_checkpointing_enable(**options)

@@ -1,4 +1,4 @@
-"""Heads of sequence classifiers, as their configs describe them: class names, kind of task."""
+"""Reads and writes what a config says of a classifier's head: class names and kind of task."""
 
 from __future__ import annotations
 
@@ -13,22 +13,46 @@ def head_config(names: Sequence[str], *, problem_type: str | None = None) -> dic
 
     Args:
         names: of the classes; none for regression.
-        problem_type: as transformers writes it; None: single-label classification, or regression where no name is
+        problem_type: as transformers writes it. None means single-label classification, or regression if no name is
             given.
+
+    Returns:
+        Name -> value of the config entries.
     """
     return task_of(problem_type, len(names) or 1).head(names)
 
 
 def task_of_config(config: Any) -> Task:
-    """Return the kind of task that a config is for: by its problem type, or by its outputs where it names none."""
+    """Return the kind of task of a config, by its problem type or, if it has none, by its number of outputs.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        The row of `railkd.tasks.TASKS`.
+    """
     return task_of(config.problem_type, config.num_labels)
 
 
 def problem_type_of(config: Any) -> str:
-    """Return what a config predicts, as transformers writes it."""
+    """Return the problem type of a config, also if the config does not name it.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        The problem type, as transformers writes it.
+    """
     return task_of_config(config).problem_type
 
 
 def label_names(config: Any) -> tuple[str, ...]:
-    """Return the class names of a config in output order."""
+    """Return the class names of a config.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        The names, in the order of the outputs.
+    """
     return tuple(str(config.id2label[i]) for i in range(config.num_labels))

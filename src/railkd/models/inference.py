@@ -1,4 +1,4 @@
-"""Logits of a plain transformers classifier over a table of texts."""
+"""Computes the logits of a plain transformers classifier for a table of texts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from railkd.runtime import ranks
 def predict_logits(
     model: Any, tokenizer: Any, dataset: Any, *, max_length: int, batch_size: int = 64, bf16: bool = False
 ) -> np.ndarray:
-    """(N, C) float32 logits in dataset order; rows of like length run together.
+    """Compute the logits of a table of texts. Rows of similar length share a batch.
 
-    Several ranks share the work; each must call this, and each gets all of them.
+    Several ranks share the work: each must call this, and each gets all logits.
 
     Args:
-        model: a sequence classifier; put in evaluation mode.
+        model: a sequence classifier. It is put in evaluation mode.
+        tokenizer: of the model.
         dataset: rows with text columns named by convention.
-        max_length: in tokens.
+        max_length: in tokens; longer texts are cut.
+        batch_size: rows per batch.
+        bf16: run the model under bfloat16 autocast.
+
+    Returns:
+        (N, C) float32 logits, in the order of the rows.
     """
     tokens = keyed_tokens(dataset, tokenizer, max_length=max_length)
     order = np.argsort(-tokens.lengths, kind="stable")

@@ -1,4 +1,4 @@
-"""Limits of a model's input: position tables, padding side, truncation."""
+"""Limits of a model's input: length, padding side, truncation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 def position_limit(config: Any) -> int | None:
-    """The longest input, in tokens, that a model takes; None: any (rope, relative positions), or it is not known."""
+    """Return the longest input that a model takes.
+
+    Args:
+        config: of the model.
+
+    Returns:
+        The number of tokens. None: there is no limit (rotary or relative positions), or it is not known.
+    """
     kind, positions = config.model_type, getattr(config, "max_position_embeddings", None)
     if not positions or getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         return None
@@ -28,10 +35,18 @@ def position_limit(config: Any) -> int | None:
 
 
 def left_padding_counts(config: Any, tokenizer: Any) -> bool:
-    """Whether a tokenizer pads on the left of a model that is not made for it.
+    """Return True if a tokenizer pads on the left of a model that is not made for it.
 
-    A text then has other numbers in every batch: an encoder's head reads the first token, absolute positions count from
-    there, a decoder behind an encoder reads the padding. Decoders with rotary positions, and XLNet, do not mind.
+    The logits of a text then depend on the batch: an encoder's head reads the first token, absolute positions count
+    from it, and a decoder behind an encoder reads the padding. Decoders with rotary positions, and XLNet, are made for
+    padding on the left.
+
+    Args:
+        config: of the model.
+        tokenizer: its ``padding_side`` is read.
+
+    Returns:
+        The answer.
     """
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
 
@@ -41,22 +56,34 @@ def left_padding_counts(config: Any, tokenizer: Any) -> bool:
 
 
 def warn_of_padding(config: Any, tokenizer: Any, who: str) -> None:
-    """Say so, of a tokenizer that is the caller's own."""
+    """Warn if the caller's own tokenizer pads on the wrong side.
+
+    Args:
+        config: of the model.
+        tokenizer: of the caller.
+        who: "the student" or "the teacher", for the message.
+    """
     if left_padding_counts(config, tokenizer):
         logger.warning(
-            "the tokenizer of %s pads on the left, which %s models are not made for: what they say of a text depends "
-            "on the texts beside it; set tokenizer.padding_side = 'right'",
+            "The tokenizer of %s pads on the left. %s models are not made for this: their logits for a text depend on "
+            "the other texts of its batch. Fix: set tokenizer.padding_side = 'right'.",
             *(who, config.model_type),
         )
 
 
 def check_length(config: Any, lengths: np.ndarray, max_length: int, who: str) -> None:
-    """Refuse rows (N,) of more tokens than a model takes, before it crashes on them.
+    """Refuse rows with more tokens than a model takes, before the model fails on them.
 
-    A ``max_length`` above the limit is fine as long as no row is.
+    A ``max_length`` above the limit is allowed as long as no row is longer than the limit.
 
     Args:
-        lengths: as the model would read them: after truncation. who: "the student".
+        config: of the model.
+        lengths: (N,) tokens per row, after truncation.
+        max_length: in tokens.
+        who: "the student" or "the teacher", for the message.
+
+    Raises:
+        RailkdError: a row is longer than the limit.
     """
     limit = position_limit(config)
     if limit is None or not (lengths > limit).any():
@@ -69,7 +96,15 @@ def check_length(config: Any, lengths: np.ndarray, max_length: int, who: str) ->
 
 
 def check_texts(config: Any, tokenizer: Any, dataset: Any, max_length: int, who: str) -> None:
-    """`check_length` of rows of text, which are tokenised only where ``max_length`` leaves a doubt."""
+    """Call `check_length` for rows of text. They are tokenised only if ``max_length`` is above the model's limit.
+
+    Args:
+        config: of the model.
+        tokenizer: of the model.
+        dataset: rows with text columns named by convention.
+        max_length: in tokens.
+        who: "the student" or "the teacher", for the message.
+    """
     limit = position_limit(config)
     if limit is None or max_length <= limit or not len(dataset):
         return
@@ -79,7 +114,17 @@ def check_texts(config: Any, tokenizer: Any, dataset: Any, max_length: int, who:
 
 
 def truncation_line(dataset: Any, tokenizer: Any, max_length: int, *, sample: int = 1000) -> str:
-    """How many rows are cut, in words; counted on a sample of long files."""
+    """Say how many rows are cut.
+
+    Args:
+        dataset: rows with text columns named by convention.
+        tokenizer: of the model.
+        max_length: in tokens.
+        sample: rows to count on, at most.
+
+    Returns:
+        A line of text.
+    """
     columns = find_columns(dataset.column_names).text
     chosen = dataset.select(some_rows(len(dataset), sample))
     lengths = full_lengths(tokenizer, list(zip(*[chosen[name][:] for name in columns], strict=True)))

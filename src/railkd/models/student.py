@@ -1,4 +1,4 @@
-"""A shallower student out of any checkpoint: some of its blocks, its embeddings and its head."""
+"""Makes a shallower student from a checkpoint: some of its blocks, its embeddings and its head."""
 
 from __future__ import annotations
 
@@ -20,20 +20,28 @@ Keep = str | Sequence[int]
 
 
 def blocks_to_keep(num_layers: int, depth: int, keep: Keep = "even") -> tuple[int, ...]:
-    """The blocks (1-based) of a model of ``depth`` blocks that a student of ``num_layers`` starts from.
+    """Return the source blocks (1-based) that a student starts from.
 
     Args:
-        keep: ``even``: blocks round(i n / s); ``first``; ``last``; or the block numbers themselves.
+        num_layers: blocks of the student, s.
+        depth: blocks of the source, n.
+        keep: ``even`` (blocks round(i n / s)), ``first``, ``last``, or the block numbers themselves.
+
+    Returns:
+        The s block numbers, rising.
+
+    Raises:
+        RailkdError: the student has more blocks than the source, or ``keep`` is unknown.
 
     >>> blocks_to_keep(3, 12), blocks_to_keep(3, 12, "last"), blocks_to_keep(2, 12, [1, 12])
     ((4, 8, 12), (10, 11, 12), (1, 12))
     """
     if num_layers < 1:
-        raise RailkdError(f"got a student of {num_layers} blocks, wanted at least 1")
+        raise RailkdError(f"Expected a student of at least 1 block, got {num_layers}. Fix: give a larger number.")
     if num_layers > depth:
         raise RailkdError(
-            f"got a student of {num_layers} blocks to be cut from a model of {depth}; wanted at most {depth}, "
-            "or start from another checkpoint (--student)"
+            f"Expected a student of at most {depth} blocks, as many as its source has, got {num_layers}. Fix: give a "
+            "smaller number, or start from another checkpoint (--student)."
         )
     if keep == "even":
         return tuple(round(i * depth / num_layers) for i in range(1, num_layers + 1))
@@ -42,14 +50,20 @@ def blocks_to_keep(num_layers: int, depth: int, keep: Keep = "even") -> tuple[in
     if keep == "last":
         return tuple(range(depth - num_layers + 1, depth + 1))
     if isinstance(keep, str):
-        raise RailkdError(f"unknown keep '{keep}', wanted even, first, last or block numbers such as 1,3,6")
+        raise RailkdError(
+            f"Expected keep to be even, first, last or block numbers such as 1,3,6, got '{keep}'. Fix: give one of "
+            "these."
+        )
     chosen = tuple(int(block) for block in keep)
     if (
         len(chosen) != num_layers
         or not all(1 <= block <= depth for block in chosen)
         or sorted(set(chosen)) != list(chosen)
     ):
-        raise RailkdError(f"got blocks {chosen} to keep, wanted {num_layers} rising numbers from 1 to {depth}")
+        raise RailkdError(
+            f"Expected {num_layers} rising numbers from 1 to {depth} of the blocks to keep, got {chosen}. Fix: give as "
+            "many block numbers as the student has blocks."
+        )
     return chosen
 
 
@@ -61,21 +75,22 @@ def make_student(
     blocks: str | None = None,
     **config: Any,
 ) -> Any:
-    """A student of ``num_layers`` blocks with the weights of ``source``.
+    """Make a student of ``num_layers`` blocks with the weights of ``source``.
 
-    From a folder or hub name only the weight file is read: the source model is never built. The student is in single
-    precision, whatever the source is kept in: steps as small as fine-tuning's are lost in half precision.
+    The source model of a folder or hub name is not built: only its weight files are read. The student is in single
+    precision, because half precision would round away the small steps of fine-tuning.
 
     Args:
-        source: folder, hub name or `Checkpoint` (of a sequence classifier or a bare encoder), or a model in memory. A
-            folder or name that brings Python code of its own is found with `Checkpoint.find(name, trust=True)` first.
-        num_layers: blocks of the student; of an encoder-decoder, of each side (the decoder has no more than it had).
-        keep: which of the source's blocks to copy; see `blocks_to_keep`. A decoder of another depth is cut evenly.
+        source: folder, hub name or `Checkpoint` of a sequence classifier or a bare encoder, or a model in memory. For a
+            checkpoint with Python code of its own give ``Checkpoint.find(name, trust=True)``.
+        num_layers: blocks of the student. In an encoder-decoder both stacks get this depth, and the decoder gets no
+            more blocks than it had.
+        keep: source blocks to copy; see `blocks_to_keep`. A decoder of another depth than the encoder is cut evenly.
         blocks: see `railkd.models.blocks.find_blocks`.
-        config: overrides of the config, e.g. ``num_labels``. A head that does not fit is made anew.
+        config: overrides of the config, e.g. ``num_labels``. A head that does not fit is drawn anew.
 
     Returns:
-        A transformers sequence classifier whose config tells its new depth.
+        A transformers sequence classifier whose config states its new depth.
     """
     if isinstance(source, nn.Module):
         trusted = is_foreign(source)
@@ -90,7 +105,7 @@ def make_student(
     depth = their_config.num_hidden_layers
     chosen = blocks_to_keep(num_layers, depth, keep)
     behind = _decoder_blocks(their_config, num_layers, keep)
-    # Groups of blocks with common weights: all of them stay, there is nothing to renumber.
+    # Groups of blocks that share weights all stay, so nothing is renumbered.
     shared = getattr(their_config, "num_hidden_groups", depth) < depth
     for name, value in {**config, **_shallower(their_config, chosen, behind)}.items():
         setattr(their_config, name, value)
@@ -106,14 +121,17 @@ def make_student(
 
 
 def describe_student(source: Any, student: nn.Module) -> str:
-    """Describe a student beside the model it learns from: blocks, parameters, and the speed-up to expect.
+    """Describe a student and its source: blocks, parameters, and the speed-up to expect.
 
-    The speed-up is the ratio of the weights a token passes through, shared blocks counted as often as they run:
-    embeddings are looked up, and attention between tokens is left out, being small in sentences.
+    The speed-up is the ratio of the weights that a token passes through. Shared blocks count as often as they run.
+    Embeddings do not count, because they are looked up, nor does attention between tokens, which is small in sentences.
 
     Args:
-        source: teacher, or what the student starts from: folder, hub name, `Checkpoint`, or the config of a model.
+        source: the teacher, or the checkpoint that the student starts from: folder, hub name, `Checkpoint`, or config.
         student: the model.
+
+    Returns:
+        A line of text.
     """
     if isinstance(source, (str, Path, Checkpoint)):
         checkpoint = Checkpoint.find(source)
@@ -151,7 +169,7 @@ def _size(model: Any) -> _Size:
 
 
 def _decoder_blocks(config: Any, num_layers: int, keep: Keep) -> tuple[int, ...]:
-    """The decoder's blocks to keep; empty: there is no decoder beside the encoder."""
+    """Return the decoder's blocks to keep; empty if there is no decoder behind the encoder."""
     entry = _decoder_depth(config)
     if entry is None:
         return ()
@@ -161,20 +179,20 @@ def _decoder_blocks(config: Any, num_layers: int, keep: Keep) -> tuple[int, ...]
 
 
 def _decoder_depth(config: Any) -> str | None:
-    """The config entry that says how deep the decoder of an encoder-decoder is."""
+    """Return the name of the config entry with the decoder's depth, or None if there is no decoder."""
     paired = getattr(config, "is_encoder_decoder", False)
     names = ("num_decoder_layers", "decoder_layers")
     return next((name for name in names if getattr(config, name, None)), None) if paired else None
 
 
 def _shallower(config: Any, chosen: Sequence[int], behind: Sequence[int]) -> dict[str, Any]:
-    """The config entries that depend on depth."""
+    """Return the config entries that depend on depth, changed for the student."""
     depth = config.num_hidden_layers
     changes: dict[str, Any] = {"num_hidden_layers": len(chosen)}
     for name, values in config.to_dict().items():
         if "layer" in name and isinstance(values, list) and len(values) == depth:
             changes[name] = [values[block - 1] for block in chosen]  # such as layer_types: each block keeps its own
-    if getattr(config, "num_hidden_groups", None) == depth:  # as many groups as blocks: nothing is shared
+    if getattr(config, "num_hidden_groups", None) == depth:  # as many groups as blocks, so nothing is shared
         changes["num_hidden_groups"] = len(chosen)
     entry = _decoder_depth(config)
     if entry is not None:
@@ -185,7 +203,7 @@ def _shallower(config: Any, chosen: Sequence[int], behind: Sequence[int]) -> dic
 def _stacks(
     student: Any, chosen: Sequence[int], behind: Sequence[int], blocks: str | None
 ) -> dict[str, tuple[int, ...]]:
-    """Path of each list of blocks in the student -> the blocks of the source that go there."""
+    """Map the path of each list of blocks in the student to the source blocks that go there."""
     first = find_blocks(student, blocks)[0]
     names = {module: name for name, module in student.named_modules()}
     stacks = {names[first].rpartition(".")[0]: tuple(chosen)}
@@ -194,7 +212,10 @@ def _stacks(
         lists = [m for m in student.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == len(behind)]
         found = next((m for m in lists if isinstance(m[0], kind) or "Decoder" in type(m[0]).__name__), None)
         if found is None:
-            raise RailkdError(f"cannot find the decoder's blocks of {type(student).__name__}: no list of {len(behind)}")
+            raise RailkdError(
+                f"Expected a list of {len(behind)} decoder blocks in {type(student).__name__}, got none. Fix: give a "
+                "model without a decoder, or a checkpoint of the student's depth (--student)."
+            )
         stacks[names[found]] = tuple(behind)
     return stacks
 
@@ -202,9 +223,9 @@ def _stacks(
 def _renumbered(
     weights: dict[str, torch.Tensor], path: str, base: str, chosen: Sequence[int]
 ) -> dict[str, torch.Tensor]:
-    """The weights with the chosen blocks of the list at ``path`` renumbered 0, 1, ... and the others left out.
+    """Return the weights with the chosen blocks of the list at ``path`` renumbered 0, 1, ..., without the others.
 
-    What the first block alone holds for all of them (T5's position bias) goes to the student's first block.
+    Weights that the first block holds for all blocks (T5's position bias) go to the student's first block.
     """
     block = re.compile(rf"^((?:{re.escape(base)})?{re.escape(path.removeprefix(base))}\.)(\d+)(\..*)$")
     new_place = {old - 1: new for new, old in enumerate(chosen)}

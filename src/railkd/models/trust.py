@@ -28,7 +28,14 @@ def announce(folder: Path, name: str) -> None:
 
 
 def is_foreign(value: Any) -> bool:
-    """Return True if the class of this model or config came with a checkpoint, so that its code runs already."""
+    """Return True if the class of a model or config came with a checkpoint, so that its code runs already.
+
+    Args:
+        value: the model or config.
+
+    Returns:
+        The answer.
+    """
     return type(value).__module__.startswith("transformers_modules.")
 
 

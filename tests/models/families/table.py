@@ -1,4 +1,4 @@
-"""The model families railkd is proven on: a config small enough to be built in code, and a tokenizer that fits it."""
+"""The tested model families: for each a config small enough to build in code, and a tokenizer that fits it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from tiny import LABELS, WORDS
 
 BLOCKS, WIDTH = 4, 16
-#: Adam divides a gradient by its own size: where it is zero but for rounding (the bias of attention's keys), the last
-#: digit would become a whole step. Laws of equal numbers are therefore tried with plain descent.
+#: Tests of equal numbers use plain gradient descent. Adam divides a gradient by its size, so a gradient that is zero up
+#: to rounding (that of the bias of attention's keys) would become a full step in a random direction.
 SGD: dict[str, Any] = {"optim": "sgd", "learning_rate": 0.05}
 
 
 @dataclass(frozen=True)
 class Family:
-    """One row: what its config is called, what differs from BERT's, and what it can be asked.
+    """One family.
 
     Attributes:
-        sides: of padding that leave its numbers alone; absolute positions count from the left edge, so only "right".
-        final_norm: module between the last block and the last hidden state, of pre-norm models.
-        template: special tokens around a text. pad: the id it must have.
+        model_type: as transformers calls it.
+        config: entries of its config.
+        sides: padding sides that do not change its numbers. Absolute positions count from the left edge and allow only
+            "right".
+        final_norm: name of the module between the last block and the last hidden state, in pre-norm models.
+        template: special tokens around a text.
+        pad: id of the padding token.
+        causal: a token sees only the tokens before it.
+        segments: it reads token types.
     """
 
     model_type: str
@@ -45,7 +51,7 @@ BERT_NAMES = {
     "num_attention_heads": 2,
     "intermediate_size": 32,
     "max_position_embeddings": 64,
-    "initializer_range": 0.2,  # wide: tiny models that tell texts apart
+    "initializer_range": 0.2,  # wide, so that tiny models give different texts different logits
 }
 T5_NAMES = {
     "d_model": WIDTH,
@@ -97,7 +103,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def make_tokenizer(family: Family, side: str = "right", words: list[str] | None = None) -> PreTrainedTokenizerFast:
-    """One token per word, the special tokens where the family has them."""
+    """Make a tokenizer with one token per word and the special tokens of the family."""
     special = ["[CLS]", "[UNK]", "[SEP]"]
     special.insert(family.pad, "[PAD]")
     vocabulary = {word: i for i, word in enumerate([*special, *(words or WORDS)])}
@@ -117,7 +123,7 @@ def make_tokenizer(family: Family, side: str = "right", words: list[str] | None 
 
 
 def make_model(family: Family, *, seed: int = 0, **changes: Any) -> Any:
-    """A sequence classifier of the family, all numbers random, in evaluation mode."""
+    """Make a sequence classifier of the family with random weights, in evaluation mode."""
     special = {
         "pad_token_id": family.pad,
         "bos_token_id": None,

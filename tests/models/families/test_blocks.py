@@ -1,4 +1,4 @@
-"""Models that cannot be read by structure, and the regular expression that helps; what a pass keeps alive."""
+"""Models whose blocks a regular expression must name, and the memory that a pass keeps alive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MASK = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1]])
 
 
 def funnel() -> Any:
-    """A model whose blocks stand in two lists of two, and whose upper half reads fewer tokens."""
+    """Return a model whose blocks are in two lists of two, and whose upper half has fewer tokens."""
     torch.manual_seed(0)
     config = FunnelConfig(
         vocab_size=32, block_sizes=[2, 2], d_model=16, n_head=2, d_head=8, d_inner=32, id2label=LABELS, num_labels=2
@@ -37,14 +37,16 @@ def funnel() -> Any:
 
 
 @torch.no_grad()
-def test_what_cannot_be_read_says_so_and_how_to_go_on() -> None:
+def test_an_unreadable_model_is_refused_with_advice() -> None:
     model = funnel()
     with pytest.raises(RailkdError, match="cannot find the blocks of FunnelForSeq.*regular expression.*--teacher-blo"):
         BlockReader(model)
-    with pytest.raises(RailkdError, match="is no regular expression"):
+    with pytest.raises(RailkdError, match="is not a regular expression"):
         find_blocks(model, "layer.(")
-    reader = BlockReader(model, blocks=r"funnel\.encoder\.blocks\.\d+\.\d+")  # all four: the upper two halve the tokens
-    refusal = r"got \(2, 4, 16\) from the block FunnelLayer, wanted \(rows, tokens, width"
+    reader = BlockReader(
+        model, blocks=r"funnel\.encoder\.blocks\.\d+\.\d+"
+    )  # the upper two of these four halve the tokens
+    refusal = r"states \(rows, tokens, width\).* from the block FunnelLayer, got \(2, 4, 16\)"
     with pytest.raises(RailkdError, match=refusal), reader.reading(MASK):
         model(MASK + 4, attention_mask=MASK)
     reader = BlockReader(model, blocks=FIRST_STAGE)
@@ -54,12 +56,12 @@ def test_what_cannot_be_read_says_so_and_how_to_go_on() -> None:
 
 
 @torch.no_grad()
-def test_tokens_before_rows_are_not_taken_for_rows() -> None:
+def test_states_with_tokens_first_are_refused() -> None:
     torch.manual_seed(0)
     config = XLNetConfig(vocab_size=32, d_model=16, n_layer=2, n_head=2, d_inner=32)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     reader = BlockReader(model)
-    with pytest.raises(RailkdError, match=r"got \(7, 2, 16\) from the block XLNetLayer"), reader.reading(MASK):
+    with pytest.raises(RailkdError, match=r"from the block XLNetLayer, got \(7, 2, 16\)"), reader.reading(MASK):
         model(MASK + 4, attention_mask=MASK)
 
 
@@ -77,7 +79,7 @@ def test_blocks_named_by_a_regular_expression_are_those_found_by_structure(tmp_p
     assert all(torch.equal(tensor, by_name[name]) for name, tensor in make_student(bert, 2).state_dict().items())
 
 
-def test_the_command_line_takes_the_names_of_blocks_all_the_way(tmp_path: Path, capsys: Capture) -> None:
+def test_the_command_line_passes_the_names_of_blocks_on(tmp_path: Path, capsys: Capture) -> None:
     teacher = save(tmp_path / "teacher", funnel(), bert_tokenizer())
     student = save(tmp_path / "student", make_model(FAMILIES["bert"], num_hidden_layers=2), bert_tokenizer())
     train = tmp_path / "train.jsonl"
@@ -90,7 +92,7 @@ def test_the_command_line_takes_the_names_of_blocks_all_the_way(tmp_path: Path, 
     distil = ["distill", "--teacher", str(teacher), "--student", str(student), "--train", str(train), "--epochs", "1"]
     distil += ["--shared-size", "8", "--no-bf16", "--quiet", "--blocks", r"bert\.encoder\.layer\.\d+"]
     ways = {
-        "cache": ["--cache", str(tmp_path / "cache")],  # as it is: named when it was built
+        "cache": ["--cache", str(tmp_path / "cache")],  # the blocks were named when it was built
         "built": ["--teacher-blocks", FIRST_STAGE],
         "live": ["--teacher-blocks", FIRST_STAGE, "--live"],
     }
@@ -108,7 +110,7 @@ def test_the_command_line_takes_the_names_of_blocks_all_the_way(tmp_path: Path, 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["bert", "llama"])
-def test_a_pass_keeps_no_more_than_the_block_at_work_and_the_one_before(name: str) -> None:
+def test_a_pass_keeps_the_states_of_at_most_two_blocks(name: str) -> None:
     model = make_model(FAMILIES[name], num_hidden_layers=12)
     inputs = dict(make_tokenizer(FAMILIES[name])(["a film", "the plot was"], padding=True, return_tensors="pt"))
     made: list[weakref.ref[Tensor]] = []
@@ -124,6 +126,6 @@ def test_a_pass_keeps_no_more_than_the_block_at_work_and_the_one_before(name: st
     made.clear()
     alive.clear()
     model(**inputs, output_hidden_states=True)
-    assert max(alive) == 12  # so the count sees what it should
+    assert max(alive) == 12  # so the count does see states that stay alive
     for handle in handles:
         handle.remove()

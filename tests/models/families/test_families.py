@@ -1,4 +1,4 @@
-"""Every family obeys the same laws: it is read rightly, cut rightly, and learns alike from a cache and live."""
+"""Laws of each family: its blocks are read, students are cut from it, and cache and live training are equal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_pooled_states_are_those_of_the_models_own_hidden_states(family: Family)
             out = model(**inputs, output_hidden_states=True)
         handle.remove()
         hidden = list(getattr(out, "hidden_states", None) or out.encoder_hidden_states)[1:]
-        if family.final_norm is not None:  # what the model calls its last hidden state is behind that norm
+        if family.final_norm is not None:  # the model's last hidden state comes after that norm
             raw = last[-1][0] if isinstance(last[-1], tuple) else last[-1]
             torch.testing.assert_close(model.get_submodule(family.final_norm)(raw), hidden[-1])
             hidden[-1] = raw
@@ -67,11 +67,11 @@ def test_padding_changes_nothing(family: Family) -> None:
         for more in ({}, {"padding": "max_length", "max_length": 24}):
             logits, states = teacher.run(inputs_of(make_tokenizer(family, side), TEXTS, **more), ("mean", "cls"))
             for row, (own, pooled) in enumerate(wanted):
-                if side == "right" or family.causal:  # an encoder's head reads the first token, whatever it is
+                if side == "right" or family.causal:  # an encoder's head reads the first token, also if it is padding
                     torch.testing.assert_close(logits[row], own[0], atol=1e-5, rtol=1e-5)
                 for name in ("mean", "cls"):
                     torch.testing.assert_close(states[name][row], pooled[name][0], atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(wanted[0][0], wanted[1][0], atol=1e-3)  # and it is no constant
+    assert not torch.allclose(wanted[0][0], wanted[1][0], atol=1e-3)  # the logits depend on the text
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def test_a_student_has_the_chosen_blocks_the_embeddings_and_the_head(family: Fam
         if place and not shared:
             old = chosen[int(place[1])] - 1
             if name.endswith("relative_attention_bias.weight"):
-                old = 0  # T5 keeps it in its first block, for all of them
+                old = 0  # T5 keeps it in its first block, for all blocks
             source = f"{name[: place.start(1)]}{old}{name[place.end(1) :]}"
         torch.testing.assert_close(tensor, theirs[source], atol=0, rtol=0, msg=name)
     config, before = student.config, teacher.config

@@ -1,4 +1,4 @@
-"""A tokenizer that pads on the left: mended where it is loaded, said where it is the caller's, kept where it fits."""
+"""A tokenizer that pads on the left is corrected when railkd loads it; if the caller passes it, railkd warns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from railkd.teacher import LiveTeacher
 from tiny import save, text_rows
 
 by_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
-#: transformers makes a tokenizer of Qwen2's own kind out of any that lies beside one.
+#: transformers loads each tokenizer beside a Qwen2 model as a Qwen2 tokenizer.
 savable = {name: family for name, family in FAMILIES.items() if name != "qwen2"}
 
 
 @pytest.mark.parametrize("family", savable.values(), ids=list(savable))
-def test_a_text_has_the_same_numbers_whatever_stands_beside_it(tmp_path: Path, family: Family) -> None:
+def test_the_logits_of_a_text_do_not_depend_on_its_batch(tmp_path: Path, family: Family) -> None:
     folder = save(tmp_path, make_model(family), make_tokenizer(family, "left"))
     model, tokenizer = load_classifier(folder), load_tokenizer(folder)
     assert tokenizer.padding_side == ("left" if family.causal else "right")
@@ -30,7 +30,7 @@ def test_a_text_has_the_same_numbers_whatever_stands_beside_it(tmp_path: Path, f
 
 
 @by_family
-def test_of_the_callers_own_tokenizer_it_is_said(family: Family, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_callers_own_tokenizer_is_warned_of(family: Family, caplog: pytest.LogCaptureFixture) -> None:
     LiveTeacher(make_model(family), make_tokenizer(family, "right"))
     assert caplog.text == ""
     LiveTeacher(make_model(family), make_tokenizer(family, "left"))

@@ -1,4 +1,4 @@
-"""A teacher and a student of other family, vocabulary, width and depth share nothing but the texts."""
+"""A teacher and a student may differ in family, vocabulary, width and depth: they share only the texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from railkd.objectives import METHODS
 from railkd.teacher import LiveTeacher, TeacherCache
 from tiny import WORDS, losses, make_trainer, text_rows, weights_of
 
-#: Half of the words only, in another order: other tokens for the same text, and some it does not know.
+#: Half of the words in another order: the same text gets other tokens, some of them unknown.
 OTHER_WORDS = WORDS[::-2]
 
 
@@ -39,7 +39,7 @@ PAIRS = {
 
 
 def make_pair(pair: Pair) -> tuple[Any, Any, Any, Any]:
-    """Teacher, its tokenizer, student, its tokenizer."""
+    """Return the teacher, its tokenizer, the student and its tokenizer."""
     theirs, ours = FAMILIES[pair.teacher], FAMILIES[pair.student]
     names = ("dim", "n_layers") if pair.student == "distilbert" else ("hidden_size", "num_hidden_layers")
     sizes = dict(zip(names, (pair.width, pair.blocks), strict=True))
@@ -69,7 +69,7 @@ def test_a_pair_learns_alike_from_a_cache_and_live(pair: Pair, tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def deeper(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, TeacherCache, Dataset]:
-    """A student of 6 blocks, its tokenizer, and the cache of a teacher of 4."""
+    """Return a student of 6 blocks, its tokenizer, the cache of a teacher of 4 blocks, and its rows."""
     rows = text_rows(10)
     teacher, theirs, student, ours = make_pair(Pair("roberta", "bert", blocks=6))
     folder = tmp_path_factory.mktemp("deeper") / "cache"
@@ -88,7 +88,7 @@ NEEDS_A_MAPPING = [name for name in METHODS if name.startswith(("rail", "pkd"))]
 
 
 @pytest.mark.parametrize("method", NEEDS_A_MAPPING)
-def test_a_student_deeper_than_its_teacher_is_refused_where_blocks_are_mapped(
+def test_methods_that_map_blocks_refuse_a_student_deeper_than_its_teacher(
     method: str, deeper: Any, tmp_path: Path
 ) -> None:
     student, ours, cache, rows = deeper

@@ -1,4 +1,4 @@
-"""What a student is made of where families differ: precision, padding, shared blocks, two stacks; how it is told."""
+"""Students where families differ: precision, padding, shared blocks, two stacks; and their description."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_student_of_half_precision_weights_learns_in_single_precision(tmp_path
     assert make_student(make_model(FAMILIES["bert"]).half(), 2).dtype == torch.float32
 
 
-def test_a_decoder_without_a_padding_token_gets_its_tokenizers(tmp_path: Path) -> None:
+def test_a_decoder_without_a_padding_token_gets_that_of_its_tokenizer(tmp_path: Path) -> None:
     family = FAMILIES["llama"]
     teacher, tokenizer = make_model(family, pad_token_id=None, eos_token_id=[3, 4]), make_tokenizer(family)
     folder = save(tmp_path / "teacher", teacher, tokenizer)
@@ -64,7 +64,7 @@ def test_a_decoder_stack_of_another_depth_is_cut_on_its_own() -> None:
     assert make_student(teacher, 4).config.num_decoder_layers == 3
 
 
-def test_a_t5_is_read_at_its_encoder() -> None:
+def test_the_blocks_of_a_t5_are_its_encoders() -> None:
     model = make_model(FAMILIES["t5"])
     assert BlockReader(model).blocks == list(model.transformer.encoder.block)
 
@@ -83,18 +83,18 @@ def test_albert_keeps_its_groups_unless_there_is_one_for_each_block(groups: int)
 
 
 @pytest.mark.parametrize("name", ["bert", "albert", "albert-two-groups", "t5", "llama"])
-def test_a_student_is_described_by_what_it_is(name: str) -> None:
+def test_the_description_of_a_student_has_its_sizes(name: str) -> None:
     teacher = make_model(FAMILIES[name])
     student = make_student(teacher, 2)
     said = describe_student(teacher.config, student)
     millions = sum(parameter.numel() for parameter in student.parameters()) / 1e6
     assert said.startswith(f"2 blocks of 16, {millions:.2f} M parameters") and "4 blocks of 16" in said
-    # Half of the blocks: near twice as fast, though shared weights make the model hardly smaller.
+    # Half of the blocks run nearly twice as fast, even if shared weights make the model hardly smaller.
     speed = re.search(r"about ([\d.]+)x", said)
     assert speed is not None and 1.6 <= float(speed[1]) <= 2.0
 
 
-def test_a_model_without_a_width_is_refused_in_words() -> None:
+def test_a_model_without_a_width_is_refused() -> None:
     model = torch.nn.Module()
     model.config = type("Config", (), {"num_hidden_layers": 1})()  # type: ignore[assignment]
     model.layers = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
@@ -102,8 +102,8 @@ def test_a_model_without_a_width_is_refused_in_words() -> None:
         BlockReader(model)
 
 
-def test_segments_stay_away_from_models_that_know_none(tmp_path: Path) -> None:
-    """A tokenizer may give token types, 1 for the second text: RoBERTa's table has one row, DistilBERT takes none."""
+def test_models_without_segments_get_no_token_types(tmp_path: Path) -> None:
+    """A tokenizer may give token type 1 to the second text. RoBERTa has only type 0, and DistilBERT has no types."""
     rows = text_rows(6, pair=["good film"] * 6)
     for name in ("roberta", "distilbert"):
         model: Any = make_model(FAMILIES[name])
