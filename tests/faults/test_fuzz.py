@@ -36,7 +36,7 @@ from railkd.jobs.options import TrainingDataOptions
 from railkd.jobs.splits import Splits
 from railkd.tasks.target import Target
 from railkd.teacher import TeacherCache
-from railkd.teacher.writer import manifest_checksum
+from railkd.teacher.manifest import manifest_checksum
 
 slow = settings(
     max_examples=max(500, settings().max_examples),

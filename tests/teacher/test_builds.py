@@ -61,7 +61,7 @@ def test_a_finished_shard_of_a_build_that_died_is_kept(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt), CacheWriter(tmp_path, INFO, identity(), ("mean", "cls")) as writer:
         die(writer)
-    with pytest.raises(RailkdError, match="unfinished cache"):
+    with pytest.raises(RailkdError, match="The cache at .* is unfinished"):
         TeacherCache.open(tmp_path)
     with CacheWriter(tmp_path, INFO, identity(), ("mean", "cls")) as writer:
         assert set(writer.missing(signals(10)[0]).tolist()) <= set(range(5, 10))
@@ -81,7 +81,7 @@ def test_a_build_without_its_manifest_is_unfinished_and_taken_up_again(
 ) -> None:
     wanted = read_all(rows_read(counting, rows, tmp_path, tokenizer, pooling=["mean", "cls"])[1], rows, tokenizer)
     (tmp_path / "manifest.json").unlink()
-    with pytest.raises(RailkdError, match="unfinished cache"):
+    with pytest.raises(RailkdError, match="The cache at .* is unfinished"):
         TeacherCache.open(tmp_path)
     count, cache = rows_read(counting, rows, tmp_path, tokenizer, pooling=["mean", "cls"])
     assert count == 0 and same(read_all(cache, rows, tokenizer), wanted)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
 
-from railkd.data.keys import KEY
+from railkd.data.keys import KEY, example_key
 from railkd.errors import RailkdError
 from railkd.teacher import CacheWriter, TeacherCache, TeacherInfo
 from railkd.teacher.identity import identify
@@ -206,7 +206,7 @@ def test_what_is_no_cache_is_refused(tmp_path: Path, rows: Dataset) -> None:
         CacheWriter(tmp_path / "file", INFO, identity()),
     ):
         pass
-    with pytest.raises(RailkdError, match="without a tokenizer"):
+    with pytest.raises(RailkdError, match="Expected a tokenizer beside the teacher module"):
         TeacherCache.build(make_model(1), rows, tmp_path / "cache")
     with pytest.raises(RailkdError, match="holds no model"):
         TeacherCache.build(tmp_path, rows, tmp_path / "cache")
@@ -218,3 +218,15 @@ def test_a_teacher_folder_needs_no_tokenizer_argument(tmp_path: Path, tokenizer:
     one = TeacherCache.build(folder, rows, tmp_path / "one")
     two = TeacherCache.build(str(folder), rows, tmp_path / "two", tokenizer=tokenizer)
     assert one.identity.differences(two.identity) == []
+
+
+def test_a_cache_of_the_first_release_is_read_as_it_was_written() -> None:
+    """Two shards that version 0.1.0 wrote; one holds a block that half precision cannot hold."""
+    cache = TeacherCache.open(Path(__file__).parent / "cache_0.1.0")
+    keys = np.asarray([example_key(f"row {i}") for i in range(6)], dtype=np.int64)
+    states = np.stack([np.arange(12).reshape(3, 4) * (i + 1) for i in range(6)]).astype(np.float32)
+    wanted = {"mean": states, "cls": -states, "logits": np.asarray([[i, -i] for i in range(6)], dtype=np.float32)}
+    wanted["cls"][2, 1] = 1e6
+    assert cache.info == INFO and cache.identity.versions == {"torch": "2.13.0"}
+    assert same(read(cache, keys), wanted)
+    cache.verify()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 from railkd.errors import RailkdError
 from railkd.jobs.options import DEFAULT_MAX_LENGTH, CheckOptions, DistillOptions, required
@@ -13,7 +12,6 @@ from railkd.signals import BlockShape
 from railkd.tasks.target import Target
 from railkd.teacher import TeacherCache
 from railkd.teacher.identity import identify
-from railkd.teacher.writer import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class GivenTeacher:
         checkpoint = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
         if checkpoint is None:
             return cls(None, TeacherCache.open(required(options.cache, "--teacher or --cache")))
-        built = options.cache is not None and (Path(options.cache) / MANIFEST).is_file()
+        built = options.cache is not None and TeacherCache.is_built(options.cache)
         return cls(checkpoint, TeacherCache.open(str(options.cache)) if built else None)
 
     @property

@@ -1,4 +1,4 @@
-"""The teacher, live or from its cache: one protocol, equal answers."""
+"""The teacher, live or from its cache: one protocol, equal signals."""
 
 from __future__ import annotations
 

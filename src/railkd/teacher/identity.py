@@ -1,4 +1,4 @@
-"""Which teacher a cache is of: everything that would change its numbers, compared word by word."""
+"""The identity of a teacher: everything that changes its numbers. A cache stores it and compares it before use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import nn
 from railkd.models.checkpoints import Checkpoint
 from railkd.teacher.protocol import Count
 
-#: Parts of a config that say where it came from, not what it computes.
+#: Entries of a config that do not change what the model computes.
 _VOLATILE = {
     "_name_or_path",
     "railkd",
@@ -33,13 +33,17 @@ _LIBRARIES = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Identity:
-    """Stored in a cache and compared before it is used.
+    """Everything that the numbers in a cache depend on.
 
     Attributes:
-        weights, tokenizer: digests. config: as far as it computes. max_length: of the inputs, in tokens.
-        precision: the teacher ran in. states_dtype: its states are stored in. blocks: the regular expression that named
-            its blocks, if one did. versions: a difference here is said, not refused: numbers move in the last digits
-            only.
+        weights: their digest.
+        config: the entries that change what the model computes.
+        tokenizer: its digest.
+        max_length: of the inputs, in tokens.
+        precision: in which the teacher ran.
+        states_dtype: in which its states are stored.
+        blocks: the regular expression for its blocks, if one was given.
+        versions: of libraries. A difference here is logged and not refused: it changes the last digits only.
     """
 
     weights: str
@@ -52,12 +56,17 @@ class Identity:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def digest(self) -> str:
-        """A name for everything but the versions."""
+        """Return a digest of everything except the versions."""
         kept = {name: value for name, value in asdict(self).items() if name != "versions"}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
 
     def differences(self, other: Identity, *, ignore: tuple[str, ...] = ()) -> list[str]:
-        """What keeps ``other`` (wanted) from being this identity (stored), in words; empty: the same teacher."""
+        """Return the differences to another identity, in words; an empty list means the same teacher.
+
+        Args:
+            other: the identity that is wanted; this one is stored in a cache.
+            ignore: names of fields that may differ.
+        """
         found = []
         for name, word in (("weights", "other teacher weights"), ("tokenizer", "another tokenizer")):
             if name not in ignore and getattr(self, name) != getattr(other, name):
@@ -83,7 +92,16 @@ def identify(
     states_dtype: str,
     blocks: str | None = None,
 ) -> Identity:
-    """Return the identity of a checkpoint (no model is built) or of a module in memory."""
+    """Return the identity of a checkpoint, without loading its model, or of a module in memory.
+
+    Args:
+        teacher: folder, hub name, `Checkpoint` or module.
+        tokenizer: of the teacher.
+        max_length: of the inputs, in tokens.
+        precision: in which the teacher runs.
+        states_dtype: in which its states are stored.
+        blocks: the regular expression for its blocks, if one is given.
+    """
     if isinstance(teacher, nn.Module):
         weights, config = module_digest(teacher), teacher.config
     else:
@@ -103,7 +121,13 @@ def identify(
 
 
 def module_digest(model: nn.Module) -> str:
-    """Digest of the names and bytes of a module's state: of 128 bits and fast, for nobody gains by forging it."""
+    """Return a digest of the names and bytes of a module's state.
+
+    It has 128 bits and is fast: nobody gains by forging it.
+
+    Args:
+        model: its state may be on any device.
+    """
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(model.state_dict().items()):
         data = tensor.detach().cpu().contiguous()
@@ -114,12 +138,14 @@ def module_digest(model: nn.Module) -> str:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """SHA-256 over what a tokenizer does to a text: its vocabulary and rules, not its padding and truncation of the
-    moment.
+    """Return the SHA-256 of the vocabulary and rules of a tokenizer. Padding and truncation do not change it.
+
+    Args:
+        tokenizer: fast or slow.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        # Cut out of the text: reading and writing a vocabulary as JSON would cost more than the rest of the identity.
+        # The text is cut, not parsed: parsing a large vocabulary costs more than the rest of the identity.
         rules = _without(_without(backend.to_str(), "truncation"), "padding")
     else:
         rules = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
@@ -128,12 +154,13 @@ def tokenizer_digest(tokenizer: Any) -> str:
 
 
 def _without(text: str, name: str) -> str:
-    """A tokenizer as compact JSON, one entry of the whole left out; they stand before all that may hold such a name."""
+    """Remove one top-level entry from compact JSON. It must be the first place that has this name."""
     start = text.index(f'"{name}":')
     _, end = json.JSONDecoder().raw_decode(text, start + len(f'"{name}":'))
     return text[:start] + text[end:]
 
 
 def _short(value: Any) -> str:
+    """Return a value as JSON of at most 60 characters."""
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

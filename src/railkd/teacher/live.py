@@ -1,4 +1,4 @@
-"""The teacher as a model that runs at every step."""
+"""A teacher that runs at every step."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ class LiveTeacher:
     """Runs a model without gradients and pools its block states as they are produced.
 
     Args:
-        model: a fine-tuned sequence classifier; put in evaluation mode and left where it is.
-        tokenizer: the teacher's own.
-        max_length: of its inputs, in tokens.
-        poolings: what `__call__` may be asked for.
+        model: a fine-tuned sequence classifier. It is put into evaluation mode and stays on its device.
+        tokenizer: of the teacher.
+        max_length: of the inputs, in tokens.
+        poolings: that `__call__` and `run` can return.
         bf16: run under bfloat16 autocast.
-        blocks: see `railkd.models.blocks.find_blocks`.
+        blocks: regular expression for the blocks; see `railkd.models.blocks.find_blocks`.
+
+    Attributes:
+        info: the properties of the teacher that a student needs.
     """
 
     def __init__(
@@ -53,23 +56,38 @@ class LiveTeacher:
         self.info = TeacherInfo(*self._reader.shape, label_names(config), task.problem_type, max_length)
 
     def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:
-        """See `railkd.teacher.Teacher`."""
+        """Return the signals of one batch; see `railkd.teacher.Teacher`.
+
+        Raises:
+            RailkdError: the batch lacks the teacher's tokens, or the pooling is unknown here.
+        """
         inputs = {
             name.removeprefix(TEACHER_PREFIX): value for name, value in batch.items() if name.startswith(TEACHER_PREFIX)
         }
         if not inputs:
             raise RailkdError(
-                f"a live teacher reads its own tokens from the columns '{TEACHER_PREFIX}...', got {sorted(batch)}; "
-                "let railkd tokenise the rows, or use a cache"
+                f"A live teacher reads its own tokens from the columns '{TEACHER_PREFIX}...', got {sorted(batch)}. "
+                "Fix: give rows of text, which are then tokenised for the teacher too, or use a cache."
             )
         logits, states = self.run(inputs, () if pooling is None else (pooling,))
         return Signals(logits, None if pooling is None else states[pooling])
 
     def run(self, inputs: Mapping[str, Tensor], poolings: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits (B, C) and pooling -> (B, n, d_t), of tokens."""
+        """Run the teacher on tokens.
+
+        Args:
+            inputs: the teacher's own tokens by input name, each (B, L).
+            poolings: of the states to return.
+
+        Returns:
+            Logits (B, C), and a mapping pooling -> states (B, n, d_t).
+
+        Raises:
+            RailkdError: a pooling that was not named when the teacher was made.
+        """
         device = next(self.model.parameters()).device
         inputs = {name: value.to(device) for name, value in inputs.items() if name in self._takes}
-        # no_grad, not inference_mode: losses that save its output for their backward pass would break.
+        # no_grad, not inference_mode: a loss must be able to save the output for its backward pass.
         with torch.no_grad(), self._autocast(device):
             if not poolings:
                 return getattr(self.model(**inputs), self._output), {}
@@ -79,12 +97,13 @@ class LiveTeacher:
         for name in poolings:
             if name not in states:
                 raise RailkdError(
-                    f"this teacher pools {', '.join(self.poolings)}, but '{name}' was asked for; name it in poolings"
+                    f"This teacher pools {', '.join(self.poolings)}, but '{name}' was asked for. Fix: name it in "
+                    "poolings= when the teacher is made."
                 )
         return logits, {name: states[name] for name in poolings}
 
     def in_a_row(self) -> AbstractContextManager[Any]:
-        """Around several calls: autocast then casts every weight once, and not once a call."""
+        """Return a context for several calls, in which autocast casts every weight once instead of once a call."""
         return self._autocast(next(self.model.parameters()).device)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:

@@ -1,18 +1,30 @@
-"""The manifest of a cache as a value.
+"""The manifest of a cache: which files belong to it, whose numbers they hold, and what they were built with.
 
-A manifest may come from an untrusted source: `railkd.runtime.typed` checks its types when it is read.
+A manifest may come from an untrusted source. `railkd.runtime.typed` checks its types, and its checksum, file names and
+file sizes are checked before anything else in the folder is read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from railkd.errors import RailkdError
+from railkd.runtime import files, typed
 from railkd.signals import checked_poolings
 from railkd.teacher.identity import Identity
 from railkd.teacher.protocol import Count, TeacherInfo
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "railkd teacher cache", 1
+#: The end of every message about a file that cannot be used.
+REBUILD = "Fix: delete the cache and build it again."
 
 
 def _known(poolings: tuple[str, ...]) -> tuple[str, ...]:
@@ -51,8 +63,8 @@ class Manifest:
     """The content of ``manifest.json``, its version and checksum aside.
 
     Attributes:
-        teacher: what a student must know of the teacher.
-        identity: what the stored numbers depend on.
+        teacher: the properties of the teacher that a student needs.
+        identity: everything that the stored numbers depend on.
         poolings: stored for every row.
         rows: how many.
         index: of the rows by key.
@@ -65,3 +77,95 @@ class Manifest:
     rows: Count
     index: File
     shards: tuple[ShardFile, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest into a folder. From then on the folder is a complete cache.
+
+        Args:
+            folder: the one that holds the files.
+        """
+        parts = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        parts["checksum"] = manifest_checksum(json.loads(json.dumps(parts)))
+        files.write_text(folder / MANIFEST, json.dumps(parts, indent=1), durable=True)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a cache, and the sizes of the files that it names.
+
+    Args:
+        folder: the cache.
+
+    Returns:
+        The manifest. Its files lie in the folder and have the sizes it names.
+
+    Raises:
+        RailkdError: there is no manifest, it was altered, or a file is missing or has another size.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise RailkdError(_missing(folder))
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = typed.from_json(dict[str, Any], text)
+        known = values["format"] == FORMAT and values["checksum"] == manifest_checksum(values)
+    except (ValueError, KeyError, OSError) as error:
+        raise RailkdError(f"Cannot read the cache manifest '{path}' ({error}). {REBUILD}") from error
+    if not known:
+        raise RailkdError(f"The cache manifest '{path}' was altered: its checksum does not match. {REBUILD}")
+    if values.get("version") != VERSION:
+        raise RailkdError(
+            f"Expected a cache of format {VERSION} at '{folder}', got format {values.get('version')!r}. "
+            "Fix: build it again with --overwrite."
+        )
+    try:
+        manifest: Manifest = typed.from_json(Manifest, text)
+        for entry in (manifest.index, *manifest.shards):
+            _check_file(folder, entry)
+    except RailkdError:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise RailkdError(f"The file '{path}' does not describe a cache ({error}). {REBUILD}") from error
+    return manifest
+
+
+def manifest_checksum(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of everything in a manifest except its checksum.
+
+    Args:
+        manifest: as JSON holds it.
+    """
+    kept = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def index_of(folder: Path) -> str | None:
+    """Return the name of the index that the manifest in a folder names; None if no manifest can be read."""
+    try:
+        values = typed.from_json(dict[str, Any], (folder / MANIFEST).read_text(encoding="utf-8"))
+        return str(values["index"]["file"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _missing(folder: Path) -> str:
+    """Return the message for a folder without a manifest."""
+    if folder.is_dir() and any(folder.glob("shard-*")):
+        return f"The cache at '{folder}' is unfinished. Fix: build it again; finished rows are kept."
+    command = f"railkd cache --teacher DIR --train FILE --cache {folder}"
+    return f"There is no teacher cache at '{folder}'. Fix: build one with '{command}'."
+
+
+def _check_file(folder: Path, entry: File) -> None:
+    """Check that a file lies in the folder itself, is no link, and has its size."""
+    name = entry.file
+    if Path(name).name != name or "\0" in name or (folder / name).is_symlink():
+        raise RailkdError(
+            f"Expected names of files in the cache's own folder and no links in '{folder / MANIFEST}', got {name!r}. "
+            f"{REBUILD}"
+        )
+    file = folder / name
+    size = file.stat().st_size if file.is_file() else None
+    if size is None:
+        raise RailkdError(f"The cache file '{file}' is missing. {REBUILD}")
+    if size != entry.bytes:
+        raise RailkdError(f"Expected {entry.bytes} bytes in the cache file '{file}', got {size}. {REBUILD}")

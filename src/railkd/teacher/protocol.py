@@ -1,4 +1,4 @@
-"""What training asks of a teacher: who it is, and its signals for a batch."""
+"""The protocol of a teacher: its properties, and its signals for a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from railkd.signals import BlockShape, Signals
 from railkd.tasks import task_of
 
-#: A number that a file holds.
+#: A number of things in a file: a whole number that JSON can hold.
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 
 
@@ -22,10 +22,13 @@ def _known(problem_type: str) -> str:
 
 @dataclass(frozen=True)
 class TeacherInfo:
-    """Who a teacher is, as far as a student must know.
+    """The properties of a teacher that a student needs.
 
     Attributes:
-        blocks, width: of its states. labels: class names in the order of its outputs. problem_type: what it predicts.
+        blocks: how many it has.
+        width: of the states of a block.
+        labels: class names in the order of its outputs.
+        problem_type: what it predicts.
         max_length: of its inputs, in its own tokens.
     """
 
@@ -41,7 +44,7 @@ class TeacherInfo:
         return BlockShape(self.blocks, self.width)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the properties as JSON holds them."""
         return asdict(self) | {"labels": list(self.labels)}
 
 
@@ -52,10 +55,13 @@ class Teacher(Protocol):
     poolings: tuple[str, ...]
 
     def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:
-        """The signals of one batch, in its row order.
+        """Return the signals of one batch, in the order of its rows.
 
         Args:
-            batch: holds ``example_key`` (B, 2); for a live teacher also its own tokens under ``teacher_``.
+            batch: holds ``example_key`` (B, 2); for a live teacher also its own tokens (B, L) under ``teacher_``.
             pooling: which states; None: logits only.
+
+        Returns:
+            Logits (B, C), and states (B, n, d) if a pooling is given.
         """
         ...

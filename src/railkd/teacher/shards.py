@@ -1,4 +1,4 @@
-"""A shard: some thousand rows of teacher signals in one safetensors file, read through the page cache, row by row.
+"""A shard: some thousand rows of teacher signals in one safetensors file, read row by row through a memory map.
 
 Tensors of a shard of R rows:
     keys    (R, 2) int64            example keys
@@ -7,10 +7,10 @@ Tensors of a shard of R rows:
     <pool>.wide  (R, k, d) float32  blocks that overflow half precision (zeros above; their numbers are in the metadata)
     crc     (R, 1 + poolings) uint32: of key and logits, of key and each pooling
 
-Its metadata is one entry of sorted JSON, "railkd": with several, the writer's hash seed would order them, and equal
-rows would make unlike files.
+The metadata is one entry "railkd" of sorted JSON. With several entries their order would depend on the hash seed, and
+equal rows would give different files.
 
-A row's checksum takes in its key, so a row that stands where another belongs is found like a flipped byte.
+The checksum of a row includes its key, so that a row in the place of another one is detected like a flipped byte.
 """
 
 from __future__ import annotations
@@ -32,7 +32,15 @@ _DTYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8", "U32": "<u4"}
 
 
 def row_checksums(keys: np.ndarray, arrays: list[list[np.ndarray]]) -> np.ndarray:
-    """(R, len(arrays)) CRC-32 of each row's key followed by its share of each group of arrays."""
+    """Return the CRC-32 of every row: of its key, followed by its part of a group of arrays.
+
+    Args:
+        keys: (R, 2).
+        arrays: groups of arrays of R rows.
+
+    Returns:
+        (R, number of groups) uint32.
+    """
     crc = np.empty((len(keys), len(arrays)), dtype=np.uint32)
     for row in range(len(keys)):
         start = zlib.crc32(keys[row].tobytes())
@@ -47,11 +55,13 @@ def row_checksums(keys: np.ndarray, arrays: list[list[np.ndarray]]) -> np.ndarra
 def pack(
     keys: np.ndarray, logits: np.ndarray, states: Mapping[str, Sequence[np.ndarray]], dtype: str, identity: str
 ) -> bytes:
-    """The bytes of a shard file.
+    """Return the bytes of a shard file.
 
     Args:
-        keys: (R, 2). logits: (R, C). states: pooling -> float32 parts (some rows, n, d), R rows together.
-        dtype: ``float16`` or ``float32``, of the stored states; a block that overflows half precision is kept wide.
+        keys: (R, 2).
+        logits: (R, C).
+        states: pooling -> float32 parts (some rows, n, d) with R rows in all.
+        dtype: ``float16`` or ``float32``, of the stored states. A block that overflows half precision stays float32.
         identity: digest of the teacher.
     """
     tensors: dict[str, np.ndarray] = {
@@ -66,7 +76,7 @@ def pack(
             largest = np.max([np.abs(part).max(axis=(0, 2)) for part in parts], axis=0)  # (n,)
             wide = np.flatnonzero(largest > np.finfo(np.float16).max)
             if len(wide):
-                # In rows, which are what is summed and read: numpy would keep the order in which it picked the blocks.
+                # Rows must be contiguous, because checksums and reads go by row; numpy keeps the blocks contiguous.
                 tensors[f"{pooling}.wide"] = np.ascontiguousarray(
                     np.concatenate([part[:, wide] for part in parts], dtype="<f4")
                 )
@@ -82,7 +92,7 @@ def pack(
 
 
 def _half(states: np.ndarray, without: np.ndarray) -> np.ndarray:
-    """In half precision, some blocks zero. By torch, whose conversion is five times as fast as numpy's."""
+    """Return states in half precision with some blocks set to zero. torch converts five times as fast as numpy."""
     if len(without):
         states = states.copy()
         states[:, without] = 0
@@ -93,19 +103,23 @@ class Shard:
     """Reads one shard file through a memory map.
 
     Args:
-        path: of the file. header_crc: known checksum of its header, if any.
+        path: of the file.
+        header_crc: the checksum that its header must have; None: any.
 
     Attributes:
-        poolings: stored in it, in checksum order. identity: digest of its teacher. rows: how many.
+        poolings: stored in it, in the order of the checksums.
+        identity: digest of its teacher.
+        rows: how many.
+        arrays: the tensors by name, not read yet.
 
     Raises:
-        RailkdError: the file is no shard, or its header is not the one that was written.
+        RailkdError: the file is no shard, or its header was altered.
     """
 
     def __init__(self, path: Path, header_crc: int | None = None) -> None:
         self.path = path
         try:
-            data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # its own class is slow at small reads
+            data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # its class is slow at small reads
             length = int(data[:8].view("<u8")[0])
             raw = data[8 : 8 + length].tobytes()
             self.header_crc = zlib.crc32(data[:8].tobytes() + raw)
@@ -130,16 +144,39 @@ class Shard:
                 self.arrays[name]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise RailkdError(
-                f"cache file '{path}' cannot be read ({error}); delete the cache and build it again"
+                f"Cannot read the cache file '{path}' ({error}). Fix: delete the cache and build it again."
             ) from error
 
     def logits(self, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """(len(rows), C), checked at first touch."""
+        """Return the logits of some rows; the checksum of a row is compared when it is first read.
+
+        Args:
+            rows: (R,) numbers of rows.
+            keys: (R, 2), the keys that these rows must have.
+
+        Returns:
+            (R, C) float32.
+
+        Raises:
+            RailkdError: a row was altered.
+        """
         self._check(rows, keys, 0)
         return np.asarray(self.arrays["logits"][rows])
 
     def states(self, rows: np.ndarray, keys: np.ndarray, pooling: str) -> np.ndarray:
-        """(len(rows), n, d) in the stored precision, or float32 where blocks are kept wide; checked at first touch."""
+        """Return the states of some rows; the checksum of a row is compared when it is first read.
+
+        Args:
+            rows: (R,) numbers of rows.
+            keys: (R, 2), the keys that these rows must have.
+            pooling: which states.
+
+        Returns:
+            (R, n, d) in the stored precision, or float32 if a block is too large for it.
+
+        Raises:
+            RailkdError: a row was altered.
+        """
         self._check(rows, keys, 1 + self.poolings.index(pooling))
         states = np.asarray(self.arrays[pooling][rows])
         if pooling in self._wide:
@@ -148,13 +185,18 @@ class Shard:
         return states
 
     def verify(self) -> None:
-        """Read everything and compare every checksum."""
+        """Read everything and compare every checksum.
+
+        Raises:
+            RailkdError: a row was altered.
+        """
         rows = np.arange(self.rows)
         self._checked[:] = False
         for column in range(1 + len(self.poolings)):
             self._check(rows, np.asarray(self.keys), column)
 
     def _check(self, rows: np.ndarray, keys: np.ndarray, column: int) -> None:
+        """Compare the checksums in a column (0: logits, then the poolings) of the rows that were not read before."""
         fresh = ~self._checked[rows, column]
         if not fresh.any():
             return
@@ -166,7 +208,7 @@ class Shard:
         wrong = taken[got != self._crc[taken, column]]
         if len(wrong):
             raise RailkdError(
-                f"cache file '{self.path}' was altered: checksum of {names[0]}, row {int(wrong[0])} does not fit; "
-                "delete the cache and build it again"
+                f"The cache file '{self.path}' was altered: the checksum of {names[0]}, row {int(wrong[0])} does not "
+                "match. Fix: delete the cache and build it again."
             )
         self._checked[taken, column] = True

@@ -19,7 +19,6 @@ from railkd.models.checkpoints import Checkpoint
 from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
 from railkd.teacher import LiveTeacher, Teacher, TeacherCache
-from railkd.teacher.writer import MANIFEST
 from railkd.training import pairing
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.negatives import Negatives
@@ -71,7 +70,7 @@ def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments,
         "poolings": (spec.pooling or "mean",),
         "blocks": args.teacher_blocks,
     }
-    if isinstance(given, (str, Path)) and (Path(given) / MANIFEST).is_file():
+    if isinstance(given, (str, Path)) and TeacherCache.is_built(given):
         return TeacherCache.open(given)
     if isinstance(given, (str, Path, Checkpoint)):
         checkpoint = Checkpoint.find(given)

@@ -1,0 +1,108 @@
+"""The index of a cache: from the key of an example to its row.
+
+It is a sorted table in a .npy file, read through a memory map, so that its size does not change how long a start takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from railkd.errors import RailkdError
+from railkd.teacher.manifest import REBUILD, File
+
+#: Bytes of a .npy file before its numbers.
+_HEADER = 128
+
+
+class Index:
+    """Finds the rows of keys by binary search.
+
+    Args:
+        path: the file.
+        entry: its size and checksum, from the manifest.
+        rows: how many rows the cache holds.
+
+    Raises:
+        RailkdError: the file was altered.
+    """
+
+    def __init__(self, path: Path, entry: File, rows: int) -> None:
+        self._path, self._rows = path, rows
+        try:
+            with path.open("rb") as file:
+                if zlib.crc32(file.read(_HEADER)) != entry.header_crc:
+                    raise ValueError("the checksum of its header does not match")
+            table = np.load(path, mmap_mode="r", allow_pickle=False)
+            if table.shape != (3, rows) or table.dtype != np.int64:
+                raise ValueError(f"expected shape (3, {rows}) of int64, got {table.shape} of {table.dtype}")
+            # As plain arrays: the class of a memory map makes every small read slow.
+            self._high, self._low, self._row = np.asarray(table)
+        except (ValueError, OSError) as error:
+            raise RailkdError(f"The cache file '{path}' was altered ({error}). {REBUILD}") from error
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the row of each key, or -1 if the cache does not hold it.
+
+        Args:
+            keys: (N, 2).
+
+        Returns:
+            (N,) int64.
+
+        Raises:
+            RailkdError: the index was altered.
+        """
+        place = np.searchsorted(self._high, keys[:, 0])
+        found = np.full(len(keys), -1, dtype=np.int64)
+        todo = np.arange(len(keys))
+        while len(todo):
+            todo = todo[place[todo] < self._rows]
+            todo = todo[self._high[place[todo]] == keys[todo, 0]]
+            hit = self._low[place[todo]] == keys[todo, 1]
+            found[todo[hit]] = self._row[place[todo[hit]]]
+            todo = todo[~hit]  # the first 64 bits collide (practically never): compare the next entry
+            place[todo] += 1
+        if (found >= self._rows).any() or (found < -1).any():
+            raise self.altered()
+        return found
+
+    def check(self, keys: np.ndarray, first: int) -> None:
+        """Compare the index with the keys of a shard.
+
+        Args:
+            keys: (R, 2) of the shard.
+            first: number of its first row in the cache.
+
+        Raises:
+            RailkdError: they do not match.
+        """
+        if (self.find(keys) != np.arange(len(keys)) + first).any():
+            raise self.altered()
+
+    def altered(self) -> RailkdError:
+        """Return the error for an index that does not match the shards."""
+        return RailkdError(f"The cache file '{self._path}' or the keys of a shard were altered. {REBUILD}")
+
+
+def pack(keys: np.ndarray) -> tuple[File, bytes]:
+    """Return the entry and the bytes of the index over these keys.
+
+    Args:
+        keys: (N, 2), in the order of the rows.
+
+    Returns:
+        The entry for the manifest, and the content of the file: (3, N) int64, sorted by key. The three rows are the
+        high half of the keys, the low half and the row number; each is contiguous, so that a search reads little.
+    """
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    table = np.stack([keys[order, 0], keys[order, 1], order]).astype("<i8")
+    buffer = io.BytesIO()
+    np.save(buffer, table, allow_pickle=False)
+    data = buffer.getvalue()
+    name = f"index-{hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest()}.npy"
+    return File(name, len(data), zlib.crc32(data[:_HEADER])), data
