@@ -143,7 +143,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"baseline": "KD"}, "baseline: expected an arm \\(kd\\), got 'KD'"),
     ({"contrasts": [{"arm": "kd", "baseline": "kd", "domain": "far"}]}, "domain: expected in or out, got 'far'"),
     ({"contrasts": [{"arm": "rail", "baseline": "kd"}]}, "contrasts\\[1\\].arm: expected an arm \\(kd\\), got 'rail'"),
-    ({"executor": "slurm"}, "executor: got 'slurm', wanted local or ray"),
+    ({"executor": "slurm"}, "executor: expected local or ray, got 'slurm'"),
     ({"processes": 0}, "processes: expected 1 or more, got 0"),
 ]
 
@@ -176,8 +176,8 @@ def test_all_problems_are_reported_together(tmp_path: Path, capsys: Capture) -> 
         (["bench", "nowhere.yaml", "--output", "x"], "nowhere.yaml: no such file"),
         (["bench", "--copy", "smok"], "expected one of ablation, paper, smoke, got 'smok'. Did you mean 'smoke'?"),
         (["bench", "g", "--output", "x", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
-        (["bench", "g", "--output", "x", "--processes", "0"], "--processes: expected 1 or more, got 0"),
-        (["bench", "g", "--output", "x", "--executor", "slurm"], "got 'slurm', wanted local or ray"),
+        (["bench", "g", "--output", "x", "--processes", "0"], "--processes: expected at least 1, got 0"),
+        (["bench", "g", "--output", "x", "--executor", "slurm"], "expected local or ray, got 'slurm'"),
     ],
 )
 def test_bad_flags_end_the_command_before_anything_starts(argv: list[str], message: str, capsys: Capture) -> None:

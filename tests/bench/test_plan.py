@@ -112,14 +112,17 @@ DOOMED: list[tuple[dict[str, Any], str]] = [
     ({"methods": [{"name": "rail-kd-l", "redrwa": "step"}]}, "unknown setting 'redrwa'. Did you mean 'redraw'"),
     ({"methods": [{"name": "rail-kd-l", "redraw": "daily"}]}, "daily"),
     ({"methods": [{"name": "kd", "redraw": "step"}]}, "kd has no option 'redraw'"),
-    ({"methods": [{"name": "kd", "temperature": "hot"}]}, "methods \\(kd\\): temperature: got 'hot', wanted a number"),
-    ({"settings": {"epochs": -1}}, "epochs: got -1, wanted a finite number above 0"),
-    ({"settings": {"lr_scheduler_type": "wavy"}}, "lr_scheduler_type: got 'wavy', wanted one of"),
-    ({"students": [{"layers": 9}]}, "got 9 blocks out of a model of 4"),
+    (
+        {"methods": [{"name": "kd", "temperature": "hot"}]},
+        "\\(kd\\): temperature: expected a number, got 'hot'",
+    ),
+    ({"settings": {"epochs": -1}}, "epochs: expected a finite number above 0, got -1"),
+    ({"settings": {"lr_scheduler_type": "wavy"}}, "lr_scheduler_type: expected one of"),
+    ({"students": [{"layers": 9}]}, "expected at most 4, the blocks of"),
     ({"students": [{"layers": 1}]}, "all"),  # RAIL-KD has no intermediate block to match.
     ({"teacher": {"finetune": "nowhere/at/all"}}, "no model at 'nowhere/at/all'"),
     ({"teacher": {"finetune": "base", "method": "kd"}}, "teacher"),
-    ({"cache": {"dtype": "int4"}}, "dtype: got 'int4', wanted float16 or float32"),
+    ({"cache": {"dtype": "int4"}}, "dtype: expected float16 or float32, got 'int4'"),
     ({"tasks": {"one": {"train": "data/one/trian.tsv", "test": "data/one/dev.tsv"}}}, "Did you mean 'train.tsv'"),
 ]
 

@@ -98,7 +98,7 @@ def test_weights_with_and_without_commas(weights: list[str]) -> None:
     assert parse(DISTILL, ["--weights", *weights]).request.training == {"weights": [1.0, 2.0, 0.5]}
 
 
-def test_yaml_reads_5e_5_as_text_and_we_read_it_as_a_number(tmp_path: Path) -> None:
+def test_a_number_that_yaml_reads_as_text_is_converted(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("learning-rate: 5e-5\nweights: [1, 1, 2]\ntest: a.tsv\npooling: mean,cls\noutput: 2024\n")
     request = parse(DISTILL, ["--config", str(path)]).request
@@ -202,14 +202,14 @@ def test_dump_writes_what_differs_and_no_secret() -> None:
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [
-        ("- a\n- b\n", "wanted a mapping"),
-        ("just words\n", "wanted a mapping"),
-        ("a: [1\n", "is no YAML in line"),
-        ("1: 2\n", "is no name of a setting"),
-        ("max-length: 1\nmax_length: 2\n", "is there twice"),
+        ("- a\n- b\n", "expected a mapping"),
+        ("just words\n", "expected a mapping"),
+        ("a: [1\n", "not valid YAML in line"),
+        ("1: 2\n", "expected names of settings as keys"),
+        ("max-length: 1\nmax_length: 2\n", "occurs twice"),
     ],
 )
-def test_a_config_that_is_none(tmp_path: Path, text: str, fragment: str) -> None:
+def test_a_config_file_without_settings_is_refused(tmp_path: Path, text: str, fragment: str) -> None:
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(RailkdError, match="run.yaml") as caught:
         load(tmp_path / "run.yaml")
@@ -223,7 +223,11 @@ def test_an_empty_config_changes_nothing(tmp_path: Path) -> None:
 
 def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"train: caf\xe9.tsv\n")
-    for name, fragment in (("none.yaml", "no such file"), ("latin.yaml", "UTF-8"), (".", "cannot be read")):
+    for name, fragment in (
+        ("none.yaml", "no such file"),
+        ("latin.yaml", "UTF-8"),
+        (".", "can be read"),
+    ):
         with pytest.raises(RailkdError, match=fragment):
             load(tmp_path / name)
 
@@ -245,7 +249,7 @@ def test_config_files_that_cannot_be_read(tmp_path: Path) -> None:
     ],
 )
 def test_values_of_another_kind_are_refused(setting: Setting, value: Any) -> None:
-    with pytest.raises(RailkdError, match="^here: got .*, wanted "):
+    with pytest.raises(RailkdError, match="^here: expected .*, got "):
         convert(setting, value, "here")
 
 

@@ -91,9 +91,9 @@ def test_cheap_answers_import_nothing_heavy(argv: list[str]) -> None:
         (RailkdError("got this, wanted that"), 2, "railkd: error: got this, wanted that\n"),
         (RunFailed("1 of 4 jobs failed"), 1, "railkd: failed: 1 of 4 jobs failed\n"),
         (OSError(28, "No space left on device"), 1, "railkd: failed: OSError: [Errno 28] No space left"),
-        (RuntimeError("first\nsecond"), 1, "railkd: failed: RuntimeError: first\nrun with RAILKD_DEBUG=1"),
+        (RuntimeError("first\nsecond"), 1, "railkd: failed: RuntimeError: first\nFix: set RAILKD_DEBUG=1"),
         (KeyError(), 1, "railkd: failed: KeyError\n"),
-        (KeyboardInterrupt(), 130, "railkd: interrupted; repeat the command with --resume"),
+        (KeyboardInterrupt(), 130, "railkd: interrupted. Fix: repeat the command with --resume"),
         (BrokenPipeError(), 0, ""),
     ],
 )
@@ -119,7 +119,7 @@ def test_sigterm_ends_in_order(capsys: Capture) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert main(["fake", "--output", "out"], fake(run)) == 143
     assert left == ["cleaned up"] and signal.getsignal(signal.SIGTERM) is before
-    assert "terminated; repeat the command with --resume to go on from the newest checkpoint in 'out'" in (
+    assert "terminated. Fix: repeat the command with --resume to continue from the newest checkpoint in 'out'" in (
         capsys.readouterr().err
     )
 

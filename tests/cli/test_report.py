@@ -70,8 +70,8 @@ def test_several_folders_make_one_report(folder: Path, tmp_path: Path, capsys: p
     [
         ([], "Expected the output folder of railkd bench or a folder with run folders"),
         (["nowhere"], "no folder 'nowhere'"),
-        ([".", "--html", "."], "'.' is a folder, wanted the name of a file"),
-        ([".", "--csv", "no/such/report.csv"], "there is no folder 'no/such'"),
+        ([".", "--html", "."], "--html: expected the name of a file, but '.' is a folder"),
+        ([".", "--csv", "no/such/report.csv"], "--csv: 'no/such/report.csv' cannot be written: no folder 'no/such'"),
         (["."], "'.' contains neither records.jsonl nor a run folder"),
         ([".", "--htm", "x"], "unknown setting 'htm'"),
     ],

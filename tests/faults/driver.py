@@ -131,14 +131,14 @@ def arm(fault: str) -> list[Any]:
 def run(argv: list[str], fault: str | None) -> int:
     """One command, as the command line runs it; training verbs with the fault's callbacks."""
     from railkd.cli import main
-    from railkd.cli.verb import talker
+    from railkd.cli.verb import printer
     from railkd.cli.verbs import JOBS
     from railkd.jobs import distill, finetune
 
     callbacks = arm(fault) if fault and AFTER not in fault else []
 
     def with_callbacks(work: Any) -> Any:
-        return lambda request: work(request, talker(request.options.quiet), callbacks)
+        return lambda request: work(request, printer(request.options.quiet), callbacks)
 
     verbs = {
         name: dataclasses.replace(JOBS[name], run=with_callbacks(work))

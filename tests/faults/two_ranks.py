@@ -26,7 +26,7 @@ from transformers import TrainerCallback
 import tiny
 from railkd import Distiller
 from railkd.cli import main
-from railkd.cli.verb import talker
+from railkd.cli.verb import printer
 from railkd.cli.verbs import JOBS
 from railkd.jobs import distill
 from railkd.jobs.request import Request
@@ -42,7 +42,7 @@ TRAINING += ["--save-steps", 3, "--allow-weak-teacher"]
 
 def railkd(*words: object, callback: Any = None) -> int:
     def run(request: Request[Any]) -> None:
-        distill.distill(request, talker(request.options.quiet), [callback] if callback else [])
+        distill.distill(request, printer(request.options.quiet), [callback] if callback else [])
 
     return main([str(word) for word in words], {"distill": dataclasses.replace(JOBS["distill"], run=run)})
 

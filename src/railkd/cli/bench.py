@@ -16,14 +16,12 @@ from railkd.cli.words import assemble
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs.options import BenchOptions
 from railkd.jobs.request import Request
-from railkd.jobs.validation import Problems, check_target
+from railkd.jobs.validation import Problems, check_at_least, check_target
 from railkd.runtime.files import write_text
 
 
 def check(request: Request[BenchOptions]) -> None:
-    """Check the flags and the grid file, as far as that needs no torch.
-
-    All problems are raised together, as one `RailkdError`.
+    """Check the flags and the grid file without importing torch, and raise all problems as one `RailkdError`.
 
     Args:
         request: flags of the command line.
@@ -45,10 +43,8 @@ def check(request: Request[BenchOptions]) -> None:
         problems.add(
             "--resume and --overwrite exclude each other. Fix: --resume continues a bench, --overwrite replaces it"
         )
-    for name, least in (("processes", 1), ("threads", 1), ("retries", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            problems.add(f"--{name}: expected {least} or more, got {value}")
+    check_at_least(problems, options, 1, "processes", "threads")
+    check_at_least(problems, options, 0, "retries")
     if options.grid is not None:
         with problems.collect():
             grid_reader.load(options.grid)
@@ -210,12 +206,5 @@ def make_verbs() -> Any:
     return Verbs(read, check_job)
 
 
-VERB = Verb(
-    name="bench",
-    about="Compare methods over the tasks, students and seeds of a grid file. Each teacher is trained and run once.",
-    example="railkd bench grid.yaml --output bench/",
-    options=BenchOptions,
-    check=check,
-    run=run,
-    positional="grid",
-)
+_ABOUT = "Compare methods over the tasks, students and seeds of a grid file. Each teacher is trained and run once."
+VERB = Verb("bench", _ABOUT, "railkd bench grid.yaml --output bench/", BenchOptions, run, check, "grid")

@@ -1,4 +1,4 @@
-"""``railkd env``: what a bug report needs to say of a machine. No paths, no environment variables."""
+"""``railkd env``: print the versions and the machine, for bug reports, without paths or environment variables."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from railkd.runtime.environment import versions
 
 @dataclass
 class EnvOptions:
-    """How it is printed."""
+    """Options of ``railkd env``."""
 
-    json: bool = option("as JSON", False)
+    json: bool = option("print JSON", False)
 
 
 def facts() -> dict[str, str | int | bool]:
-    """Name -> fact, versions first."""
+    """Return the versions, the platform and the facts of the machine, by name."""
     from railkd.runtime.hardware import machine
 
     return {**versions(), "platform": platform.platform(), **machine()}
 
 
 def run(request: Request[EnvOptions]) -> None:
-    """A line for each fact."""
-    options = request.options
+    """Print a line for each fact.
+
+    Args:
+        request: the options.
+    """
     found = facts()
-    if options.json:
+    if request.options.json:
         print(json.dumps(found, indent=1))
         return
     width = max(map(len, found))
@@ -38,10 +41,4 @@ def run(request: Request[EnvOptions]) -> None:
         print(f"{name:<{width}}  {('yes' if value else 'no') if isinstance(value, bool) else value}")
 
 
-VERB = Verb(
-    name="env",
-    about="Versions and machine, for bug reports.",
-    example="railkd env --json",
-    options=EnvOptions,
-    run=run,
-)
+VERB = Verb("env", "Print the versions and the machine, for bug reports.", "railkd env --json", EnvOptions, run)

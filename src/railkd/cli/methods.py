@@ -1,4 +1,4 @@
-"""``railkd methods``: the table of methods, one of them in full, and the draws a run will use."""
+"""``railkd methods``: list the methods, show one in full, or print the draws that a run will use."""
 
 from __future__ import annotations
 
@@ -10,42 +10,47 @@ from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
 from railkd.jobs.options import option
 from railkd.jobs.request import Request
-from railkd.jobs.validation import Problems
+from railkd.jobs.validation import Problems, check_at_least
 from railkd.mapping import REDRAWS, STRATEGIES, coverage
 
 
 @dataclass
 class MethodsOptions:
-    """Which method, and which of its draws."""
+    """Options of ``railkd methods``."""
 
-    name: str | None = option("a method", metavar="NAME")
-    draws: int | None = option("print this many draws, as a run with these settings makes them", metavar="N")
-    student_layers: int | None = option("blocks of the student", metavar="N")
-    teacher_layers: int | None = option("blocks of the teacher", metavar="N")
+    name: str | None = option("method to describe (default: list all)", metavar="NAME")
+    draws: int | None = option("print this many draws, those that a run with these settings makes", metavar="N")
+    student_layers: int | None = option("number of blocks of the student", metavar="N")
+    teacher_layers: int | None = option("number of blocks of the teacher", metavar="N")
     seed: int = option("seed of the run", 42, metavar="N")
-    strategy: str | None = option("how blocks are drawn (default: the method's own)", choices=list(STRATEGIES))
-    redraw: str | None = option("when blocks are drawn anew (default: the method's own)", choices=list(REDRAWS))
+    strategy: str | None = option("how to draw blocks (default: the method's own)", choices=list(STRATEGIES))
+    redraw: str | None = option("when to draw again (default: the method's own)", choices=list(REDRAWS))
     candidates: str | None = option("blocks to draw from (default: the method's own)", choices=["intermediate", "all"])
-    unordered: bool = option("leave the blocks as drawn, not in depth order", False)
+    unordered: bool = option("keep the blocks in the order in which they are drawn, instead of by depth", False)
 
 
 def check(request: Request[MethodsOptions]) -> None:
-    """What needs no torch to be seen."""
+    """Check the options without importing torch.
+
+    Args:
+        request: the options.
+    """
     options = request.options
     problems = Problems()
     if options.draws is not None:
         if options.name is None:
-            problems.add("--draws: got no method; wanted its name, e.g. railkd methods rail-kd-l --draws 10")
+            problems.add("--draws: expected the name of a method, e.g. railkd methods rail-kd-l --draws 10, got none")
         problems.require(options, "student_layers", "teacher_layers")
-    for name in ("draws", "student_layers", "teacher_layers"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            problems.add(f"--{name.replace('_', '-')}: got {value}, wanted at least 1")
+    check_at_least(problems, options, 1, "draws", "student_layers", "teacher_layers")
     problems.report()
 
 
 def run(request: Request[MethodsOptions]) -> None:
-    """A table, or one method."""
+    """Print the table of methods, one method, or its draws.
+
+    Args:
+        request: the options.
+    """
     options = request.options
     if options.name is None:
         _print_table()
@@ -73,25 +78,25 @@ def _print_table() -> None:
     for spec in METHODS.values():
         table.add_row(spec.name, spec.paper, spec.reads, spec.pooling or "-", _weights(spec), _cost(spec))
     console = Console()
-    # Into a pipe or file rich would fold the lines at 80 columns.
+    # In a pipe or file rich would wrap the lines at 80 columns.
     Console(width=None if console.is_terminal else 240).print(table)
 
 
 def _cost(spec: Any) -> str:
-    """What a method needs beside plain fine-tuning. The teacher pass is paid once for all that share a cache."""
+    # What a method needs beside plain fine-tuning. Students that share a cache share the teacher pass.
     if not spec.needs_teacher:
         return "no teacher"
     options = spec.options
     needs = ["teacher pass: logits" + (f", {spec.pooling} states" if spec.pooling else "")]
     if "negatives" in options:
-        needs.append(f"a cache: {options['negatives']} rows more a class and step")
+        needs.append(f"a cache: {options['negatives']} more rows for each class and step")
     if options.get("teacher_map") in ("whitening", "centring"):
-        needs.append("a cache: read whole to fit targets")
+        needs.append("a cache: read once as a whole to fit the targets")
     return "; ".join(needs)
 
 
 def _weights(spec: Any) -> str:
-    """The method's own weights of CE, KD and the intermediate term, normalised over the terms it has."""
+    # The method's own weights of CE, KD and the intermediate term, scaled to a sum of 1 over the terms it has.
     from railkd.objectives import TERMS
     from railkd.objectives.base import normalised_weights
 
@@ -110,10 +115,12 @@ def _print_draws(options: MethodsOptions, name: str, count: int) -> None:
     }
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     student, teacher = options.student_layers or 1, options.teacher_layers or 1
-    # Widths do not matter for draws; these hold the default shared space.
+    # The draws do not depend on the widths. These fit the default shared space.
     draws = build_objective(name, (student, 128), (teacher, 128), **chosen).draws
     if draws is None:
-        raise RailkdError(f"{name} draws no blocks, it reads: {METHODS[name].reads}; rail-kd-l and rail-kd-c draw")
+        raise RailkdError(
+            f"{name} draws no blocks, it reads {METHODS[name].reads}. Methods that draw: rail-kd-l, rail-kd-c"
+        )
     moments = [draws.at(options.seed, epoch=index, step=index) for index in range(count)]
     unit = {"epoch": "epoch", "step": "step", "never": "any epoch"}[draws.redraw]
     print(
@@ -123,7 +130,7 @@ def _print_draws(options: MethodsOptions, name: str, count: int) -> None:
     for index, drawn in enumerate(moments[:1] if draws.redraw == "never" else moments):
         at = unit if draws.redraw == "never" else f"{unit} {index}"
         print(f"{at}: teacher blocks {_joined(drawn)} -> student blocks {_joined(range(1, draws.m + 1))}")
-    print("coverage, how often each teacher block taught student block 1, 2, ...:")
+    print("coverage: how often each teacher block teaches student block 1, 2, ...")
     for block, counts in coverage(moments, draws.candidates).items():
         print(f"teacher block {block}: {_joined(counts)}; {sum(counts)} of {count}")
 
@@ -132,12 +139,6 @@ def _joined(numbers: Any) -> str:
     return " ".join(map(str, numbers))
 
 
-VERB = Verb(
-    name="methods",
-    about="List the distillation methods; show one in full; print the draws that a run will use.",
-    example="railkd methods rail-kd-l --draws 10 --student-layers 3 --teacher-layers 12 --seed 42",
-    options=MethodsOptions,
-    check=check,
-    run=run,
-    positional="name",
-)
+_ABOUT = "List the distillation methods, show one in full, or print the draws that a run will use."
+_EXAMPLE = "railkd methods rail-kd-l --draws 10 --student-layers 3 --teacher-layers 12 --seed 42"
+VERB = Verb("methods", _ABOUT, _EXAMPLE, MethodsOptions, run, check, "name")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from railkd.cli.verb import Verb, talker
-from railkd.errors import RailkdError
+from railkd.cli.verb import Verb, printer
 from railkd.jobs.options import option
 from railkd.jobs.request import Request
 from railkd.jobs.validation import Problems, check_target
@@ -18,7 +17,7 @@ class ReportOptions:
     """Options of ``railkd report``."""
 
     folders: list[str] = option(
-        "output folders of railkd bench, or folders that contain run folders", [], metavar="FOLDER ..."
+        "output folders of railkd bench, or folders that contain run folders", [], metavar="FOLDER", required=True
     )
     html: str | None = option("write one self-contained page", metavar="FILE")
     markdown: str | None = option("write the tables as Markdown", metavar="FILE")
@@ -26,18 +25,21 @@ class ReportOptions:
     baseline: str | None = option(
         "arm that the others are compared with (default: that of the grid, or kd)", metavar="ARM"
     )
-    quiet: bool = option("print results only", False)
+    quiet: bool = option("print the results only", False)
 
 
 def check(request: Request[ReportOptions]) -> None:
-    """Check the folders, the targets and the libraries of the page."""
+    """Check the folders, the targets and the libraries of the page.
+
+    Args:
+        request: the options.
+    """
     options = request.options
     problems = Problems()
     if not options.folders:
         problems.add("Expected the output folder of railkd bench or a folder with run folders, got no folder.")
-    for target in _targets(options):
-        with problems.collect():
-            _check_target(target)
+    for flag, target in _targets(options).items():
+        check_target(problems, Path(target), flag, folder=False)
     if options.html:
         with problems.collect():
             require_extra()
@@ -45,14 +47,18 @@ def check(request: Request[ReportOptions]) -> None:
 
 
 def run(request: Request[ReportOptions]) -> None:
-    """Write the requested files. If none is requested, print the main tables."""
+    """Write the requested files. If none is requested, print the main tables.
+
+    Args:
+        request: the options.
+    """
     from railkd.report.content import content
     from railkd.report.study import read
     from railkd.report.text import csv_text, markdown, terminal
     from railkd.runtime.files import write_text
 
     options = request.options
-    say = talker(options.quiet)
+    say = printer(options.quiet)
     report = content(read(options.folders, options.baseline))
     if options.html:
         from railkd.report.html import html
@@ -62,7 +68,7 @@ def run(request: Request[ReportOptions]) -> None:
         write_text(options.markdown, markdown(report))
     if options.csv:
         write_text(options.csv, csv_text(report))
-    for target in _targets(options):
+    for target in _targets(options).values():
         say(f"written: {target}")
     if not _targets(options):
         from rich.console import Console
@@ -72,23 +78,11 @@ def run(request: Request[ReportOptions]) -> None:
             console.print(part)
 
 
-def _targets(options: ReportOptions) -> list[str]:
-    return [target for target in (options.html, options.markdown, options.csv) if target]
+def _targets(options: ReportOptions) -> dict[str, str]:
+    found = {"--html": options.html, "--markdown": options.markdown, "--csv": options.csv}
+    return {flag: target for flag, target in found.items() if target}
 
 
-def _check_target(target: str) -> None:
-    problems = Problems()
-    check_target(problems, Path(target), folder=False)
-    if problems.messages:
-        raise RailkdError(problems.messages[0].replace("--output ", "", 1))
-
-
-VERB = Verb(
-    name="report",
-    about="Turn the records of runs into one page: scores, statistics, times, curves and provenance.",
-    example="railkd report runs/bench --html report.html --markdown report.md --csv report.csv",
-    options=ReportOptions,
-    check=check,
-    run=run,
-    positional="folders",
-)
+_ABOUT = "Turn the records of runs into one page: scores, statistics, times, curves and provenance."
+_EXAMPLE = "railkd report runs/bench --html report.html --markdown report.md --csv report.csv"
+VERB = Verb("report", _ABOUT, _EXAMPLE, ReportOptions, run, check, "folders")

@@ -1,4 +1,4 @@
-"""``railkd tasks``: the data sets known by name, with metric, columns, labels, sources and licences."""
+"""``railkd tasks``: list the data sets known by name, with metrics, columns, labels, sources and licences."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from railkd.jobs.request import Request
 
 @dataclass
 class TasksOptions:
-    """Which, and how they are printed."""
+    """Options of ``railkd tasks``."""
 
-    name: str | None = option("one of them (default: all)")
-    json: bool = option("as JSON", False)
+    name: str | None = option("data set to describe (default: all)", metavar="NAME")
+    json: bool = option("print JSON", False)
 
 
 def facts(row: Any) -> dict[str, Any]:
-    """A row of either table in plain values."""
+    """Return what is known of a data set, as plain values.
+
+    Args:
+        row: of the table of GLUE, or of that of the out-of-domain sets.
+
+    Returns:
+        Name of the fact -> value.
+    """
     found: dict[str, Any] = {
         "name": row.name,
         "metrics": list(row.metrics),
@@ -39,7 +46,14 @@ def facts(row: Any) -> dict[str, Any]:
 
 
 def run(request: Request[TasksOptions]) -> None:
-    """A block of lines for each row."""
+    """Print a block of lines for each data set.
+
+    Args:
+        request: the options.
+
+    Raises:
+        RailkdError: no data set has this name.
+    """
     options = request.options
     from railkd.data.glue import GLUE, folder_key
     from railkd.data.ood import OOD
@@ -50,7 +64,7 @@ def run(request: Request[TasksOptions]) -> None:
         if not chosen:
             names = [row.name for row in rows]
             raise RailkdError(
-                f"unknown task '{options.name}'; known: {', '.join(names)}.{did_you_mean(options.name, names)}"
+                f"unknown task '{options.name}'. Known tasks: {', '.join(names)}.{did_you_mean(options.name, names)}"
             )
         rows = chosen
     found = [facts(row) for row in rows]
@@ -61,20 +75,14 @@ def run(request: Request[TasksOptions]) -> None:
         print(row.pop("name"))
         for name, value in row.items():
             if value:
-                print(f"  {name}: {_said(value)}")
+                print(f"  {name}: {_in_words(value)}")
 
 
-def _said(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{old} = {new}" for old, new in value.items())
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-VERB = Verb(
-    name="tasks",
-    about="List the data sets that are known by the name of their folder or hub set, in and out of domain.",
-    example="railkd tasks HANS --json",
-    options=TasksOptions,
-    run=run,
-    positional="name",
-)
+_ABOUT = "List the data sets that are known by the name of their folder or on the hub, in and out of domain."
+VERB = Verb("tasks", _ABOUT, "railkd tasks HANS --json", TasksOptions, run, positional="name")

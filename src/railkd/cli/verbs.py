@@ -1,14 +1,12 @@
-"""The verbs that run one job, a row each. Every other verb has a file of its own in this package."""
+"""The verbs that run one job, as rows of a table. Each other verb has a file of its own in this package."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
-from typing import Any
 
-from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, speaks, talker
+from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, is_main_process, printer
 from railkd.errors import RailkdError
 from railkd.jobs import preconditions as needs
 from railkd.jobs.options import (
@@ -21,61 +19,62 @@ from railkd.jobs.options import (
 )
 from railkd.jobs.request import Request
 
-Run = Callable[[Request[Any]], None]
-
 
 def find_verb(name: str) -> Verb:
-    """Return a built-in verb by its name, and import its module if it has one."""
-    return JOBS[name] if name in JOBS else import_module(f"railkd.cli.{name}").VERB
+    """Return a built-in verb, and import its module if it has one.
+
+    Args:
+        name: as typed.
+
+    Returns:
+        The verb.
+    """
+    if name in JOBS:
+        return JOBS[name]
+    verb: Verb = import_module(f"railkd.cli.{name}").VERB
+    return verb
 
 
-def _train(name: str) -> Run:
-    """Return a function that runs the training job ``railkd.jobs.NAME.NAME`` and prints its results."""
+def _finetune(request: Request[FinetuneOptions]) -> None:
+    from railkd.jobs.finetune import finetune
 
-    def run(request: Request[Any]) -> None:
-        job = getattr(import_module(f"railkd.jobs.{name}"), name)
-        _print(job(request, talker(request.options.quiet)).summary())
+    _print(finetune(request, printer(request.options.quiet)).summary())
 
-    return run
+
+def _distill(request: Request[DistillOptions]) -> None:
+    from railkd.jobs.distill import distill
+
+    _print(distill(request, printer(request.options.quiet)).summary())
 
 
 def _cache(request: Request[CacheOptions]) -> None:
-    """Build or verify a cache. The job itself prints where it is and how large."""
-    options = request.options
     from railkd.jobs.cache import build_cache
 
-    build_cache(options, talker(options.quiet))
+    build_cache(request.options, printer(request.options.quiet))
 
 
 def _evaluate(request: Request[EvaluateOptions]) -> None:
-    """Print a line of metrics for each set."""
-    options = request.options
     from railkd.jobs.evaluate import evaluate
 
-    _print(evaluate(options, talker(options.quiet)).summary())
+    _print(evaluate(request.options, printer(request.options.quiet)).summary())
 
 
 def _predict(request: Request[PredictOptions]) -> None:
-    """Write the predictions; print the names of the files of a submission."""
-    options = request.options
     from railkd.jobs import predict
 
+    options = request.options
     if options.glue_submission:
-        _print("\n".join(map(str, predict.glue_submission(options, talker(options.quiet)))))
+        _print("\n".join(map(str, predict.glue_submission(options, printer(options.quiet)))))
     else:
-        predict.predict(options, talker(options.quiet))
+        predict.predict(options, printer(options.quiet))
 
 
 def _check(request: Request[CheckOptions]) -> None:
-    """Print the findings, worst first, and a verdict.
-
-    Raises:
-        RailkdError: an error is among the findings.
-    """
+    # Prints the findings, worst first, and a verdict. An error among them is raised, for the exit code.
     options = request.options
     from railkd.jobs import check, findings
 
-    found = check.check(options, talker(options.quiet or options.json))
+    found = check.check(options, printer(options.quiet or options.json))
     found.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
     verdict = findings.verdict(found)
     errors = [finding for finding in found if finding.level == "error"]
@@ -88,68 +87,65 @@ def _check(request: Request[CheckOptions]) -> None:
 
 
 def _print(results: str) -> None:
-    """Print on the first rank alone."""
-    if speaks():
+    if is_main_process():
         print(results)
 
 
 _MODEL = {"teacher": "model", "student": "model"}
 _ROWS = (
     Verb(
-        name="finetune",
-        about="Fine-tune a checkpoint on labelled rows: a teacher, or a student without one.",
-        example="railkd finetune --model bert-base-uncased --train train.tsv --eval dev.tsv --output runs/teacher",
-        options=FinetuneOptions,
-        check=needs.check_finetune,
-        run=_train("finetune"),
+        "finetune",
+        "Fine-tune a checkpoint on labelled rows. The result is a teacher, or a student without one.",
+        "railkd finetune --model bert-base-uncased --train train.tsv --eval dev.tsv --output runs/teacher",
+        FinetuneOptions,
+        _finetune,
+        needs.check_finetune,
         training=FINETUNE_TRAINING,
         spellings=_MODEL,
     ),
     Verb(
-        name="cache",
-        about="Run a teacher once over the rows and keep its logits and pooled block states.",
-        example="railkd cache --teacher runs/teacher/model --train train.tsv --cache cache/",
-        options=CacheOptions,
-        check=needs.check_cache,
-        run=_cache,
+        "cache",
+        "Run a teacher once over the rows and store its logits and pooled block states.",
+        "railkd cache --teacher runs/teacher/model --train train.tsv --cache cache/",
+        CacheOptions,
+        _cache,
+        needs.check_cache,
     ),
     Verb(
-        name="distill",
-        about="Distil a fine-tuned teacher, or the cache of one, into a small student.",
-        example=(
-            "railkd distill --teacher runs/teacher/model --student-layers 3 --train train.tsv --eval dev.tsv "
-            "--method rail-kd-l --output runs/student"
-        ),
-        options=DistillOptions,
-        check=needs.check_distill,
-        run=_train("distill"),
+        "distill",
+        "Distil a fine-tuned teacher, or the cache of one, into a small student.",
+        "railkd distill --teacher runs/teacher/model --student-layers 3 --train train.tsv --eval dev.tsv "
+        "--method rail-kd-l --output runs/student",
+        DistillOptions,
+        _distill,
+        needs.check_distill,
         training=ALL_TRAINING,
     ),
     Verb(
-        name="evaluate",
-        about="Score a model on labelled rows.",
-        example="railkd evaluate --model runs/student/student --test test.tsv --test hans=ood/hans.tsv",
-        options=EvaluateOptions,
-        check=needs.check_evaluate,
-        run=_evaluate,
+        "evaluate",
+        "Score a model on labelled rows.",
+        "railkd evaluate --model runs/student/student --test test.tsv --test hans=ood/hans.tsv",
+        EvaluateOptions,
+        _evaluate,
+        needs.check_evaluate,
         spellings=_MODEL,
     ),
     Verb(
-        name="predict",
-        about="Label every row of a file, with score and logits, in the order of the file.",
-        example="railkd predict --model runs/student/student --test new.tsv --output predictions.tsv",
-        options=PredictOptions,
-        check=needs.check_predict,
-        run=_predict,
+        "predict",
+        "Label each row of a file, with score and logits, in the order of the file.",
+        "railkd predict --model runs/student/student --test new.tsv --output predictions.tsv",
+        PredictOptions,
+        _predict,
+        needs.check_predict,
         spellings=_MODEL,
     ),
     Verb(
-        name="check",
-        about="Look for what would doom a run: a weak teacher, permuted labels, leaks, truncation, too little disk.",
-        example="railkd check --teacher runs/teacher/model --student-layers 3 --train train.tsv --eval dev.tsv",
-        options=CheckOptions,
-        check=needs.check_check,
-        run=_check,
+        "check",
+        "Look for problems before a run starts: a weak teacher, permuted labels, leaks, truncation, too little disk.",
+        "railkd check --teacher runs/teacher/model --student-layers 3 --train train.tsv --eval dev.tsv",
+        CheckOptions,
+        _check,
+        needs.check_check,
         spellings={"num_train_epochs": "epochs"},
     ),
 )

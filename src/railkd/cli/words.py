@@ -1,8 +1,8 @@
-"""From the words of a command line, and a config file, to the options of a job.
+"""Turn the words of a command line, and a config file, into the options of a job.
 
-This is not argparse. Its `parse_known_args` keeps unknown flags too, but as one list of words, to be split by flag as
-here. It takes "-inf" and "-nan" for flags. And it converts words alone, while the values of a config file must take the
-same path.
+This is not argparse, for three reasons. Its ``parse_known_args`` returns unknown flags as one list of words, to be
+split by flag as here. It takes "-inf" and "-nan" for flags. And it converts words only, while the values of a config
+file must be converted in the same way.
 """
 
 from __future__ import annotations
@@ -18,37 +18,54 @@ from railkd.jobs.request import Request
 from railkd.jobs.settings import SPELLINGS, Setting, convert, load, unknown
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
+_CONFIG = Setting("config", str)
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a user asked for, as far as the verb itself knows its settings.
+    """What a user asked for, as far as the verb itself knows the settings.
 
     Attributes:
         request: the settings that the verb knows.
-        others: settings left for transformers' parser -> (where each was found, value).
+        others: settings for transformers' parser -> (where each was found, value).
     """
 
     request: Request[Any]
     others: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
 
     def complete(self, verb: Verb) -> Request[Any]:
-        """Return the request with the other settings too, read by transformers' parser.
+        """Return the request with the other settings, read by transformers' parser.
+
+        Args:
+            verb: for which the words were parsed.
+
+        Returns:
+            The whole request.
 
         Raises:
-            RailkdError: a name that nobody knows, or a value that its type does not take.
+            RailkdError: a name is unknown, or a value has the wrong type.
         """
         if not self.others:
             return self.request
-        from railkd.jobs.training_settings import resolve  # transformers takes seconds
+        from railkd.jobs.training_settings import resolve  # importing transformers takes seconds
 
         return self.request.with_training(**resolve(self.others, verb=verb.name, known=verb.settings()))
 
 
 def parse(verb: Verb, argv: Sequence[str]) -> Parsed:
-    """Defaults, then the config file, then flags; each wins over those before."""
-    settings = verb.settings()
-    words = split(argv, settings, verb)
+    """Read the settings of a command. Flags win over the config file, and the config file over the defaults.
+
+    Args:
+        verb: whose settings are read.
+        argv: the words after the verb.
+
+    Returns:
+        The settings.
+
+    Raises:
+        RailkdError: a word, a name or a value is not understood.
+    """
+    words = split(argv, verb.settings(), verb)
     config_file = words.pop("config", None)
     layers: list[tuple[str, Mapping[str, Any]]] = [("", words)]
     if config_file is not None:
@@ -57,19 +74,30 @@ def parse(verb: Verb, argv: Sequence[str]) -> Parsed:
 
 
 def assemble(verb: Verb, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Parsed:
-    """Settings out of layers, (where they were found, written name -> value) each; later layers win."""
+    """Merge layers of settings.
+
+    Args:
+        verb: whose settings they are.
+        layers: pairs of where the settings were found, empty for the command line, and name -> value. Later layers win.
+
+    Returns:
+        The settings.
+
+    Raises:
+        RailkdError: a name is unknown or given twice in one layer, or a value has the wrong type.
+    """
     settings = verb.settings()
     given: dict[str, Any] = {}
     others: dict[str, tuple[str, Any]] = {}
     for where, layer in layers:
         seen: dict[str, str] = {}
         for written, value in layer.items():
-            name = spelled(written, settings, verb)
+            name = full_name(written, settings, verb)
             if name in seen:
-                raise RailkdError(f"{where}'{seen[name]}' and '{written}' are the same setting; keep one")
+                raise RailkdError(f"{where}'{seen[name]}' and '{written}' are the same setting. Fix: keep one")
             seen[name] = written
             if name in settings:
-                if value is None:  # "key:" in YAML: as if it were not there
+                if value is None:  # "key:" in YAML counts as absent
                     continue
                 given[name] = convert(settings[name], value, f"{where}{written}" if where else settings[name].flag)
             elif not verb.training:
@@ -81,65 +109,107 @@ def assemble(verb: Verb, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Par
     return Parsed(Request(verb.options(**fields), training), others)
 
 
-def spelled(name: str, settings: Mapping[str, Setting], verb: Verb) -> str:
-    """The name of a setting that may be written in several ways."""
+def full_name(name: str, settings: Mapping[str, Setting], verb: Verb) -> str:
+    """Return the name of a setting that may be written in several ways.
+
+    Args:
+        name: as written, with underscores.
+        settings: of the verb.
+        verb: whose own spellings are understood too.
+
+    Returns:
+        The name in ``settings``; ``name`` itself if it is unknown.
+    """
     meant = verb.spellings.get(name) or SPELLINGS.get(name, name)
     return meant if meant in settings and name not in settings else name
 
 
 def split(argv: Sequence[str], settings: Mapping[str, Setting], verb: Verb) -> dict[str, Any]:
-    """Words by setting: a scalar takes one, a list all to the next flag, a switch none; an unknown flag takes all."""
-    found: dict[str, Any] = {}
-    rest = list(argv)
-    while rest:
-        word = rest.pop(0)
-        if not _is_flag(word):
-            many = verb.positional is not None and settings[verb.positional].many
-            if not verb.positional or (verb.positional in found and not many):
+    """Group the words of a command line by setting.
+
+    A flag for one value takes one word, a flag for a list takes all words up to the next flag, and a switch takes none.
+    An unknown flag takes all words up to the next flag, because transformers' parser may know it.
+
+    Args:
+        argv: the words after the verb.
+        settings: of the verb.
+        verb: decides the setting that needs no flag.
+
+    Returns:
+        Name -> word, words or boolean.
+
+    Raises:
+        RailkdError: a word is not a flag and no value of one, or a flag has no value.
+    """
+    return _Splitter(argv, settings, verb).split()
+
+
+class _Splitter:
+    """Takes words from the front of a command line; see `split`."""
+
+    def __init__(self, argv: Sequence[str], settings: Mapping[str, Setting], verb: Verb) -> None:
+        self.rest = list(argv)
+        self.settings = settings
+        self.verb = verb
+        self.found: dict[str, Any] = {}
+
+    def split(self) -> dict[str, Any]:
+        while self.rest:
+            word = self.rest.pop(0)
+            if word.startswith("--"):
+                self._read_flag(word)
+            elif _is_flag(word):
                 raise RailkdError(
-                    f"railkd {verb.name}: unexpected '{word}'; wanted a flag such as {_some_flag(settings)}"
+                    f"railkd {self.verb.name}: unknown flag '{word}'. Flags start with two dashes; --help lists them"
                 )
-            found[verb.positional] = [*found.get(verb.positional, []), word] if many else word
-            continue
-        if not word.startswith("--"):
-            raise RailkdError(f"railkd {verb.name}: unknown flag '{word}'; flags start with two dashes, see --help")
-        written, equals, attached = word[2:].partition("=")
-        written = written.replace("-", "_")
-        name = spelled(written, settings, verb)
-        values = [attached] if equals else []
-        off = name.removeprefix("no_")
-        if name not in settings and off in settings and off != name and settings[off].kind is bool:
-            if equals:
-                raise RailkdError(f"--{word[2:].partition('=')[0]}: takes no value, got '{attached}'")
-            found[off] = False
-            continue
-        setting = settings.get(name) or (Setting("config", str) if name == "config" else None)
-        if setting is None or setting.many:
-            while not equals and rest and not _is_flag(rest[0]):
-                values.append(rest.pop(0))
-        elif setting.kind is bool:
-            if not equals and rest and rest[0].lower() in ("true", "false"):
-                values.append(rest.pop(0))
-            values = values or ["true"]
-        elif not equals and rest and not _is_flag(rest[0]):
-            values.append(rest.pop(0))
-        if setting is None:
-            found[name] = values
-            continue
-        if not values:
-            raise RailkdError(f"{setting.flag}: got no value, wanted {'one or more' if setting.many else 'one'}")
-        if not setting.many:
-            found[name] = values[0]
-        elif setting.exactly:  # given again, it replaces: three numbers stay three
-            found[name] = values
+            else:
+                self._read_positional(word)
+        return self.found
+
+    def _read_positional(self, word: str) -> None:
+        name = self.verb.positional
+        if name and self.settings[name].many:
+            self.found[name] = [*self.found.get(name, []), word]
+        elif name and name not in self.found:
+            self.found[name] = word
         else:
-            found[name] = [*found.get(name, []), *values]
-    return found
+            first = next((setting.flag for setting in self.settings.values()), "--help")
+            raise RailkdError(f"railkd {self.verb.name}: expected a flag such as {first}, got '{word}'")
+
+    def _read_flag(self, word: str) -> None:
+        flag, equals, attached = word.partition("=")
+        name = full_name(flag[2:].replace("-", "_"), self.settings, self.verb)
+        positive = name.removeprefix("no_")
+        if name not in self.settings and positive in self.settings and self.settings[positive].kind is bool:
+            if equals:
+                raise RailkdError(f"{flag}: expected no value, got '{attached}'")
+            self.found[positive] = False
+            return
+        setting = self.settings.get(name) or (_CONFIG if name == "config" else None)
+        values = [attached] if equals else self._take_values(setting)
+        if setting is None:
+            self.found[name] = values
+        elif not values:
+            raise RailkdError(
+                f"{setting.flag}: expected {'one value or more' if setting.many else 'a value'}, got none"
+            )
+        elif not setting.many:
+            self.found[name] = values[0]
+        elif setting.exactly:  # a repeated flag replaces the list, so that three numbers stay three
+            self.found[name] = values
+        else:
+            self.found[name] = [*self.found.get(name, []), *values]
+
+    def _take_values(self, setting: Setting | None) -> list[str]:
+        if setting is not None and setting.kind is bool and not setting.many:
+            is_value = bool(self.rest) and self.rest[0].lower() in ("true", "false")
+            return [self.rest.pop(0) if is_value else "true"]
+        most = len(self.rest) if setting is None or setting.many else 1
+        values: list[str] = []
+        while self.rest and len(values) < most and not _is_flag(self.rest[0]):
+            values.append(self.rest.pop(0))
+        return values
 
 
 def _is_flag(word: str) -> bool:
     return word.startswith("-") and word != "-" and not _NUMBER.match(word)
-
-
-def _some_flag(settings: Mapping[str, Setting]) -> str:
-    return next(iter(settings.values())).flag if settings else "--help"

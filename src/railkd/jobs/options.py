@@ -1,8 +1,8 @@
-"""What a job can be told, as plain dataclasses: read by the jobs, filled by the command line or by YAML.
+"""The options of each job, as plain dataclasses. The command line or a YAML file fills them and the jobs read them.
 
-Training arguments (learning rate, epochs, method, ...) are not here: they are the fields of
-``DistillationTrainingArguments`` and travel beside these options as a plain mapping.
-This module is a leaf without torch, so that the command line can check its words before heavy imports.
+The training arguments (learning rate, epochs, method, ...) are not here: they are the fields of
+``DistillationTrainingArguments`` and travel beside these options as a plain mapping. This module needs no torch, so the
+command line can check its words before heavy imports.
 """
 
 from __future__ import annotations
@@ -15,13 +15,23 @@ from railkd.errors import RailkdError
 from railkd.tasks import TASKS
 
 DEFAULT_MAX_LENGTH = 128
-#: Takes a line for the user.
+#: A function that takes a line for the user.
 Say = Callable[[str], None]
-Words = list[str]  # where a field is called list
+Words = list[str]  # for classes with a field that is called list
 
 
 def option(help: str, default: Any = None, **metadata: Any) -> Any:
-    """A dataclass field with its help text (and choices, metavar) in the metadata, as HfArgumentParser keeps them."""
+    """Return a dataclass field with its help text.
+
+    Args:
+        help: the line that ``--help`` shows.
+        default: of the field; a list is copied for each instance.
+        metadata: ``choices`` and ``metavar``, as HfArgumentParser keeps them; ``group``, the heading in ``--help``;
+            ``required``, true if the job cannot run without it, or the flag that can stand in its place.
+
+    Returns:
+        The field.
+    """
     metadata["help"] = help
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -29,25 +39,49 @@ def option(help: str, default: Any = None, **metadata: Any) -> Any:
 
 
 def required(value: Any, flag: str) -> Any:
-    """A value that a job cannot do without."""
+    """Return a value that a job needs.
+
+    Args:
+        value: of the option.
+        flag: of the command line, for the message.
+
+    Returns:
+        The value.
+
+    Raises:
+        RailkdError: the value is missing.
+    """
     if value in (None, "", []):
-        raise RailkdError(f"{flag} is missing; see --help for an example")
+        raise RailkdError(f"{flag} is missing. Fix: see the example in --help")
     return value
 
 
 @dataclass
 class DataOptions:
-    """Where the rows come from and how their columns are read."""
+    """How the columns and labels of a file are read."""
 
-    text_column: list[str] | None = option("text column, or two of them for sentence pairs", metavar="NAME")
+    text_column: list[str] | None = option(
+        "column that holds the text; two columns for pairs of texts (default: a column with a common name)",
+        metavar="NAME",
+        group="data",
+    )
     label_column: list[str] | None = option(
-        "label column; several columns of 0 and 1 are a class each (multi-label)", metavar="NAME"
+        "column that holds the label; several columns of 0 and 1 are one class each (default: a column with a common "
+        "name)",
+        metavar="NAME",
+        group="data",
     )
-    label_map: list[str] | None = option("rename labels of the data, e.g. 0=negative 1=positive", metavar="OLD=NEW")
+    label_map: list[str] | None = option(
+        "rename labels in all files, e.g. 0=negative 1=positive", metavar="OLD=NEW", group="data"
+    )
     problem_type: str | None = option(
-        "what the labels are (default: found from the data)", choices=[task.name for task in TASKS.values()]
+        "kind of the labels (default: decided by the labels)",
+        choices=[task.name for task in TASKS.values()],
+        group="data",
     )
-    max_length: int | None = option(f"longest input in tokens (default: {DEFAULT_MAX_LENGTH})", metavar="N")
+    max_length: int | None = option(
+        f"cut texts after this many tokens (default: {DEFAULT_MAX_LENGTH})", metavar="N", group="data"
+    )
 
 
 @dataclass
@@ -55,8 +89,7 @@ class ModelOptions:
     """How models are loaded."""
 
     trust_remote_code: bool = option(
-        "run the Python code that a model brings in its folder or hub repository (such models are refused otherwise)",
-        False,
+        "run the Python code that comes with a model; without this flag such models are refused", False, group="models"
     )
 
 
@@ -64,132 +97,213 @@ class ModelOptions:
 class TrainingDataOptions(DataOptions):
     """The files of a training job."""
 
-    train: str | None = option("training rows: csv, tsv, jsonl, parquet, GLUE folder or hub name", metavar="FILE")
-    eval: str | None = option("rows that choose the best epoch", metavar="FILE")
-    test: list[str] = option("rows scored once, at the end (repeatable)", [], metavar="[NAME=]FILE")
-    ood: list[str] = option("out-of-domain rows, scored like --test (repeatable)", [], metavar="[NAME=]FILE")
+    train: str | None = option(
+        "training rows: csv, tsv, jsonl or parquet file, GLUE folder, or name of a data set on the hub",
+        metavar="FILE",
+        group="data",
+        required=True,
+    )
+    eval: str | None = option("rows that select the best epoch", metavar="FILE", group="data")
+    test: list[str] = option(
+        "rows to score once, after training; may be repeated", [], metavar="[NAME=]FILE", group="data"
+    )
+    ood: list[str] = option(
+        "out-of-domain rows, scored like --test; may be repeated", [], metavar="[NAME=]FILE", group="data"
+    )
 
 
 @dataclass
 class RunFolderOptions:
-    """Where a run writes, and what it does when something is there already."""
+    """Where a run writes, and what it does with a run that is already there."""
 
-    output: str | None = option("run folder", metavar="DIR")
-    overwrite: bool = option("replace the run that is in the output folder", False)
-    resume: bool = option("go on from the newest checkpoint in the output folder", False)
-    quiet: bool = option("print results only", False)
+    output: str | None = option("folder for the student, its scores and its settings", metavar="DIR", required=True)
+    overwrite: bool = option("replace the run in the output folder", False)
+    resume: bool = option("continue from the newest checkpoint in the output folder", False)
+    quiet: bool = option("print the results only", False)
 
 
 @dataclass
 class RunOptions(ModelOptions, RunFolderOptions, TrainingDataOptions):
-    """What every training run can be told."""
+    """What every training run takes."""
 
-    eval_share: float | None = option("hold out this share of the training rows, to choose the best epoch", metavar="P")
-    eval_seed: int = option("which rows --eval-share holds out", 0, metavar="N")
+    eval_share: float | None = option(
+        "hold out this share of the training rows and select the best epoch on them", metavar="P", group="data"
+    )
+    eval_seed: int = option("which rows --eval-share holds out", 0, metavar="N", group="data")
     keep_predictions: str | None = option(
-        "keep what the model says of every scored row, with or without its text, in the run folder",
+        "write the prediction for each scored row into the output folder, without or with its text",
         choices=["answers", "texts"],
     )
 
 
 @dataclass
 class FinetuneOptions(RunOptions):
-    """``railkd finetune``: a labelled classifier or regressor out of any checkpoint."""
+    """Options of ``railkd finetune``: any checkpoint into a labelled classifier or regressor."""
 
-    model: str | None = option("checkpoint to fine-tune: folder or hub name", metavar="MODEL")
+    output: str | None = option("folder for the model, its scores and its settings", metavar="DIR", required=True)
+    model: str | None = option(
+        "checkpoint to fine-tune: a folder, or a name on the hub", metavar="MODEL", group="models", required=True
+    )
 
 
 @dataclass
 class DistillOptions(RunOptions):
-    """``railkd distill``: teacher into student."""
+    """Options of ``railkd distill``: a teacher into a student."""
 
-    teacher: str | None = option("fine-tuned teacher: folder or hub name", metavar="MODEL")
-    student: str | None = option("start from this checkpoint instead of the teacher's own blocks", metavar="MODEL")
-    student_layers: int | None = option("number of student blocks", metavar="N")
-    keep: str = option("which blocks to copy: even, first, last, or block numbers such as 1,3,6", "even")
-    unlabelled: str | None = option("further rows without labels, for the teacher's terms only", metavar="FILE")
-    cache: str | None = option("teacher cache, read when it matches, built when missing", metavar="DIR")
-    pooling: list[str] | None = option("poolings a newly built cache stores: mean, cls", metavar="POOLING")
-    live: bool = option("run the teacher at every step instead of caching its states", False)
-    allow_weak_teacher: bool = option("go on with a teacher that is no better than the majority class", False)
+    teacher: str | None = option(
+        "fine-tuned teacher: a folder, or a name on the hub", metavar="MODEL", group="models", required="--cache"
+    )
+    student_layers: int | None = option(
+        "number of blocks of the student", metavar="N", group="models", required="--student"
+    )
+    student: str | None = option(
+        "start the student from this checkpoint instead of the teacher's blocks", metavar="MODEL", group="models"
+    )
+    keep: str = option(
+        "which blocks the student copies: even, first, last, or block numbers such as 1,3,6",
+        "even",
+        metavar="BLOCKS",
+        group="models",
+    )
+    unlabelled: str | None = option(
+        "rows without labels, used by the loss terms that need the teacher only", metavar="FILE", group="data"
+    )
+    cache: str | None = option(
+        "folder of the teacher cache: read if it matches, built if it is missing", metavar="DIR", group="teacher cache"
+    )
+    pooling: list[str] | None = option(
+        "pooled states that a new cache stores: mean, cls (default: those that the method reads)",
+        metavar="POOLING",
+        group="teacher cache",
+    )
+    live: bool = option("run the teacher at every step and cache nothing", False, group="teacher cache")
+    allow_weak_teacher: bool = option(
+        "continue with a teacher that is no better than the majority class", False, group="models"
+    )
 
 
 @dataclass
 class CacheOptions(ModelOptions, DataOptions):
-    """``railkd cache``: run the teacher once over the rows and keep its pooled states and logits."""
+    """Options of ``railkd cache``: run the teacher once and store its logits and pooled states."""
 
-    teacher: str | None = option("fine-tuned teacher: folder or hub name", metavar="MODEL")
-    train: list[str] = option("rows to run the teacher over (repeatable)", [], metavar="FILE")
-    cache: str | None = option("folder of the cache", metavar="DIR")
-    pooling: list[str] | None = option("poolings to store: mean (default), cls", metavar="POOLING")
-    dtype: str = option("precision of the stored states", "float16", choices=["float16", "float32"])
-    batch_size: int = option("rows per teacher batch", 64, metavar="N")
-    bf16: bool | None = option("run the teacher in bfloat16 (default: where the machine has it)")
-    blocks: str | None = option("regular expression naming the blocks of a model that cannot be read", metavar="REGEX")
-    verify: bool = option("read the whole cache, compare every checksum, and stop", False)
-    overwrite: bool = option("replace a cache of another teacher", False)
-    quiet: bool = option("print results only", False)
+    teacher: str | None = option(
+        "fine-tuned teacher: a folder, or a name on the hub", metavar="MODEL", group="models", required="--verify"
+    )
+    train: list[str] = option(
+        "rows for the teacher; labels are not needed; may be repeated",
+        [],
+        metavar="FILE",
+        group="data",
+        required="--verify",
+    )
+    cache: str | None = option("folder of the cache", metavar="DIR", required=True)
+    pooling: list[str] | None = option("pooled states to store: mean, cls (default: mean)", metavar="POOLING")
+    dtype: str = option("number format of the stored states", "float16", choices=["float16", "float32"])
+    batch_size: int = option("rows per batch", 64, metavar="N")
+    bf16: bool | None = option("run the teacher in bfloat16 (default: if the hardware is fast at it)")
+    blocks: str | None = option(
+        "regular expression for the names of the teacher's blocks, for models whose blocks are not found",
+        metavar="REGEX",
+        group="models",
+    )
+    verify: bool = option("read the whole cache, compare all checksums, and stop", False)
+    overwrite: bool = option("replace the cache of another teacher", False)
+    quiet: bool = option("print the results only", False)
 
 
 @dataclass
 class EvaluateOptions(ModelOptions, DataOptions):
-    """``railkd evaluate``: score a model on labelled rows."""
+    """Options of ``railkd evaluate``: score a model on labelled rows."""
 
-    model: str | None = option("model to score: folder or hub name", metavar="MODEL")
-    train: str | None = option(
-        "rows the model was trained on: they say which metrics count and what is out of domain", metavar="FILE"
+    model: str | None = option(
+        "model to score: a folder, or a name on the hub", metavar="MODEL", group="models", required=True
     )
-    test: list[str] = option("labelled rows (repeatable)", [], metavar="[NAME=]FILE")
-    ood: list[str] = option("out-of-domain rows, scored like --test (repeatable)", [], metavar="[NAME=]FILE")
+    train: str | None = option(
+        "rows that the model was trained on; they decide the metrics, and which test rows are out of domain",
+        metavar="FILE",
+        group="data",
+    )
+    test: list[str] = option(
+        "labelled rows; may be repeated", [], metavar="[NAME=]FILE", group="data", required="--ood"
+    )
+    ood: list[str] = option(
+        "out-of-domain rows, scored like --test; may be repeated", [], metavar="[NAME=]FILE", group="data"
+    )
     batch_size: int = option("rows per batch", 64, metavar="N")
-    output: str | None = option("write the metrics to this JSON file", metavar="FILE")
-    quiet: bool = option("print results only", False)
+    output: str | None = option("write the scores to this JSON file", metavar="FILE")
+    quiet: bool = option("print the results only", False)
 
 
 @dataclass
 class PredictOptions(ModelOptions, DataOptions):
-    """``railkd predict``: label, score and logits for every row, in the order of the file."""
+    """Options of ``railkd predict``: label, score and logits for each row, in the order of the file."""
 
-    model: str | None = option("model that predicts: folder or hub name", metavar="MODEL")
-    test: list[str] = option("rows to predict", [], metavar="FILE")
+    model: str | None = option("model: a folder, or a name on the hub", metavar="MODEL", group="models", required=True)
+    test: list[str] = option("file with the rows to label", [], metavar="FILE", group="data", required=True)
     batch_size: int = option("rows per batch", 64, metavar="N")
-    output: str | None = option("write here: .tsv or .jsonl (default: standard output)", metavar="FILE")
+    output: str | None = option("file for the predictions: .tsv or .jsonl (default: standard output)", metavar="FILE")
     glue_submission: bool = option(
-        "write the files of GLUE's leaderboard for the test set(s) of a GLUE folder into the folder --output", False
+        "read a GLUE folder as --test and write the files of GLUE's leaderboard into the folder --output", False
     )
-    quiet: bool = option("print results only", False)
+    quiet: bool = option("print the results only", False)
 
 
 @dataclass
 class CheckOptions(ModelOptions, TrainingDataOptions):
-    """``railkd check``: what would doom a run, found before it starts."""
+    """Options of ``railkd check``: look for problems before a run starts."""
 
-    teacher: str | None = option("fine-tuned teacher: folder or hub name", metavar="MODEL")
-    student: str | None = option("checkpoint the student starts from (default: the teacher)", metavar="MODEL")
-    student_layers: int | None = option("number of student blocks", metavar="N")
-    cache: str | None = option("teacher cache: its logits are used where no --teacher is given", metavar="DIR")
-    pooling: list[str] | None = option("poolings the cache will store: mean (default), cls", metavar="POOLING")
-    epochs: float = option("passes over the training rows, for the estimate of time", 3.0, metavar="N")
-    full: bool = option("look at every row instead of a sample", False)
-    allow_weak_teacher: bool = option("warn of a teacher that is no better than the majority class", False)
-    json: bool = option("findings as JSON", False)
-    quiet: bool = option("print results only", False)
+    teacher: str | None = option(
+        "fine-tuned teacher: a folder, or a name on the hub", metavar="MODEL", group="models", required="--cache"
+    )
+    student: str | None = option(
+        "checkpoint that the student starts from (default: the teacher)", metavar="MODEL", group="models"
+    )
+    student_layers: int | None = option("number of blocks of the student", metavar="N", group="models")
+    cache: str | None = option(
+        "folder of the teacher cache; its logits are checked if there is no --teacher",
+        metavar="DIR",
+        group="teacher cache",
+    )
+    pooling: list[str] | None = option(
+        "pooled states that the cache will store: mean, cls (default: mean)", metavar="POOLING", group="teacher cache"
+    )
+    epochs: float = option("passes over the training rows, for the estimate of the time", 3.0, metavar="N")
+    full: bool = option("read all rows instead of a sample", False)
+    allow_weak_teacher: bool = option(
+        "report a teacher that is no better than the majority class as a warning", False, group="models"
+    )
+    json: bool = option("print the findings as JSON", False)
+    quiet: bool = option("print the results only", False)
 
 
 @dataclass
 class BenchOptions:
-    """``railkd bench``: which grid, where to, and on what."""
+    """Options of ``railkd bench``: which grid to run, where to write, and on which machine."""
 
-    grid: str | None = option("grid file", metavar="GRID")
-    output: str | None = option("folder of the bench", metavar="DIR")
-    list: bool = option("list the grids that come with railkd and their contents", False)
-    copy: Words | None = option("write a grid that comes with railkd to a file (default: NAME.yaml)", metavar="NAME")
+    grid: str | None = option("grid file: tasks, students, methods and seeds", metavar="GRID", required=True)
+    output: str | None = option("folder of the bench", metavar="DIR", required="--dry-run")
+    list: bool = option("list the grids that come with railkd", False, group="grids")
+    copy: Words | None = option(
+        "write a grid that comes with railkd to a file (default: NAME.yaml), and stop",
+        metavar="NAME",
+        group="grids",
+    )
     dry_run: bool = option("print the number of runs, the size of the caches and the estimated time, and stop", False)
     resume: bool = option("continue the bench in the output folder; finished jobs are not repeated", False)
     overwrite: bool = option("replace the bench in the output folder", False)
-    executor: str | None = option("where runs go (default: the grid's, or local)", choices=["local", "ray"])
-    processes: int | None = option("runs at a time on this machine (default: the grid's, or 1)", metavar="N")
-    threads: int | None = option("threads of each run (default: the cores divided by --processes)", metavar="N")
-    address: str | None = option("Ray cluster to use (default: a new one on this machine)", metavar="HOST:PORT")
-    retries: int | None = option("how often a run is retried if its process crashes (default: 2)", metavar="N")
-    quiet: bool = option("print results only", False)
+    executor: str | None = option(
+        "where the runs are executed (default: the grid's, or local)", choices=["local", "ray"], group="machine"
+    )
+    processes: int | None = option(
+        "number of runs at the same time on this machine (default: the grid's, or 1)", metavar="N", group="machine"
+    )
+    threads: int | None = option(
+        "threads of each run (default: the cores divided by --processes)", metavar="N", group="machine"
+    )
+    address: str | None = option(
+        "Ray cluster to use (default: a new one on this machine)", metavar="HOST:PORT", group="machine"
+    )
+    retries: int | None = option(
+        "how often a run is repeated after its process crashed (default: 2)", metavar="N", group="machine"
+    )
+    quiet: bool = option("print the results only", False)

@@ -19,6 +19,7 @@ from railkd.jobs.options import (
 from railkd.jobs.request import Request
 from railkd.jobs.validation import (
     Problems,
+    check_at_least,
     check_data,
     check_method,
     check_model,
@@ -57,13 +58,19 @@ def check_distill(request: Request[DistillOptions]) -> None:
     problems.require(options, "train", "output")
     _check_origin(problems, options)
     if options.cache and options.live:
-        problems.add("got --cache and --live; wanted one of them: stored states, or the teacher at every step")
+        problems.add(
+            "--cache and --live exclude each other. Fix: --cache reads stored states, --live runs the teacher at every "
+            "step"
+        )
     if options.cache and not options.teacher and not options.student:
-        problems.add("--cache without --teacher needs --student: the checkpoint to start from")
+        problems.add("--cache without --teacher needs --student, the checkpoint that the student starts from")
     elif options.cache and options.teacher and Path(options.cache).is_file():
-        problems.add(f"--cache '{options.cache}' is a file, wanted a folder")
+        problems.add(f"--cache: expected a folder, got the file '{options.cache}'")
     if not options.student and options.student_layers is None:
-        problems.add("got neither --student-layers nor --student; wanted the number of blocks, or a checkpoint")
+        problems.add(
+            "--student-layers and --student are both missing. Fix: give the number of blocks, or a checkpoint for the "
+            "student"
+        )
     check_training(problems, request.training)
     check_data(problems, options)
     _check_blocks(problems, options)
@@ -83,11 +90,13 @@ def check_cache(request: Request[CacheOptions]) -> None:
     if options.cache:
         path = Path(options.cache)
         if path.is_file():
-            problems.add(f"--cache '{path}' is a file, wanted a folder")
+            problems.add(f"--cache: expected a folder, got the file '{path}'")
         elif options.verify and not path.is_dir():
-            problems.add(f"--cache '{path}': no such folder; wanted a cache to verify")
+            problems.add(f"--cache: expected a cache to verify, but there is no folder '{path}'")
     if options.verify and options.overwrite:
-        problems.add("got --verify and --overwrite; wanted one of them: read the cache, or build it anew")
+        problems.add(
+            "--verify and --overwrite exclude each other. Fix: --verify reads the cache, --overwrite replaces it"
+        )
     problems.report()
     _check_poolings(options)
 
@@ -110,7 +119,7 @@ def check_predict(request: Request[PredictOptions]) -> None:
     problems = Problems()
     problems.require(options, "model", "test")
     if len(options.test) > 1:
-        problems.add(f"--test: got {len(options.test)} files, wanted one: predictions keep the order of one file")
+        problems.add(f"--test: expected one file, whose order the predictions keep, got {len(options.test)}")
     check_data(problems, options)
     check_model(problems, options.model, "--model")
     if options.glue_submission:
@@ -118,7 +127,7 @@ def check_predict(request: Request[PredictOptions]) -> None:
     elif options.output:
         check_target(problems, Path(options.output), folder=False)
         if Path(options.output).suffix not in (".tsv", ".jsonl"):
-            problems.add(f"--output '{options.output}': wanted a name that ends in .tsv or .jsonl")
+            problems.add(f"--output: expected a name that ends in .tsv or .jsonl, got '{options.output}'")
     problems.report()
 
 
@@ -129,8 +138,8 @@ def check_check(request: Request[CheckOptions]) -> None:
     problems.require(options, "train")
     _check_origin(problems, options)
     if not options.epochs > 0:
-        problems.add(f"--epochs: got {options.epochs:g}, wanted a number above 0")
-    _check_student_layers(problems, options.student_layers)
+        problems.add(f"--epochs: expected a number above 0, got {options.epochs:g}")
+    check_at_least(problems, options, 1, "student_layers")
     check_data(problems, options)
     check_model(problems, options.teacher, "--teacher")
     check_model(problems, options.student, "--student")
@@ -139,43 +148,36 @@ def check_check(request: Request[CheckOptions]) -> None:
 
 
 def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) -> None:
-    """Require a teacher or a cache; without a teacher the cache must be there."""
+    # There must be a teacher, or a cache that stands in for it.
     if options.teacher:
         return
     if not options.cache:
-        problems.add("got neither --teacher nor --cache; wanted a fine-tuned teacher, or the cache of one")
+        problems.add("--teacher and --cache are both missing. Fix: give a fine-tuned teacher, or the cache of one")
     elif not Path(options.cache).is_dir():
-        problems.add(f"no teacher cache at '{options.cache}'; check the path, or name the --teacher to build it")
+        problems.add(f"--cache: no folder '{options.cache}'. Fix: check the path, or give --teacher to build the cache")
 
 
 def _check_output(problems: Problems, options: FinetuneOptions | DistillOptions, *inputs: str) -> None:
     check_run_folder(problems, options, {f"--{name}": getattr(options, name) for name in inputs})
 
 
-def _check_student_layers(problems: Problems, layers: int | None) -> None:
-    if layers is not None and layers < 1:
-        problems.add(f"--student-layers: got {layers}, wanted at least 1")
-
-
 def _check_blocks(problems: Problems, options: DistillOptions) -> None:
-    """Compare the student's depth with the model it is cut from, as far as config.json tells."""
+    # Compares the student's depth with that of the model it is cut from, as far as config.json tells.
     teacher = check_model(problems, options.teacher, "--teacher")
     student = check_model(problems, options.student, "--student")
     origin, layers = student if options.student else teacher, options.student_layers
     depth = depth_of(origin)
-    _check_student_layers(problems, layers)
+    check_at_least(problems, options, 1, "student_layers")
     if layers is not None and depth is not None and layers > depth:
-        problems.add(
-            f"--student-layers: got {layers} blocks out of a model of {depth} ('{origin}'); wanted at most {depth}"
-        )
+        problems.add(f"--student-layers: expected at most {depth}, the blocks of '{origin}', got {layers}")
     if options.keep in _KEEP:
         return
     parts = options.keep.split(",")
     if not all(part.strip().isdecimal() for part in parts):
         near = did_you_mean(options.keep, _KEEP)
-        problems.add(f"--keep: got '{options.keep}', wanted even, first, last or block numbers such as 1,3,6.{near}")
+        problems.add(f"--keep: expected even, first, last or block numbers such as 1,3,6, got '{options.keep}'.{near}")
     elif layers is not None and len(parts) != layers:
-        problems.add(f"--keep: got {len(parts)} blocks for a student of {layers}; wanted as many as --student-layers")
+        problems.add(f"--keep: expected {layers} block numbers, as many as --student-layers, got {len(parts)}")
 
 
 def _check_poolings(options: DistillOptions | CacheOptions | CheckOptions) -> None:

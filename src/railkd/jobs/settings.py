@@ -1,9 +1,10 @@
-"""Settings by name, from YAML or from words of the command line, and back to YAML.
+"""Settings by name: read from YAML or from the words of a command line, and written back to YAML.
 
-One table of settings per job, made from its options dataclass and the short names of training arguments, and one
-conversion: a flag and a config key take the same values and complain in the same words. A leaf without torch.
+Each job has one table of settings, made from its options dataclass and the short names of training arguments. One
+function converts flags and keys of config files, so both take the same values and get the same messages. This module
+needs no torch.
 
-A *short* name is what a user types (``epochs``), the *field* its long name among the training arguments.
+A *short* name is what a user types (``epochs``); the *field* is its long name among the training arguments.
 """
 
 from __future__ import annotations
@@ -21,20 +22,29 @@ import yaml
 
 from railkd.errors import RailkdError, did_you_mean
 
-#: How a command deals with the folder it finds, and how much it says, is no part of the run; a token is a secret.
+#: Settings that are not part of the run: how to treat the folder and how much to print. A token is a secret.
 NEVER_WRITTEN = frozenset({"overwrite", "resume", "quiet", "hub_token"})
-#: Lists that may also be written with commas. Column names are not among them: they may hold one.
+#: Lists that may also be written with commas. Column names are not among them: a column name may hold a comma.
 _WITH_COMMAS = frozenset({"pooling", "weights"})
-_WANTED = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_EXPECTED = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing a job can be told.
+    """One setting of a job.
 
     Attributes:
-        name: as typed, with underscores. kind: of a value, or of each value of a list (``many``).
-        field: the training argument it stands for; None: a field of the options.
+        name: as typed, with underscores.
+        kind: type of the value, or of each value of a list.
+        help: the line that ``--help`` shows.
+        many: whether it takes a list.
+        default: the value if nothing is given.
+        choices: the permitted values; None permits all.
+        metavar: stands for the value in ``--help``.
+        field: the training argument that it sets; None for a field of the options.
+        exactly: the length of a list of fixed length.
+        group: the heading in ``--help``.
+        required: true if the job cannot run without it, or the flag that can stand in its place.
     """
 
     name: str
@@ -46,25 +56,31 @@ class Setting:
     metavar: str | None = None
     field: str | None = None
     exactly: int | None = None
+    group: str = "options"
+    required: bool | str = False
 
     @property
     def flag(self) -> str:
-        """``--max-length``."""
+        """The flag of the command line, such as ``--max-length``."""
         return "--" + self.name.replace("_", "-")
 
 
-_WEIGHTS_HELP = "of the task, logit and intermediate terms, normalised to sum to 1 (default: the method's own)"
+def _training(name: str, kind: type, help: str, metavar: str | None = None, field: str = "", **more: Any) -> Setting:
+    return Setting(name, kind, help, metavar=metavar, field=field or name, group="training", **more)
+
+
+_WEIGHTS_HELP = "weights of the task, logit and intermediate terms, scaled to a sum of 1 (default: the method's own)"
 #: Short names of training arguments, shared by finetune and distill.
 TRAINING = (
-    Setting("method", str, "distillation method; 'railkd methods' lists them (default: rail-kd-l)", field="method"),
-    Setting("weights", float, _WEIGHTS_HELP, many=True, metavar="W", field="weights", exactly=3),
-    Setting("temperature", float, "temperature of the logit term (default: 1)", metavar="T", field="temperature"),
-    Setting("epochs", float, "passes over the training rows (default: 3)", metavar="N", field="num_train_epochs"),
-    Setting("batch_size", int, "rows per step (default: 32)", metavar="N", field="per_device_train_batch_size"),
-    Setting("learning_rate", float, "peak learning rate (default: 5e-5)", metavar="RATE", field="learning_rate"),
-    Setting("seed", int, "of weights, order and draws (default: 42)", metavar="N", field="seed"),
-    Setting("save_steps", int, "steps between checkpoints (default: an epoch)", metavar="N", field="save_steps"),
-    Setting("bf16", bool, "train in bfloat16 (default: where the machine is fast at it)", field="bf16"),
+    _training("method", str, "distillation method; 'railkd methods' lists them (default: rail-kd-l)", "NAME"),
+    _training("weights", float, _WEIGHTS_HELP, "W", many=True, exactly=3),
+    _training("temperature", float, "temperature of the logit term (default: 1)", "T"),
+    _training("epochs", float, "passes over the training rows (default: 3)", "N", "num_train_epochs"),
+    _training("batch_size", int, "rows per step and device (default: 32)", "N", "per_device_train_batch_size"),
+    _training("learning_rate", float, "highest learning rate (default: 5e-5)", "RATE"),
+    _training("seed", int, "seed of the initial weights, the order of the rows and the draws (default: 42)", "N"),
+    _training("save_steps", int, "number of steps between checkpoints (default: one epoch)", "N"),
+    _training("bf16", bool, "train in bfloat16 (default: if the hardware is fast at it)"),
 )
 #: Training argument -> its short name.
 SHORT_NAMES = {str(setting.field): setting.name for setting in TRAINING}
@@ -76,95 +92,127 @@ SPELLINGS = {field: short for field, short in SHORT_NAMES.items() if field != sh
 
 
 def settings_of(options: type, training: Iterable[str] = ()) -> dict[str, Setting]:
-    """The settings of a job: the fields of its options dataclass, and the training short names asked for."""
+    """Return the settings of a job.
+
+    Args:
+        options: the dataclass whose fields are settings.
+        training: short names of the training arguments that are settings too.
+
+    Returns:
+        Name -> setting, in the order of the fields.
+    """
     found = {}
     hints = typing.get_type_hints(options)
     for field in dataclasses.fields(options):
         default = field.default_factory() if callable(field.default_factory) else field.default
         kind, many = _kind(hints[field.name])
-        found[field.name] = Setting(
-            field.name,
-            kind,
-            field.metadata.get("help", ""),
-            many,
-            default,
-            tuple(field.metadata["choices"]) if "choices" in field.metadata else None,
-            field.metadata.get("metavar"),
-        )
+        known = {key: field.metadata[key] for key in ("help", "metavar", "group", "required") if key in field.metadata}
+        choices = tuple(field.metadata["choices"]) if "choices" in field.metadata else None
+        found[field.name] = Setting(field.name, kind, many=many, default=default, choices=choices, **known)
     wanted = set(training)
     return found | {setting.name: setting for setting in TRAINING if setting.name in wanted}
 
 
 def load(path: str | Path, flag: str = "--config ") -> dict[str, Any]:
-    """A YAML file as a mapping with underscores in its keys; ``flag`` is what it was given as, for messages.
+    """Return a YAML file as a mapping with underscores in its keys.
+
+    Args:
+        path: of the file.
+        flag: the flag that named the file, for messages.
+
+    Returns:
+        Name -> value; empty for an empty file.
 
     Raises:
-        RailkdError: no such file, no YAML, no mapping.
+        RailkdError: the file is missing, is not YAML, or is not a mapping of names.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RailkdError(f"{flag}{path}: no such file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise RailkdError(f"{flag}{path}: cannot be read: {reason}; wanted a YAML file") from None
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise RailkdError(
-            f"{path}: is no YAML{where}: {getattr(error, 'problem', None) or error}; correct it"
-        ) from None
-    except (RecursionError, ValueError, OverflowError) as error:  # brackets without end, a date that is none
-        raise RailkdError(f"{path}: is no YAML of settings: {str(error)[:80]}; correct it") from None
+    found = _parse(path, flag)
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise RailkdError(f"{path}: holds {shown(found)}, wanted a mapping, with lines such as 'train: train.tsv'")
+        raise RailkdError(f"{path}: expected a mapping, with lines such as 'train: train.tsv', got {shown(found)}")
     config: dict[str, Any] = {}
     for key, value in found.items():
         name = key.replace("-", "_") if isinstance(key, str) else key
         if not isinstance(name, str):
-            raise RailkdError(f"{path}: the key {key!r} is no name of a setting; wanted one such as 'train'")
+            raise RailkdError(f"{path}: expected names of settings as keys, such as 'train', got the key {shown(key)}")
         if name in config:
-            raise RailkdError(f"{path}: '{name}' is there twice; keep one")
+            raise RailkdError(f"{path}: the key '{name}' occurs twice. Fix: keep one")
         config[name] = value
     return config
 
 
+def _parse(path: str | Path, flag: str) -> Any:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RailkdError(f"{flag}{path}: no such file. Fix: check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8 text"
+        raise RailkdError(f"{flag}{path}: expected a YAML file that can be read: {reason}") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise RailkdError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', None) or error}") from None
+    except (RecursionError, ValueError, OverflowError) as error:  # thousands of brackets, or an impossible date
+        raise RailkdError(f"{path}: not valid YAML: {str(error)[:80]}") from None
+
+
 def convert(setting: Setting, value: Any, where: str) -> Any:
-    """A value as the setting wants it: the same for words of the command line and for values of YAML.
+    """Convert a value to the type of a setting. Words of the command line and values from YAML are treated alike.
+
+    Args:
+        setting: decides the type.
+        value: a word, a list of words, or a value from YAML.
+        where: the flag, or the file and key, that gave the value.
+
+    Returns:
+        The value, or a list of values.
+
+    Raises:
+        RailkdError: the value has another type or is not permitted.
 
     >>> convert(Setting("epochs", float), "5e-1", "--epochs")
     0.5
     """
     if not setting.many:
         if isinstance(value, (list, tuple, dict)):
-            raise RailkdError(f"{where}: got {shown(value)}, wanted {_WANTED[setting.kind]}")
+            raise RailkdError(f"{where}: expected {_EXPECTED[setting.kind]}, got {shown(value)}")
         return _checked(setting, _single(setting, value, where), where)
     if isinstance(value, dict):
-        raise RailkdError(f"{where}: got {shown(value)}, wanted a list")
+        raise RailkdError(f"{where}: expected a list, got {shown(value)}")
     values = list(value) if isinstance(value, (list, tuple)) else [value]
+    noun = "values" if setting.kind is str else "numbers"
     if setting.exactly and not isinstance(value, (list, tuple)) and not (isinstance(value, str) and "," in value):
-        raise RailkdError(f"{where}: got {shown(value)}, wanted a list of {setting.exactly} {_plural(setting.kind)}")
+        raise RailkdError(f"{where}: expected a list of {setting.exactly} {noun}, got {shown(value)}")
     if setting.name in _WITH_COMMAS:
         values = [part for item in values for part in (item.split(",") if isinstance(item, str) else [item])]
         values = [part.strip() if isinstance(part, str) else part for part in values if part != ""]
     if setting.exactly and len(values) != setting.exactly:
         raise RailkdError(
-            f"{where}: got {len(values)} {_plural(setting.kind)}, wanted {setting.exactly}, e.g. {setting.flag} 1 1 1"
+            f"{where}: expected {setting.exactly} {noun}, e.g. {setting.flag} 1 1 1, got {len(values)} of them"
         )
     return [_checked(setting, _single(setting, item, where), where) for item in values]
 
 
 def unknown(name: str, known: Iterable[str], where: str) -> RailkdError:
-    """The error for a setting that no one knows."""
+    """Return the error for an unknown setting.
+
+    Args:
+        name: the unknown name.
+        known: the known names.
+        where: what was given, or where the name stands.
+
+    Returns:
+        The error, to be raised.
+    """
     return RailkdError(f"{where}: unknown setting '{name}'.{did_you_mean(name, known)} --help lists the settings")
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
-    """``list[str] | None`` -> (str, True)."""
+    # list[str] | None -> (str, True)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     return (typing.get_args(hint)[0], True) if typing.get_origin(hint) is list else (hint, False)
@@ -173,20 +221,20 @@ def _kind(hint: Any) -> tuple[type, bool]:
 def _single(setting: Setting, value: Any, where: str) -> Any:
     kind = setting.kind
     text = value.strip().lower() if isinstance(value, str) else None
-    wanted = RailkdError(f"{where}: got {shown(value)}, wanted {_WANTED[kind]}")
+    wrong = RailkdError(f"{where}: expected {_EXPECTED[kind]}, got {shown(value)}")
     if kind is bool:
-        # Words as transformers' parser takes them; YAML gives booleans.
+        # The words that transformers' parser takes; YAML gives booleans.
         if isinstance(value, bool) or text in ("true", "false"):
             return value if isinstance(value, bool) else text == "true"
-        raise wanted
+        raise wrong
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise wanted
+        raise wrong
     if kind is str:
         if not str(value).strip():
-            raise RailkdError(f"{where}: got empty text, wanted a value; leave the setting out for its default")
+            raise RailkdError(f"{where}: expected a value, got empty text. Fix: leave the setting out for its default")
         return str(value)
     try:
-        # YAML 1.1 reads 5e-5 as text, so text that spells a number is one.
+        # YAML 1.1 reads 5e-5 as text, so text is converted to a number.
         number = float(value)
         if kind is float:
             return number
@@ -196,19 +244,25 @@ def _single(setting: Setting, value: Any, where: str) -> Any:
             return int(value)
     except (ValueError, OverflowError):
         pass
-    raise wanted
+    raise wrong
 
 
 def _checked(setting: Setting, value: Any, where: str) -> Any:
     if setting.choices and value not in setting.choices:
-        raise RailkdError(
-            f"{where}: got '{value}', wanted {' or '.join(setting.choices)}.{did_you_mean(str(value), setting.choices)}"
-        )
+        near = did_you_mean(str(value), setting.choices)
+        raise RailkdError(f"{where}: expected {' or '.join(setting.choices)}, got '{value}'.{near}")
     return value
 
 
 def plain(value: Any) -> Any:
-    """A value of a setting as YAML and JSON can hold it."""
+    """Return a value of a setting as YAML and JSON can hold it.
+
+    Args:
+        value: of a setting, such as an enum member or a tuple.
+
+    Returns:
+        None, a boolean, a number, text, or lists and mappings of these.
+    """
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (list, tuple)):
@@ -218,12 +272,15 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _plural(kind: type) -> str:
-    return "values" if kind is str else "numbers"
-
-
 def shown(value: Any) -> str:
-    """A value in a message, cut to a readable length."""
+    """Return a value for a message, cut to 80 characters.
+
+    Args:
+        value: from YAML or the command line.
+
+    Returns:
+        Its representation, with the word list or mapping before it.
+    """
     text = repr(value)
     name = "the list " if isinstance(value, list) else "the mapping " if isinstance(value, dict) else ""
     return name + (text if len(text) <= 80 else text[:77] + "...")

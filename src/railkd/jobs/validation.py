@@ -1,6 +1,6 @@
-"""What can be known to be wrong before anything heavy is imported, built or written.
+"""Check options, files and folders before anything heavy is imported, built or written.
 
-Problems are collected and said together: a user corrects a command once.
+The functions collect problems and do not raise them, so that a user sees all at once and corrects a command once.
 """
 
 from __future__ import annotations
@@ -25,27 +25,44 @@ _FLAGS = {setting.field: setting.flag for setting in TRAINING}
 _DEPTH_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 
 
+def check_at_least(problems: Problems, options: Any, least: int, *names: str) -> None:
+    """Check that numbers are large enough.
+
+    Args:
+        problems: collects what is wrong.
+        options: of the job.
+        least: the smallest permitted value.
+        names: of the options to check. Options that the job lacks, or that are None, pass.
+    """
+    for name in names:
+        value = getattr(options, name, None)
+        if value is not None and value < least:
+            problems.add(f"--{name.replace('_', '-')}: expected at least {least}, got {value}")
+
+
 def check_data(problems: Problems, options: DataOptions) -> None:
-    """Columns, label map, length and files."""
-    if options.max_length is not None and options.max_length < 1:
-        problems.add(f"--max-length: got {options.max_length}, wanted at least 1")
+    """Check that the columns, label map and numbers make sense and that the files exist.
+
+    Args:
+        problems: collects what is wrong.
+        options: of the job.
+    """
+    check_at_least(problems, options, 1, "max_length", "batch_size")
     if options.text_column is not None and len(options.text_column) > 2:
-        problems.add(f"--text-column: got {len(options.text_column)} columns, wanted one, or two for pairs")
-    if getattr(options, "batch_size", 1) < 1:
-        problems.add(f"--batch-size: got {options.batch_size}, wanted at least 1")  # type: ignore[attr-defined]
+        problems.add(f"--text-column: expected one column, or two for pairs of texts, got {len(options.text_column)}")
     with problems.collect():
         parse_label_map(options.label_map or [])
     share = getattr(options, "eval_share", None)
     if share is not None and not 0 < share < 1:
-        problems.add(f"--eval-share: got {share:g}, wanted a share between 0 and 1, such as 0.1")
+        problems.add(f"--eval-share: expected a share between 0 and 1, such as 0.1, got {share:g}")
     if share is not None and getattr(options, "eval", None):
-        problems.add("got --eval and --eval-share; wanted one of them to choose the epoch: a file, or a share")
+        problems.add("--eval and --eval-share exclude each other. Fix: select the epoch on a file, or on a share")
     for name in ("train", "eval", "unlabelled"):
         value = getattr(options, name, None)
         for text in value if isinstance(value, list) else [value] if value else []:
             check_source(problems, Source.parse(text), f"--{name}")
     with problems.collect():
-        # Both at once: a name is given once, whichever flag it came by.
+        # --test and --ood together: no two sets may have the same name.
         flags = {"--test": getattr(options, "test", []), "--ood": getattr(options, "ood", [])}
         parse_named([*flags["--test"], *flags["--ood"]])
         for flag, specs in flags.items():
@@ -54,7 +71,13 @@ def check_data(problems: Problems, options: DataOptions) -> None:
 
 
 def check_source(problems: Problems, source: Source, flag: str) -> None:
-    """A file or folder must exist; what can only be a hub name is left to the hub."""
+    """Check that a file or folder exists. A name that can only be one of the hub is not looked up.
+
+    Args:
+        problems: collects what is wrong.
+        source: the file, folder or hub name.
+        flag: that named it.
+    """
     try:
         source.check()
     except RailkdError as error:
@@ -62,7 +85,16 @@ def check_source(problems: Problems, source: Source, flag: str) -> None:
 
 
 def check_model(problems: Problems, name: str | None, flag: str) -> Path | None:
-    """A local model folder is looked into; a hub name is left to the hub."""
+    """Check that a local folder holds a model. A name that can only be one of the hub is not looked up.
+
+    Args:
+        problems: collects what is wrong.
+        name: of the folder or model; None passes.
+        flag: that named it.
+
+    Returns:
+        The folder; None if there is no local one.
+    """
     if name is None:
         return None
     path = Path(name)
@@ -71,7 +103,7 @@ def check_model(problems: Problems, name: str | None, flag: str) -> Path | None:
     if not path.exists() and "/" not in name and name != "~":
         return None
     try:
-        if not path.exists():  # its parent is there, or no hub name looks like this
+        if not path.exists():  # the folder above exists, or the name cannot be one of the hub
             beside = os.listdir(path.parent) if path.parent.is_dir() else []
             raise RailkdError(f"no model at '{name}': no such folder.{did_you_mean(path.name, beside)}")
         return Checkpoint.find(path).folder
@@ -81,39 +113,53 @@ def check_model(problems: Problems, name: str | None, flag: str) -> Path | None:
 
 
 def depth_of(folder: Path | None) -> int | None:
-    """Blocks of a local checkpoint by its config.json; None where that is not plain to see."""
+    """Return the number of blocks that the config.json of a checkpoint gives.
+
+    Args:
+        folder: of the checkpoint; None if it is not local.
+
+    Returns:
+        The number; None if config.json does not tell it under a common name.
+    """
     if folder is None:
         return None
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         found = next((config[key] for key in _DEPTH_KEYS if key in config), None)
     except (OSError, ValueError, TypeError):
-        return None  # the loader says what is wrong with it
+        return None  # loading the model reports what is wrong
     return found if isinstance(found, int) else None
 
 
 def check_training(problems: Problems, training: Mapping[str, Any]) -> None:
-    """Numbers among the training arguments."""
+    """Check the numbers among the training arguments that have short names.
+
+    Args:
+        problems: collects what is wrong.
+        training: field of ``DistillationTrainingArguments`` -> value.
+    """
     for field, value in training.items():
         flag = _FLAGS.get(field, field)
         if field in ("temperature", "num_train_epochs", "learning_rate") and not (math.isfinite(value) and value > 0):
-            problems.add(f"{flag}: got {value:g}, wanted a finite number above 0")
+            problems.add(f"{flag}: expected a finite number above 0, got {value:g}")
         if field in ("per_device_train_batch_size", "save_steps") and value < 1:
-            problems.add(f"{flag}: got {value}, wanted at least 1")
+            problems.add(f"{flag}: expected at least 1, got {value}")
         if field == "seed" and not 0 <= value < 2**32:
-            problems.add(f"{flag}: got {value}, wanted a number from 0 to {2**32 - 1}")
+            problems.add(f"{flag}: expected a number from 0 to {2**32 - 1}, got {value}")
         if field == "weights" and (not all(math.isfinite(w) and w >= 0 for w in value) or not any(value)):
-            problems.add(f"{flag}: got {' '.join(f'{w:g}' for w in value)}, wanted 3 numbers >= 0, not all 0")
+            problems.add(f"{flag}: expected 3 numbers >= 0, not all 0, got {' '.join(f'{w:g}' for w in value)}")
 
 
 def check_run_folder(problems: Problems, options: RunFolderOptions, inputs: Mapping[str, str | None]) -> None:
-    """The output folder: new, empty, or a run that may be replaced or resumed. Nothing is touched here.
+    """Check that the output folder is new or empty, or holds a run that may be replaced or resumed. Write nothing.
 
     Args:
-        inputs: flag -> path that the job reads, and that --overwrite must not take away.
+        problems: collects what is wrong.
+        options: of the job.
+        inputs: flag -> path that the job reads. --overwrite must not delete these.
     """
     if options.overwrite and options.resume:
-        problems.add("got --overwrite and --resume; wanted one of them: replace the run, or go on with it")
+        problems.add("--overwrite and --resume exclude each other. Fix: replace the run, or continue it")
     if options.output is None:
         return
     folder = Path(options.output)
@@ -123,9 +169,12 @@ def check_run_folder(problems: Problems, options: RunFolderOptions, inputs: Mapp
     run = RunFolder(folder)
     if not run.is_run():
         if run.holds_other_files():
-            problems.add(f"--output '{folder}' holds files that are no run of railkd; name another folder, or empty it")
+            problems.add(f"--output: '{folder}' holds files that railkd did not write. Fix: name another folder")
     elif not (options.overwrite or options.resume):
-        problems.add(f"--output '{folder}' holds another run; name another folder, or give --overwrite or --resume")
+        problems.add(
+            f"--output: '{folder}' holds another run. Fix: name another folder, or give --resume to continue the run "
+            "or --overwrite to replace it"
+        )
     elif options.overwrite:
         for flag, path in inputs.items():
             if (
@@ -133,28 +182,45 @@ def check_run_folder(problems: Problems, options: RunFolderOptions, inputs: Mapp
                 and Path(path).exists()
                 and folder.resolve() in (Path(path).resolve(), *Path(path).resolve().parents)
             ):
-                problems.add(f"{flag} '{path}' lies inside --output, which --overwrite clears; name another --output")
+                problems.add(
+                    f"{flag}: '{path}' lies inside --output, which --overwrite deletes. Fix: name another --output"
+                )
 
 
-def check_target(problems: Problems, path: Path, *, folder: bool = True) -> None:
-    """Something can be written here."""
+def check_target(problems: Problems, path: Path, flag: str = "--output", *, folder: bool = True) -> None:
+    """Check that something can be written at a path.
+
+    Args:
+        problems: collects what is wrong.
+        path: of the output.
+        flag: that named it.
+        folder: whether the output is a folder; otherwise it is a file.
+    """
     if folder and path.exists() and not path.is_dir():
-        problems.add(f"--output '{path}' is a file, wanted a folder")
+        problems.add(f"{flag}: expected a folder, but '{path}' is a file")
         return
     if not folder and path.is_dir():
-        problems.add(f"--output '{path}' is a folder, wanted the name of a file")
+        problems.add(f"{flag}: expected the name of a file, but '{path}' is a folder")
         return
     above = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if above.is_file() and above != path:
-        problems.add(f"--output '{path}' cannot be made: '{above}' is a file")
+        problems.add(f"{flag}: '{path}' cannot be created, because '{above}' is a file")
     elif not os.access(above, os.W_OK):
-        problems.add(f"--output '{path}' cannot be written: no permission for '{above}'")
+        problems.add(f"{flag}: '{path}' cannot be written: no permission for '{above}'")
     elif not folder and not path.absolute().parent.is_dir():
-        problems.add(f"--output '{path}' cannot be written: there is no folder '{path.parent}'; make it first")
+        problems.add(f"{flag}: '{path}' cannot be written: no folder '{path.parent}'. Fix: create it first")
 
 
 def check_method(training: Mapping[str, Any], method: str) -> None:
-    """The method by name, and weights that leave it a term. Imports torch: last of the checks."""
+    """Check the name of the method and the weights of its loss terms. This imports torch.
+
+    Args:
+        training: field of ``DistillationTrainingArguments`` -> value.
+        method: its name.
+
+    Raises:
+        RailkdError: the method is unknown, or the weights leave it no term.
+    """
     from railkd.objectives import method_spec
     from railkd.objectives.base import normalised_weights
 

@@ -36,7 +36,7 @@ class DemoOptions:
     quick: bool = option("a smaller run, under a minute", False)
     full: bool = option("every training row instead of a subset", False)
     output: str = option("folder of the results", "runs/demo", metavar="DIR")
-    quiet: bool = option("print results only", False)
+    quiet: bool = option("print the results only", False)
 
 
 def check(request: Request[DemoOptions]) -> None:
@@ -57,11 +57,5 @@ def run(request: Request[DemoOptions]) -> None:
     main(quick=options.quick, full=options.full, output=options.output, quiet=options.quiet)
 
 
-VERB = Verb(
-    name="demo",
-    about="Fine-tune a real teacher on real data, distil it into a 3-block student, and compare.",
-    example="railkd demo --quick",
-    options=DemoOptions,
-    check=check,
-    run=run,
-)
+_ABOUT = "Fine-tune a real teacher on real data, distil it into a 3-block student, and compare."
+VERB = Verb("demo", _ABOUT, "railkd demo --quick", DemoOptions, run, check)
