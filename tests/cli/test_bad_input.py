@@ -139,7 +139,7 @@ ROWS = [
     (f"{DISTILL} --teacher ./teachr", "--teacher: no model at './teachr': no such folder. Did you mean 'teacher'?"),
     (f"{DISTILL} --teacher no-model", "holds no model"),
     (f"{DISTILL} --teacher no-weights", "holds no model weights"),
-    (f"{DISTILL} --student train.tsv", "--student: 'train.tsv' is a file"),
+    (f"{DISTILL} --student train.tsv", "--student: Expected a model folder, got the file 'train.tsv'"),
     (f"{DISTILL} --cache train.tsv", "--cache: expected a folder, got the file 'train.tsv'"),
     ("cache --cache train.tsv --verify", "--cache: expected a folder, got the file 'train.tsv'"),
     ("cache --cache none --verify", "--cache: expected a cache to verify, but there is no folder 'none'"),
