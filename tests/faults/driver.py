@@ -10,6 +10,7 @@ One command a line on stdin, as JSON: argv, folder (working directory), fault (s
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import json
 import os
 import signal
@@ -72,8 +73,9 @@ def arm(fault: str) -> list[Any]:
 
     ``KIND@MOMENT``: KIND is KILL, TERM, INT (signals to the process itself), FULL:BYTES (no file grows beyond) or
     OFFLINE (a socket that is made or asked for ends the process with code 77).
-    MOMENT: ``step:N`` (after optimizer step N), ``open:PART`` or ``rename:PART`` (a file whose path holds PART is about
-    to be opened, or renamed), ``touch:N`` (the N-th file of a folder ``out`` about to be opened, made or renamed),
+    MOMENT: ``step:N`` (after optimizer step N), ``open:PART`` or ``rename:PART`` (a file whose path holds PART, in
+    which ``*`` may stand for anything, is about to be opened, or renamed), ``touch:N`` (the N-th file of a folder
+    ``out`` about to be opened, made or renamed),
     ``after:SECONDS``, ``now``.
     """
     from transformers import TrainerCallback
@@ -104,7 +106,9 @@ def arm(fault: str) -> list[Any]:
                 strike()
 
     def hear(event: str, args: tuple[Any, ...]) -> None:
-        if event == ("open" if what == "open" else "os.rename") and any(where in str(path) for path in args[:2]):
+        if event == ("open" if what == "open" else "os.rename") and any(
+            fnmatch.fnmatchcase(str(path), f"*{where}*") for path in args[:2]
+        ):
             strike()
 
     touched = 0

@@ -18,9 +18,9 @@ MOMENTS = {
     "before the first checkpoint": "KILL@step:2",
     "between steps": "KILL@step:5",
     "at the end of an epoch": "KILL@step:6",
-    "in the first epoch's last checkpoint": "KILL@open:.checkpoint-6.tmp/trainer_state.json",
-    "checkpoint written, not renamed": "KILL@rename:.checkpoint-9.tmp",
-    "checkpoint begun": "KILL@open:.checkpoint-9.tmp",
+    "in the first epoch's last checkpoint": "KILL@open:.checkpoint-6.*/trainer_state.json",
+    "checkpoint written, not renamed": "KILL@rename:.checkpoint-9.*.tmp",
+    "checkpoint begun": "KILL@open:.checkpoint-9.*.tmp",
     "after the last step": "KILL@step:12",
     "student saved, no record yet": "KILL@open:metrics.json",
 }

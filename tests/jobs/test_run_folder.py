@@ -31,19 +31,19 @@ def test_every_file_is_in_the_table(full: RunFolder) -> None:
 
 def test_overwriting_clears_all_but_the_cache(full: RunFolder) -> None:
     assert full.is_run() and full.can_go_on({}) and not full.can_go_on({"seed": 1})
-    assert full.claim(Request(DistillOptions(overwrite=True)), print) is None
+    full.claim(Request(DistillOptions(overwrite=True)))
     assert list(full.path.iterdir()) == [full.cache]
     assert not full.is_run() and not full.holds_other_files()
 
 
 def test_a_finished_run_has_nothing_to_resume(full: RunFolder) -> None:
-    full.drop_checkpoints()
+    """Its checkpoints may stand there still, as --save-steps keeps them."""
     with pytest.raises(RailkdError, match="is finished, nothing is left to resume"):
-        full.claim(Request(DistillOptions(resume=True)), print)
+        full.claim(Request(DistillOptions(resume=True)))
 
 
 def test_a_run_resumes_with_its_own_settings_alone(full: RunFolder) -> None:
     full.record.unlink()
-    assert full.claim(Request(DistillOptions(resume=True, keep_predictions="texts")), print) is None
+    full.claim(Request(DistillOptions(resume=True, keep_predictions="texts")))
     with pytest.raises(RailkdError, match="seed was not given, is 1"):
-        full.claim(Request(DistillOptions(resume=True), {"seed": 1}), print)
+        full.claim(Request(DistillOptions(resume=True), {"seed": 1}))

@@ -6,9 +6,19 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
-from railkd.runtime.files import sync_all, write_bytes, write_json, write_text
+from railkd.runtime.files import (
+    is_temporary,
+    sync_all,
+    temporary_beside,
+    usual_permissions,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -33,6 +43,38 @@ def test_permissions_are_those_of_open(tmp_path: Path) -> None:
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes == {"ours": 0o640, "plain": 0o640}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_what_others_write_gets_the_permissions_of_open(tmp_path: Path, umask: int) -> None:
+    (tmp_path / "before").write_bytes(b"")
+    (tmp_path / "before").chmod(0o604)
+    old = os.umask(umask)
+    try:
+        with usual_permissions(tmp_path):
+            safetensors.numpy.save_file({"a": np.zeros(2)}, tmp_path / "new")
+            (tmp_path / "before").chmod(0o600)  # as a library does that writes a new file and renames it
+        (tmp_path / "plain").write_bytes(b"")
+    finally:
+        os.umask(old)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"new": 0o666 & ~umask, "plain": 0o666 & ~umask, "before": 0o604}
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "é" * 120, "a\nb", "checkpoint-3", ".tmp"])
+def test_a_temporary_name_is_known_and_never_the_same(tmp_path: Path, name: str) -> None:
+    names = {temporary_beside(tmp_path / name) for _ in range(50)}
+    assert len(names) == 50 and all(map(is_temporary, names))
+    assert all(path.parent == tmp_path and path.name.startswith(".") for path in names)
+    assert temporary_beside(tmp_path / name, 7) == temporary_beside(tmp_path / name, 7)
+
+
+OTHERS = [".a.tmp", ".checkpoint-3.tmp", ".metrics.json.0123456789abcdef.tmp", "a.tmp", ".a.0123456789ab.00000000.tmp"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_temporary_files_of_others_are_not_taken_for_ours(name: str) -> None:
+    assert not is_temporary(Path(name))
 
 
 def test_a_link_is_replaced_and_what_it_names_is_untouched(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from railkd import DistillationTrainer
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.teacher import TeacherCache
-from railkd.training.checkpoint import newest_checkpoint
+from railkd.training.checkpoint_folders import newest_checkpoint
 from tiny import make_model, make_small, make_trainer, text_rows, weights_of
 
 
@@ -103,6 +104,47 @@ def test_checkpoints_are_complete_or_absent_and_old_ones_make_room(
     (tmp_path / "checkpoint-99").mkdir()  # what a run killed in the middle might leave
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
     assert newest_checkpoint(tmp_path / "checkpoint-99") is None
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_checkpoints_of_other_programs_are_neither_counted_nor_deleted(
+    tmp_path: Path, cache: TeacherCache, some_labelled: Dataset, tokenizer: Any, limit: int
+) -> None:
+    theirs = [tmp_path / name / "file" for name in ("checkpoint-1", "checkpoint-500", "checkpoint-mine")]
+    for file in theirs:
+        file.parent.mkdir(parents=True)
+        file.write_text("theirs")
+    (tmp_path / ".checkpoint-3.tmp").write_text("theirs")
+    best = {"eval_strategy": "steps", "eval_steps": 3, "load_best_model_at_end": True, "metric_for_best_model": "loss"}
+    trainer = make_trainer(
+        *(tmp_path, cache, some_labelled, tokenizer),
+        student=make_small(make_model(4, seed=11)),
+        eval_dataset=text_rows(9, seed=5),
+        **{"save_strategy": "steps", "save_steps": 3, "save_total_limit": limit} | best,
+    )
+    trainer.train()
+    assert all(file.read_text() == "theirs" for file in theirs)
+    assert (tmp_path / ".checkpoint-3.tmp").read_text() == "theirs"
+    ours = {path.name for path in tmp_path.iterdir()} - {file.parent.name for file in theirs}
+    assert len(ours) == limit + 1 and Path(str(trainer.state.best_model_checkpoint)).name in ours
+
+
+def test_a_damaged_checkpoint_is_refused_or_passed_over(
+    tmp_path: Path, cache: TeacherCache, some_labelled: Dataset, tokenizer: Any
+) -> None:
+    whole = run(tmp_path, cache, some_labelled, tokenizer)
+    weights = tmp_path / "checkpoint-9" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(RailkdError, match=r"model.safetensors is damaged.*resume from an older one"):
+        run(tmp_path, cache, some_labelled, tokenizer, tmp_path / "checkpoint-9")
+    shutil.rmtree(tmp_path / "checkpoint-12")
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
+    again = make_trainer(tmp_path, cache, some_labelled, tokenizer, student=make_small(make_model(4, seed=11)))
+    said: list[str] = []
+    again.say = said.append
+    again.train(resume_from_checkpoint=True)
+    theirs, ours = weights_of(whole.model), weights_of(again.model)
+    assert "checkpoint-9' is skipped" in said[0] and all(torch.equal(theirs[name], ours[name]) for name in theirs)
 
 
 def test_a_checkpoint_of_another_method_or_none_is_refused(

@@ -6,7 +6,6 @@ Light: the early checks look into a folder before torch is imported.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +16,7 @@ from railkd.jobs.options import RunOptions
 from railkd.jobs.request import Request
 from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.records import RECORD_FILE, RunRecord
-from railkd.runtime.files import write_json, write_text
+from railkd.runtime.files import is_temporary, temporary_beside, write_json, write_text
 
 if TYPE_CHECKING:
     from railkd.models.distiller import Distiller
@@ -121,21 +120,16 @@ class RunFolder:
 
     # ---- a run -------------------------------------------------------------------------------------
 
-    def claim(self, request: Request[RunOptions], say: Callable[[str], None]) -> Path | None:
-        """Make the folder that of this run: clear it, or find the checkpoint to resume from.
+    def claim(self, request: Request[RunOptions]) -> None:
+        """Make the folder that of this run: clear what stands there, or refuse to resume it.
 
         Args:
             request: what the run was asked.
-            say: receives a line for each checkpoint that is not complete.
-
-        Returns:
-            The newest complete checkpoint if the run resumes, else None.
 
         Raises:
             RailkdError: a run to resume that is finished, or was started with other settings.
         """
         from railkd.runtime import ranks
-        from railkd.training.checkpoint import clear_unfinished, newest_checkpoint
 
         if self.path.is_dir() and ranks.is_main_process():
             clear_unfinished(self.path)
@@ -143,14 +137,12 @@ class RunFolder:
                 self._clear()
         ranks.barrier()
         if not request.options.resume:
-            return None
-        newest = newest_checkpoint(self.path, say)
-        if newest is None and self.record.is_file():
+            return
+        if self.record.is_file():
             raise RailkdError(
                 f"the run in '{self.path}' is finished, nothing is left to resume; --overwrite runs it again"
             )
         self._refuse_other_settings(request.as_dict())
-        return newest
 
     def write_settings(self, request: Request[RunOptions]) -> None:
         """Write the settings of a run that starts."""
@@ -168,8 +160,8 @@ class RunFolder:
         from railkd.training.checkpoint import save_model
 
         model = self.model(record.job)
-        fresh = model.with_name(f".{model.name}.tmp")
-        shutil.rmtree(fresh, ignore_errors=True)
+        fresh = temporary_beside(model)
+        fresh.mkdir(parents=True)
         save_model(distiller, fresh, tokenizer)
         if (fresh / OBJECTIVE_FILE).exists():
             (fresh / OBJECTIVE_FILE).replace(self.objective)
@@ -209,3 +201,16 @@ class RunFolder:
                 f"the run in '{self.path}' was started with other settings: {'; '.join(other)}; resume with those, "
                 "or start anew with --overwrite"
             )
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Delete what a run that was killed left half written under temporary names.
+
+    Args:
+        folder: of the run. Files of others stay, whatever their names end with.
+    """
+    for path in filter(is_temporary, folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

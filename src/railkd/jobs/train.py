@@ -72,17 +72,17 @@ def fit(
     """
     args = trainee.args
     folder = RunFolder(Path(str(args.output_dir)))
-    checkpoint = folder.claim(request, say)
+    folder.claim(request)
     if args.should_save:
         folder.write_settings(request)
     trainer = _make_trainer(trainee)
-    trainer.gauging.warn = say
+    trainer.gauging.warn = trainer.say = say
     with record.phase("training"), bar(f"training {args.method}", "steps", quiet=request.options.quiet) as advance:
         interruption = Interruption(say)
         for callback in (StepProgress(advance), *callbacks, interruption):
             trainer.add_callback(callback)
         with interruption.listening():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=request.options.resume)
     with record.phase("evaluation"):
         _score_tables(record, trainee, trainer, request.options.keep_predictions)
     complete(record, trainer)

@@ -4,9 +4,45 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"(\..+\.[0-9a-f]+)\.([0-9a-f]{8})\.tmp", re.DOTALL)
+
+
+def temporary_beside(target: Path, number: int | None = None) -> Path:
+    """Return a new name in the folder of a target, for what is written before it is renamed to the target.
+
+    The name is random, so nobody can put a link there in advance. It ends with check digits, by which `is_temporary`
+    knows what a killed process left.
+
+    Args:
+        target: what the temporary file or folder becomes.
+        number: takes the place of the random number, where several processes must agree on the name.
+
+    Returns:
+        A path such as ``.metrics.json.53b1c0d9a2e4.0d4a1f0b.tmp``. Nothing is created.
+    """
+    stem = f".{target.name[:50]}.{secrets.randbits(47) if number is None else number:012x}"
+    return target.with_name(f"{stem}.{zlib.crc32(stem.encode(errors='surrogateescape')):08x}.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a name was made by `temporary_beside`. Other files may end in ``.tmp`` too.
+
+    Args:
+        path: whose last part is looked at.
+
+    Returns:
+        True if the check digits of the name fit.
+    """
+    found = _TEMPORARY.fullmatch(path.name)
+    return found is not None and zlib.crc32(found[1].encode(errors="surrogateescape")) == int(found[2], 16)
 
 
 def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None:
@@ -24,7 +60,7 @@ def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None
         OSError: the folder is missing, not writable or full. Nothing is left behind.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name[:50]}.{secrets.token_hex(8)}.tmp")
+    temporary = temporary_beside(target)
     try:
         with temporary.open("xb") as file:  # "x" refuses whatever has this name, a link included
             file.write(data)
@@ -46,6 +82,35 @@ def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
 def write_json(path: str | Path, value: Any, *, indent: int | None = 1) -> None:
     """Write a value as JSON, with a line break at the end; see `write_bytes`."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def usual_permissions(folder: Path) -> Iterator[None]:
+    """Give the files that the ``with`` block writes into a folder the permissions that `open` gives.
+
+    safetensors 0.8 writes files that only their owner may read, whatever the umask is. A file that stood there before
+    keeps its own permissions.
+
+    Args:
+        folder: files in folders below it are left alone.
+
+    Yields:
+        Nothing.
+    """
+    before = {path.name: path.stat().st_mode & 0o777 for path in _files_in(folder)}
+    yield
+    probe = temporary_beside(folder / "probe")
+    probe.touch(exist_ok=False)
+    usual = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for path in _files_in(folder):
+        wanted = before.get(path.name, usual)
+        if path.stat().st_mode & 0o777 != wanted:
+            path.chmod(wanted)
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
 
 
 def sync(path: Path) -> None:

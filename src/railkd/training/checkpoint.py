@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,19 +12,15 @@ from typing import Any
 import safetensors.torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import OBJECTIVE_FILE, quiet_transformers
 from railkd.models.distiller import Distiller
 from railkd.runtime import ranks
-from railkd.runtime.files import sync, sync_all, write_json
-from railkd.training.resuming import SUMS
-
-logger = logging.getLogger(__name__)
-STATE_FILE = "trainer_state.json"
-#: Sizes of the files of a checkpoint, written last: what is cut or gone shows.
-FILES = "files.json"
+from railkd.runtime.files import sync, sync_all, temporary_beside, usual_permissions, write_json
+from railkd.runtime.sealed import SEAL, find_damage, seal
+from railkd.training.checkpoint_folders import STATE_FILE, SUMS, best_checkpoint, check_place, rotate
 
 
 def save_model(distiller: Distiller, folder: str | Path, tokenizer: Any = None) -> None:
@@ -34,13 +30,13 @@ def save_model(distiller: Distiller, folder: str | Path, tokenizer: Any = None) 
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    with quiet_transformers():
-        distiller.student.save_pretrained(path)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(path)
     weights = {name: tensor.detach().contiguous() for name, tensor in distiller.objective.state_dict().items()}
-    if weights:
-        safetensors.torch.save_file(weights, path / OBJECTIVE_FILE)
+    with usual_permissions(path), quiet_transformers():
+        distiller.student.save_pretrained(path)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(path)
+        if weights:
+            safetensors.torch.save_file(weights, path / OBJECTIVE_FILE)
 
 
 def load_model(distiller: Distiller, folder: str | Path) -> None:
@@ -68,6 +64,25 @@ def load_model(distiller: Distiller, folder: str | Path) -> None:
         distiller.objective.load_state_dict(weights)
 
 
+def load_best(distiller: Distiller, folder: Path) -> None:
+    """Load the best checkpoint of a run at its end.
+
+    Args:
+        distiller: receives the weights.
+        folder: of the checkpoint.
+
+    Raises:
+        RailkdError: the checkpoint is damaged.
+    """
+    damage = find_damage(folder) if (folder / SEAL).exists() else None
+    if damage:
+        raise RailkdError(
+            f"'{folder}', the best checkpoint of the run, is damaged: {damage}. Fix: --resume trains again from an "
+            "older checkpoint"
+        )
+    load_model(distiller, folder)
+
+
 def save_checkpoint(
     run_folder: str | Path, state: TrainerState, args: TrainingArguments, write: Callable[[str], None]
 ) -> None:
@@ -78,30 +93,28 @@ def save_checkpoint(
 
     Args:
         run_folder: the checkpoint becomes a folder in it.
-        state: names the steps of this checkpoint and of the best one; is told where the best one is.
+        state: names the steps of this checkpoint and of the best one; receives where the best one is.
         args: how many checkpoints to keep, and whether this rank renames and deletes.
         write: writes the files of this rank into the folder it is given.
+
+    Raises:
+        OSError: the disk is full or cannot be written. Nothing is left behind.
+        RailkdError: a folder that railkd did not write has the name of the checkpoint.
     """
-    final, best = (
-        Path(run_folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" for step in (state.global_step, state.best_global_step)
-    )
-    temporary = final.with_name(f".{final.name}.tmp")
-    if state.best_global_step and (best == final or best.is_dir()):
+    final = Path(run_folder) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+    temporary = temporary_beside(final, ranks.all_reduce_max(secrets.randbits(47)))  # one name for all ranks
+    best = best_checkpoint(Path(run_folder), state.best_global_step)
+    if best is not None and (best == final or best.is_dir()):
         state.best_model_checkpoint = str(best)
     try:
         if args.should_save:
-            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)  # new, so no link is followed
         ranks.barrier()
         write(str(temporary))
         ranks.barrier()
         if args.should_save:
             _publish(temporary, final)
-            rotate_checkpoints(
-                output_dir=str(run_folder),
-                save_total_limit=args.save_total_limit,
-                best_model_checkpoint=state.best_model_checkpoint,
-                use_mtime=True,
-            )
+            rotate(Path(run_folder), args.save_total_limit, (final, best))
         ranks.barrier()
     except Exception:
         if args.should_save:
@@ -110,16 +123,18 @@ def save_checkpoint(
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """List the sizes of the files, flush all to disk and give the folder its name."""
-    sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.is_file()}
-    write_json(temporary / FILES, sizes)
+    """List the files with their digests, flush all to disk and give the folder its name."""
+    seal(temporary)
     sync_all(temporary)  # before the rename: after a power failure, a folder of this name has its contents
-    old = final.with_name(f".{final.name}.old.tmp")
-    if final.exists():  # a resumed run saves the step it came from once more: out of the way first, deleted later
+    if os.path.lexists(final):  # a resumed run saves the step it came from once more, or one that was damaged
+        check_place(final)
+        old = temporary_beside(final)
         final.rename(old)
-    temporary.rename(final)
+        temporary.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.rename(final)
     sync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_state(folder: str | Path, state: TrainerState, holders: Iterable[Any], sums: dict[str, Any]) -> None:
@@ -140,43 +155,3 @@ def save_state(folder: str | Path, state: TrainerState, holders: Iterable[Any], 
             state.stateful_callbacks[name] = held
     state.save_to_json(str(Path(folder) / STATE_FILE))
     write_json(Path(folder) / SUMS, sums, indent=None)
-
-
-def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None = None) -> Path | None:
-    """The complete checkpoint of the most steps in a run folder, or None.
-
-    Args:
-        say: told of each newer one that is not complete; None: that goes to the log.
-    """
-    found = [path for path in Path(run_folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if path.name.split("-")[1].isdigit()]
-    for path in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        lack = _lack(path)
-        if lack is None:
-            return path
-        (say or logger.warning)(f"'{path}' is skipped: {lack}; an older checkpoint will do")
-    return None
-
-
-def clear_unfinished(run_folder: str | Path) -> None:
-    """Delete what a run that was killed left half written under temporary names."""
-    for path in Path(run_folder).glob(".*.tmp"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _lack(checkpoint: Path) -> str | None:
-    """What a checkpoint lacks to be complete, in words."""
-    try:
-        sizes = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
-        listed = dict(sizes).items()
-    except (OSError, ValueError, TypeError):
-        return f"it has no {FILES} that can be read"
-    for name, size in listed:
-        path = checkpoint / Path(name).name
-        if not path.is_file():
-            return f"{path.name} is missing"
-        if path.stat().st_size != size:
-            return f"{path.name} has {path.stat().st_size} bytes, wanted {size}"
-    return None

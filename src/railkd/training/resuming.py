@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-SUMS = "log_sums.json"
+from railkd.training.checkpoint_folders import SUMS, best_checkpoint
 
 
 class Resuming(TrainerCallback):
@@ -39,10 +39,14 @@ class Resuming(TrainerCallback):
     ) -> None:
         """Called by Trainer, when its own sums stand at zero."""
         self._deferred = False
-        path = Path(self.checkpoint) / SUMS if self.checkpoint else None
-        self.checkpoint = None
-        if path is not None and path.is_file():
-            self._restore(json.loads(path.read_text(encoding="utf-8")))
+        folder, self.checkpoint = Path(self.checkpoint) if self.checkpoint else None, None
+        if folder is None:
+            return
+        best = best_checkpoint(folder.parent, state.best_global_step)
+        if best is not None and best.is_dir():  # the run may have been moved since
+            state.best_model_checkpoint = str(best)
+        if (folder / SUMS).is_file():
+            self._restore(json.loads((folder / SUMS).read_text(encoding="utf-8")))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Called by Trainer."""

@@ -28,7 +28,7 @@ from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
 from railkd.runtime import hardware, ranks
 from railkd.teacher import LiveTeacher, TeacherCache
-from railkd.training import build, checkpoint, finite, pairing, prepare
+from railkd.training import build, checkpoint, checkpoint_folders, finite, pairing, prepare
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.gauges import Gauging
 from railkd.training.probe import Probed, probe
@@ -112,6 +112,7 @@ class DistillationTrainer(Trainer):
             compute_metrics=self._metrics_in_dataset_order if compute_metrics else None,
             **others,
         )
+        self.say: Callable[[str], None] | None = None  # receives what is said of checkpoints; None: the log does
         self.gauging = Gauging(self.probe, self.log)
         if args.gauges:
             self.add_callback(self.gauging)
@@ -119,11 +120,12 @@ class DistillationTrainer(Trainer):
         self.add_callback(self._resuming)
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the rows of the whole step
 
-    def train(self, *args: Any, **options: Any) -> Any:
-        """Trainer's own."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
+        """Trainer's own; a damaged checkpoint is refused, and True takes the newest one that is whole, if any is."""
         if self.args.keep_freed_memory and self.args.device.type == "cpu":
             hardware.keep_freed_memory()
-        return super().train(*args, **options)
+        resume = checkpoint_folders.find_resumable(resume_from_checkpoint, str(self.args.output_dir), self.say)
+        return super().train(resume, *args, **options)
 
     def probe(self) -> Probed | None:
         """Read student and teacher on the probe rows; None for methods without states and for streams."""
@@ -347,4 +349,14 @@ class DistillationTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         if self.state.best_model_checkpoint is not None:
-            checkpoint.load_model(self.model, self.state.best_model_checkpoint)
+            checkpoint.load_best(self.model, Path(self.state.best_model_checkpoint))
+
+    def _finalize_training(self, *args: Any, **options: Any) -> Any:
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # Trainer would delete what is not ours
+        try:
+            return super()._finalize_training(*args, **options)
+        finally:
+            self.args.save_total_limit = limit
+            if limit == 1 and self.state.best_model_checkpoint is not None and self.args.should_save:
+                best = Path(self.state.best_model_checkpoint)
+                checkpoint_folders.rotate(Path(str(self.args.output_dir)), 1, (best,))

@@ -1,0 +1,184 @@
+"""The checkpoint folders of a run: which of them are complete, and which files in them railkd wrote.
+
+Light: jobs look into a run folder before torch is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from railkd.errors import RailkdError
+from railkd.runtime.sealed import SEAL, find_damage, listed, remove
+
+logger = logging.getLogger(__name__)
+#: Trainer's state, and the sums of the log, which railkd adds.
+STATE_FILE, SUMS = "trainer_state.json", "log_sums.json"
+_NAME = re.compile(r"checkpoint-(\d+)", re.ASCII)
+#: Names of the files of a checkpoint, for one whose list is damaged.
+_FILES = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
+    r"|(model(-\d+-of-\d+)?|objective)\.safetensors|model\.safetensors\.index\.json|vocab\.txt|merges\.txt"
+    r"|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state(_\d+)?\.pth"
+    rf"|{re.escape(STATE_FILE)}|{re.escape(SUMS)}|{re.escape(SEAL)}"
+)
+
+
+def checkpoints_in(run_folder: Path) -> list[Path]:
+    """Return the folders of a run folder that have the name of a checkpoint, by their steps.
+
+    Args:
+        run_folder: it need not exist.
+
+    Returns:
+        Folders, complete or not, whoever wrote them. Links are left out.
+    """
+    found = {path: _NAME.fullmatch(path.name) for path in run_folder.glob("checkpoint-*")}
+    steps = {path: int(name[1]) for path, name in found.items() if name and path.is_dir() and not path.is_symlink()}
+    return sorted(steps, key=lambda path: steps[path])
+
+
+def own_files(checkpoint: Path) -> set[str]:
+    """Return the names of the files in a checkpoint that railkd wrote.
+
+    Args:
+        checkpoint: any folder.
+
+    Returns:
+        The files on its list. If the list is damaged: those with the names of checkpoint files, provided that the
+        file is there which only railkd writes. Empty if the folder is that of another program.
+    """
+    if not checkpoint.is_dir() or checkpoint.is_symlink():
+        return set()
+    names = listed(checkpoint)
+    if names or not {SUMS, SEAL} <= {path.name for path in checkpoint.iterdir()}:
+        return names
+    return {path.name for path in checkpoint.iterdir() if _FILES.fullmatch(path.name)}
+
+
+def foreign_files(checkpoint: Path) -> list[Path]:
+    """Return what stands in a checkpoint folder and was not written by railkd.
+
+    Args:
+        checkpoint: any path.
+
+    Returns:
+        Files, folders and links; the path itself if it is no folder.
+    """
+    if checkpoint.is_symlink() or not checkpoint.is_dir():
+        return [checkpoint]
+    own = own_files(checkpoint)
+    return sorted(p for p in checkpoint.iterdir() if p.name not in own or p.is_symlink() or not p.is_file())
+
+
+def check_place(checkpoint: Path) -> None:
+    """Refuse to replace a checkpoint that holds anything that railkd did not write.
+
+    Args:
+        checkpoint: a folder that exists.
+
+    Raises:
+        RailkdError: it holds such files; the message names one.
+    """
+    for path in foreign_files(checkpoint)[:1]:
+        raise RailkdError(
+            f"'{path}' was not written by railkd and stands where a checkpoint is written. Fix: move it elsewhere"
+        )
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Delete the files that railkd wrote into a checkpoint, and its folder if nothing else is in it.
+
+    Args:
+        checkpoint: any folder.
+    """
+    remove(checkpoint, own_files(checkpoint))
+
+
+def rotate(run_folder: Path, limit: int | None, kept: Sequence[Path | None]) -> None:
+    """Delete the oldest checkpoints over a limit. Those of other programs are neither counted nor touched.
+
+    Args:
+        run_folder: the folder of the run.
+        limit: how many may stay; None or 0: all.
+        kept: checkpoints that stay whatever the limit is.
+    """
+    if limit is None or limit <= 0:
+        return
+    found = [path for path in checkpoints_in(run_folder) if own_files(path)]
+    removable = sorted(set(found) - set(kept), key=lambda path: path.stat().st_mtime)
+    for path in removable[: max(0, len(found) - limit)]:
+        remove_checkpoint(path)
+
+
+def best_checkpoint(run_folder: Path, step: int | None) -> Path | None:
+    """Return where the checkpoint of the best step is, even if the run folder was moved since it was saved.
+
+    Args:
+        run_folder: the folder of the run.
+        step: the best step.
+
+    Returns:
+        A folder that need not exist; None if no step was the best.
+    """
+    return run_folder / f"checkpoint-{step}" if step else None
+
+
+def find_resumable(
+    given: str | Path | bool | None, run_folder: str | Path, say: Callable[[str], None] | None = None
+) -> str | None:
+    """Return the checkpoint to resume from, as Trainer takes it.
+
+    Args:
+        given: a checkpoint; True: the newest one in the run folder that is whole.
+        run_folder: the folder of the run.
+        say: receives a line for each checkpoint that is skipped; None: the lines go to the log.
+
+    Returns:
+        The folder of a checkpoint whose files are as they were written; None: the run starts from its first step.
+
+    Raises:
+        RailkdError: the given checkpoint is damaged.
+    """
+    if isinstance(given, bool) or given is None:
+        found = newest_checkpoint(run_folder, say) if given else None
+        return str(found) if found else None
+    path = Path(given)
+    damage = find_damage(path) or _damage_of_best(path, missing=False) if (path / SEAL).exists() else None
+    if damage:
+        raise RailkdError(f"the checkpoint '{given}' cannot be resumed from: {damage}. Fix: resume from an older one")
+    return str(given)
+
+
+def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None = None) -> Path | None:
+    """Return the newest checkpoint of a run that is whole, and whose best checkpoint is whole.
+
+    Args:
+        run_folder: the folder of the run.
+        say: receives a line for each newer checkpoint that is skipped; None: the lines go to the log.
+
+    Returns:
+        Its folder, or None.
+    """
+    for path in reversed(checkpoints_in(Path(run_folder))):
+        damage = find_damage(path) or _damage_of_best(path, missing=True)
+        if damage is None:
+            return path
+        (say or logger.warning)(f"'{path}' is skipped: {damage}; an older checkpoint will do")
+    return None
+
+
+def _damage_of_best(checkpoint: Path, *, missing: bool) -> str | None:
+    """What is wrong with the best checkpoint so far, which the run loads at its end; ``missing``: so is its absence."""
+    try:
+        state = json.loads((checkpoint / STATE_FILE).read_bytes())
+        best = best_checkpoint(checkpoint.parent, state["best_global_step"])
+        if best is None or best == checkpoint or not state["best_model_checkpoint"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{STATE_FILE} cannot be read"
+    damage = find_damage(best) if missing or best.exists() else None
+    return f"{best.name}, the best of its run, is damaged: {damage}" if damage else None
