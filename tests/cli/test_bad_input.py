@@ -108,7 +108,7 @@ ROWS = [
     (f"{DISTILL} --problem-type clasification", "Did you mean 'classification'?"),
     (f"{DISTILL} --tempratur 2", "unknown setting 'tempratur'. Did you mean 'temperature'?"),
     (f"{DISTILL} --warmup_step 2", "Did you mean 'warmup_steps'?"),
-    (f"{DISTILL} --label-map 0", "wanted OLD=NEW"),
+    (f"{DISTILL} --label-map 0", "expected OLD=NEW"),
     (f"{DISTILL} --text-column a b c", "--text-column: expected one column, or two for pairs of texts, got 3"),
     (f"{DISTILL} --test x=dev.tsv x=train.tsv", "have the same name 'x'"),
     ("methods rail", "unknown method 'rail'"),

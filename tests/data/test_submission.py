@@ -127,8 +127,8 @@ def check(row: Submission, names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("file", "names", "said"),
     [
-        ("RTE.tsv", ["LABEL_0", "LABEL_1"], "say which is which: --label-map"),
-        ("AX.tsv", ["entailment", "not_entailment"], "which lack 'neutral' and 'contradiction'"),
+        ("RTE.tsv", ["LABEL_0", "LABEL_1"], "Fix: --label-map"),
+        ("AX.tsv", ["entailment", "not_entailment"], "without 'neutral' and 'contradiction'"),
         ("SST-2.tsv", ["negative", "neutral", "positive"], "'m' has neutral too"),
         ("STS-B.tsv", ["a", "b"], "has 2 classes"),
         ("CoLA.tsv", ["value"], "has one output"),

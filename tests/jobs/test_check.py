@@ -16,7 +16,7 @@ import tiny
 from railkd.cli import main
 from railkd.jobs import findings
 from railkd.tasks import task_of
-from railkd.tasks.judging import Finding, label_order
+from railkd.tasks.judging import Finding, find_label_order
 from railkd.teacher import TeacherCache
 
 Capture = pytest.CaptureFixture[str]
@@ -78,7 +78,7 @@ def test_permuted_labels_are_named_with_the_mapping_that_fits() -> None:
     turned = (labels + 1) % 3  # output 1 is what the data call class 0
     turned[:9] = labels[:9]
     names = ("no", "maybe", "yes so")
-    found = label_order(answers(list(turned), 3), labels, names, {name: [name] for name in names})
+    found = find_label_order(answers(list(turned), 3), labels, names, {name: [name] for name in names})
     assert found is not None and found.level == "error"
     assert found.detail.startswith("accuracy 0.100 by name, 0.900 when output 1 is called 'maybe' and means 'no'")
     assert "id2label in the order yes so, no, maybe" in found.fix
@@ -101,7 +101,7 @@ def test_no_mapping_is_proposed_without_evidence(kind: str) -> None:
     if kind == "a class without rows":
         labels, predicted = np.array([0, 0, 1] * 100), np.array([0, 0, 2] * 100)
     cells: dict[str, list[str]] = {}
-    assert label_order(answers(list(predicted), 3), labels, ("a", "b", "c"), cells) is None
+    assert find_label_order(answers(list(predicted), 3), labels, ("a", "b", "c"), cells) is None
 
 
 def levels(found: Finding | None) -> str | None:
@@ -116,20 +116,20 @@ def test_the_smaller_findings_by_hand() -> None:
     assert findings.lengths(tokens, 64, 32, "teacher").fix == "give --max-length 32"
     assert findings.lengths(tokens[:8], 64, 32, "teacher").level == "note"  # long inputs are allowed, but none comes
     assert [levels(findings.unknown_words(share, "t")) for share in (0.0, 0.01, 0.5)] == [None, "note", "warning"]
-    assert SINGLE.balance(np.array([0, 1] * 5), ("a", "b")).detail == "a 5 (50%), b 5 (50%)"
-    assert SINGLE.balance(np.array([0, 0]), ("a", "b")).fix == "no training row has b"
-    assert SINGLE.balance(np.array([0] * 99 + [1]), ("a", "b")).level == "warning"
-    assert MULTI.balance(np.array([[1, 1], [1, 0]]), ("a", "b")).detail == "a 2 (100%), b 1 (50%)"
-    assert NUMBERS.balance(np.array([2.0, 2.0]), ("v",)).level == "error"
+    assert SINGLE.describe_labels(np.array([0, 1] * 5), ("a", "b")).detail == "a 5 (50%), b 5 (50%)"
+    assert SINGLE.describe_labels(np.array([0, 0]), ("a", "b")).fix == "no training row has b"
+    assert SINGLE.describe_labels(np.array([0] * 99 + [1]), ("a", "b")).level == "warning"
+    assert MULTI.describe_labels(np.array([[1, 1], [1, 0]]), ("a", "b")).detail == "a 2 (100%), b 1 (50%)"
+    assert NUMBERS.describe_labels(np.array([2.0, 2.0]), ("v",)).level == "error"
     assert findings.conflicts([("a",), ("b",)], [0, 1]) is None
     assert findings.conflicts([("a",), ("a",)], [0, 0]) == Finding("note", "doubles", "1 training rows repeat a text")
     assert levels(findings.conflicts([("a",), ("a",)], [0, 1])) == "warning"
     (leak,) = findings.leaks([("a", "b"), ("c", "d")], {"eval": [("a", "b"), ("a", "c")], "test x": [("c",)]})
     assert leak.detail == "1 of 2 rows of eval (50.0%) are training rows too"
     assert findings.normalised(["A  b\n", "É"]) == ("a b", "é")
-    order, own = SINGLE.outputs_mean(("a", "b"), ("b", "a"))
+    order, own = SINGLE.describe_outputs(("a", "b"), ("b", "a"))
     assert order.detail.startswith("0 = a, 1 = b") and "in another order: b, a" in own.detail
-    assert SINGLE.outputs_mean(("LABEL_0", "LABEL_1"), None)[0].level == "warning"
+    assert SINGLE.describe_outputs(("LABEL_0", "LABEL_1"), None)[0].level == "warning"
 
 
 def test_the_cost_by_hand() -> None:

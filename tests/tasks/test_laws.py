@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,11 +102,11 @@ def test_labels_of_a_file_are_known_and_go_round_by_name(kind: str) -> None:
     assert task_of_labels(cells) is task
     space = task.infer(cells)
     assert space.names == example.names
-    assert task.encode(cells, space) == labels and task.said(np.asarray(labels), space) == example.said
+    assert task.encode(cells, space) == labels and task.in_words(np.asarray(labels), space) == example.said
     # A model that has its outputs in another order gives them other numbers, and the same names.
     turned = example.names[::-1]
     matched = task.match(cells, turned, model="m")
-    assert task.said(np.asarray(task.encode(cells, matched)), matched) == [
+    assert task.in_words(np.asarray(task.encode(cells, matched)), matched) == [
         sorted(row, key=turned.index) if isinstance(row, list) else row for row in example.said
     ]
     with pytest.raises(RailkdError, match="f: row 7 has no label"):
@@ -121,7 +122,7 @@ def test_the_labels_of_a_data_set_are_read_as_those_of_a_file(kind: str) -> None
     mark = np.asarray([read(None)])
     np.testing.assert_array_equal(mark, [task.unlabelled(len(names))])
     assert not task.labelled(mark).any() and task.labelled(np.asarray(labels)).all()
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="expected"):
         read(["nobody knows this"] if task.several else "nobody knows this")
 
 
@@ -170,7 +171,7 @@ def test_equal_outputs_have_no_logit_term_and_a_step_brings_others_nearer(kind: 
 def test_right_outputs_give_the_gold_answers_a_small_loss_and_perfect_metrics(kind: str) -> None:
     task, example, labels = made(kind)
     outputs, gold, space = np.array(example.outputs, dtype=float), np.asarray(labels), task.space(example.names)
-    assert task.said(task.decide(outputs), space) == task.said(gold, space) == example.said
+    assert task.in_words(task.decide(outputs), space) == task.in_words(gold, space) == example.said
     assert task.loss(torch.from_numpy(outputs), labels_of(task, labels)) < 1e-3
     rows = task.predictions(outputs, example.names or ("LABEL_0",))
     answer = next(name for name in ("label", "labels", "score") if name in rows[0])
@@ -203,14 +204,32 @@ def test_a_right_teacher_is_no_worry_and_a_constant_one_is_refused(kind: str) ->
     for allowed, level in ((False, "error"), (True, "warning")):
         found = task.judge(np.tile(outputs[:1], (len(gold), 1)), gold, example.names, allowed=allowed)
         assert (found.level, found.title) == (level, "weak teacher")
-    assert task.balance(gold, example.names).level == "note"
-    assert [finding.level for finding in task.outputs_mean(example.names, None)] == ["note"]
+    assert task.describe_labels(gold, example.names).level == "note"
+    assert [finding.level for finding in task.describe_outputs(example.names, None)] == ["note"]
     assert task.describe(example.names)
 
 
 def test_what_is_no_kind_of_task_is_refused() -> None:
-    with pytest.raises(RailkdError, match="unknown problem_type 'ranking'; known: single_label_classification, regr"):
+    with pytest.raises(
+        RailkdError, match="unknown problem_type 'ranking'. Expected one of single_label_classification, regr"
+    ):
         task_of("ranking")
-    with pytest.raises(RailkdError, match="got a model with 0 outputs"):
+    with pytest.raises(RailkdError, match="expected a model with at least 1 output, got 0"):
         task_of(None, outputs=0)
     assert [task_of(None, outputs=count).name for count in (1, 2, 9)] == ["regression", *["classification"] * 2]
+
+
+@every
+def test_no_answer_that_is_the_same_for_all_rows_is_better_than_the_baseline(kind: str) -> None:
+    """Tried for each class, each set of classes, and a grid of numbers; rows without a label do not count."""
+    task, example, labels = made(kind)
+    space, gold = task.space(example.names), np.asarray([*labels, task.unlabelled(len(example.names))])
+    metric = "mse" if task.width else task.metrics[0]
+    best = task.baseline(gold, space, metrics=[metric])[metric]
+    grid = np.linspace(-3, 5, 33)[:, None] if task.width else list(itertools.product((-1.0, 1.0), repeat=3))
+    scores = [task.score(np.tile(row, (len(gold), 1)), gold, space, metrics=[metric])[metric] for row in grid]
+    assert len(set(scores)) > 2
+    assert all(score <= best + 1e-9 if greater_is_better(metric) else score >= best - 1e-9 for score in scores)
+    assert task.score(np.array([*example.outputs, example.outputs[0]]), gold, space)[task.metrics[0]] > 0.99
+    with pytest.raises(RailkdError, match="no row has a label"):
+        task.baseline(gold[-1:], space)

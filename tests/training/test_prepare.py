@@ -144,7 +144,8 @@ def test_a_label_that_is_none_is_named_with_row_and_column(
     with pytest.raises(RailkdError) as caught:
         preparer(tokenizer).labelled(labelled(values, kind))
     message = str(caught.value)
-    assert message.startswith(f"column 'label', row {row}: got the label {said}, the student knows neg, pos; wanted")
+    expected = "expected one of the student's classes 'neg' and 'pos' or a number below 2"
+    assert message.startswith(f"column 'label', row {row}: {expected}, got the label {said}.")
     assert "set id2label and label2id" in message and "rename_column" in message
 
 
@@ -152,14 +153,16 @@ def test_numbers_that_are_none_are_named_too(tokenizer: Any) -> None:
     prepare = preparer(tokenizer, config={"id2label": {0: "score"}, "label2id": {"score": 0}})
     found = prepare.labelled(labelled(["0.5", "", "2"]))["labels"][:]
     assert found[0] == 0.5 and math.isnan(found[1]) and found[2] == 2
-    with pytest.raises(RailkdError, match="column 'label', row 2: got the label 'high', wanted a number"):
+    with pytest.raises(
+        RailkdError, match="column 'label', row 2: expected a number for a student of one output, got the label 'high'"
+    ):
         prepare.labelled(labelled(["0.5", "high"]))
 
 
 def test_several_labels_a_row_match_loosely(tokenizer: Any) -> None:
     prepare = preparer(tokenizer, config={"problem_type": "multi_label_classification"})
     assert prepare.labelled(labelled([["NEG"], ["pos", "neg"], []]))["labels"][:] == [[1, 0], [1, 1], [0, 0]]
-    with pytest.raises(RailkdError, match="column 'label', row 2: got the label 'meh'"):
+    with pytest.raises(RailkdError, match="column 'label', row 2: expected one of .* got the label 'meh'"):
         prepare.labelled(labelled([["neg"], ["meh"]]))
 
 

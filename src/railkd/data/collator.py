@@ -1,4 +1,4 @@
-"""Batches: rows of tokens, padded and stacked."""
+"""Makes batches: pads and stacks rows of tokens."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from railkd.errors import RailkdError
 
 
 class PaddingCollator:
-    """Rows of tokens to a padded batch; keys become one (B, 2) tensor, labels one tensor.
+    """Makes a padded batch of rows of tokens. Keys become one tensor (B, 2), labels one tensor.
 
     Args:
-        tokenizer: pads ``input_ids`` and its company.
+        tokenizer: pads ``input_ids`` and the other inputs.
         teacher_tokenizer: pads the ``teacher_`` columns, if there are any.
         real_labels: labels are floats, and NaN marks a row without one; otherwise they are class indices.
     """
@@ -47,5 +47,7 @@ def _padded(tokenizer: Any, rows: Sequence[Mapping[str, Any]], prefix: str) -> d
     names = [name for name in tokenizer.model_input_names if prefix + name in rows[0]]
     batch = dict(tokenizer.pad({name: [row[prefix + name] for row in rows] for name in names}, return_tensors="pt"))
     if "attention_mask" not in batch:
-        raise RailkdError("got token rows without attention_mask, wanted one: padding could not be told from text")
+        raise RailkdError(
+            "expected token rows with attention_mask, got rows without one. Fix: tokenise the text with it."
+        )
     return batch

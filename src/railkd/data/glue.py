@@ -1,4 +1,4 @@
-"""GLUE as a table with one row for each task.
+"""GLUE as a table with one row for each task: ``glue.toml``.
 
 Sources: Wang et al. 2019 (GLUE) for columns, label order and metrics; label names as in the hub's ``nyu-mll/glue``.
 A row holds what a file does not: the official order of the labels, the meaning of a cell such as "1", the metrics, and
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class GlueTask:
     Attributes:
         name: of the task.
         text: text columns.
-        label: label column.
-        labels: class names in the official order; empty for regression.
         metrics: names in `railkd.tasks.metrics.METRICS`. The first one selects the best epoch.
+        labels: class names in the official order; empty for regression.
+        label: label column.
         cells: how the files write ``labels``, in the same order; empty: by name.
         label_range: lowest and highest label of a regression.
         headerless: columns of files without a header line; empty: the files have one.
@@ -39,9 +41,9 @@ class GlueTask:
 
     name: str
     text: tuple[str, ...]
-    label: str
-    labels: tuple[str, ...]
     metrics: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    label: str = "label"
     cells: tuple[str, ...] = ()
     label_range: tuple[float, float] | None = None
     headerless: tuple[str, ...] = ()
@@ -71,100 +73,29 @@ class GlueTask:
 
 
 Row = TypeVar("Row", bound=GlueTask)
-_SENTENCES = ("sentence1", "sentence2")
-_DIGITS = ("0", "1")
 
-GLUE: tuple[GlueTask, ...] = (
-    GlueTask(
-        name="CoLA",
-        text=("sentence",),
-        label="label",
-        labels=("unacceptable", "acceptable"),
-        metrics=("matthews", "accuracy"),
-        cells=_DIGITS,
-        headerless=("source", "label", "original_mark", "sentence"),
-        hub="nyu-mll/glue:cola",
-        licence="published for research",
-    ),
-    GlueTask(
-        name="SST-2",
-        text=("sentence",),
-        label="label",
-        labels=("negative", "positive"),
-        metrics=("accuracy",),
-        cells=_DIGITS,
-        hub="nyu-mll/glue:sst2",
-        licence="not stated; excerpts of reviews",
-    ),
-    GlueTask(
-        name="MRPC",
-        text=("#1 String", "#2 String"),
-        label="Quality",
-        labels=("not_equivalent", "equivalent"),
-        metrics=("f1", "accuracy"),
-        cells=_DIGITS,
-        hub="nyu-mll/glue:mrpc",
-        licence="Microsoft Research, research use",
-    ),
-    GlueTask(
-        name="STS-B",
-        text=_SENTENCES,
-        label="score",
-        labels=(),
-        metrics=("pearson", "spearman"),
-        label_range=(0.0, 5.0),
-        hub="nyu-mll/glue:stsb",
-        licence="of its sources, mostly CC BY-SA 4.0",
-    ),
-    GlueTask(
-        name="QQP",
-        text=("question1", "question2"),
-        label="is_duplicate",
-        labels=("not_duplicate", "duplicate"),
-        metrics=("f1", "accuracy"),
-        cells=_DIGITS,
-        hub="nyu-mll/glue:qqp",
-        licence="Quora, non-commercial",
-    ),
-    GlueTask(
-        name="MNLI",
-        text=_SENTENCES,
-        label="gold_label",
-        labels=("entailment", "neutral", "contradiction"),
-        metrics=("accuracy",),
-        dev=("dev_matched", "dev_mismatched"),
-        hub="nyu-mll/glue:mnli",
-        licence="OANC; fiction CC BY 3.0 and CC BY-SA 3.0",
-    ),
-    GlueTask(
-        name="QNLI",
-        text=("question", "sentence"),
-        label="label",
-        labels=("entailment", "not_entailment"),
-        metrics=("accuracy",),
-        hub="nyu-mll/glue:qnli",
-        licence="CC BY-SA 4.0 (SQuAD)",
-    ),
-    GlueTask(
-        name="RTE",
-        text=_SENTENCES,
-        label="label",
-        labels=("entailment", "not_entailment"),
-        metrics=("accuracy",),
-        hub="nyu-mll/glue:rte",
-        licence="research use",
-    ),
-    GlueTask(
-        name="WNLI",
-        text=_SENTENCES,
-        label="label",
-        labels=("not_entailment", "entailment"),
-        metrics=("accuracy",),
-        cells=_DIGITS,
-        hub="nyu-mll/glue:wnli",
-        licence="CC BY 4.0",
-    ),
-)
+
+def read_table(name: str, kind: type[Row]) -> tuple[Row, ...]:
+    """Read one of the tables of this room.
+
+    Args:
+        name: of the TOML file beside this module, without its suffix. Each of its tables is a row.
+        kind: class of the rows, whose attributes are the keys of the file.
+
+    Returns:
+        The rows, in the order of the file.
+    """
+    tables = tomllib.loads(Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8"))
+    return tuple(kind(name=row, **{key: _frozen(cell) for key, cell in facts.items()}) for row, facts in tables.items())
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(value.items())
+    return tuple(value) if isinstance(value, list) else value
+
+
+GLUE = read_table("glue", GlueTask)
 
 
 def folder_key(name: str) -> str:

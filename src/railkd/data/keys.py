@@ -1,7 +1,7 @@
 """Keys of examples: hashes of their text.
 
-An example is known by its content: shuffles, subsets, folds and merged sets give the same example the same key, and a
-changed text another one."""
+A key depends on the content alone. Shuffles, subsets, folds and merged sets keep it; a changed text has another one.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ KEY = "example_key"
 
 
 def example_key(*fields: str | int) -> tuple[int, int]:
-    """128 bits of BLAKE2b over the fields of an example, as two signed 64-bit integers (the widest a tensor holds).
+    """Hash the fields of an example.
 
     Lengths are hashed too, so ("ab", "c") and ("a", "bc") differ, and a pair differs from a single text.
 
-    >>> example_key("a film") == example_key("a film"), example_key("a", "film") == example_key("a film")
-    (True, False)
+    Args:
+        *fields: one text or two, or the tokens.
+
+    Returns:
+        128 bits of BLAKE2b as two signed 64-bit integers, the widest that a tensor holds.
+
+    Example:
+        >>> example_key("a film") == example_key("a film"), example_key("a", "film") == example_key("a film")
+        (True, False)
     """
     digest = hashlib.blake2b(digest_size=16)
     for field in fields:
@@ -35,10 +42,18 @@ def example_key(*fields: str | int) -> tuple[int, int]:
 
 
 def held_out(dataset: Any, share: float, seed: int) -> tuple[Any, Any]:
-    """Split rows in two by their content: (the rest, about ``share`` of the rows).
+    """Split rows in two by their content.
 
-    A pure function of seed and texts, so file order and other rows play no part; rows of equal text stay together, so
-    nothing that is trained on is held out as well.
+    The split is a pure function of seed and texts. Rows of equal text stay together, so that no text of one part is in
+    the other.
+
+    Args:
+        dataset: rows with ``text``, and ``text_pair`` for pairs.
+        share: of the rows to hold out, about.
+        seed: of the split.
+
+    Returns:
+        The other rows, and the rows that are held out.
 
     Raises:
         RailkdError: a part would be empty.
@@ -49,12 +64,16 @@ def held_out(dataset: Any, share: float, seed: int) -> tuple[Any, Any]:
     inside = rank <= cut if cut is not None else np.zeros(len(rank), dtype=bool)
     if not inside.any() or inside.all():
         raise RailkdError(
-            f"got a share of {share:g} of {len(rank):,} rows to hold out, which leaves one part empty; wanted a share "
-            "that leaves rows in both"
+            f"a share of {share:g} of {len(rank):,} rows leaves one part empty. "
+            "Fix: choose a share that leaves rows in both parts."
         )
     return dataset.select(np.flatnonzero(~inside)), dataset.select(np.flatnonzero(inside))
 
 
 def key_array(keys: Iterable[Sequence[int]]) -> np.ndarray:
-    """(N, 2) int64 out of key tuples."""
+    """Return N keys as an array (N, 2) of int64.
+
+    Args:
+        keys: pairs of integers.
+    """
     return np.asarray(list(keys), dtype=np.int64).reshape(-1, 2)

@@ -1,4 +1,6 @@
-"""Out-of-domain sets as a table: the training tasks that a set serves, and what its labels mean to their models.
+"""Out-of-domain sets as a table, ``ood.toml``.
+
+A row holds the training tasks that a set serves, and what its labels mean to their models.
 
 Sources of the sets: McCoy et al. 2019 (HANS), Zhang et al. 2019 (PAWS), Khot et al. 2018 (SciTail), Maas et al. 2011
 (IMDb), Gardner et al. 2020 (contrast sets), Bowman et al. 2015 (SNLI), Wang et al. 2021 (AdvGLUE), Warstadt et al. 2019
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from railkd.data.glue import GlueTask, find_by_folder, find_task, folder_key
+from railkd.data.glue import GlueTask, find_by_folder, find_task, folder_key, read_table
 
 
 @dataclass(frozen=True)
@@ -38,139 +40,7 @@ class OodSet(GlueTask):
         return dict(self.fold)
 
 
-_SENTENCES = ("sentence1", "sentence2")
-_DIGITS = ("0", "1")
-_THREE_WAY = ("entailment", "neutral", "contradiction")
-_NLI = ("MNLI", "SNLI", "SNLI_CAD")
-_TO_TWO_WAY = (("neutral", "not_entailment"), ("contradiction", "not_entailment"))
-
-OOD: tuple[OodSet, ...] = (
-    OodSet(
-        name="HANS",
-        text=_SENTENCES,
-        label="label",
-        labels=("entailment", "non-entailment"),
-        metrics=("accuracy",),
-        hub="jhu-cogsci/hans",
-        licence="MIT",
-        serves=("RTE", *_NLI),
-        fold=tuple((name, "non-entailment") for name in ("neutral", "contradiction", "not_entailment")),
-    ),
-    OodSet(
-        name="PAWS",
-        text=_SENTENCES,
-        label="label",
-        labels=("no_paraphrase", "paraphrase"),
-        metrics=("accuracy", "f1"),
-        cells=_DIGITS,
-        hub="google-research-datasets/paws:labeled_final",
-        licence="free for any use, with a request to name Google",
-        serves=("QQP", "MRPC"),
-        fold=(
-            ("not_duplicate", "no_paraphrase"),
-            ("duplicate", "paraphrase"),
-            ("not_equivalent", "no_paraphrase"),
-            ("equivalent", "paraphrase"),
-        ),
-    ),
-    OodSet(
-        name="SciTail",
-        text=("premise", "hypothesis"),
-        label="label",
-        labels=("entails", "neutral"),
-        metrics=("accuracy",),
-        hub="allenai/scitail:tsv_format",
-        licence="Apache-2.0",
-        serves=("RTE", *_NLI),
-        fold=(("entailment", "entails"), ("contradiction", "neutral"), ("not_entailment", "neutral")),
-    ),
-    OodSet(
-        name="IMDb",
-        text=("text",),
-        label="label",
-        labels=("neg", "pos"),
-        metrics=("accuracy",),
-        hub="stanfordnlp/imdb",
-        licence="not stated; reviews of IMDb",
-        serves=("SST-2",),
-        fold=(("negative", "neg"), ("positive", "pos")),
-    ),
-    OodSet(
-        name="IMDB_CONTRAST",
-        text=("sentence",),
-        label="label",
-        labels=("Negative", "Positive"),
-        metrics=("accuracy",),
-        licence="not stated; reviews of IMDb",
-        serves=("SST-2", "IMDb"),
-        fold=(("negative", "Negative"), ("positive", "Positive"), ("neg", "Negative"), ("pos", "Positive")),
-    ),
-    OodSet(
-        name="SNLI",
-        text=("premise", "hypothesis"),
-        label="label",
-        labels=_THREE_WAY,
-        metrics=("accuracy",),
-        hub="stanfordnlp/snli",
-        licence="CC BY-SA 4.0",
-        serves=("MNLI", "RTE"),
-        fold=_TO_TWO_WAY,
-    ),
-    OodSet(
-        name="SNLI_CAD_REVISED",
-        text=_SENTENCES,
-        label="label",
-        labels=_THREE_WAY,
-        metrics=("accuracy",),
-        licence="not stated for the edits; SNLI is CC BY-SA 4.0",
-        serves=("SNLI_CAD", "SNLI", "MNLI", "RTE"),
-        fold=_TO_TWO_WAY,
-    ),
-    OodSet(
-        name="CoLA_OOD",
-        text=("sentence",),
-        label="label",
-        labels=("unacceptable", "acceptable"),
-        metrics=("matthews", "accuracy"),
-        cells=_DIGITS,
-        headerless=("source", "label", "original_mark", "sentence"),
-        licence="published for research",
-        serves=("CoLA",),
-    ),
-    OodSet(
-        name="ADV_SST-2",
-        text=("sentence",),
-        label="label",
-        labels=("negative", "positive"),
-        metrics=("accuracy",),
-        cells=_DIGITS,
-        hub="AI-Secure/adv_glue:adv_sst2",
-        licence="CC BY-SA 4.0",
-        serves=("SST-2",),
-    ),
-    OodSet(
-        name="ADV_QQP",
-        text=("question1", "question2"),
-        label="is_duplicate",
-        labels=("not_duplicate", "duplicate"),
-        metrics=("f1", "accuracy"),
-        cells=_DIGITS,
-        hub="AI-Secure/adv_glue:adv_qqp",
-        licence="CC BY-SA 4.0; questions of Quora, non-commercial",
-        serves=("QQP",),
-    ),
-    OodSet(
-        name="ADV_RTE",
-        text=_SENTENCES,
-        label="label",
-        labels=("entailment", "not_entailment"),
-        metrics=("accuracy",),
-        hub="AI-Secure/adv_glue:adv_rte",
-        licence="CC BY-SA 4.0",
-        serves=("RTE",),
-        fold=_TO_TWO_WAY,
-    ),
-)
+OOD = read_table("ood", OodSet)
 _BY_FOLDER = {folder_key(row.name): row for row in OOD}
 
 

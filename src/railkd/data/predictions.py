@@ -24,12 +24,17 @@ def write_answers(
     labels: Sequence[str],
     texts: Sequence[Sequence[str]] | None = None,
 ) -> None:
-    """Predictions of a labelled set as tsv, for a later look: ``index``, ``gold``, ``label``, a ``logit_NAME`` for each
-    class of the model, and the ``text`` where it is given.
+    """Write the predictions of a labelled set as tsv.
+
+    The columns are ``index``, ``gold``, ``label``, a ``logit_NAME`` for each class of the model, and ``text``.
 
     Args:
-        gold, given: N answers as they are scored (`railkd.tasks.target.Target.answers`). logits: (N, C).
-        texts: N rows of one or two texts.
+        target: the file.
+        gold: N labels as they are scored (`railkd.tasks.target.Target.answers`).
+        given: N answers as they are scored.
+        logits: (N, C).
+        labels: the C classes of the model.
+        texts: N rows of one or two texts; None: they are left out.
     """
     rows = []
     for i, row in enumerate(logits):
@@ -49,15 +54,19 @@ def _as_tsv(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Several labels in one cell: joined as `railkd.tasks.multilabel` reads them back."""
+    # Several labels in one cell are joined as `railkd.tasks.multilabel` reads them.
     return "|".join(value) if isinstance(value, list) else "" if value is None else value
 
 
 def write_predictions(target: str | None, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows of columns as .tsv or .jsonl, by the name of the file; without one as tsv to standard output.
+    """Write rows of columns as .tsv or .jsonl.
 
     Args:
-        target: a file name. rows: see `railkd.tasks.base.Task.predictions`.
+        target: a file, whose suffix chooses the format; None: tsv to standard output.
+        rows: see `railkd.tasks.base.Task.predictions`.
+
+    Raises:
+        RailkdError: the suffix is another one.
     """
     suffix = Path(target).suffix if target else ".tsv"
     if suffix == ".jsonl":
@@ -65,7 +74,7 @@ def write_predictions(target: str | None, rows: Sequence[dict[str, Any]]) -> Non
     elif suffix == ".tsv":
         text = _as_tsv(rows)
     else:
-        raise RailkdError(f"cannot write predictions as '{target}'; wanted a name that ends in .tsv or .jsonl")
+        raise RailkdError(f"cannot write predictions as '{target}'. Expected a name that ends in .tsv or .jsonl")
     if target:
         write_text(target, text)
     else:

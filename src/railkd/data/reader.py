@@ -1,4 +1,4 @@
-"""From one source to one table: texts in the columns of their role, and labels as the file writes them."""
+"""Reads one source as one table: texts in the columns ``text`` and ``text_pair``, labels as the file writes them."""
 
 from __future__ import annotations
 
@@ -48,32 +48,36 @@ class Cells:
         """The values that are there.
 
         Raises:
-            RailkdError: there is none.
+            RailkdError: no row has a label.
         """
         found = [value for value in self.values if not is_missing(value)]
         if not found:
-            raise RailkdError(f"{self.where}: no row has a label; wanted labelled rows, or another --label-column.")
+            raise RailkdError(f"{self.where}: no row has a label. Fix: give labelled rows, or another --label-column.")
         return found
 
     @cached_property
     def several(self) -> str:
-        """What shows that a row may have several labels, in words; empty: nothing does."""
+        """The reason to read several labels a row, in words; empty: a row has one."""
         if len(self.columns) > 1:
             return "several label columns"
         return "lists of labels" if any(isinstance(cell, list) for cell in self.columns[self.column]) else ""
 
     def spellings(self, name: str) -> list[str]:
-        """Return how the file writes a class: what --label-map would have to rename."""
+        """Return how the file writes a class, so that --label-map can rename it.
+
+        Args:
+            name: of the class, after the label map.
+        """
         return [old for old, new in self.label_map.items() if new == name] or [name]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a user wants files read; what is empty is found by convention or from the tables of known sets.
+    """How a user wants files to be read. What is empty is found by common names or from the tables of known sets.
 
     Attributes:
         text: names of the text columns.
-        label: names of the label columns; several of 0 and 1 are a class each.
+        label: names of the label columns; each of several columns is a class, with cells of 0 and 1.
         label_map: old name -> new name of a class; None: that of the tables.
     """
 
@@ -85,7 +89,7 @@ class Reading:
     def parse(
         cls, text: Sequence[str] | str | None, label: Sequence[str] | str | None, label_map: Sequence[str] | None
     ) -> Reading:
-        """Return the reading that options name.
+        """Return the reading that options ask for.
 
         Args:
             text: one text column, or two.
@@ -131,7 +135,7 @@ class Table:
 
 
 def read(source: Source, reading: Reading, *, split: str, labelled: bool = True) -> Table:
-    """Read one source.
+    """Read one source. Refuse one without the rows or columns asked for, and text cells that are not text.
 
     Args:
         source: where the rows are.
@@ -141,9 +145,6 @@ def read(source: Source, reading: Reading, *, split: str, labelled: bool = True)
 
     Returns:
         The table, its labels as the file writes them.
-
-    Raises:
-        RailkdError: no such rows, no such column, or a text that is none.
     """
     from datasets import Dataset
 
@@ -166,14 +167,14 @@ def _find(source: Source, reading: Reading, names: Sequence[str], labelled: bool
     columns = find_columns(names, text=reading.text or known, label=wanted)
     if labelled and columns.label is None:
         raise RailkdError(
-            f"{source.text}: no label column among {', '.join(names)}; name it with --label-column, "
-            "or give the rows as --unlabelled"
+            f"{source.text}: no column has a common name of a label column; the columns are {named(names)}. "
+            "Fix: name one with --label-column, or give the rows as --unlabelled."
         )
     if len(asked) > 1:
         if len(set(asked)) < len(asked):
-            raise RailkdError(f"--label-column: got {named(asked)}, wanted each column once")
+            raise RailkdError(f"--label-column: expected each column once, got {named(asked)}.")
         for name in asked:
-            find_columns(names, text=columns.text, label=name)  # refuses a column that is not there
+            find_columns(names, text=columns.text, label=name)  # Refuses a column that does not exist.
     return columns
 
 
@@ -182,7 +183,7 @@ def _texts(rows: Dataset, column: str, where: str) -> list[str]:
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
             raise RailkdError(
-                f"{where}: row {number}: column '{column}' holds {value!r}, wanted text; correct it or name another "
-                "--text-column"
+                f"{where}: row {number}: expected text in column {column!r}, got {value!r}. "
+                "Fix: correct it, or name another --text-column."
             )
     return list(values)

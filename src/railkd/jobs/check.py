@@ -73,7 +73,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     teacher = GivenTeacher.find(options)
     given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
     student, target = given or teacher.checkpoint, teacher.target
-    found = target.task.outputs_mean(target.space.names, _own_names(given))
+    found = target.task.describe_outputs(target.space.names, _own_names(given))
     try:
         splits = Splits.read(options, lambda table: target, say)
     except RailkdError as error:
@@ -88,7 +88,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     train = splits.train.rows
     chosen = train if options.full else train.select(some_rows(len(train), TOKEN_ROWS))
     found += _about_tokens(_texts(chosen), teacher.checkpoint, student, max_length)
-    found.append(target.task.balance(np.asarray(train["label"]), target.space.names))
+    found.append(target.task.describe_labels(np.asarray(train["label"]), target.space.names))
     found += _about_texts(splits)
     return found + _about_cost(options, len(train), teacher, student, measured)
 

@@ -1,4 +1,4 @@
-"""What is learned: a table with one row for each kind of task, and the metrics.
+"""Kinds of tasks: a table with one row for each, and the metrics.
 
 A new kind of task is one file with one class, as `railkd.tasks.base.Task` describes it, and one row here.
 """
@@ -25,35 +25,39 @@ def task_of(problem_type: str | None, outputs: int | None = None) -> Task:
     """Return the kind of task of a problem type.
 
     Args:
-        problem_type: as transformers writes it; None: the number of outputs says it.
+        problem_type: as transformers writes it; None: the number of outputs decides.
         outputs: of the head.
 
     Raises:
-        RailkdError: an unknown problem type, or no outputs.
+        RailkdError: the problem type is unknown, or there are no outputs.
 
-    >>> task_of("regression").name, task_of(None, outputs=3).name
-    ('regression', 'classification')
+    Example:
+        >>> task_of("regression").name, task_of(None, outputs=3).name
+        ('regression', 'classification')
     """
     if problem_type is None:
-        found = next((task for task in TASKS.values() if outputs and task.claims_head(outputs)), None)
+        found = next((task for task in TASKS.values() if outputs and task.fits_outputs(outputs)), None)
         if found is None:
-            raise RailkdError(f"got a model with {outputs} outputs, wanted at least 1")
+            raise RailkdError(f"expected a model with at least 1 output, got {outputs}.")
         return found
     if problem_type not in TASKS:
-        raise RailkdError(f"unknown problem_type '{problem_type}'; known: {', '.join(TASKS)}")
+        raise RailkdError(f"unknown problem_type {problem_type!r}. Expected one of {', '.join(TASKS)}.")
     return TASKS[problem_type]
 
 
 def task_named(name: str) -> Task:
-    """Return the kind of task that ``--problem-type`` calls by this name.
+    """Return the kind of task with a name.
+
+    Args:
+        name: as ``--problem-type`` takes it.
 
     Raises:
-        RailkdError: there is none of that name.
+        RailkdError: no kind of task has this name.
     """
     names = {task.name: task for task in TASKS.values()}
     if name not in names:
         *others, last = names
-        raise RailkdError(f"--problem-type: got {name!r}; wanted {', '.join(others)} or {last}.")
+        raise RailkdError(f"--problem-type: expected {', '.join(others)} or {last}, got {name!r}.")
     return names[name]
 
 
@@ -64,16 +68,20 @@ def task_of_labels(cells: Cells, official: Sequence[str] = ()) -> Task:
         cells: the label cells of the training rows.
         official: classes of the GLUE task that the file belongs to, if any.
 
-    >>> task_of_labels(Cells({"label": ["1", "2.5"]}, "train.tsv")).name
-    'regression'
+    Example:
+        >>> task_of_labels(Cells({"label": ["1", "2.5"]}, "train.tsv")).name
+        'regression'
     """
-    claims = (task for task in TASKS.values() if task.claims_labels(cells, official))
-    return next(claims, next(iter(TASKS.values())))
+    fitting = (task for task in TASKS.values() if task.fits_cells(cells, official))
+    return next(fitting, next(iter(TASKS.values())))
 
 
 def task_of_metric(metric: str) -> Task:
     """Return the kind of task that a metric scores.
 
-    A metric that is unknown here promises no classes, so it gets the kind whose answers are compared as whole cells.
+    An unknown metric gets the kind whose answers are compared as whole cells, because it may not be about classes.
+
+    Args:
+        metric: its name.
     """
     return task_named(METRICS[metric].task) if metric in METRICS else TASKS[MultiLabel.problem_type]

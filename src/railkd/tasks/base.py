@@ -1,24 +1,25 @@
-"""What a kind of task must answer: its head, its labels, its two loss terms, its answers and its metrics.
+"""What a kind of task must define: its head, its labels, its two loss terms, its answers and its metrics.
 
 A kind of task is one final class in a file of its own and one row of `railkd.tasks.TASKS`. It inherits the law tests
-(tests/tasks/test_laws.py). Nothing here imports torch or numpy before a method needs them: the report and the words of
-the command line read this table too.
-
+(tests/tasks/test_laws.py). Torch and numpy are imported inside methods: the report and the command line stay light.
 Letters: N rows, B rows of a batch, C outputs of the head.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from railkd.data.labels import LabelSpace
+from railkd.data.labels import MISSING, LabelSpace
 from railkd.data.reader import Cells
 from railkd.errors import RailkdError
 from railkd.runtime.words import named
 from railkd.tasks import metrics as table
-from railkd.tasks.judging import Finding
+from railkd.tasks.judging import FEWEST_ROWS, Finding, describe_classes, find_label_order
+from railkd.tasks.reader import ReadLabel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,12 +37,14 @@ class Task(ABC):
         pipeline_tag: as the hub calls models of this kind.
         auto_class: class of transformers that loads the head.
         output: field of a model's output that is trained on, that the cache stores and that is scored.
+        loss_function: of `railkd.functional`, against labels.
+        kd_function: of `railkd.functional`, against the teacher's outputs.
         width: number of outputs of the head; None: one for each class.
         metrics: the usual ones; the first selects the best epoch.
         real_labels: labels are floats, and NaN marks a row without one. Otherwise they are indices, and -100 does.
         several: any number of classes may apply to a row.
         one_class: a row has one class, so that answers can be counted class by class.
-        points: a row's score is right or wrong, so that differences are said in percentage points.
+        points: the score of a row is right or wrong, so that differences are given in percentage points.
         empty_cell: an empty cell of kept answers is an answer (no class applies), not a row without a label.
     """
 
@@ -50,6 +53,8 @@ class Task(ABC):
     pipeline_tag: ClassVar[str] = "text-classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     output: ClassVar[str] = "logits"
+    loss_function: ClassVar[str]
+    kd_function: ClassVar[str]
     width: ClassVar[int | None] = None
     metrics: ClassVar[tuple[str, ...]]
     real_labels: ClassVar[bool]
@@ -58,8 +63,6 @@ class Task(ABC):
     points: ClassVar[bool] = True
     empty_cell: ClassVar[bool] = False
 
-    # ---- the head ------------------------------------------------------------------------------
-
     def auto_model(self) -> Any:
         """Return the class of transformers that loads and builds models with this head."""
         import transformers
@@ -67,57 +70,67 @@ class Task(ABC):
         return getattr(transformers, self.auto_class)
 
     @abstractmethod
-    def claims_head(self, outputs: int) -> bool:
-        """Whether a config with this many outputs that names no problem type is of this kind."""
+    def fits_outputs(self, outputs: int) -> bool:
+        """Return whether a config with this many outputs, and without a problem type, is of this kind."""
 
-    @abstractmethod
     def head(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the config entries of a head for these classes, in this order."""
+        if self.width is not None:
+            return {"num_labels": self.width, "problem_type": self.problem_type}
+        return {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+            "problem_type": self.problem_type,
+        }
 
     def check_outputs(self, names: Sequence[str], *, model: str, where: str) -> None:
         """Refuse a model whose number of outputs cannot be of this kind.
 
         Args:
-            names: of its outputs. model: for messages. where: the source whose labels are of this kind.
+            names: of its outputs.
+            model: in words, for messages.
+            where: the source whose labels are of this kind.
+
+        Raises:
+            RailkdError: the model has another number of outputs.
         """
         if self.width not in (None, len(names)):
             raise RailkdError(
-                f"{model} has {len(names)} classes ({named(names)}), the labels of {where} are numbers; "
-                "wanted a model with one output, or --problem-type classification."
+                f"{model} has {len(names)} classes ({named(names)}), but the labels of {where} are numbers. "
+                "Fix: use a model with one output, or --problem-type classification."
             )
 
-    # ---- labels: from cells to what the model trains on ------------------------------------------
-
     @abstractmethod
-    def claims_labels(self, cells: Cells, official: Sequence[str]) -> bool:
-        """Whether labels are of this kind, by how a file writes them; the first row of the table takes what is left.
+    def fits_cells(self, cells: Cells, official: Sequence[str]) -> bool:
+        """Return whether labels are of this kind. The first kind of `TASKS` takes those that fit no other.
 
         Args:
+            cells: of the training rows.
             official: classes of the GLUE task that the file belongs to, if any.
         """
 
     @abstractmethod
     def infer(self, cells: Cells, official: Sequence[str] = ()) -> LabelSpace:
-        """Return the classes that the cells of the training rows have.
+        """Return the classes that occur in the training rows. Refuse rows without labels, and fewer than two classes.
 
         Args:
-            official: classes of the GLUE task that the file belongs to, in its order; they are taken where they fit.
-
-        Raises:
-            RailkdError: no row has a label, or there are fewer than two classes.
+            cells: of the training rows.
+            official: classes of the GLUE task that the file belongs to, in its order; they are used if they fit.
         """
 
-    @abstractmethod
     def space(self, names: Sequence[str]) -> LabelSpace:
         """Return the label space of a model with outputs of these names."""
+        return LabelSpace(() if self.width is not None else tuple(names))
 
     @abstractmethod
     def match(self, cells: Cells, names: Sequence[str], *, model: str, row: OodSet | None = None) -> LabelSpace:
-        """Match the classes that cells have to those of a model, by name.
+        """Match the classes of cells with those of a model, by name.
 
         Args:
+            cells: of the rows.
             names: of the model, in output order.
-            model: for messages.
+            model: in words, for messages.
             row: of the out-of-domain table, whose classes may be coarser than the model's.
 
         Returns:
@@ -126,27 +139,25 @@ class Task(ABC):
 
     @abstractmethod
     def encode(self, cells: Cells, space: LabelSpace) -> list[Any]:
-        """Return the N labels as the model trains on them.
+        """Return the N labels as the model trains on them. Refuse a row without a label, and unknown classes.
 
         Args:
+            cells: of the N rows.
             space: of `infer` for the cells it was inferred from, of `match` for all others.
-
-        Raises:
-            RailkdError: a row without a label, or with one that the space does not have.
         """
 
-    @abstractmethod
     def unlabelled(self, outputs: int) -> Any:
         """Return the label that marks a row without one, for a head of this many outputs."""
+        mark = math.nan if self.real_labels else MISSING
+        return [mark] * outputs if self.several else mark
 
     @abstractmethod
-    def reader(
-        self, names: Sequence[str], ids: Mapping[str, int], given: Sequence[str] | None = None
-    ) -> Callable[[Any], Any]:
+    def reader(self, names: Sequence[str], ids: Mapping[str, int], given: Sequence[str] | None = None) -> ReadLabel:
         """Return a function from one label of a user's data set to what the model trains on.
 
         Args:
-            names: of the student, in output order. ids: its ``label2id``.
+            names: of the student, in output order.
+            ids: its ``label2id``.
             given: names of a ClassLabel column, whose numbers mean these.
 
         Returns:
@@ -155,55 +166,63 @@ class Task(ABC):
 
     @abstractmethod
     def describe(self, names: Sequence[str]) -> str:
-        """Say what labels of these classes are, in words."""
+        """Describe labels of these classes, in words."""
 
-    # ---- the two terms on outputs ----------------------------------------------------------------
-
-    @abstractmethod
     def loss(self, outputs: Tensor, labels: Tensor | None) -> Tensor:
         """Return the loss against the labels, a scalar: summed over labelled rows, divided by B.
 
         Args:
-            outputs: (B, C). labels: as `encode` gives them, batched; None: no row has one.
+            outputs: (B, C).
+            labels: as `encode` gives them, batched; None: no row has one.
         """
+        from railkd import functional
 
-    @abstractmethod
+        return cast("Tensor", getattr(functional, self.loss_function)(outputs, labels))
+
     def kd(self, student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
         """Return the loss against the teacher's outputs, a scalar: mean over the batch, 0 where both are equal.
 
         Args:
-            student, teacher: (B, C). temperature: T > 0.
+            student: (B, C).
+            teacher: (B, C).
+            temperature: T > 0.
         """
+        from railkd import functional
 
-    # ---- answers -----------------------------------------------------------------------------------
+        return cast("Tensor", getattr(functional, self.kd_function)(student, teacher, temperature))
 
-    @abstractmethod
     def labelled(self, labels: np.ndarray) -> np.ndarray:
         """Return (N,) bool: which of N encoded labels are there."""
+        import numpy as np
+
+        there: np.ndarray = np.asarray(~np.isnan(labels) if self.real_labels else labels != MISSING)
+        return np.asarray(there.all(axis=tuple(range(1, there.ndim))))
 
     @abstractmethod
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         """Return the answers that outputs (N, C) give, encoded as labels are."""
 
     @abstractmethod
-    def said(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
-        """Return N encoded labels or answers as a reader knows them, folded as the space says; None: no label."""
+    def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
+        """Return N encoded labels or answers as names or numbers, folded as the space says; None: no label."""
 
     @abstractmethod
     def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return a row of columns for each row of outputs (N, C): the answer, its score, an output for each class."""
 
-    @abstractmethod
     def row_scores(self, gold: Sequence[str], given: Sequence[str]) -> np.ndarray:
-        """Return (N,) how right each kept answer is, the higher the better.
+        """Return (N,) how right each kept answer is: 0 or 1, or minus the squared error.
 
         Args:
-            gold, given: N cells of a file of kept answers.
+            gold: N cells of a file of kept answers.
+            given: N cells of the answers.
         """
+        import numpy as np
 
-    # ---- metrics -----------------------------------------------------------------------------------
+        if self.points:
+            return np.array([a == b for a, b in zip(gold, given, strict=True)], dtype=float)
+        return -((np.array(given, dtype=float) - np.array(gold, dtype=float)) ** 2)
 
-    @abstractmethod
     def score(
         self,
         outputs: np.ndarray,
@@ -213,24 +232,66 @@ class Task(ABC):
         metrics: Sequence[str] | None = None,
         positive: str | None = None,
     ) -> dict[str, float]:
-        """Return the metrics of outputs (N, C) against encoded labels, in the order asked for.
+        """Return the metrics of outputs against labels. Refuse rows without labels, and outputs that are not finite.
+
+        If the space has a fold, the answer is chosen among the model's classes and then folded.
 
         Args:
+            outputs: (N, C).
+            labels: N of them; rows without a label do not count.
             space: of these labels; None: plain indices.
+            metrics: names; None: the usual ones.
+            positive: of two classes, the one whose F1 is meant; None: the second.
+        """
+        import numpy as np
+
+        rows = table.select_metrics(self.name, metrics or self.metrics)
+        outputs, labels = np.asarray(outputs, dtype=np.float64), np.asarray(labels)
+        outputs = outputs[:, None] if outputs.ndim == self.width == 1 else outputs
+        table.check_shapes(outputs.shape, labels.shape, self.width, self.several)
+        outputs, labels = table.select_labelled(outputs, labels, self.labelled(labels))
+        given, names, classes = self.decide(outputs), space.names if space else (), outputs.shape[1]
+        if space and space.fold:
+            group, names = np.asarray(space.fold.group), space.fold.names
+            given, labels, classes = group[given], group[labels], len(names)
+        which = table.index_of_positive(names, positive) if self.one_class and classes == 2 else None
+        return {row.name: row.compute(given, labels, which) for row in rows}
+
+    @abstractmethod
+    def constant(self, labels: np.ndarray, outputs: int) -> np.ndarray:
+        """Return outputs (C,) whose answer, given to every row, is the best that needs no model.
+
+        Args:
+            labels: N encoded ones, all there.
+            outputs: C.
+        """
+
+    def baseline(
+        self, labels: np.ndarray, space: LabelSpace, metrics: Sequence[str] | None = None, positive: str | None = None
+    ) -> dict[str, float]:
+        """Return the metrics of the answer that needs no model: the commonest class or classes, or the mean.
+
+        Args:
+            labels: N encoded ones; rows without a label do not count.
+            space: of these labels.
             metrics: names; None: the usual ones.
             positive: of two classes, the one whose F1 is meant; None: the second.
 
         Raises:
-            RailkdError: nothing to score, outputs that are not finite, or a metric of another kind of task.
+            RailkdError: no row has a label.
         """
+        import numpy as np
+
+        known = labels[self.labelled(labels)]
+        if not len(known):
+            raise RailkdError(table.NO_LABELS)
+        outputs = np.tile(self.constant(known, self.width or len(space.names)), (len(known), 1))
+        return self.score(outputs, known, space, metrics=metrics, positive=positive)
 
     def primary_metric(self, metrics: Sequence[str] | None = None) -> str:
         """Return the metric that selects the best epoch: the first of these, or of the usual ones."""
-        return table.chosen(self.name, metrics or self.metrics)[0].name
+        return table.select_metrics(self.name, metrics or self.metrics)[0].name
 
-    # ---- the pre-flight ----------------------------------------------------------------------------
-
-    @abstractmethod
     def judge(
         self,
         outputs: np.ndarray,
@@ -240,32 +301,49 @@ class Task(ABC):
         *,
         allowed: bool = False,
     ) -> Finding:
-        """Say whether a teacher knows more than the commonest answer.
+        """Judge whether a teacher knows more than the answer that needs no model.
 
         Args:
-            outputs: (N, C). labels: N encoded ones, all there. names: of the outputs.
+            outputs: (N, C).
+            labels: N encoded ones, all there.
+            names: of the outputs.
             cells: class -> how the data write it, for --label-map.
-            allowed: a weak teacher is only warned of.
+            allowed: a weak teacher is only warned of. So is one that was judged on few rows.
         """
+        # Permuted labels explain a bad score, so that they are the only finding.
+        found = find_label_order(outputs, labels, names, cells or {}) if self.one_class else None
+        if found is None:
+            found = self.compare_with_constant(outputs, labels, names)
+        lenient = found.level == "error" and (allowed or len(labels) < FEWEST_ROWS)
+        return replace(found, level="warning") if lenient else found
 
     @abstractmethod
-    def outputs_mean(self, names: Sequence[str], own: Sequence[str] | None) -> list[Finding]:
-        """Say which output means what.
+    def compare_with_constant(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Finding:
+        """Compare a teacher with the answer that needs no model; an error if the teacher is no better.
 
         Args:
-            names: of the teacher. own: of a student that brings a head; None: it brings none.
+            outputs: (N, C).
+            labels: N encoded ones, all there.
+            names: of the outputs.
         """
 
+    def describe_outputs(self, names: Sequence[str], own: Sequence[str] | None) -> list[Finding]:
+        """Describe which output means what.
+
+        Args:
+            names: of the teacher.
+            own: of a student that brings a head; None: it brings none.
+
+        Returns:
+            Notes and warnings.
+        """
+        return [Finding("note", "outputs", "one number")] if self.width == 1 else describe_classes(names, own)
+
     @abstractmethod
-    def balance(self, labels: np.ndarray, names: Sequence[str]) -> Finding:
-        """Say how the labels of the training rows are spread."""
+    def describe_labels(self, labels: np.ndarray, names: Sequence[str]) -> Finding:
+        """Describe how the labels of the training rows are distributed.
 
-
-def class_head(names: Sequence[str], problem_type: str) -> dict[str, Any]:
-    """Return the config entries of a head with one named output for each class."""
-    return {
-        "num_labels": len(names),
-        "id2label": dict(enumerate(names)),
-        "label2id": {name: index for index, name in enumerate(names)},
-        "problem_type": problem_type,
-    }
+        Args:
+            labels: N encoded ones.
+            names: of the outputs.
+        """

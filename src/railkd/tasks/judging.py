@@ -1,4 +1,4 @@
-"""What is found about a teacher's answers and about labels before a run starts: numbers in, findings out."""
+"""Findings about a teacher's answers and about labels before a run starts."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from railkd.data.labels import unnamed
+from railkd.data.labels import has_default_names
 from railkd.runtime.words import quoted
 
 if TYPE_CHECKING:
     import numpy as np
 
 Level = Literal["error", "warning", "note"]
-#: Fewer rows prove nothing of a teacher: it is then warned of, not refused.
+#: Fewer rows prove nothing about a teacher, so that it is only warned of.
 FEWEST_ROWS = 8
 TRAIN_LONGER = "train the teacher longer, check its labels, or give --allow-weak-teacher"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One result of the pre-flight.
 
-    error: the run would fail or be worthless; warning: it may be; note: good to know.
+    Attributes:
+        level: error: the run would fail or be worthless; warning: it may be; note: good to know.
+        title: what was looked at.
+        detail: what was found.
+        fix: what to do about it, in words.
     """
 
     level: Level
@@ -35,28 +39,27 @@ class Finding:
         return f"{self.level}: {self.title}: {self.detail}" + (f"; {self.fix}" if self.fix else "")
 
 
-def weak_teacher(detail: str, rows: int, *, allowed: bool) -> Finding:
-    """Return the finding of a teacher that knows nothing; few rows, or a user who allows it, make it a warning."""
-    return Finding("warning" if allowed or rows < FEWEST_ROWS else "error", "weak teacher", detail, TRAIN_LONGER)
+def weak_teacher(detail: str) -> Finding:
+    """Return the finding of a teacher that knows no more than the answer that needs no model."""
+    return Finding("error", "weak teacher", detail, TRAIN_LONGER)
 
 
-def label_order(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    cells: Mapping[str, Sequence[str]],
-    *,
-    allowed: bool = False,
+def find_label_order(
+    logits: np.ndarray, labels: np.ndarray, names: Sequence[str], cells: Mapping[str, Sequence[str]]
 ) -> Finding | None:
-    """Labels that evidently mean other outputs than their names say, and the mapping that fits; None: they fit.
+    """Find labels that evidently mean other outputs than their names say, and the mapping that fits.
 
-    The mapping is the assignment of classes to outputs that makes most answers right, by the confusion matrix. It is
-    believed when it beats the names by more than chance could, and the commonest class as well.
+    The mapping is the assignment of classes to outputs that makes most answers right, by the confusion matrix. It must
+    be better than the names by more than chance, and better than the commonest class.
 
     Args:
-        logits: (N, C). labels: (N,) classes by name. names: C of them.
+        logits: (N, C).
+        labels: (N,) classes by name.
+        names: C of them.
         cells: class -> how the data write it, for --label-map.
-        allowed: only warn.
+
+    Returns:
+        The finding; None: the names fit, or there are too few rows to tell.
     """
     import numpy as np
     from scipy.optimize import linear_sum_assignment
@@ -68,7 +71,7 @@ def label_order(
     np.add.at(confusion, (labels, logits.argmax(axis=1)), 1)
     present = confusion.any(axis=1)
     place = linear_sum_assignment(confusion, maximize=True)[1]
-    if not present.all():  # a class without rows takes whatever output is left: that says nothing of it
+    if not present.all():  # A class without rows would take whatever output is left.
         return None
     by_name, best = float(confusion.trace()) / rows, float(confusion[range(classes), place].sum()) / rows
     noise = math.sqrt(0.25 / rows)
@@ -79,18 +82,26 @@ def label_order(
     renames = " ".join(quoted(f"{cell}={names[place[i]]}") for i in range(classes) for cell in cells.get(names[i], ()))
     order = [names[int(np.flatnonzero(place == i)[0])] for i in range(classes)]
     return Finding(
-        "warning" if allowed else "error",
+        "error",
         "permuted labels",
         f"accuracy {by_name:.3f} by name, {best:.3f} when {meaning}",
         f"correct the teacher's config.json (id2label in the order {', '.join(order)}), or give --label-map {renames}",
     )
 
 
-def classes_of_outputs(teacher: Sequence[str], student: Sequence[str] | None) -> list[Finding]:
-    """Say which output means which class, and whether a student's own head has another order."""
+def describe_classes(teacher: Sequence[str], student: Sequence[str] | None) -> list[Finding]:
+    """Describe which output means which class, and warn if a student's own head has another order.
+
+    Args:
+        teacher: its class names, in output order.
+        student: those of a student that brings a head; None: it brings none.
+
+    Returns:
+        One finding, and another one if the student's order differs.
+    """
     meaning = ", ".join(f"{index} = {name}" for index, name in enumerate(teacher))
     found = [Finding("note", "outputs", f"{meaning} (teacher; data are matched by name)")]
-    if unnamed(teacher):
+    if has_default_names(teacher):
         fix = "write id2label and label2id into its config.json"
         found = [Finding("warning", "outputs", f"{meaning}: the teacher's classes have no names", fix)]
     if student is not None and tuple(student) != tuple(teacher) and sorted(student) == sorted(teacher):
@@ -102,18 +113,23 @@ def classes_of_outputs(teacher: Sequence[str], student: Sequence[str] | None) ->
     return found
 
 
-def class_balance(counts: np.ndarray, rows: int, names: Sequence[str], *, most: float) -> Finding:
-    """Say how often each class occurs.
+def describe_balance(counts: np.ndarray, rows: int, names: Sequence[str], *, most: float) -> Finding:
+    """Describe how often each class occurs.
 
     Args:
-        counts: (C,) rows of each class. rows: all of them. names: C of them.
+        counts: (C,) rows of each class.
+        rows: all of them.
+        names: C of them.
         most: a class in a larger share of the rows is warned of.
+
+    Returns:
+        A note, or a warning about rare or missing classes.
     """
     shares = counts / rows
-    said = ", ".join(f"{name} {count:,} ({part:.0%})" for name, count, part in zip(names, counts, shares, strict=True))
+    shown = ", ".join(f"{name} {count:,} ({part:.0%})" for name, count, part in zip(names, counts, shares, strict=True))
     absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent:
-        return Finding("warning", "classes", said, f"no training row has {', '.join(absent)}")
+        return Finding("warning", "classes", shown, f"no training row has {', '.join(absent)}")
     if shares.min() < 0.01 or shares.max() > most:
-        return Finding("warning", "classes", said, "accuracy says little here: look at F1 or Matthews")
-    return Finding("note", "classes", said)
+        return Finding("warning", "classes", shown, "accuracy says little here: look at F1 or Matthews")
+    return Finding("note", "classes", shown)

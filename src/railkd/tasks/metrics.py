@@ -1,7 +1,10 @@
-"""Metrics as GLUE defines them: names -> numbers, from scikit-learn and scipy.
+"""Metrics as GLUE defines them, from scikit-learn and scipy.
 
-But: a correlation with a constant is 0.0, not nan (a model that always says the same has learned nothing, and a best
-epoch must be found among numbers); rows without a label do not count.
+Two differences: rows without a label do not count, and a correlation with a constant is 0.0 instead of NaN. A model
+that gives one answer to all rows has learned nothing, and the best epoch is chosen among numbers.
+
+Macro F1 over more than two classes is the mean over the classes that occur in labels or answers. A class that occurs in
+neither is left out.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from railkd.data.labels import normalize
 from railkd.errors import RailkdError, did_you_mean
 
 if TYPE_CHECKING:
@@ -105,7 +109,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def chosen(task: str, names: Sequence[str]) -> list[Metric]:
+NO_LABELS = "no row has a label, so that there is nothing to score. Fix: give labelled rows."
+
+
+def select_metrics(task: str, names: Sequence[str]) -> list[Metric]:
     """Return the metrics of these names.
 
     Args:
@@ -113,24 +120,44 @@ def chosen(task: str, names: Sequence[str]) -> list[Metric]:
         names: of the metrics, in the order wanted.
 
     Raises:
-        RailkdError: a name that is none, or that scores another kind of task.
+        RailkdError: a name is unknown, or its metric scores another kind of task.
 
-    >>> [metric.name for metric in chosen("regression", ["mse"])]
-    ['mse']
+    Example:
+        >>> [metric.name for metric in select_metrics("regression", ["mse"])]
+        ['mse']
     """
     fitting = [row.name for row in METRICS.values() if row.task == task]
     for name in names:
         if name not in fitting:
             near = did_you_mean(name, fitting)
-            raise RailkdError(f"no metric {name!r} for {task}; wanted one of {', '.join(fitting)}.{near}")
+            raise RailkdError(f"no metric {name!r} for {task}. Expected one of {', '.join(fitting)}.{near}")
     return [METRICS[name] for name in names]
 
 
-def scorable(outputs: np.ndarray, labels: np.ndarray, labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_shapes(outputs: tuple[int, ...], labels: tuple[int, ...], width: int | None, several: bool) -> None:
+    """Refuse outputs and labels whose shapes do not fit each other.
+
+    Args:
+        outputs: shape of the outputs, (N, C).
+        labels: shape of the encoded labels: (N, C) if a row has several, else (N,).
+        width: C; None: any.
+        several: any number of classes may apply to a row.
+
+    Raises:
+        RailkdError: they do not fit.
+    """
+    if len(outputs) != 2 or labels != (outputs if several else outputs[:1]) or width not in (None, outputs[1]):
+        wanted = "both of shape (N, C)" if several else f"of shapes (N, {width or 'C'}) and (N,)"
+        raise RailkdError(f"expected logits and labels {wanted}, got {outputs} and {labels}.")
+
+
+def select_labelled(outputs: np.ndarray, labels: np.ndarray, labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the outputs and labels of the labelled rows.
 
     Args:
-        outputs: (N, C). labels: N of them. labelled: (N,) bool.
+        outputs: (N, C).
+        labels: N of them.
+        labelled: (N,) bool.
 
     Raises:
         RailkdError: no row has a label, or outputs of a labelled row are not finite.
@@ -139,21 +166,27 @@ def scorable(outputs: np.ndarray, labels: np.ndarray, labelled: np.ndarray) -> t
 
     outputs, labels = outputs[labelled], labels[labelled]
     if len(labels) == 0:
-        raise RailkdError("no row has a label, so there is nothing to score; wanted labelled rows.")
+        raise RailkdError(NO_LABELS)
     if not np.isfinite(outputs).all():
-        # argmax would call nan a class and a correlation would hide it: neither is a score.
+        # argmax would take NaN for a class, and a correlation would hide it.
         bad = int((~np.isfinite(outputs)).any(axis=1).sum())
         raise RailkdError(
-            f"the model's outputs are not finite in {bad} of {len(labels)} rows; lower the learning rate."
+            f"the model's outputs are not finite in {bad} of {len(labels)} rows. Fix: lower the learning rate."
         )
     return outputs, labels
 
 
-def shapes_differ(outputs: np.ndarray, labels: np.ndarray, wanted: str) -> RailkdError:
-    """Return the error for outputs and labels whose shapes do not go together; ``wanted`` says which would."""
-    return RailkdError(f"got logits of shape {outputs.shape} and labels of shape {labels.shape}; wanted {wanted}.")
+def index_of_positive(names: Sequence[str], positive: str | None) -> int:
+    """Return the index of the class whose F1 is meant.
+
+    Args:
+        names: of the two classes; empty: not known.
+        positive: the class; None or unknown: the second.
+    """
+    found = [normalize(name) for name in names]
+    return found.index(normalize(positive)) if positive is not None and normalize(positive) in found else 1
 
 
 def greater_is_better(metric: str) -> bool:
-    """Whether the best epoch has the highest value of a metric: True but for errors such as mse."""
+    """Return whether the best epoch has the highest value of a metric: False for errors such as mse."""
     return metric not in METRICS or METRICS[metric].greater_is_better

@@ -1,25 +1,22 @@
 """Any number of classes a row: read from one cell, from a list, or from several columns of 0 and 1.
 
-But: an empty cell or list is a row to which no class applies, as such sets mean it; only null is a missing label.
+An empty cell or list means "no class applies". Only null is a missing label.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from railkd.data.labels import LabelSpace, label_name, match_label_space
+from railkd.data.labels import LabelSpace, label_name, match_label_space, no_label
 from railkd.data.reader import Cells
 from railkd.errors import RailkdError
-from railkd.tasks import metrics as table
-from railkd.tasks.base import Task, class_head
-from railkd.tasks.judging import Finding, class_balance, classes_of_outputs, weak_teacher
-from railkd.tasks.reader import ClassReader
+from railkd.tasks.base import Task
+from railkd.tasks.judging import Finding, describe_balance, weak_teacher
+from railkd.tasks.reader import ClassReader, ReadLabel
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from railkd.data.ood import OodSet
 
@@ -35,33 +32,30 @@ class MultiLabel(Task):
 
     name = "multi-label"
     problem_type = "multi_label_classification"
+    loss_function = "binary_cross_entropy"
+    kd_function = "kl_of_each_class"
     metrics = ("micro_f1", "macro_f1", "subset_accuracy")
     real_labels = True
     several = True
     empty_cell = True
 
-    def claims_head(self, outputs: int) -> bool:
+    def fits_outputs(self, outputs: int) -> bool:
         return False
 
-    def head(self, names: Sequence[str]) -> dict[str, Any]:
-        return class_head(names, self.problem_type)
-
-    def claims_labels(self, cells: Cells, official: Sequence[str]) -> bool:
+    def fits_cells(self, cells: Cells, official: Sequence[str]) -> bool:
         return bool(cells.several)
 
     def infer(self, cells: Cells, official: Sequence[str] = ()) -> LabelSpace:
-        """The classes: those of several columns, or all that occur, in the order of the alphabet."""
+        # The classes are those of several columns, or all that occur, in the order of the alphabet.
         found = sorted({name for row in classes_of(cells) if row for name in row})
         known = tuple(cells.columns) if len(cells.columns) > 1 else tuple(found)
         if len(known) < 2:
+            only = f"{known[0]!r} alone" if known else "none"
             raise RailkdError(
-                f"{cells.where}: {'no class occurs' if not known else f'{known[0]!r} is the only class'}; wanted two "
-                "classes at least, separated by ',', ';' or '|' where a row has several."
+                f"{cells.where}: expected at least two classes, got {only}. "
+                "Fix: separate the classes of a row by ',', ';' or '|'."
             )
         return LabelSpace(known)
-
-    def space(self, names: Sequence[str]) -> LabelSpace:
-        return LabelSpace(tuple(names))
 
     def match(self, cells: Cells, names: Sequence[str], *, model: str, row: OodSet | None = None) -> LabelSpace:
         seen = LabelSpace(tuple(dict.fromkeys(name for found in classes_of(cells) if found for name in found)))
@@ -71,45 +65,21 @@ class MultiLabel(Task):
         vectors = []
         for number, row in enumerate(classes_of(cells), 1):
             if row is None:
-                raise RailkdError(
-                    f"{cells.where}: row {number} has no label; fill it in, or give the rows as --unlabelled."
-                )
+                raise RailkdError(no_label(cells.where, number))
             here = {space.index(name, where=f"{cells.where}: row {number}") for name in row}
             vectors.append([float(index in here) for index in range(len(space.names))])
         return vectors
 
-    def unlabelled(self, outputs: int) -> Any:
-        return [math.nan] * outputs
-
-    def reader(
-        self, names: Sequence[str], ids: Mapping[str, int], given: Sequence[str] | None = None
-    ) -> Callable[[Any], Any]:
+    def reader(self, names: Sequence[str], ids: Mapping[str, int], given: Sequence[str] | None = None) -> ReadLabel:
         return ClassReader(names, ids, given).vector
 
     def describe(self, names: Sequence[str]) -> str:
         return f"any number of the classes {', '.join(names)}"
 
-    def loss(self, outputs: Tensor, labels: Tensor | None) -> Tensor:
-        from railkd.functional import binary_cross_entropy
-
-        return binary_cross_entropy(outputs, labels)
-
-    def kd(self, student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-        from railkd.functional import kl_of_each_class
-
-        return kl_of_each_class(student, teacher, temperature)
-
-    def labelled(self, labels: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        found: np.ndarray = ~np.isnan(labels).any(axis=1)
-        return found
-
     def decide(self, outputs: np.ndarray) -> np.ndarray:
-        """A class applies where its logit is above 0."""
         return (outputs > 0).astype(float)
 
-    def said(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
+    def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
         import numpy as np
 
         names = np.asarray(space.names)
@@ -127,54 +97,32 @@ class MultiLabel(Task):
             for i, row in enumerate(outputs)
         ]
 
-    def row_scores(self, gold: Sequence[str], given: Sequence[str]) -> np.ndarray:
-        """1 where every class is right."""
+    def constant(self, labels: np.ndarray, outputs: int) -> np.ndarray:
+        # The k commonest classes, for the k with the highest micro F1.
         import numpy as np
 
-        return np.array([a == b for a, b in zip(gold, given, strict=True)], dtype=float)
+        counts = labels.sum(axis=0)
+        order, k = np.argsort(-counts, kind="stable"), np.arange(1, len(counts) + 1)
+        best = int((2 * counts[order].cumsum() / (k * len(labels) + max(1.0, counts.sum()))).argmax())
+        answer = np.full(len(counts), -1.0)
+        answer[order[: best + 1]] = 1.0
+        return answer
 
-    def score(
-        self,
-        outputs: np.ndarray,
-        labels: np.ndarray,
-        space: LabelSpace | None = None,
-        *,
-        metrics: Sequence[str] | None = None,
-        positive: str | None = None,
-    ) -> dict[str, float]:
-        import numpy as np
+    def compare_with_constant(self, outputs: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Finding:
+        found, best = self.score(outputs, labels)["micro_f1"], self.baseline(labels, self.space(names))["micro_f1"]
+        detail = f"micro F1 {found:.3f} on {len(labels)} rows, {best:.3f} by always giving the commonest labels"
+        return weak_teacher(detail) if found <= best else Finding("note", "teacher", detail)
 
-        rows = table.chosen(self.name, metrics or self.metrics)
-        outputs, labels = np.asarray(outputs, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-        if outputs.ndim != 2 or labels.shape != outputs.shape:
-            raise table.shapes_differ(outputs, labels, "both (N, C)")
-        outputs, labels = table.scorable(outputs, labels, self.labelled(labels))
-        given = self.decide(outputs)
-        return {row.name: row.compute(given, labels, None) for row in rows}
-
-    def judge(
-        self,
-        outputs: np.ndarray,
-        labels: np.ndarray,
-        names: Sequence[str],
-        cells: Mapping[str, Sequence[str]] | None = None,
-        *,
-        allowed: bool = False,
-    ) -> Finding:
-        rows = len(labels)
-        found, best = self.score(outputs, labels)["micro_f1"], _best_constant_f1(labels)
-        said = f"micro F1 {found:.3f} on {rows} rows, {best:.3f} by always giving the commonest labels"
-        return weak_teacher(said, rows, allowed=allowed) if found <= best else Finding("note", "teacher", said)
-
-    def outputs_mean(self, names: Sequence[str], own: Sequence[str] | None) -> list[Finding]:
-        return classes_of_outputs(names, own)
-
-    def balance(self, labels: np.ndarray, names: Sequence[str]) -> Finding:
-        return class_balance(labels.sum(axis=0).astype(int), len(labels), names, most=1.0)
+    def describe_labels(self, labels: np.ndarray, names: Sequence[str]) -> Finding:
+        return describe_balance(labels.sum(axis=0).astype(int), len(labels), names, most=1.0)
 
 
 def classes_of(cells: Cells) -> list[Classes]:
-    """Return the classes of each row, renamed by the label map."""
+    """Return the classes of each row, renamed by the label map.
+
+    Args:
+        cells: of the N rows.
+    """
     if len(cells.columns) > 1:
         rows = from_columns(cells.columns, where=cells.where)
     else:
@@ -185,8 +133,13 @@ def classes_of(cells: Cells) -> list[Classes]:
 def split_cells(cells: Sequence[Any], *, where: str) -> list[Classes]:
     """Return the classes of each row, from cells of text or from lists.
 
-    >>> split_cells(["sad|angry", "happy", "", None], where="train.tsv")
-    [('sad', 'angry'), ('happy',), (), None]
+    Args:
+        cells: N of them.
+        where: the source, for messages.
+
+    Example:
+        >>> split_cells(["sad|angry", "happy", "", None], where="train.tsv")
+        [('sad', 'angry'), ('happy',), (), None]
     """
     texts = [cell for cell in cells if isinstance(cell, str)]
     separator = next((mark for mark in SEPARATORS if any(mark in text for text in texts)), None)
@@ -207,8 +160,16 @@ def split_cells(cells: Sequence[Any], *, where: str) -> list[Classes]:
 def from_columns(columns: Mapping[str, Sequence[Any]], *, where: str) -> list[Classes]:
     """Return the classes of each row, from a column of 0 and 1 for each class.
 
-    >>> from_columns({"sad": ["1", "0"], "angry": ["1", "0"]}, where="train.tsv")
-    [('sad', 'angry'), ()]
+    Args:
+        columns: class -> N cells.
+        where: the source, for messages.
+
+    Raises:
+        RailkdError: a cell is neither 0 nor 1.
+
+    Example:
+        >>> from_columns({"sad": ["1", "0"], "angry": ["1", "0"]}, where="train.tsv")
+        [('sad', 'angry'), ()]
     """
     rows: list[Classes] = []
     for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
@@ -220,19 +181,10 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, where: str) -> list[Cl
             flag = _FLAGS.get("" if cell is None else label_name(cell, where=f"{where}: row {number}").casefold())
             if flag is None:
                 raise RailkdError(
-                    f"{where}: row {number}: column {name!r} holds {str(cell)[:60]!r}, wanted 0 or 1: of several label "
-                    "columns each says whether its class applies; name one --label-column for anything else."
+                    f"{where}: row {number}: expected 0 or 1 in column {name!r}, got {str(cell)[:60]!r}. Each of "
+                    "several label columns is a class. Fix: correct the cell, or name one --label-column."
                 )
             if flag:
                 chosen.append(name)
         rows.append(tuple(chosen))
     return rows
-
-
-def _best_constant_f1(labels: np.ndarray) -> float:
-    """Micro F1 of the best answer that is the same for every row: the k commonest labels."""
-    import numpy as np
-
-    counts = np.sort(np.nan_to_num(labels).sum(axis=0))[::-1]
-    k = np.arange(1, len(counts) + 1)
-    return float((2 * counts.cumsum() / (k * len(labels) + max(1.0, counts.sum()))).max())

@@ -1,18 +1,21 @@
-"""Labels of a user's data set: names, indices or lists of them, to what a student trains on."""
+"""Reads the labels of a user's data set (names, indices, or lists of them) as a student trains on them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from railkd.data.labels import MISSING, LabelSpace, is_missing, label_name, match_label_space, unnamed
+from railkd.data.labels import MISSING, LabelSpace, has_default_names, is_missing, label_name, match_label_space
 from railkd.errors import RailkdError
+from railkd.runtime.words import named
+
+#: From one label of a user's data set to what the model trains on.
+ReadLabel = Callable[[Any], Any]
 
 
 class ClassReader:
-    """Reads labels as indices of a student's outputs. Text is a name, a whole number an index: so do datasets keep
-    them.
+    """Reads labels as indices of a student's outputs. Text is a name and a whole number is an index, as in `datasets`.
 
     Args:
         names: of the student, in output order.
@@ -25,16 +28,19 @@ class ClassReader:
         self.known: dict[str, int | None] = {}
         self.of_class = given is not None
         self.by_name = list(given) if given is not None else None
-        # A student that kept LABEL_0, LABEL_1, ... has no names to go by: the order is all there is.
-        in_order = given is not None and unnamed(names) and len(given) == len(names)
+        # A student with the default names LABEL_0, LABEL_1, ... has no names to match, so that the order counts.
+        in_order = given is not None and has_default_names(names) and len(given) == len(names)
         if in_order and any(self._named(name) is None for name in given or ()):
             self.by_name = None
 
     def index(self, value: Any) -> int:
-        """Of one label; missing ones (None, NaN, an empty text, -100) are marked as such.
+        """Return the index of one label; -100 for None, NaN, an empty text and -100.
+
+        Args:
+            value: the label.
 
         Raises:
-            ValueError: a label that the student does not know.
+            ValueError: the student does not know this label.
         """
         if is_missing(value) or value == MISSING or (isinstance(value, float) and math.isnan(value)):
             return MISSING
@@ -43,7 +49,7 @@ class ClassReader:
             isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         ):
             value = int(value)
-            if value < 0 and self.of_class:  # datasets' own mark of a missing ClassLabel
+            if value < 0 and self.of_class:  # `datasets` marks a missing ClassLabel so.
                 return MISSING
             if self.by_name is not None:
                 given = value = self.by_name[value]
@@ -54,26 +60,33 @@ class ClassReader:
             return int(value)
         if found is None:
             raise ValueError(
-                f"got the label {given!r}, the student knows {', '.join(self.names)}; wanted one of these or a number "
-                f"below {len(self.names)}; set id2label and label2id of its config to the names of the data, or, if "
-                "the labels are in another column, name it (label_column=, rename_column)"
+                f"expected one of the student's classes {named(self.names)} or a number below {len(self.names)}, "
+                f"got the label {given!r}. Fix: set id2label and label2id of its config to the names of the data, or "
+                "name another label column (label_column=, rename_column)."
             )
         return found
 
     def vector(self, value: Any) -> list[float]:
-        """A list of C floats stands as it is; a list of names or indices says which classes apply."""
+        """Return (C,) which classes apply, by a list of names or indices. A list of C floats stays as it is.
+
+        Args:
+            value: the label.
+
+        Raises:
+            ValueError: it is not a list, or the student does not know a label in it.
+        """
         count = len(self.names)
         if value is None:
             return [float("nan")] * count
         if not isinstance(value, list):
-            raise ValueError(f"got the label {value!r}, wanted a list for a student of several labels a row")
+            raise ValueError(f"expected a list for a student of several labels a row, got the label {value!r}.")
         if len(value) == count and all(isinstance(number, float) for number in value):
             return value
         chosen = {self.index(name) for name in value}
         return [float(index in chosen) for index in range(count)]
 
     def _named(self, name: str) -> int | None:
-        """The output of a name: as the command line matches them, or as label2id has it where id2label was not set."""
+        """Return the index of a name: matched as in files, or from label2id if id2label was not set."""
         if name not in self.known:
             try:
                 self.known[name] = int(match_label_space(self.names, LabelSpace((name,))).spellings[name])

@@ -1,4 +1,4 @@
-"""What the model of a job answers: the kind of task, its classes, and the metrics that count."""
+"""The target of a job: the kind of task, the classes of the model, and the metrics that count."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """What the model of a job answers.
+    """What the model of a job predicts.
 
     Attributes:
         task: the kind of task.
         space: the classes, in the order of the outputs.
         model: the model in words, for messages.
-        asked: the kind of task that the user named; None: not named.
-        row: of the tables of known sets, whose metrics count; None: the usual ones of the kind of task do.
-        source: the rows that the classes were inferred from; None: a model brought them.
+        asked: the kind of task that the user named; None: none.
+        row: of the tables of known sets, whose metrics count; None: the usual ones of the kind of task.
+        source: the rows that the classes were inferred from; None: the classes are those of a model.
     """
 
     task: Task
@@ -40,14 +40,14 @@ class Target:
 
     @classmethod
     def infer(cls, table: Table, asked: Task | None = None) -> Target:
-        """Take the classes from the cells of training rows: for a model that has no classes yet.
+        """Infer the classes from the cells of training rows, for a model that has no classes yet.
 
         Args:
             table: with cells.
-            asked: the kind of task that the user named; None: it is found from the cells.
+            asked: the kind of task that the user named; None: the cells decide.
 
-        Raises:
-            RailkdError: no row has a label, or the cells do not fit the kind of task.
+        Returns:
+            The target. Cells without any label, or of another kind of task than the one asked for, are refused.
         """
         cells, model = _cells(table), f"the model trained on {table.source.text}"
         _refuse_several(cells, model, asked)
@@ -57,13 +57,16 @@ class Target:
 
     @classmethod
     def of_model(cls, names: Sequence[str], problem_type: str, model: str, asked: Task | None = None) -> Target:
-        """Take the classes from a model: labels of data are matched to them by name.
+        """Take the classes from a model. Labels of data are matched with them by name.
 
         Args:
             names: of the outputs, in their order.
             problem_type: as transformers writes it.
             model: in words, for messages.
-            asked: the kind of task that the user named.
+            asked: the kind of task that the user named; None: none.
+
+        Returns:
+            The target.
         """
         task = task_of(problem_type)
         return cls(task, task.space(names), model, asked)
@@ -82,10 +85,11 @@ class Target:
     def label(self, table: Table) -> Table:
         """Return the table with its labels encoded in the order of the outputs.
 
-        An out-of-domain set of the tables gets its own metrics, and a fold where its classes are coarser.
+        An out-of-domain set of the tables gets its own metrics, and a fold if its classes are coarser.
 
-        Raises:
-            RailkdError: labels of another kind of task, a class that the model lacks, or a row without a label.
+        Args:
+            table: with cells. Labels of another kind of task, classes that the model lacks, and rows without a label
+                are refused.
         """
         from datasets import Dataset
 
@@ -94,7 +98,7 @@ class Target:
         if self.asked is not None:
             self.asked.check_outputs(names or ("value",), model=self.model, where=cells.where)
         row, space = table.source.row, self.space
-        if table.source != self.source:  # each file may spell the classes its own way, so each is matched anew
+        if table.source != self.source:  # Each file may spell the classes in its own way, so each is matched.
             coarse = row if isinstance(row, OodSet) else None
             space = self.task.match(cells, names, model=self.model, row=coarse)
         texts = {name: table.rows[name][:] for name in table.rows.column_names}
@@ -102,13 +106,15 @@ class Target:
         return replace(self._scored_by(self._row_of(table.source), table), rows=rows, space=space)
 
     def choosing(self, table: Table) -> Table:
-        """Return a labelled table that chooses the epoch: it is scored as the training rows are, whatever set it is."""
+        """Return a labelled table that chooses the epoch. It is scored as the training rows are, whatever set it is.
+
+        Args:
+            table: of `label`.
+        """
         return replace(self._scored_by(self._row_of(None), table), space=self.space)
 
     def score(self, table: Table, outputs: np.ndarray, labels: np.ndarray | None = None) -> dict[str, float]:
         """Return the metrics of a labelled table.
-
-        A set of coarser classes is scored on folded answers: argmax over the model's classes, then folded by name.
 
         Args:
             table: of `label` or `choosing`.
@@ -133,10 +139,10 @@ class Target:
 
         space = self.space if table.space is None else table.space
         given = self.task.decide(np.asarray(outputs))
-        return self.task.said(_labels(table), space), self.task.said(given, space)
+        return self.task.in_words(_labels(table), space), self.task.in_words(given, space)
 
     def _row_of(self, source: Source | None) -> GlueTask | None:
-        """The row whose metrics count: of an out-of-domain source, or else of what the model is trained on."""
+        """Return the row whose metrics count: of an out-of-domain source, else of what the model is trained on."""
         own = source.row if source and isinstance(source.row, OodSet) else None
         return next((row for row in (own, self.row) if row and row.problem_type == self.task.problem_type), None)
 
@@ -162,10 +168,10 @@ def _refuse_several(cells: Cells, model: str, asked: Task | None, task: Task | N
         return
     if asked is not None and not asked.several:
         raise RailkdError(
-            f"{cells.where}: has {cells.several}, got --problem-type {asked.name}; wanted multi-label, or "
-            "one label a row"
+            f"{cells.where}: has {cells.several}, got --problem-type {asked.name}. Expected multi-label, or "
+            "one label a row."
         )
     if task is not None and not task.several:
         raise RailkdError(
-            f"{cells.where}: has {cells.several}, {model} gives one answer a row; wanted a multi-label model"
+            f"{cells.where}: has {cells.several}, but {model} gives one answer a row. Fix: use a multi-label model."
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from railkd.data.labels import unnamed
+from railkd.data.labels import has_default_names
 from railkd.errors import RailkdError
 from railkd.models.heads import label_names, problem_type_of
 from railkd.teacher import TeacherCache, TeacherInfo
@@ -45,7 +45,7 @@ def check_labels(student: Any, teacher: TeacherInfo) -> None:
             f"{teacher.problem_type}; wanted the same; set the student's config.problem_type to the teacher's, or "
             "take another teacher"
         )
-    if unnamed(ours) or unnamed(teacher.labels) or ours == teacher.labels:
+    if has_default_names(ours) or has_default_names(teacher.labels) or ours == teacher.labels:
         return
     what = "in another order" if sorted(ours) == sorted(teacher.labels) else "with other names"
     raise RailkdError(
