@@ -20,13 +20,12 @@ from rich.table import Table
 from railkd.cli.demo.archive import Row
 from railkd.cli.demo.data import SentimentSets, sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
-from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions
+from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.records import RunRecord
 from railkd.runtime.words import duration
 
-Say = Callable[[str], None]
 METHODS = ("finetune", "kd", "rail-kd-l", "rail-kd-c")
 TESTS = ("movie", "product", "news")
 SEED = 0
