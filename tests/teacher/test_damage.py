@@ -14,9 +14,9 @@ import torch
 
 from railkd.data.keys import KEY
 from railkd.errors import RailkdError
-from railkd.teacher import TeacherCache
+from railkd.teacher import CacheWriter, TeacherCache
 from railkd.teacher.manifest import manifest_checksum
-from teacher.made import read, same, signals, write
+from teacher.made import INFO, identity, read, same, signals, write
 
 
 def spoil(cache: TeacherCache, part: str, stride: int) -> Iterator[tuple[Path, int]]:
@@ -201,3 +201,89 @@ def test_reading_changes_no_file(small: TeacherCache) -> None:
     finally:
         os.chmod(small.path, 0o755)
     assert listing() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"teacher.width": 10**9}, "teacher: expected at most 67108864 numbers of states, got 3 x 1000000000"),
+        ({"teacher.width": 10**7}, "shard-.*: expected at least 1440000216 bytes for 6 rows of 3 blocks of 10000000"),
+        ({"teacher.blocks": 10**15}, "teacher: expected at most 67108864 numbers of states"),
+        ({"teacher.blocks": 2**30, "teacher.width": 2**30}, "teacher: expected at most"),
+        ({"teacher.labels": ["a"] * 500}, "shard-.*: expected at least"),
+        ({"rows": 10**15}, "rows: expected the sum of the rows of the shards"),
+        ({"rows": 10**15, "shards.0.rows": 10**15}, "index.bytes: expected"),
+        ({"rows": 10**14, "shards.0.rows": 10**14, "index.bytes": 128 + 24 * 10**14}, "shard-.*: expected at least"),
+        ({"rows": 0, "shards": [], "index.bytes": 128, "teacher.width": 10**9}, "teacher: expected at most"),
+    ],
+    ids=str,
+)
+def test_a_claim_that_does_not_fit_the_bytes_is_refused_before_it_is_believed(
+    small: TeacherCache, changes: dict[str, Any], said: str
+) -> None:
+    path = small.path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for place, value in changes.items():
+        *way, last = [int(step) if step.isdecimal() else step for step in place.split(".")]
+        part: Any = manifest
+        for step in way:
+            part = part[step]
+        part[last] = value
+    path.write_text(json.dumps(manifest | {"checksum": manifest_checksum(manifest)}))
+    with pytest.raises(RailkdError, match=f"manifest.json' does not describe a cache .{said}"):
+        TeacherCache.open(small.path)
+
+
+def rewrite_header(path: Path, header: bytes) -> None:
+    data = path.read_bytes()
+    body = data[8 + int.from_bytes(data[:8], "little") :]
+    path.write_bytes(len(header).to_bytes(8, "little") + header + body)
+
+
+@pytest.mark.parametrize("kind", ["nested", "nested metadata", "no shape", "wide", "keys", "poolings", "not UTF-8"])
+def test_a_shard_whose_header_claims_what_is_not_there_is_refused(small: TeacherCache, kind: str) -> None:
+    (path,) = small.path.glob("shard-*")
+    raw = path.read_bytes()
+    header: Any = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    metadata = json.loads(header["__metadata__"]["railkd"])
+    if kind == "wide":
+        metadata["wide"] = {"mean": [10**9]}
+    elif kind == "poolings":
+        metadata["poolings"] = ["mean"] * 3
+    elif kind == "keys":
+        header["keys"]["shape"] = [12]
+    elif kind == "no shape":
+        del header["mean"]["shape"]
+    header["__metadata__"]["railkd"] = "[" * 200_000 if kind == "nested metadata" else json.dumps(metadata)
+    texts = {"nested": b"[" * 200_000, "not UTF-8": b"\xff"}
+    rewrite_header(path, texts.get(kind, json.dumps(header).encode()))
+    with pytest.raises(RailkdError, match=f"Cannot read the cache file '.*{path.name}'"):
+        CacheWriter(small.path, INFO, identity(), ("mean", "cls")).__enter__()
+
+
+def make_odd(path: Path, kind: str) -> None:
+    path.unlink(missing_ok=True)
+    if kind == "folder":
+        (path / "inside").mkdir(parents=True)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path.parent.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+@pytest.mark.parametrize("name", ["manifest.json", ".lock", "shard-0.safetensors"])
+def test_what_is_no_plain_file_is_refused_in_words_and_left_alone(tmp_path: Path, name: str, kind: str) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (tmp_path / "elsewhere").write_text("not railkd's")
+    make_odd(folder / name, kind)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(RailkdError, match=f"{name}'"), CacheWriter(folder, INFO, identity(), ("mean", "cls")) as writer:
+        writer.add(*signals(3))
+    assert set(before) <= set(folder.rglob("*")) and (tmp_path / "elsewhere").read_text() == "not railkd's"
+
+
+def test_a_folder_with_the_name_of_a_temporary_file_is_no_obstacle(tmp_path: Path) -> None:
+    make_odd(tmp_path / ".a.tmp", "folder")
+    assert write(tmp_path, signals(3)).rows == 3 and (tmp_path / ".a.tmp" / "inside").is_dir()

@@ -13,10 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from railkd.errors import RailkdError
-from railkd.teacher.manifest import REBUILD, File
-
-#: Bytes of a .npy file before its numbers.
-_HEADER = 128
+from railkd.teacher.manifest import INDEX_HEADER, REBUILD, File
 
 
 class Index:
@@ -35,7 +32,7 @@ class Index:
         self._path, self._rows = path, rows
         try:
             with path.open("rb") as file:
-                if zlib.crc32(file.read(_HEADER)) != entry.header_crc:
+                if zlib.crc32(file.read(INDEX_HEADER)) != entry.header_crc:
                     raise ValueError("the checksum of its header does not match")
             table = np.load(path, mmap_mode="r", allow_pickle=False)
             if table.shape != (3, rows) or table.dtype != np.int64:
@@ -105,4 +102,4 @@ def pack(keys: np.ndarray) -> tuple[File, bytes]:
     np.save(buffer, table, allow_pickle=False)
     data = buffer.getvalue()
     name = f"index-{hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest()}.npy"
-    return File(name, len(data), zlib.crc32(data[:_HEADER])), data
+    return File(name, len(data), zlib.crc32(data[:INDEX_HEADER])), data

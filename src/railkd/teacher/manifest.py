@@ -23,6 +23,10 @@ from railkd.teacher.protocol import Count, TeacherInfo
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "railkd teacher cache", 1
+#: Bytes of the index, a .npy file, before its numbers.
+INDEX_HEADER = 128
+#: Bound on the numbers of one pooling of an example: a cache without rows has no bytes to compare with.
+_MOST_NUMBERS = 2**26
 #: The end of every message about a file that cannot be used.
 REBUILD = "Fix: delete the cache and build it again."
 
@@ -119,6 +123,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         manifest: Manifest = typed.from_json(Manifest, text)
+        _check_sizes(manifest)
         for entry in (manifest.index, *manifest.shards):
             _check_file(folder, entry)
     except RailkdError:
@@ -153,6 +158,28 @@ def _missing(folder: Path) -> str:
         return f"The cache at '{folder}' is unfinished. Fix: build it again; finished rows are kept."
     command = f"railkd cache --teacher DIR --train FILE --cache {folder}"
     return f"There is no teacher cache at '{folder}'. Fix: build one with '{command}'."
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    """Compare the shapes that a manifest claims with the bytes that its files have, before anything is allocated."""
+    blocks, width = manifest.teacher.shape
+    numbers = blocks * width
+    if numbers > _MOST_NUMBERS:
+        raise ValueError(f"teacher: expected at most {_MOST_NUMBERS} numbers of states, got {blocks} x {width}")
+    if manifest.rows != sum(entry.rows for entry in manifest.shards):
+        raise ValueError(f"rows: expected the sum of the rows of the shards, got {manifest.rows}")
+    if manifest.index.bytes != INDEX_HEADER + 24 * manifest.rows:
+        raise ValueError(f"index.bytes: expected {INDEX_HEADER + 24 * manifest.rows}, got {manifest.index.bytes}")
+    size = 2 if manifest.identity.states_dtype == "float16" else 4
+    poolings = len(manifest.poolings)
+    # A key, the outputs, the states and the checksums.
+    row = 16 + 4 * len(manifest.teacher.labels) + poolings * numbers * size + 4 * (1 + poolings)
+    for entry in manifest.shards:
+        if entry.bytes < entry.rows * row:
+            raise ValueError(
+                f"{entry.file}: expected at least {entry.rows * row} bytes for {entry.rows} rows of {blocks} blocks of "
+                f"{width}, got {entry.bytes}"
+            )
 
 
 def _check_file(folder: Path, entry: File) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import torch
 from safetensors.numpy import save
 
 from railkd.errors import RailkdError
+from railkd.runtime import typed
 
 SUFFIX = ".safetensors"
 _DTYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8", "U32": "<u4"}
@@ -99,6 +101,30 @@ def _half(states: np.ndarray, without: np.ndarray) -> np.ndarray:
     return torch.from_numpy(states).half().numpy()
 
 
+@dataclass(frozen=True)
+class _Metadata:
+    """The part of the header that is not about tensors: identity of the teacher, poolings, and wide blocks of each."""
+
+    identity: str
+    poolings: tuple[str, ...]
+    wide: dict[str, list[int]]
+
+
+def _check_shapes(arrays: Mapping[str, np.ndarray], poolings: Sequence[str], wide: Mapping[str, list[int]]) -> None:
+    """Raise ValueError or KeyError unless the tensors are those of a shard."""
+    rows, columns = len(arrays["keys"]), 1 + len(poolings)
+    for name, shape in (("keys", (rows, 2)), ("crc", (rows, columns))):
+        if arrays[name].shape != shape:
+            raise ValueError(f"expected {name} of shape {shape}, got {arrays[name].shape}")
+    for name in ("logits", *poolings):
+        if len(arrays[name]) != rows or arrays[name].ndim != (2 if name == "logits" else 3):
+            raise ValueError(f"{name} has shape {arrays[name].shape}, which does not fit {rows} rows")
+    for name, blocks in wide.items():
+        n, *width = arrays[name].shape[1:]
+        if arrays[f"{name}.wide"].shape != (rows, len(blocks), *width) or not set(blocks) <= set(range(n)):
+            raise ValueError(f"the wide blocks of {name} do not fit its shape {arrays[name].shape}")
+
+
 class Shard:
     """Reads one shard file through a memory map.
 
@@ -119,14 +145,17 @@ class Shard:
     def __init__(self, path: Path, header_crc: int | None = None) -> None:
         self.path = path
         try:
+            if not path.is_file() or path.is_symlink():  # opening a named pipe would wait for ever
+                raise ValueError("expected a regular file")
             data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))  # its class is slow at small reads
             length = int(data[:8].view("<u8")[0])
             raw = data[8 : 8 + length].tobytes()
             self.header_crc = zlib.crc32(data[:8].tobytes() + raw)
             if header_crc is not None and header_crc != self.header_crc:
                 raise ValueError("its header was altered")
-            header: dict[str, Any] = json.loads(raw)
-            metadata = json.loads(header.pop("__metadata__")["railkd"])
+            # Not json.loads: deep nesting would end in a RecursionError.
+            header = typed.from_json(dict[str, Any], raw.decode())
+            metadata = typed.from_json(_Metadata, header.pop("__metadata__")["railkd"])
             body = data[8 + length :]
             self.arrays = {
                 name: body[entry["data_offsets"][0] : entry["data_offsets"][1]]
@@ -136,12 +165,9 @@ class Shard:
             }
             self.keys, self._crc = self.arrays["keys"], self.arrays["crc"]
             self.rows = len(self.keys)
-            self.identity: str = metadata["identity"]
-            self.poolings: tuple[str, ...] = tuple(metadata["poolings"])
-            self._wide: dict[str, list[int]] = metadata["wide"]
+            self.identity, self.poolings, self._wide = metadata.identity, metadata.poolings, metadata.wide
+            _check_shapes(self.arrays, self.poolings, self._wide)
             self._checked = np.zeros((self.rows, 1 + len(self.poolings)), dtype=bool)
-            for name in ("logits", *self.poolings):
-                self.arrays[name]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise RailkdError(
                 f"Cannot read the cache file '{path}' ({error}). Fix: delete the cache and build it again."

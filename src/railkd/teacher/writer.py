@@ -22,6 +22,7 @@ from railkd.teacher.identity import Identity
 from railkd.teacher.manifest import MANIFEST, Manifest, ShardFile, index_of
 from railkd.teacher.protocol import TeacherInfo
 
+LOCK = ".lock"
 ROWS_PER_SHARD = 8192
 
 
@@ -57,7 +58,7 @@ class CacheWriter:
         self._leads = not self._together or ranks.is_main_process()
         self.path, self.info, self.identity, self.poolings = Path(path), info, identity, tuple(poolings)
         self._digest = identity.digest()
-        self._lock = FileLock(self.path / ".lock")
+        self._lock = FileLock(self.path / LOCK)
         self._keys: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
         self._states: dict[str, list[np.ndarray]] = {name: [] for name in self.poolings}
@@ -68,13 +69,21 @@ class CacheWriter:
         if self.path.exists() and not self.path.is_dir():
             raise RailkdError(f"The cache '{self.path}' is a file, wanted a folder. Fix: name another path.")
         self.path.mkdir(parents=True, exist_ok=True)
+        for name in (MANIFEST, LOCK):
+            file = self.path / name
+            if file.is_symlink() or (file.exists() and not file.is_file()):
+                raise RailkdError(
+                    f"Expected a regular file or nothing at '{file}', got a folder, a link or a pipe. Fix: name "
+                    "another cache folder."
+                )
         try:
             if self._leads:
                 self._lock.acquire()
                 if self._overwrite:
                     clear(self.path)
                 for leftover in self.path.glob(".*.tmp"):
-                    leftover.unlink(missing_ok=True)
+                    if leftover.is_file():
+                        leftover.unlink(missing_ok=True)
             self._barrier()
             self._adopt_all()
             self._barrier()  # nobody writes before all have looked, so all see the same rows missing
