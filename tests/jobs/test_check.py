@@ -244,7 +244,7 @@ def test_leaks_doubles_truncation_balance_and_unknown_words_are_found(
     pos = write(tmp_path / "pos.tsv", [(text, "pos") for text, label in rows if label == "pos"])
     found = run(capsys, "--teacher", teacher, "--train", train, "--test", f"mine={test}", "--max-length", 8)
     assert found["leak"]["detail"] == "1 of 2 rows of test mine (50.0%) are training rows too"
-    assert "4 training rows repeat a text, 1 texts have unlike labels" in found["doubles"]["detail"]
+    assert "4 training rows repeat a text, 1 texts have different labels" in found["doubles"]["detail"]
     assert found["truncation (teacher)"]["detail"].startswith("100.0% of rows are cut at 8 tokens (median 10")
     assert found["teacher"]["detail"] == "not checked: there is no --eval"
     strange = write(tmp_path / "strange.tsv", [("zzz yyy", "pos"), ("good", "neg")])
@@ -289,7 +289,7 @@ def test_without_a_teacher_the_logits_of_the_cache_are_looked_at(
     assert some["detail"] == "not checked: its cache holds too few rows of --eval"
     command = ["distill", "--cache", tmp_path / "some", *student, "--method", "kd", "--output", tmp_path / "out"]
     assert main([*map(str, command), "--epochs", "1"]) == 0
-    assert "teacher: not checked, its cache holds too few rows of --eval" in capsys.readouterr().err
+    assert "teacher: not checked, because its cache holds too few rows of --eval" in capsys.readouterr().err
 
 
 def test_a_warm_cache_is_judged_by_its_own_logits(
@@ -306,7 +306,10 @@ def test_a_warm_cache_is_judged_by_its_own_logits(
     rows = film_rows(60, 8)
     train, dev = write(tmp_path / "train.tsv", rows[:40]), write(tmp_path / "dev.tsv", rows[40:])
     words = ["distill", "--teacher", teacher, "--student-layers", 1, "--train", train, "--eval", dev, "--method", "kd"]
-    cases = [("all", rows, [], "note: teacher: accuracy", 0), ("train", rows[:40], [], "teacher: not checked, its", 0)]
+    cases = [
+        ("all", rows, [], "note: teacher: accuracy", 0),
+        ("train", rows[:40], [], "teacher: not checked, because its", 0),
+    ]
     cases += [("part", rows[:20], [], "note: teacher: accuracy", 1), ("live", [], ["--live"], "teacher: accuracy", 1)]
     for name, cached, more, said, runs in cases:
         if cached:

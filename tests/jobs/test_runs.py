@@ -351,7 +351,7 @@ def test_unlabelled_rows_have_as_many_texts_as_the_training_rows(
     assert main([str(word) for word in words]) == 2
     message = capsys.readouterr().err
     got, wanted = ("pairs of texts", "one text a row") if more == "pair" else ("one text a row", "pairs of texts")
-    assert f"--unlabelled: got {got} in '{unlabelled}', wanted {wanted} as in --train '{train}'; name" in message
+    assert f"--unlabelled: expected {wanted} as in --train '{train}', got {got} in '{unlabelled}'. Fix: name" in message
     assert not (tmp_path / "out").exists()
 
 

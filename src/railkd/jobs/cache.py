@@ -1,4 +1,4 @@
-"""The teacher cache of a set of files: built, or verified."""
+"""Builds or verifies the teacher cache of a list of files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,22 @@ from railkd.teacher import TeacherCache
 
 
 def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
-    """Run the teacher once over every row of the files, or read a whole cache to verify it."""
+    """Run the teacher once over every row of the files, or read a whole cache to verify it.
+
+    Args:
+        options: settings of ``railkd cache``.
+        say: receives lines for the user.
+
+    Returns:
+        The cache.
+    """
     path = required(options.cache, "--cache")
     ranks.initialize()
     if options.verify:
         cache = TeacherCache.open(path)
         with bar("verifying", "rows", quiet=options.quiet) as advance:
             cache.verify(advance)
-        say(f"every checksum of {cache.rows:,} rows fits: {path}")
+        say(f"verified: every checksum of {cache.rows:,} rows is right: {path}")
         return cache
     teacher = Checkpoint.find(required(options.teacher, "--teacher"), trust=options.trust_remote_code)
     reader, sources = TableReader(options, say), map(Source.parse, required(options.train, "--train"))
@@ -51,6 +59,6 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
 
 
 def cache_line(cache: TeacherCache) -> str:
-    """Rows, bytes, shape and place of a cache, in a line."""
-    what = f"{cache.rows:,} rows, {size(cache.bytes)}, {cache.info.blocks} blocks of {cache.info.width}"
-    return f"teacher cache: {what}, at {cache.path}"
+    """Return one line with the rows, bytes, shape and path of a cache."""
+    shape = f"{cache.info.blocks} blocks of {cache.info.width}"
+    return f"teacher cache: {cache.rows:,} rows, {size(cache.bytes)}, {shape}, at {cache.path}"

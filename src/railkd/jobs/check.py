@@ -1,4 +1,4 @@
-"""The pre-flight: gathers what `railkd.jobs.findings` judges, in full for ``railkd check``, in brief for a distill."""
+"""Checks data and teacher before a run: all of it for ``railkd check``, the cheap part for ``railkd distill``."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def before_distilling(
     """Run the cheap checks of a distillation.
 
     Args:
-        options: of the distillation.
-        splits: its tables.
-        teacher: as it was given.
-        max_length: in tokens.
+        options: settings of the distillation.
+        splits: tables of the distillation.
+        teacher: checkpoint of the teacher, its cache, or both.
+        max_length: length in tokens at which texts are cut.
         say: receives lines for the user.
 
     Raises:
-        RailkdError: a teacher that knows no more than the commonest class, labels evidently permuted, rows too long, or
-            a cache of another teacher.
+        RailkdError: the teacher is no better than the most frequent class, the labels are permuted, rows are too long
+            for the teacher, or the cache belongs to another teacher.
     """
     checkpoint, stored = teacher.checkpoint, teacher.cache
     if checkpoint is not None:
@@ -52,15 +52,15 @@ def before_distilling(
             if table is not None:
                 check_texts(checkpoint.config, checkpoint.tokenizer, table.rows, max_length, "the teacher")
     if splits.eval is None:
-        say("teacher: not checked, there is no --eval")
+        say("teacher: not checked, because there is no --eval. Fix: give --eval FILE.")
         return
-    # A complete cache stands in for the teacher here too: a warm run never builds it.
+    # A complete cache replaces the teacher here too, so that a second run does not load the teacher.
     warm = stored is not None and not options.live and (checkpoint is None or _complete(stored, splits.train.rows))
     if warm:
         teacher.check_same(max_length)
     judged = _judged(splits.eval.rows, GivenTeacher(None, stored) if warm else teacher, max_length, BRIEF_ROWS)
     if judged is None:
-        say("teacher: not checked, its cache holds too few rows of --eval; railkd check --teacher does it")
+        say("teacher: not checked, because its cache holds too few rows of --eval. Fix: run railkd check --teacher.")
         return
     finding = _about_teacher(judged, splits.target, splits.eval, options.allow_weak_teacher)
     say(str(finding))
@@ -69,7 +69,15 @@ def before_distilling(
 
 
 def check(options: CheckOptions, say: Say) -> list[Finding]:
-    """Check everything, on a sample unless ``--full``. What cannot be read at all is a finding too."""
+    """Check data, teacher, lengths and costs; use a sample of the rows unless ``--full`` is given.
+
+    Args:
+        options: settings of ``railkd check``.
+        say: receives lines for the user.
+
+    Returns:
+        The findings. Data that cannot be read are a finding too.
+    """
     teacher = GivenTeacher.find(options)
     given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
     student, target = given or teacher.checkpoint, teacher.target
@@ -83,8 +91,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     if measured is not None and splits.eval is not None:
         found.append(_about_teacher(measured, target, splits.eval, options.allow_weak_teacher))
     else:
-        detail = "not checked: " + ("its cache holds too few rows of --eval" if splits.eval else "there is no --eval")
-        found.append(Finding("warning", "teacher", detail, "give --teacher and --eval"))
+        reason = "its cache holds too few rows of --eval" if splits.eval else "there is no --eval"
+        found.append(Finding("warning", "teacher", f"not checked: {reason}", "give --teacher and --eval"))
     train = splits.train.rows
     chosen = train if options.full else train.select(some_rows(len(train), TOKEN_ROWS))
     found += _about_tokens(_texts(chosen), teacher.checkpoint, student, max_length)
@@ -93,12 +101,18 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     return found + _about_cost(options, len(train), teacher, student, measured)
 
 
-# ---- their steps -------------------------------------------------------------------------------
+# ---- steps of both -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """A teacher's logits of labelled rows, and how many rows a second it took (0: they came out of a cache)."""
+    """Answers of a teacher on N labelled rows.
+
+    Attributes:
+        logits: (N, C).
+        labels: (N,).
+        rate: rows a second; 0 if the logits come from a cache.
+    """
 
     logits: np.ndarray
     labels: np.ndarray
@@ -106,7 +120,7 @@ class _Judged:
 
 
 def _measured(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_length: int) -> _Judged | None:
-    """The teacher on the rows of --eval; None: there are none, or a cache lacks them."""
+    """Return the teacher's answers on rows of --eval; None if there is no --eval or the cache has too few of them."""
     if splits.eval is None:
         return None
     rows = len(splits.eval) if options.full else TEACHER_ROWS
@@ -114,7 +128,7 @@ def _measured(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_
 
 
 def _judged(table: Dataset, teacher: GivenTeacher, max_length: int, rows: int) -> _Judged | None:
-    """The teacher's answers on a sample of labelled rows; None: it is a cache without them."""
+    """Return the teacher's answers on a sample of labelled rows; None if the cache has too few of them."""
     if teacher.checkpoint is not None:
         table = table.select(some_rows(len(table), rows))
         model, tokenizer = teacher.checkpoint.frozen(), teacher.checkpoint.tokenizer
@@ -124,12 +138,12 @@ def _judged(table: Dataset, teacher: GivenTeacher, max_length: int, rows: int) -
         return _Judged(logits, np.asarray(table["label"]), rate)
     assert teacher.cache is not None
     keys = _keys(table)
-    there = np.flatnonzero(teacher.cache.find(keys) >= 0)
-    if len(there) < FEWEST_ROWS:
+    present = np.flatnonzero(teacher.cache.find(keys) >= 0)
+    if len(present) < FEWEST_ROWS:
         return None
-    there = there[some_rows(len(there), rows)]
-    logits = teacher.cache({KEY: torch.from_numpy(keys[there])}, None).logits.float().numpy()
-    return _Judged(logits, np.asarray(table["label"])[there], 0.0)
+    present = present[some_rows(len(present), rows)]
+    logits = teacher.cache({KEY: torch.from_numpy(keys[present])}, None).logits.float().numpy()
+    return _Judged(logits, np.asarray(table["label"])[present], 0.0)
 
 
 def _keys(table: Any) -> np.ndarray:
@@ -137,7 +151,7 @@ def _keys(table: Any) -> np.ndarray:
 
 
 def _complete(stored: TeacherCache, train: Any) -> bool:
-    """Whether a cache holds every labelled training row, so that the teacher need not run for them."""
+    """Return True if a cache holds every labelled training row, so that the teacher need not run."""
     return not len(stored.missing(_keys(train)))
 
 
@@ -148,7 +162,7 @@ def _about_teacher(judged: _Judged, target: Target, table: Table, allowed: bool)
 
 
 def _about_texts(splits: Splits) -> list[Finding]:
-    """Test rows that are trained on, and equal texts with different labels."""
+    """Find test rows that are training rows too, and equal texts with different labels."""
     others = {"eval": splits.eval} if splits.eval is not None else {}
     others |= {f"test {name}": table for name, table in splits.tests.items()}
     train = [findings.normalised(row) for row in _texts(splits.train.rows)]
@@ -176,7 +190,7 @@ def _about_tokens(
         found.append(findings.unknown_words(share, who))
         ids.append(tokens)
     if len(ids) == 2 and ids[0] != ids[1]:
-        detail = "teacher and student cut texts into other tokens, which pooled states allow"
+        detail = "teacher and student have different tokens; this is allowed, because hidden states are pooled"
         found.append(Finding("note", "tokenizers", detail))
     return [finding for finding in found if finding is not None]
 
@@ -188,7 +202,7 @@ def _about_cost(
     student: Checkpoint | None,
     measured: _Judged | None,
 ) -> list[Finding]:
-    """From sizes alone, and the teacher's speed where it was run."""
+    """Estimate disk, time and memory from sizes, and from the teacher's speed if it was measured."""
     origin = teacher.checkpoint.config if teacher.checkpoint else None
     shallower = {"num_hidden_layers": options.student_layers} if options.student_layers else {}
     ours = student.new_config(**shallower) if student else None
@@ -200,7 +214,7 @@ def _about_cost(
     rate = measured.rate if measured else 0.0
     train_seconds = None
     if rate and ours is not None and origin is not None:
-        # A step forward and back is three forward passes; those cost as blocks times width squared.
+        # A training step costs three forward passes. A forward pass costs blocks x width^2.
         share = ours.num_hidden_layers * ours.hidden_size**2 / (origin.num_hidden_layers * origin.hidden_size**2)
         train_seconds = 3 * options.epochs * rows * share / rate
     target = Path(options.cache or ".").absolute()
@@ -222,12 +236,12 @@ def _texts(table: Any) -> list[tuple[str, ...]]:
 
 
 def _own_names(student: Checkpoint | None) -> tuple[str, ...] | None:
-    """Return the class names of a student that brings a head of its own."""
+    """Return the class names of a student that has its own head; otherwise None."""
     return student.labels if student is not None and student.config.label2id else None
 
 
 def _parameters(config: Any, trust_remote_code: bool) -> int:
-    """Count the parameters of a classifier with this config; nothing is allocated."""
+    """Count the parameters of a classifier with this config, without allocating them."""
     if config is None:
         return 0
     return sum(parameter.numel() for parameter in empty_classifier(config, trusted=trust_remote_code).parameters())

@@ -1,4 +1,4 @@
-"""The main job: data -> teacher -> cache -> student -> metrics -> record. Command line and demo both call it."""
+"""Distils a teacher into a student: reads the data, runs the teacher or its cache, trains and scores the student."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ from railkd.training.arguments import Shapes
 def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
     """Distil a teacher, or the cache of one, into a student.
 
+    Rows, models or settings that do not fit each other raise `railkd.errors.RailkdError`.
+
     Args:
-        request: what the run was asked.
+        request: options and training arguments of the run.
         say: receives lines for the user.
-        callbacks: as transformers' Trainer takes them.
+        callbacks: callbacks of transformers' Trainer.
 
     Returns:
-        The record of the run; its files are in the run folder.
-
-    Raises:
-        RailkdError: rows, models or settings that do not fit each other.
+        The record of the run. Its files are in the run folder.
     """
     options = request.options
     spec = method_spec(request.training.get("method", "rail-kd-l"))
@@ -59,9 +58,9 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
     record = RunRecord("distill", spec.name, args.seed, config=request.as_dict())
     signals: LiveTeacher | TeacherCache | None = None
-    # The check of the teacher and its pass read one model, which is released before the student is made.
+    # The check and the teacher pass share one model, which is released before the student is made.
     with teacher.sharing():
-        if spec.needs_teacher and not options.resume:  # a resumed run has passed
+        if spec.needs_teacher and not options.resume:  # skip the check on resume: it passed when the run began
             check.before_distilling(options, splits, teacher, args.max_length, say)
         if spec.needs_teacher and options.live:
             signals = _live(teacher.checkpoint, args, spec.pooling)
@@ -75,14 +74,13 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
 
 
 def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: Checkpoint | None) -> None:
-    """Refuse what a run would refuse once it has started, as far as settings and configs tell; no row is read.
+    """Check settings and model configs before a run starts, without reading a row.
+
+    Settings that do not fit each other or the models raise `railkd.errors.RailkdError`.
 
     Args:
-        request: what the run is asked.
-        teacher: its checkpoint; None: it is on the hub, and is not asked for.
-
-    Raises:
-        RailkdError: settings that do not fit each other or the models.
+        request: options and training arguments of the run.
+        teacher: checkpoint of the teacher; None if it is on the hub, which is not contacted.
     """
     options = request.options
     metric = "accuracy" if options.eval or options.eval_share else None
@@ -103,7 +101,7 @@ def _cache(
     pooling: str | None,
     say: Say,
 ) -> TeacherCache:
-    """The cache of this run: as it is when no teacher was named, otherwise checked, and built where it lacks rows."""
+    """Return the cache of this run. If a teacher is named, check the cache and add the rows that it lacks."""
     stored = teacher.cache
     if stored is not None and pooling is not None:
         stored.check_pooling(pooling)
@@ -111,9 +109,9 @@ def _cache(
         assert stored is not None
         say(cache_line(stored))
         return stored
-    # What the user did not ask for is taken from the cache that is there: it need not be built again for a default.
+    # Settings that the user leaves out come from the existing cache, so that a default does not rebuild it.
     needed = [pooling] if pooling else list(stored.poolings) if stored else ["mean"]
-    own = options.cache is None  # a part of the run: replaced with it
+    own = options.cache is None  # a cache in the run folder is replaced together with the run
     with bar("teacher pass", "rows", quiet=options.quiet) as advance:
         cache = TeacherCache.build(
             teacher.checkpoint,
@@ -132,38 +130,44 @@ def _cache(
 
 
 def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooling: str | None) -> LiveTeacher:
-    """The teacher that runs at every step."""
+    """Return a teacher that runs at every step."""
     if teacher is None:
-        raise RailkdError("--live runs the teacher at every step; name it with --teacher")
+        raise RailkdError(
+            "Expected --teacher beside --live, which runs the teacher at every step, got none. Fix: give --teacher DIR."
+        )
     model, poolings = teacher.frozen().to(args.device), (pooling or "mean",)
     options: dict[str, Any] = {"max_length": args.max_length, "bf16": args.bf16, "blocks": args.teacher_blocks}
     return LiveTeacher(model, teacher.tokenizer, poolings=poolings, **options)
 
 
 def _shapes(options: DistillOptions, start: Checkpoint, teacher: BlockShape) -> Shapes:
-    """Blocks and widths of student and teacher: settings that do not fit them are refused before the teacher runs."""
+    """Return blocks and width of student and teacher, so that settings are checked before the teacher runs."""
     return BlockShape(options.student_layers or start.shape.blocks, start.shape.width), teacher
 
 
 def _student_plan(options: DistillOptions, target: Target, start: Checkpoint, blocks: str | None) -> Callable[[], Any]:
-    """Return a function that makes the student; bad layer counts are refused before anything long starts."""
+    """Return a function that makes the student, and refuse a bad number of layers before the teacher runs."""
     keep = options.keep if not options.keep[:1].isdigit() else [int(block) for block in options.keep.split(",")]
     head = target.head if options.student else {}
     layers = options.student_layers
     if layers is None and not options.student:
         raise RailkdError(
-            "got neither --student-layers nor --student; wanted the number of student blocks, or a checkpoint"
+            "Expected --student-layers or --student, got neither. Fix: give the number of student blocks with "
+            "--student-layers, or a checkpoint with --student."
         )
-    if layers is None:  # a head of another task's size is made anew
+    if layers is None:  # a head with another number of outputs is replaced by a new one
         return lambda: start.model(**head)
     blocks_to_keep(layers, start.shape.blocks, keep)
     return lambda: make_student(start, layers, keep, blocks=blocks, **head)
 
 
 def _starts_from(options: DistillOptions, teacher: Checkpoint | None) -> Checkpoint:
-    """The checkpoint that the student's weights come from."""
+    """Return the checkpoint that the student's weights come from."""
     if options.student:
         return Checkpoint.find(options.student, trust=options.trust_remote_code)
     if teacher is None:
-        raise RailkdError("--cache without --teacher needs --student: the checkpoint to start from")
+        raise RailkdError(
+            "Expected --student beside --cache without --teacher, got none. Fix: give --student with the checkpoint "
+            "that the student starts from, or give --teacher."
+        )
     return teacher

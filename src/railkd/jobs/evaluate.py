@@ -1,4 +1,4 @@
-"""What a finished model says of new rows: scores of labelled files, predictions of any."""
+"""Scores a finished model on labelled files."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def score(
     """Write the metrics of a labelled table into a record, and the predictions of its rows into a folder.
 
     Args:
-        record: whose labels are known.
-        target: what the model answers.
-        name: of the table.
+        record: receives the metrics; its labels are known.
+        target: task and classes of the model.
+        name: name of the table.
         table: N rows with labels.
         outputs: (N, C), in the order of the table.
-        keep: gets the predictions; None: they are not kept.
-        texts: keep the texts beside them.
+        keep: folder that receives the predictions; None keeps none.
+        texts: True writes the texts beside the predictions.
     """
     record.metrics[name], record.domains[name] = target.score(table, outputs), table.domain
     if keep is None:
@@ -59,16 +59,15 @@ def score(
 def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) -> RunRecord:
     """Score a model on labelled files.
 
+    Rows or labels that do not fit the model raise `railkd.errors.RailkdError`.
+
     Args:
-        options: of the job.
+        options: settings of ``railkd evaluate``.
         say: receives lines for the user.
-        keep: folder that gets its predictions of every row, with the texts; None: they are not kept.
+        keep: folder that receives texts and predictions of every row; None keeps none.
 
     Returns:
-        The record, with metrics for each file.
-
-    Raises:
-        RailkdError: rows or labels that do not fit the model.
+        The record, with metrics of each file.
     """
     ranks.initialize()
     record = RunRecord("evaluate", None, 0, config=Request(options).as_dict())
@@ -96,5 +95,10 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
 
 
 def trained_length(given: int | None, config: Any) -> int:
-    """Return the length in tokens that a model was trained with, unless the user gives another."""
+    """Return the length in tokens at which texts are cut.
+
+    Args:
+        given: length that the user gives; None takes the one of the training.
+        config: config of the model.
+    """
     return given or int((getattr(config, "railkd", None) or {}).get("max_length", DEFAULT_MAX_LENGTH))

@@ -1,4 +1,4 @@
-"""What would doom a run, as pure functions: numbers in, findings out. `railkd.jobs.check` gathers the numbers."""
+"""Turns numbers into findings that warn before a run. `railkd.jobs.check` gathers the numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from railkd.tasks.judging import Finding
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """One line over all of them.
+    """Return one line that sums up all findings.
+
+    Args:
+        findings: findings of one check.
+
+    Returns:
+        The line, with the number of errors and warnings.
 
     >>> verdict([Finding("note", "lengths", "nothing is cut")])
     'verdict: ready to run'
@@ -28,60 +34,112 @@ def verdict(findings: Sequence[Finding]) -> str:
 
 
 def lengths(tokens: np.ndarray, max_length: int, limit: int | None, who: str) -> Finding:
-    """Texts that are cut, and inputs longer than a model can take."""
+    """Find rows that are cut, and rows that are too long for a model.
+
+    Args:
+        tokens: (N,) length of every row in tokens, uncut.
+        max_length: length in tokens at which rows are cut.
+        limit: number of positions of the model; None if it has no limit.
+        who: "teacher" or "student".
+
+    Returns:
+        An error if rows are too long for the model, a warning if more than a tenth is cut, otherwise a note.
+    """
     cut, longest = float((tokens > max_length).mean()), int(tokens.max())
-    said = f"{cut:.1%} of rows are cut at {max_length} tokens (median {int(np.median(tokens))}, longest {longest:,})"
+    detail = f"{cut:.1%} of rows are cut at {max_length} tokens (median {int(np.median(tokens))}, longest {longest:,})"
     if limit is not None and min(longest, max_length) > limit:
-        return Finding("error", f"lengths ({who})", f"{said}; the model takes {limit}", f"give --max-length {limit}")
+        fix = f"give --max-length {limit}"
+        return Finding("error", f"lengths ({who})", f"{detail}; the model takes at most {limit}", fix)
     if cut > 0.1:
         fitting = int(np.quantile(tokens, 0.95))
         room = fitting if limit is None else min(fitting, limit)
-        fix = f"--max-length {room} would keep more of them" if room > max_length else "no length this model takes fits"
-        return Finding("warning", f"truncation ({who})", said, fix)
-    return Finding("note", f"lengths ({who})", said)
+        fix = f"--max-length {room} would keep more of them" if room > max_length else "take a model for longer texts"
+        return Finding("warning", f"truncation ({who})", detail, fix)
+    return Finding("note", f"lengths ({who})", detail)
 
 
 def unknown_words(share: float, who: str) -> Finding | None:
-    """Tokens that a vocabulary does not know."""
+    """Find texts that a vocabulary does not know.
+
+    Args:
+        share: share of unknown tokens, 0 to 1.
+        who: "teacher" or "student".
+
+    Returns:
+        A warning above 5 %, a note above 0, otherwise None.
+    """
     if share > 0.05:
-        fix = "take a tokenizer made for this language and domain"
+        fix = "take a model whose tokenizer knows this language and domain"
         return Finding("warning", f"vocabulary ({who})", f"{share:.1%} of tokens are unknown", fix)
     return Finding("note", f"vocabulary ({who})", f"{share:.2%} of tokens are unknown") if share else None
 
 
 def normalised(texts: Sequence[str]) -> tuple[str, ...]:
-    """Texts as they are compared: case and white space do not count."""
+    """Return texts without differences of case and white space."""
     return tuple(" ".join(text.casefold().split()) for text in texts)
 
 
 def leaks(train: Sequence[tuple[str, ...]], others: Mapping[str, Sequence[tuple[str, ...]]]) -> list[Finding]:
-    """Rows of eval and test sets whose text is among the training rows."""
+    """Find rows of eval and test sets whose texts are training rows too.
+
+    Args:
+        train: normalised texts of the training rows.
+        others: name of a set -> normalised texts of its rows.
+
+    Returns:
+        A warning for each set with such rows, or one note.
+    """
     seen, found = set(train), []
     for name, rows in others.items():
         shared = sum(row in seen for row in rows)
         if shared:
             detail = f"{shared:,} of {len(rows):,} rows of {name} ({shared / len(rows):.1%}) are training rows too"
-            found.append(Finding("warning", "leak", detail, "its scores are too good; take these rows out of one"))
+            found.append(
+                Finding(
+                    "warning",
+                    "leak",
+                    detail,
+                    "remove these rows from one of the two sets; they make its scores too good",
+                )
+            )
     return found or [Finding("note", "leak", "no text of an eval or test set is a training row")]
 
 
 def conflicts(train: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> Finding | None:
-    """Texts that stand several times among the training rows, and those with unlike labels."""
+    """Find texts that occur several times among the training rows, and those with different labels.
+
+    Args:
+        train: normalised texts of N training rows.
+        labels: N labels.
+
+    Returns:
+        A warning if more than 1 % of the texts have different labels, a note if texts repeat, otherwise None.
+    """
     by_text: dict[tuple[str, ...], set[str]] = {}
     for text, label in zip(train, labels, strict=True):
         by_text.setdefault(text, set()).add(str(label))
-    double, unlike = len(train) - len(by_text), sum(len(kinds) > 1 for kinds in by_text.values())
-    if not double:
+    repeats, mixed = len(train) - len(by_text), sum(len(kinds) > 1 for kinds in by_text.values())
+    if not repeats:
         return None
-    detail = f"{double:,} training rows repeat a text" + (f", {unlike:,} texts have unlike labels" if unlike else "")
-    return Finding("warning" if unlike > 0.01 * len(by_text) else "note", "doubles", detail)
+    detail = f"{repeats:,} training rows repeat a text" + (f", {mixed:,} texts have different labels" if mixed else "")
+    return Finding("warning" if mixed > 0.01 * len(by_text) else "note", "doubles", detail)
 
 
 # ---- the cost ----------------------------------------------------------------------------------
 
 
 def cache_bytes(rows: int, blocks: int, width: int, classes: int, poolings: int = 1) -> int:
-    """Size of a cache in half precision: the states of every pooling, the logits, and the keys.
+    """Return the bytes of a cache in half precision: states of every pooling, logits and keys.
+
+    Args:
+        rows: number of rows.
+        blocks: number of teacher blocks.
+        width: width of the teacher's states.
+        classes: number of logits.
+        poolings: number of poolings.
+
+    Returns:
+        The number of bytes.
 
     >>> cache_bytes(1000, 12, 768, 2)
     18456000
@@ -93,12 +151,25 @@ def cost(
     *, rows: int, bytes_needed: int, bytes_free: int, teacher_seconds: float | None, train_seconds: float | None,
     teacher_parameters: int, student_parameters: int,
 ) -> list[Finding]:  # fmt: skip
-    """Disk, time and memory."""
+    """Estimate the disk space, time and memory of a run.
+
+    Args:
+        rows: number of training rows.
+        bytes_needed: size of the cache to build.
+        bytes_free: free bytes of its disk.
+        teacher_seconds: time of the teacher pass; None if unknown.
+        train_seconds: time of the training; None if unknown.
+        teacher_parameters: number of weights of the teacher; 0 if it is not loaded.
+        student_parameters: number of weights of the student.
+
+    Returns:
+        One finding each for disk and memory, and one for the time if it is known.
+    """
     found = []
     needed = f"{size(bytes_needed)} for {rows:,} rows"
     if bytes_needed > bytes_free:
         found.append(
-            Finding("error", "cache", f"{needed}, {size(bytes_free)} are free", "name a --cache on another disk")
+            Finding("error", "cache", f"{needed}, but {size(bytes_free)} are free", "give --cache on a larger disk")
         )
     else:
         found.append(Finding("note", "cache", needed))
@@ -106,7 +177,7 @@ def cost(
     times = [f"{name} about {duration(value)}" for name, value in parts if value is not None]
     if times:
         found.append(Finding("note", "time", f"{', '.join(times)} on this machine"))
-    # Weights, gradients and Adam's two moments of the student; the teacher is read only, and alone during its pass.
+    # The student needs weights, gradients and Adam's two moments. The teacher needs weights only, in its own pass.
     memory = max(4 * teacher_parameters, 16 * student_parameters)
-    found.append(Finding("note", "memory", f"{size(memory)} for weights and optimizer, activations aside"))
+    found.append(Finding("note", "memory", f"{size(memory)} for weights and optimizer, without activations"))
     return found

@@ -1,4 +1,4 @@
-"""Fine-tuning: how a teacher is made."""
+"""Fine-tunes a checkpoint, which makes a teacher."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from railkd.tasks.target import Target
 
 
 def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
-    """Fine-tune a checkpoint on labelled rows: how a teacher is made.
+    """Fine-tune a checkpoint on labelled rows.
+
+    Rows, model or settings that do not fit each other raise `railkd.errors.RailkdError`.
 
     Args:
-        request: what the run was asked.
+        request: options and training arguments of the run.
         say: receives lines for the user.
-        callbacks: as transformers' Trainer takes them.
+        callbacks: callbacks of transformers' Trainer.
 
     Returns:
-        The record of the run; its files are in the run folder.
-
-    Raises:
-        RailkdError: rows, model or settings that do not fit each other.
+        The record of the run. Its files are in the run folder.
     """
     options = request.options
     start = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)

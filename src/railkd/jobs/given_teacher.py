@@ -1,4 +1,4 @@
-"""The teacher that a job was given: a checkpoint, the cache of one, or both."""
+"""Holds the teacher that the user gives: a checkpoint, the cache of one, or both."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from railkd.teacher.identity import identify
 
 @dataclass(frozen=True)
 class GivenTeacher:
-    """The teacher that a job was given. One of the two is there.
+    """The teacher that the user gives. At least one of its two parts is present.
 
     Attributes:
-        checkpoint: runs; None: the cache is all there is.
-        cache: holds what the teacher said; None: it is not built yet, or not asked for.
+        checkpoint: model that can run; None if the user gives a cache alone.
+        cache: stored answers of the teacher; None if it is not built yet or not named.
     """
 
     checkpoint: Checkpoint | None
@@ -30,8 +30,13 @@ class GivenTeacher:
     def find(cls, options: DistillOptions | CheckOptions) -> GivenTeacher:
         """Find the teacher that the options name.
 
-        Raises:
-            RailkdError: neither a teacher nor a cache is named, or one of them cannot be read.
+        A missing or unreadable teacher raises `railkd.errors.RailkdError`.
+
+        Args:
+            options: settings of the job.
+
+        Returns:
+            The teacher. A cache that is named but not built yet is left out.
         """
         trust = options.trust_remote_code
         checkpoint = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
@@ -42,7 +47,7 @@ class GivenTeacher:
 
     @property
     def target(self) -> Target:
-        """What the teacher answers, and so the student."""
+        """The task and the classes of the teacher, which the student takes over."""
         if self.checkpoint is not None:
             return Target.of_model(self.checkpoint.labels, self.checkpoint.task.problem_type, str(self.checkpoint))
         info = self._stored.info
@@ -50,30 +55,41 @@ class GivenTeacher:
 
     @property
     def shape(self) -> BlockShape:
-        """Blocks and width of the teacher."""
+        """The number of blocks and the width of the teacher."""
         return self.checkpoint.shape if self.checkpoint is not None else self._stored.info.shape
 
     def max_length(self, given: int | None) -> int:
-        """Return the length in tokens: the user's, or that of the cache, or the default."""
+        """Return the length in tokens at which texts are cut.
+
+        Args:
+            given: length that the user gives; None takes the one of the cache, or the default.
+        """
         return given or (self.cache.identity.max_length if self.cache is not None else DEFAULT_MAX_LENGTH)
 
     def sharing(self) -> AbstractContextManager[None]:
-        """Let all that run the teacher inside of the block share one model; it is released at the end of the block."""
+        """Return a context in which all callers share one model of the teacher. Its end releases the model."""
         return self.checkpoint.sharing() if self.checkpoint is not None else nullcontext()
 
     def check_max_length(self, given: int | None) -> None:
-        """Refuse another length than that of a cache whose teacher is not there to build another."""
+        """Refuse a length other than the one of the cache if no teacher can build another cache.
+
+        Args:
+            given: length that the user gives; None if it is left out.
+
+        Raises:
+            RailkdError: the lengths differ.
+        """
         if self.checkpoint is None and given not in (None, self._stored.identity.max_length):
             raise RailkdError(
-                f"the cache '{self._stored.path}' was made with max length {self._stored.identity.max_length}, got "
-                f"--max-length {given}; leave the flag out, or build another cache"
+                f"Expected max length {self._stored.identity.max_length}, with which the cache '{self._stored.path}' "
+                f"was made, got --max-length {given}. Fix: leave the flag out, or build another cache."
             )
 
     def check_same(self, max_length: int) -> None:
-        """Refuse to judge a teacher by the cache of another one.
+        """Refuse a cache that belongs to another teacher.
 
         Args:
-            max_length: of the job, in tokens.
+            max_length: length in tokens at which the job cuts texts.
         """
         if self.checkpoint is None or self.cache is None:
             return

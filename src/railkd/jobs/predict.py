@@ -1,4 +1,4 @@
-"""Predictions of a finished model for new rows."""
+"""Writes the predictions of a finished model for new rows."""
 
 from __future__ import annotations
 
@@ -21,11 +21,19 @@ from railkd.tasks import task_of
 
 
 def predict(options: PredictOptions, say: Say) -> None:
-    """Write label, score and logits of every row, in the order of the file."""
+    """Write label, score and logits of every row, in the order of the file.
+
+    Args:
+        options: settings of ``railkd predict``.
+        say: receives lines for the user.
+
+    Raises:
+        RailkdError: --test does not name one file.
+    """
     ranks.initialize()
     checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     if len(options.test) != 1:
-        raise RailkdError(f"got {len(options.test)} files to predict, wanted one: --test FILE")
+        raise RailkdError(f"--test: expected one file to predict, got {len(options.test)}. Fix: give --test FILE.")
     table = TableReader(options, say).read(Source.parse(options.test[0]), split="test", labelled=False)
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     length = trained_length(options.max_length, model.config)
@@ -36,7 +44,15 @@ def predict(options: PredictOptions, say: Say) -> None:
 
 
 def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
-    """Write the leaderboard's file of every test set in a GLUE folder; returns where."""
+    """Write the file that the GLUE leaderboard wants, for every test set in a GLUE folder.
+
+    Args:
+        options: settings of ``railkd predict``.
+        say: receives lines for the user.
+
+    Returns:
+        The paths of the files.
+    """
     ranks.initialize()
     checkpoint = Checkpoint.find(required(options.model, "--model"))
     found = submission.find(required(options.test, "--test")[0])

@@ -1,4 +1,4 @@
-"""What one job was asked: its options and its training arguments. Needs no torch."""
+"""Holds the settings of one job: its options and its training arguments. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Options = TypeVar("Options", covariant=True)
 
 @dataclass(frozen=True)
 class Request(Generic[Options]):
-    """What one job was asked.
+    """The settings of one job.
 
     Attributes:
-        options: of the class that the job reads, such as `railkd.jobs.options.DistillOptions`.
-        training: the training arguments that the user chose: field of ``DistillationTrainingArguments`` -> value.
+        options: options of the job, such as `railkd.jobs.options.DistillOptions`.
+        training: field of ``DistillationTrainingArguments`` -> value, for those that the user chose.
     """
 
     options: Options
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the user chose, by short name, as plain values.
+        """Return the settings that the user chose, by short name, as plain values.
 
         Returns:
             The options that differ from their defaults, then the training arguments.
@@ -43,16 +43,16 @@ class Request(Generic[Options]):
         return chosen
 
     def dump(self) -> str:
-        """Return `as_dict` as YAML, which ``--config`` reads back to the same request."""
+        """Return `as_dict` as YAML. ``--config`` reads it back to an equal request."""
         verb = type(self.options).__name__.removesuffix("Options").lower()
         body = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
         return f"# railkd {verb} --config THIS_FILE --overwrite\n{body}"
 
     def with_options(self, **changes: Any) -> Request[Options]:
-        """Return the request with other values of some options."""
+        """Return a copy with other values of some options."""
         options: Any = self.options
         return Request(dataclasses.replace(options, **changes), self.training)
 
     def with_training(self, **changes: Any) -> Request[Options]:
-        """Return the request with other values of some training arguments."""
+        """Return a copy with other values of some training arguments."""
         return Request(self.options, {**self.training, **changes})

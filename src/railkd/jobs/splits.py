@@ -1,4 +1,4 @@
-"""The tables of one job: the rows to train on, those that choose the epoch, and those that are scored at the end."""
+"""Reads the tables of one job: rows to train on, rows that choose the epoch, and rows that are scored at the end."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from railkd.tasks.target import Target
 
 
 def asked_task(options: DataOptions) -> Task | None:
-    """Return the kind of task that ``--problem-type`` names; None: it is not given."""
+    """Return the task that ``--problem-type`` names; None if it is not given."""
     return task_named(options.problem_type) if options.problem_type else None
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the rows of a job come from.
+    """The files and data sets of a job.
 
     Attributes:
-        train: the training rows; None: the job has none.
-        unlabelled: rows for the terms of the teacher alone.
-        eval: rows that choose the epoch.
+        train: training rows; None if the job has none.
+        unlabelled: rows for the teacher terms of the loss alone; None if there are none.
+        eval: rows that choose the epoch; None if there are none.
         tests: name -> labelled rows that are scored.
-        outside: names of the tests out of the training domain: the user says so (--ood), or the tables do.
+        outside: names of the test sets out of the training domain, by --ood or by the table of known sets.
     """
 
     train: Source | None
@@ -51,14 +51,14 @@ class Sources:
             Source.parse(text) if (text := getattr(options, name, None)) else None
             for name in ("train", "unlabelled", "eval")
         )
-        tests, said = parse_named([*options.test, *options.ood]), set(parse_named(options.ood))
+        tests, ood = parse_named([*options.test, *options.ood]), set(parse_named(options.ood))
         own = train.row if train else None
-        outside = {name for name, source in tests.items() if name in said or is_out_of_domain(source.row, own)}
+        outside = {name for name, source in tests.items() if name in ood or is_out_of_domain(source.row, own)}
         return cls(train, unlabelled, chosen, tests, frozenset(outside))
 
     @property
     def row(self) -> GlueTask | None:
-        """The first row of the tables of known sets; a set that is only tested on counts if it is in the domain."""
+        """The entry of the first known data set. A set that is only tested on counts if it is in the domain."""
         if self.train and self.train.row:
             return self.train.row
         others = [source.row for source in (self.unlabelled, self.eval, *self.tests.values()) if source]
@@ -70,23 +70,32 @@ class Sources:
 
 
 class TableReader:
-    """Reads the tables of one job and tells the user what each holds.
+    """Reads the tables of one job and tells the user the contents of each.
 
     Args:
-        options: which columns to read.
+        options: name the columns to read.
         say: receives a line for each table.
     """
 
     def __init__(self, options: DataOptions, say: Say) -> None:
         self._reading = Reading.parse(options.text_column, options.label_column, options.label_map)
-        self._say, self._said = say, ""
+        self._say, self._last = say, ""
 
     def read(self, source: Source, *, split: str, labelled: bool = True) -> Table:
-        """Read a source; see `railkd.data.reader.read`. Columns are told where they differ from the table before."""
+        """Read a source, and print its rows. Its columns are printed if they differ from those of the table before.
+
+        Args:
+            source: file or data set.
+            split: "train", "dev" or "test": the split to read of a source that has several.
+            labelled: False reads the texts alone.
+
+        Returns:
+            The table. Its labels are not encoded.
+        """
         table = read(source, self._reading, split=split, labelled=labelled)
         words = table.described
-        self._say(f"{source.text}: {len(table):,} rows" + (f"; {words}" if words != self._said else ""))
-        self._said = words
+        self._say(f"{source.text}: {len(table):,} rows" + (f"; {words}" if words != self._last else ""))
+        self._last = words
         return table
 
     def labelled(self, source: Source, target: Target, *, split: str) -> Table:
@@ -94,7 +103,7 @@ class TableReader:
         return self.label(self.read(source, split=split), target)
 
     def label(self, table: Table, target: Target) -> Table:
-        """Encode the labels of a table, and tell the fold if there is one."""
+        """Encode the labels of a table, and print which classes are merged, if any."""
         table = target.label(table)
         if table.space is not None and table.space.fold is not None:
             self._say(f"{table.source.text}: {table.space.fold.describe(target.space.names)}")
@@ -110,15 +119,15 @@ class TableReader:
 
 @dataclass(frozen=True)
 class Splits:
-    """Every table of a job that trains, read before anything is built.
+    """All tables of a job that trains, read before a model is built.
 
     Attributes:
-        target: what the model answers.
-        train: the labelled training rows.
-        unlabelled: rows for the terms of the teacher alone; None: there are none.
-        eval: rows that choose the epoch; None: the last epoch is kept.
+        target: task and classes of the model.
+        train: labelled training rows.
+        unlabelled: rows for the teacher terms of the loss alone; None if there are none.
+        eval: rows that choose the epoch; None keeps the last epoch.
         tests: name -> rows that are scored at the end.
-        selecting: what ``eval`` is, in words.
+        selecting: description of ``eval`` for messages.
     """
 
     target: Target
@@ -133,12 +142,15 @@ class Splits:
         """Read every table that the options name.
 
         Args:
-            options: of a job that trains, or of its check.
-            find_target: returns what the model answers, given the training rows before their labels are encoded.
+            options: settings of a job that trains, or of its check.
+            find_target: returns task and classes of the model, given the training rows with raw labels.
             say: receives lines for the user.
 
+        Returns:
+            The tables.
+
         Raises:
-            RailkdError: rows that cannot be read, or that do not fit each other or the model.
+            RailkdError: rows cannot be read, or do not fit each other or the model.
         """
         sources, reader = Sources.parse(options), TableReader(options, say)
         if "eval" in sources.tests and options.eval:
@@ -164,7 +176,7 @@ class Splits:
 
     @property
     def metric(self) -> str | None:
-        """The metric that chooses the best epoch; None: no rows do."""
+        """The metric that chooses the best epoch; None without rows to choose by."""
         return self.target.primary_metric if self.eval is not None else None
 
     @property
@@ -173,27 +185,27 @@ class Splits:
         return dict(self.tests) | ({"eval": self.eval} if self.eval is not None else {})
 
     def texts(self) -> Dataset:
-        """Return the rows that a teacher must have seen: all that are trained on, without labels."""
+        """Return every row that is trained on, without labels: the rows that a cache must hold."""
         parts = [self.train.rows.remove_columns("label")]
         return concatenate_datasets(parts + ([self.unlabelled.rows] if self.unlabelled is not None else []))
 
     def check_lengths(self, checkpoint: Checkpoint, max_length: int, who: str) -> None:
-        """Refuse rows that a model would crash on, in whichever table they are.
+        """Refuse rows that are too long for a model, in every table.
 
         Args:
-            checkpoint: of the model.
-            max_length: in tokens.
-            who: the model in words.
+            checkpoint: checkpoint of the model.
+            max_length: length in tokens at which texts are cut.
+            who: name of the model for messages, such as "the student".
         """
         for table in (self.train, self.unlabelled, self.eval, *self.tests.values()):
             if table is not None:
                 check_texts(checkpoint.config, checkpoint.tokenizer, table.rows, max_length, who)
 
     def training_rows(self, outputs: int) -> Dataset:
-        """Return labelled rows and, marked as such, unlabelled ones.
+        """Return the labelled rows, followed by the unlabelled ones with a label that marks them.
 
         Args:
-            outputs: of the model's head.
+            outputs: number of outputs of the model's head.
         """
         if self.unlabelled is None:
             return self.train.rows
@@ -204,11 +216,11 @@ class Splits:
 
 
 def _refuse_other_texts(unlabelled: Table, train: Table) -> None:
-    """Refuse single texts beside pairs."""
+    """Refuse single texts in one table and pairs in the other."""
     words = ("one text a row", "pairs of texts")
-    got, wanted = (words["text_pair" in table.rows.column_names] for table in (unlabelled, train))
-    if got != wanted:
+    got, expected = (words["text_pair" in table.rows.column_names] for table in (unlabelled, train))
+    if got != expected:
         raise RailkdError(
-            f"--unlabelled: got {got} in '{unlabelled.source.text}', wanted {wanted} as in --train "
-            f"'{train.source.text}'; name the same columns of both with --text-column, or give another file"
+            f"--unlabelled: expected {expected} as in --train '{train.source.text}', got {got} in "
+            f"'{unlabelled.source.text}'. Fix: name columns of both with --text-column, or give another file."
         )

@@ -1,4 +1,4 @@
-"""What fine-tuning and distillation share: training arguments, the run, its scores."""
+"""Trains and scores one model, for fine-tuning and for distillation."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _RATE = "train_samples_per_second"
 
 @dataclass(frozen=True)
 class Trainee:
-    """What one run trains, and on what.
+    """The model of one run with its data.
 
     Attributes:
-        args: of the training.
-        model: the student, or the model to fine-tune.
-        tokenizer: of the model.
-        teacher: its teacher; None: it has none.
-        splits: the rows, and what the model answers.
+        args: training arguments.
+        model: student, or model to fine-tune.
+        tokenizer: tokenizer of the model.
+        teacher: source of the teacher's answers; None without a teacher.
+        splits: tables, task and classes.
     """
 
     args: DistillationTrainingArguments
@@ -58,17 +58,14 @@ def fit(
     """Train a model, score it, and write the folder of the run.
 
     Args:
-        trainee: the model and its rows.
-        request: what the run was asked.
-        record: of the run; completed here.
+        trainee: model and data.
+        request: options and training arguments of the run.
+        record: record of the run, which is completed here.
         say: receives lines for the user.
-        callbacks: as transformers' Trainer takes them.
+        callbacks: callbacks of transformers' Trainer.
 
     Returns:
         The record.
-
-    Raises:
-        RailkdError: the folder holds another run, or one that cannot be resumed.
     """
     args = trainee.args
     folder = RunFolder(Path(str(args.output_dir)))
@@ -90,7 +87,7 @@ def fit(
         folder.leave(record, trainer.model, trainee.tokenizer)
         if not any(name.startswith("save_") for name in request.training):
             folder.drop_checkpoints()
-    ranks.barrier()  # every rank returns once the model is on disk
+    ranks.barrier()  # every rank returns after the model is on disk
     say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")
     return record
 
@@ -112,20 +109,20 @@ def _make_trainer(trainee: Trainee) -> DistillationTrainer:
         processing_class=trainee.tokenizer,
         compute_metrics=compute_metrics,
     )
-    trainer.remove_callback(PrinterCallback)  # a bar shows the progress, and metrics.json has the numbers
+    trainer.remove_callback(PrinterCallback)  # the bar shows progress, metrics.json holds the numbers
     return trainer
 
 
 def _score_tables(record: RunRecord, trainee: Trainee, trainer: DistillationTrainer, kept: str | None) -> None:
     """Score the trained model on the test sets and on the rows that chose the epoch.
 
-    This runs in float32 and outside Trainer, so the saved model gives the same numbers wherever it is loaded.
+    This runs in float32 and outside Trainer, so that the saved model gives the same numbers after loading.
 
     Args:
-        record: receives the scores, and how the epoch was chosen.
-        trainee: the rows.
-        trainer: after training.
-        kept: "answers" or "texts": what to keep of the predictions; None: nothing.
+        record: receives the scores and the choice of the epoch.
+        trainee: model and data.
+        trainer: trainer after training.
+        kept: "answers" keeps predictions, "texts" keeps them with their texts, None keeps nothing.
     """
     splits, args = trainee.splits, trainee.args
     record.labels = list(label_names(trainee.model.config))
@@ -138,7 +135,7 @@ def _score_tables(record: RunRecord, trainee: Trainee, trainer: DistillationTrai
 
 
 def complete(record: RunRecord, trainer: DistillationTrainer) -> None:
-    """Fill a record with what training left: curve, speed, memory, gauges, draws and the size of the model."""
+    """Write curve, speed, memory, gauges, draws and model size of a training into a record."""
     record.curve = list(trainer.state.log_history)
     record.examples_per_second = next((e[_RATE] for e in reversed(record.curve) if _RATE in e), 0.0)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
@@ -150,12 +147,15 @@ def complete(record: RunRecord, trainer: DistillationTrainer) -> None:
 
 
 def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
-    """Say which rows chose the weights that were kept.
+    """Describe how the kept weights were chosen.
 
     Args:
-        trainer: after training.
-        metric: that chose them, if anything did.
-        rows: those that it was computed on, in words.
+        trainer: trainer after training.
+        metric: metric of the choice.
+        rows: description of the rows that it was computed on.
+
+    Returns:
+        "last step", or the metric, the rows and the best step.
     """
     if not trainer.args.load_best_model_at_end or trainer.state.best_model_checkpoint is None:
         return "last step"
@@ -163,7 +163,7 @@ def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
 
 
 def _record_draws(record: RunRecord, draws: mapping.Draws, trainer: DistillationTrainer) -> None:
-    """Write the draws that were used into a record: they follow from the seed, so they are computed, not collected."""
+    """Write the drawn layers into a record. They follow from the seed, so they are computed again, not collected."""
     epochs = max(1, math.ceil((trainer.state.epoch or 0) - 1e-6))
     drawn = draws.schedule(trainer.args.seed, steps=trainer.state.global_step, epochs=epochs)
     record.draws = [list(draw) for draw in drawn]
@@ -178,12 +178,21 @@ def training_arguments(
     stored: TeacherCache | None = None,
     shapes: Shapes | None = None,
 ) -> DistillationTrainingArguments:
-    """The training arguments: what the user gave, and what a job chooses where nothing was given.
+    """Return the training arguments: those of the user, and our defaults for the others.
 
     Args:
-        request: what the job was asked.
-        rows: that are trained on. metric: chooses the best epoch; None: nothing does.
-        shapes: of student and teacher, where they are known.
+        request: options and training arguments of the job.
+        rows: number of training rows.
+        metric: metric that chooses the best epoch; None keeps the last one.
+        say: receives lines for the user.
+        stored: cache of the teacher, if there is one; its length is the default.
+        shapes: shapes of student and teacher, if they are known.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        RailkdError: arguments do not fit each other or the shapes.
     """
     options, training = request.options, request.training
     chosen: dict[str, Any] = {
@@ -191,7 +200,7 @@ def training_arguments(
         "max_length": options.max_length or (stored.identity.max_length if stored else DEFAULT_MAX_LENGTH),
         "report_to": "none",
         "disable_tqdm": True,
-        "dataloader_pin_memory": torch.accelerator.is_available(),  # without one it does nothing but warn
+        "dataloader_pin_memory": torch.accelerator.is_available(),  # without an accelerator it only warns
         "save_strategy": "epoch",
         "save_total_limit": 2,
         "logging_steps": max(1, rows // 320),
@@ -215,4 +224,7 @@ def training_arguments(
     except RailkdError:
         raise
     except (ValueError, TypeError) as error:
-        raise RailkdError(f"the training arguments do not fit together: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RailkdError(
+            f"Expected training arguments that fit together, got: {reason}. Fix: change the named argument."
+        ) from error
