@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -143,3 +145,22 @@ def test_two_builders_at_once_end_with_one_right_cache(tmp_path: Path, teacher_f
     batch = {KEY: torch.from_numpy(keys)}
     assert cache.rows == alone.rows == 600
     torch.testing.assert_close(cache(batch, "mean").states, alone(batch, "mean").states)
+
+
+class Terminal(io.StringIO):
+    """Takes what would be written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("kind", [Terminal, io.StringIO])
+def test_a_build_from_python_shows_a_bar_on_a_terminal_alone(
+    tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any, kind: Any
+) -> None:
+    with contextlib.redirect_stderr(kind()) as shown:
+        rows_read(counting, rows, tmp_path, tokenizer, batch_size=8)
+        first = shown.getvalue()
+        rows_read(counting, rows, tmp_path, tokenizer)  # nothing to do
+    assert shown.getvalue() == first
+    assert ("teacher pass" in first and "22/22" in first) == (kind is Terminal) == bool(first)

@@ -67,3 +67,23 @@ def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
             display.update(task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s")
 
         yield move
+
+
+@contextmanager
+def tqdm_bar(title: str, unit: str, total: int) -> Iterator[Advance]:
+    """Show the progress of a phase to a caller in Python: a bar in a notebook and on a terminal, nothing elsewhere.
+
+    Args:
+        title: name of the phase.
+        unit: what is counted, in the plural.
+        total: how many; without any there is no bar.
+
+    Yields:
+        A function to call with (items done, items in total).
+    """
+    from tqdm.auto import tqdm
+
+    # None: tqdm shows nothing unless it writes to a terminal or a notebook.
+    hidden = True if total == 0 or os.environ.get("RANK", "0") != "0" else None
+    with tqdm(total=total, desc=title, unit=f" {unit}", disable=hidden) as shown:
+        yield lambda done, _total: shown.update(done - shown.n)

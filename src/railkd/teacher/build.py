@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any, TypedDict
 import numpy as np
 from torch import nn
 
+from railkd.data.given import as_dataset
 from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_length
 from railkd.runtime import ranks
+from railkd.runtime.progress import tqdm_bar
 from railkd.signals import checked_poolings
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
@@ -54,7 +57,7 @@ class PassSettings:
         bf16: run the teacher under bfloat16 autocast.
         blocks: regular expression for the blocks of the teacher; see `railkd.models.blocks.find_blocks`.
         overwrite: replace a cache of another teacher; without it such a cache is an error.
-        on_progress: called with (rows done, rows to do).
+        on_progress: called with (rows done, rows to do); None: a tqdm bar on a terminal and in a notebook.
     """
 
     tokenizer: Any = None
@@ -111,13 +114,15 @@ class TeacherPass:
         """Return the rows of a data set as the teacher reads them.
 
         Args:
-            dataset: rows with text columns, or rows that were tokenised with a key column.
+            dataset: rows with text columns, or rows that were tokenised with a key column; see
+                `railkd.data.given.as_dataset`.
 
         Raises:
             RailkdError: rows without a text, or longer than the teacher takes.
         """
         settings = self._settings
-        rows = keyed_tokens(dataset, self._tokenizer, text=settings.text_columns, max_length=settings.max_length)
+        given = as_dataset(dataset)
+        rows = keyed_tokens(given, self._tokenizer, text=settings.text_columns, max_length=settings.max_length)
         check_length(self._source.config, rows.lengths, settings.max_length, "the teacher")
         return rows
 
@@ -146,18 +151,18 @@ class TeacherPass:
         overwrite = settings.overwrite
         with CacheWriter(path, live.info, self.identity, poolings, overwrite=overwrite, together=True) as writer:
             todo = writer.missing(rows.keys)
-            with live.in_a_row():
-                _run_batches(live, rows, todo, writer, settings)
+            with live.in_a_row(), _progress(settings, len(todo)) as advance:
+                _run_batches(live, rows, todo, writer, settings.batch_size, advance)
 
 
 def _run_batches(
-    live: LiveTeacher, rows: KeyedTokens, todo: np.ndarray, writer: CacheWriter, settings: PassSettings
+    live: LiveTeacher, rows: KeyedTokens, todo: np.ndarray, writer: CacheWriter, batch_size: int, advance: Progress
 ) -> None:
     """Run the longest rows first: the time left is not underestimated, and a lack of memory shows at once."""
     order = todo[np.argsort(-rows.lengths[todo], kind="stable")]
-    stride = settings.batch_size * ranks.world_size()
-    for start in range(settings.batch_size * ranks.rank(), len(order), stride):
-        chosen = order[start : start + settings.batch_size].tolist()
+    stride = batch_size * ranks.world_size()
+    for start in range(batch_size * ranks.rank(), len(order), stride):
+        chosen = order[start : start + batch_size].tolist()
         unpadded = {name: [values[i] for i in chosen] for name, values in rows.inputs.items()}
         batch = live.tokenizer.pad(unpadded, return_tensors="pt")
         logits, states = live.run(batch, live.poolings)
@@ -166,5 +171,11 @@ def _run_batches(
             logits.float().cpu().numpy(),
             {name: value.float().cpu().numpy() for name, value in states.items()},
         )
-        if settings.on_progress is not None:  # counts the rows of all ranks, estimated from this one
-            settings.on_progress(min(start + stride, len(order)), len(order))
+        advance(min(start + stride, len(order)), len(order))  # of all ranks, estimated from this one
+
+
+def _progress(settings: PassSettings, rows: int) -> AbstractContextManager[Progress]:
+    """Return the caller's function, or a bar if there is none."""
+    if settings.on_progress is not None:
+        return nullcontext(settings.on_progress)
+    return tqdm_bar("teacher pass", "rows", rows)

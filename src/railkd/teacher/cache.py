@@ -96,7 +96,8 @@ class TeacherCache:
 
         Args:
             teacher: folder, hub name, `Checkpoint`, or a module (then give its ``tokenizer``).
-            dataset: rows with text columns, or rows tokenised by the teacher's tokenizer with a key column.
+            dataset: rows with text columns, or rows tokenised by the teacher's tokenizer with a key column: a
+                `Dataset`, a list of dicts or texts, or a pandas data frame.
             path: folder of the cache; created if it does not exist.
             **options: see `railkd.teacher.build.PassSettings`: ``tokenizer``, ``text_columns``, ``max_length``,
                 ``pooling``, ``dtype``, ``batch_size``, ``bf16``, ``blocks``, ``overwrite`` and ``on_progress``.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from railkd.data.columns import find_columns
+from railkd.data.given import as_dataset
 from railkd.data.keys import KEY
 from railkd.data.tokens import TEACHER_PREFIX, keyed_tokens
 from railkd.errors import RailkdError
@@ -47,6 +48,7 @@ class Preparer:
             if self.args.max_steps < 1:
                 raise RailkdError("got a stream of rows, whose end is not known; wanted max_steps in the arguments")
             return self._streamed(dataset, training=True), None
+        dataset = _readable(dataset)
         if dataset is None or not hasattr(dataset, "column_names"):
             return dataset, None
         return self._prepared(dataset, training=True)
@@ -57,6 +59,7 @@ class Preparer:
         """
         if isinstance(dataset, dict):
             return {name: self.labelled(rows) for name, rows in dataset.items()}
+        dataset = _readable(dataset)
         info = getattr(dataset, "info", None)
         if info is not None and info.description == self._mark:
             return dataset
@@ -136,6 +139,11 @@ class Preparer:
             except ValueError as error:
                 raise RailkdError(f"column '{column}', row {row}: {error}") from None
         return labels
+
+
+def _readable(dataset: Any) -> Any:
+    """Return a list or a data frame as a `Dataset`; leave None and the data sets of torch as they are."""
+    return as_dataset(dataset) if isinstance(dataset, list | tuple | dict) or hasattr(dataset, "iloc") else dataset
 
 
 def _is_stream(dataset: Any) -> bool:
