@@ -132,8 +132,8 @@ ROWS = [
     ),
     ("evaluate --model regressor --test good.tsv", "good.tsv: row 1 has the label 'pos', which is not a number"),
     # several labels a row
-    (f"{SCORE} lists.jsonl", "lists.jsonl: has lists of labels, but teacher gives one answer a row"),
-    (f"{TUNE} lists.jsonl --problem-type classification", "has lists of labels, got --problem-type classification"),
+    (f"{SCORE} lists.jsonl", "lists.jsonl: has lists of classes, but teacher gives one answer a row"),
+    (f"{TUNE} lists.jsonl --problem-type classification", "has lists of classes, got --problem-type classification"),
     (f"{TUNE} flags.csv --label-column pos neg", "row 2: expected 0 or 1 in column 'neg', got '2'"),
     (f"{TUNE} flags.csv --label-column pos pos", "--label-column: expected each column once, got 'pos' and 'pos'"),
     (f"{TUNE} flags.csv --label-column pos ngg", "no column 'ngg'"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from railkd.data.columns import Columns, find_columns
+from railkd.data.label_lists import FLAG_NAMES, multi_hot_width, refuse_lists_in_text
 from railkd.data.labels import LabelSpace, apply_label_map, is_missing, parse_label_map
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
@@ -56,11 +57,34 @@ class Cells:
         return found
 
     @cached_property
+    def multi_hot(self) -> int:
+        """The length of lists of 0 and 1, one for each class; 0: the cells are anything else.
+
+        A label map that renames 0 or 1 says that the lists hold classes.
+        """
+        if len(self.columns) > 1 or FLAG_NAMES & self.label_map.keys():
+            return 0
+        return multi_hot_width(self.columns[self.column], where=self.where)
+
+    @cached_property
     def several(self) -> str:
         """The reason to read several labels a row, in words; empty: a row has one."""
         if len(self.columns) > 1:
             return "several label columns"
-        return "lists of labels" if any(isinstance(cell, list) for cell in self.columns[self.column]) else ""
+        if self.multi_hot:
+            return f"lists of {self.multi_hot} flags, 0 or 1 for each class (multi-hot)"
+        return "lists of classes" if any(isinstance(cell, list) for cell in self.columns[self.column]) else ""
+
+    @property
+    def lone(self) -> bool:
+        """Whether every list has one entry, so that it may mean one class a row too."""
+        lists = [cell for cell in self.columns[self.column] if isinstance(cell, list)]
+        return len(self.columns) == 1 and bool(lists) and all(len(cell) == 1 for cell in lists)
+
+    def unwrapped(self) -> Cells:
+        """Return the cells with the entry of each list in its place."""
+        cells = [cell[0] if isinstance(cell, list) else cell for cell in self.columns[self.column]]
+        return replace(self, columns={self.column: cells})
 
     def spellings(self, name: str) -> list[str]:
         """Return how the file writes a class, so that --label-map can rename it.
@@ -130,8 +154,10 @@ class Table:
     @property
     def described(self) -> str:
         """The columns that were read, in words."""
-        unlabelled = f"text: {' + '.join(self.columns.text)}; no labels read"
-        return unlabelled if self.cells is None else self.columns.describe()
+        if self.cells is None:
+            return f"text: {' + '.join(self.columns.text)}; no labels read"
+        form = self.cells.several if len(self.cells.columns) == 1 else ""
+        return self.columns.describe() + (f" ({form})" if form else "")
 
 
 def read(source: Source, reading: Reading, *, split: str, labelled: bool = True) -> Table:
@@ -155,6 +181,7 @@ def read(source: Source, reading: Reading, *, split: str, labelled: bool = True)
         known = source.row.raw_label_names if source.row else {}
         label_map = known if reading.label_map is None else reading.label_map
         cells = Cells({name: raw[name][:] for name in names}, source.text, label_map)
+        refuse_lists_in_text([cell for cell in raw[names[0]][:] if isinstance(cell, str) and cell], source.text)
         columns = Columns(columns.text, " + ".join(names))
     texts = {role: _texts(raw, name, source.text) for role, name in zip(TEXT_COLUMNS, columns.text, strict=False)}
     return Table(Dataset.from_dict(texts), source, columns, cells)

@@ -63,12 +63,27 @@ def listed(items: Iterable[object], most: int | None = None) -> str:
 
 
 def named(names: Iterable[str]) -> str:
-    """Return names in quotes, as a list in words; of a long list the first 20.
+    """Return names in quotes, as a list in words; of a long list the first 20, and of a long name both ends.
 
     >>> named(["text", "label"])
     "'text' and 'label'"
     """
-    return listed(map(repr, names), most=20)
+    return listed((repr(shortened(name)) for name in names), most=20)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """Return a text for a message: cut in the middle if it is long.
+
+    Args:
+        text: of any length.
+        most: how many characters are shown.
+
+    >>> shortened("a label"), shortened("x" * 5000, most=9)
+    ('a label', 'xxxx...xxxx (5,000 characters)')
+    """
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}...{text[-(most // 2) :]} ({len(text):,} characters)"
 
 
 def quoted(text: str) -> str:

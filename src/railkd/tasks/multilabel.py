@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 from railkd.data.labels import LabelSpace, label_name, match_label_space, no_label
 from railkd.data.reader import Cells
 from railkd.errors import RailkdError
+from railkd.runtime.words import named
 from railkd.tasks.base import Task
 from railkd.tasks.judging import Finding, describe_balance, weak_teacher
 from railkd.tasks.reader import ClassReader, ReadLabel
@@ -47,6 +48,10 @@ class MultiLabel(Task):
 
     def infer(self, cells: Cells, official: Sequence[str] = ()) -> LabelSpace:
         # The classes are those of several columns, or all that occur, in the order of the alphabet.
+        # Lists of 0 and 1 name no class: the classes get the default names of transformers.
+        if cells.multi_hot:
+            defaults = [f"LABEL_{index}" for index in range(cells.multi_hot)]
+            return LabelSpace(tuple(cells.label_map.get(name, name) for name in defaults))
         found = sorted({name for row in classes_of(cells) if row for name in row})
         known = tuple(cells.columns) if len(cells.columns) > 1 else tuple(found)
         if len(known) < 2:
@@ -58,10 +63,19 @@ class MultiLabel(Task):
         return LabelSpace(known)
 
     def match(self, cells: Cells, names: Sequence[str], *, model: str, row: OodSet | None = None) -> LabelSpace:
+        if cells.multi_hot:
+            if cells.multi_hot != len(names):
+                raise RailkdError(
+                    f"{cells.where}: has {cells.several}, but {model} has {len(names)} classes ({named(names)}). "
+                    "Fix: write a 0 or 1 for each of them, or, if 0 and 1 are classes: --label-map 0=NAME 1=NAME."
+                )
+            return self.space(names)
         seen = LabelSpace(tuple(dict.fromkeys(name for found in classes_of(cells) if found for name in found)))
         return match_label_space(names, seen, label_map=cells.label_map, model=model, where=cells.where)
 
     def encode(self, cells: Cells, space: LabelSpace) -> list[Any]:
+        if cells.multi_hot:
+            return [_flags(cell, cells.where, row) for row, cell in enumerate(cells.columns[cells.column], 1)]
         vectors = []
         for number, row in enumerate(classes_of(cells), 1):
             if row is None:
@@ -115,6 +129,12 @@ class MultiLabel(Task):
 
     def describe_labels(self, labels: np.ndarray, names: Sequence[str]) -> Finding:
         return describe_balance(labels.sum(axis=0).astype(int), len(labels), names, most=1.0)
+
+
+def _flags(cell: Sequence[Any] | None, where: str, row: int) -> list[float]:
+    if cell is None:
+        raise RailkdError(no_label(where, row))
+    return [float(flag) for flag in cell]
 
 
 def classes_of(cells: Cells) -> list[Classes]:

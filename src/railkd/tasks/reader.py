@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from railkd.data.label_lists import is_flag, refuse_shares
 from railkd.data.labels import MISSING, LabelSpace, has_default_names, is_missing, label_name, match_label_space
 from railkd.errors import RailkdError
 from railkd.runtime.words import named
@@ -26,6 +27,7 @@ class ClassReader:
     def __init__(self, names: Sequence[str], ids: Mapping[str, int], given: Sequence[str] | None = None) -> None:
         self.names, self.ids = names, ids
         self.known: dict[str, int | None] = {}
+        self.forms: set[str] = set()
         self.of_class = given is not None
         self.by_name = list(given) if given is not None else None
         # A student with the default names LABEL_0, LABEL_1, ... has no names to match, so that the order counts.
@@ -67,23 +69,40 @@ class ClassReader:
         return found
 
     def vector(self, value: Any) -> list[float]:
-        """Return (C,) which classes apply, by a list of names or indices. A list of C floats stays as it is.
+        """Return (C,) which classes apply. A list of C flags (0 or 1) stays; other lists hold names or indices.
 
         Args:
-            value: the label.
+            value: the label. A list of C floats from 0 to 1 stays too, and NaN in it marks a row without a label.
 
         Raises:
-            ValueError: it is not a list, or the student does not know a label in it.
+            ValueError: it is not a list, holds an unknown label or soft labels, or its 0 and 1 can mean two things.
         """
         count = len(self.names)
         if value is None:
-            return [float("nan")] * count
-        if not isinstance(value, list):
+            return [math.nan] * count
+        if not isinstance(value, list | tuple):
             raise ValueError(f"expected a list for a student of several labels a row, got the label {value!r}.")
-        if len(value) == count and all(isinstance(number, float) for number in value):
-            return value
+        if not self.of_class and value and all(map(is_flag, value)):
+            return self._flags(value)
+        if len(value) == count and all(isinstance(share, float) and not (share < 0 or share > 1) for share in value):
+            if abs(sum(value) - 1) < 1e-2:
+                refuse_shares(value, "the list")
+            return list(value)
         chosen = {self.index(name) for name in value}
         return [float(index in chosen) for index in range(count)]
+
+    def _flags(self, value: Sequence[Any]) -> list[float]:
+        """Read a list of 0 and 1 as flags if it has one for each class, else as indices; refuse both in one column."""
+        count, certain = len(self.names), any(isinstance(flag, bool | float) for flag in value)
+        flags = len(value) == count and (certain or count > 1)
+        self.forms.add("flags" if flags else "indices")
+        if len(self.forms) > 1 or (not flags and (len(set(value)) < len(value) or count == 1)):
+            raise ValueError(
+                f"the list {value!r} may hold a flag (0 or 1) for each of {count} classes, or the numbers of the "
+                f"classes that apply. Fix: write {count} flags as floats in every row, or the names of the classes."
+            )
+        chosen = {int(index) for index in value}
+        return [float(flag) for flag in value] if flags else [float(index in chosen) for index in range(count)]
 
     def _named(self, name: str) -> int | None:
         """Return the index of a name: matched as in files, or from label2id if id2label was not set."""

@@ -49,8 +49,8 @@ class Target:
         Returns:
             The target. Cells without any label, or of another kind of task than the one asked for, are refused.
         """
-        cells, model = _cells(table), f"the model trained on {table.source.text}"
-        _refuse_several(cells, model, asked)
+        model = f"the model trained on {table.source.text}"
+        cells = _one_or_several(_cells(table), model, asked)
         official = table.source.row.labels if table.source.row else ()
         task = asked or task_of_labels(cells, official)
         return cls(task, task.infer(cells, official), model, asked, table.source.row, table.source)
@@ -93,8 +93,7 @@ class Target:
         """
         from datasets import Dataset
 
-        cells, names = _cells(table), self.space.names
-        _refuse_several(cells, self.model, self.asked, self.task)
+        cells, names = _one_or_several(_cells(table), self.model, self.asked, self.task), self.space.names
         if self.asked is not None:
             self.asked.check_outputs(names or ("value",), model=self.model, where=cells.where)
         row, space = table.source.row, self.space
@@ -162,16 +161,35 @@ def _labels(table: Table) -> np.ndarray:
     return np.asarray(table.rows["label"])
 
 
-def _refuse_several(cells: Cells, model: str, asked: Task | None, task: Task | None = None) -> None:
-    """Refuse several labels a row where the user or the model says that there is one."""
-    if not cells.several:
-        return
-    if asked is not None and not asked.several:
+def _one_or_several(cells: Cells, model: str, asked: Task | None, task: Task | None = None) -> Cells:
+    """Return cells that fit the kind of task: lists of one entry are unwrapped if a row has one label.
+
+    Args:
+        cells: of one table.
+        model: in words, for messages.
+        asked: the kind of task that the user named.
+        task: that of the model, if there is one.
+
+    Raises:
+        RailkdError: several labels a row where one is wanted, or lists that may mean both.
+    """
+    decided = asked or task
+    if not cells.several or (decided is not None and decided.several):
+        return cells
+    if cells.lone and decided is not None:
+        return cells.unwrapped()
+    if cells.lone:
+        raise RailkdError(
+            f"{cells.where}: every list of labels has one entry. It may be the class of the row, or one of any number "
+            "of classes. Fix: --problem-type classification (or regression) says the first, multi-label the second."
+        )
+    if asked is not None:
         raise RailkdError(
             f"{cells.where}: has {cells.several}, got --problem-type {asked.name}. Expected multi-label, or "
             "one label a row."
         )
-    if task is not None and not task.several:
+    if task is not None:
         raise RailkdError(
             f"{cells.where}: has {cells.several}, but {model} gives one answer a row. Fix: use a multi-label model."
         )
+    return cells
