@@ -49,6 +49,8 @@ ROWS = [
     ("distill train.tsv", "expected a flag such as --text-column, got 'train.tsv'"),
     (f"{DISTILL} --train", "--train: expected a value, got none"),
     (f"{DISTILL} --test --live", "--test: expected one value or more, got none"),
+    (f"{DISTILL} --test -dash.tsv", "--test: expected one value or more, got the flag '-dash.tsv'. Fix: write ./-dash"),
+    (f"{DISTILL} --cache -c", "--cache: expected a value, got the flag '-c'. Fix: write ./-c"),
     (f"{DISTILL} --no-live=1", "--no-live: expected no value, got '1'"),
     (f"{DISTILL} --live=perhaps", "--live: expected true or false, got 'perhaps'"),
     ("evaluate --modle teacher", "unknown setting 'modle'. Did you mean 'model'?"),

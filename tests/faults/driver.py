@@ -132,6 +132,13 @@ def arm(fault: str) -> list[Any]:
     return []
 
 
+def default_signals() -> None:
+    """Undo what a shell or nohup ignores for its background jobs: the tests send these signals."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def run(argv: list[str], fault: str | None) -> int:
     """One command, as the command line runs it; training verbs with the fault's callbacks."""
     from railkd.cli import main
@@ -139,6 +146,7 @@ def run(argv: list[str], fault: str | None) -> int:
     from railkd.cli.verbs import JOBS
     from railkd.jobs import distill, finetune
 
+    default_signals()
     callbacks = arm(fault) if fault and AFTER not in fault else []
 
     def with_callbacks(work: Any) -> Any:

@@ -61,7 +61,9 @@ def test_an_incomplete_checkpoint_is_skipped_with_a_word(
     assert differences(left(folder), by_steps) == []
 
 
-@pytest.mark.parametrize(("name", "code", "step"), [("TERM", 143, 2), ("INT", 130, 2), ("TERM", 143, 6)])
+@pytest.mark.parametrize(
+    ("name", "code", "step"), [("TERM", 143, 2), ("INT", 130, 2), ("HUP", 143, 2), ("TERM", 143, 6)]
+)
 def test_an_interruption_saves_a_checkpoint_and_says_how_to_go_on(
     tmp_path: Path, base: Path, railkd: Driver, by_epochs: dict[str, Any], name: str, code: int, step: int
 ) -> None:
@@ -69,25 +71,25 @@ def test_an_interruption_saves_a_checkpoint_and_says_how_to_go_on(
     folder = room(base, tmp_path / "run")
     got, said = railkd(folder, "distill", *BY_EPOCHS, "--output", "out", fault=f"{name}@step:{step}")
     assert got == code, said
-    assert "with --resume to go on from the newest checkpoint in 'out'" in said and "Traceback" not in said
+    assert "with --resume to continue from the newest checkpoint in 'out'" in said and "Traceback" not in said
     assert [path.name for path in (folder / "out").glob("checkpoint-*")] == [f"checkpoint-{step}"]
     got, said = railkd(folder, "distill", *BY_EPOCHS, "--output", "out", "--resume")
     assert got == 0, said
     assert differences(left(folder), by_epochs) == []
 
 
-@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130), ("HUP", 143)])
 def test_an_interrupted_teacher_pass_is_gone_on_with(
     tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any], name: str, code: int
 ) -> None:
     folder = room(base, tmp_path / "run")
     got, said = railkd(folder, "distill", *BY_STEPS, "--output", "out", fault=f"{name}@open:.shard-")
-    assert got == code and "to go on from the newest checkpoint in 'out'" in said and "Traceback" not in said
+    assert got == code and "to continue from the newest checkpoint in 'out'" in said and "Traceback" not in said
     assert not list((folder / "out" / "cache").glob(".*.tmp"))
     got, said = railkd(folder, "distill", *BY_STEPS, "--output", "out", "--resume")
     assert got == 0, said
     assert differences(left(folder), by_steps) == []
     words = ["cache", "--teacher", "teacher", "--train", "train.tsv", "--cache", "cache"]
     got, said = railkd(folder, *words, fault=f"{name}@open:.shard-")
-    assert got == code and "; repeat the command to go on with what is built" in said
+    assert got == code and "finished rows are kept. Fix: repeat the command to continue" in said
     assert railkd(folder, *words)[0] == 0 and railkd(folder, "cache", "--verify", "--cache", "cache")[0] == 0

@@ -85,7 +85,7 @@ def test_a_terminated_launcher_leaves_one_checkpoint_and_the_resumed_run_is_the_
     """The launcher passes the signal on. Saved every 3 steps: what stands at 2 is there because of it."""
     assert (folder / "first-0").exists() and (folder / "first-1").exists(), two["said"][-3000:]
     assert two["code"] != 0 and [(folder / f"code-{rank}").read_text() for rank in (0, 1)] == ["143", "143"]
-    assert two["said"].count("with --resume to go on from the newest checkpoint in 'stopped'") == 1
+    assert two["said"].count("with --resume to continue from the newest checkpoint in 'stopped'") == 1
     assert (folder / "stopped-at").read_text() == "checkpoint-2"
     assert (folder / "second-0").exists() and (folder / "second-1").exists(), resumed["said"][-3000:]
     for name in ("objective.safetensors", "student/model.safetensors", "draws.json", "gauges.json"):

@@ -140,6 +140,7 @@ def second() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
     os.chdir(sys.argv[2])
     os.umask(0o022 if os.environ["RANK"] == "0" else 0o027)  # who made a file shows in its mode
     {"first": first, "second": second}[sys.argv[1]]()

@@ -239,7 +239,7 @@ def test_of_repeated_runs_only_the_latest_counts_and_a_note_says_so(tmp_path: Pa
         ({}, "contains neither records.jsonl nor a run folder"),
         ({"records.jsonl": "{"}, "records.jsonl, line 1: is not a run record"),
         ({"run/metrics.json": "[]"}, "metrics.json: is not a run record"),
-        ({"records.jsonl": "", "grid.yaml": "[a"}, "grid.yaml: expected a grid of railkd bench, got invalid YAML"),
+        ({"records.jsonl": "", "grid.yaml": "[a"}, "grid.yaml: expected a grid of railkd bench, got not valid YAML"),
         (
             {"records.jsonl": "", "grid.yaml": "- a"},
             "grid.yaml: expected the mapping of a grid of railkd bench, got list",

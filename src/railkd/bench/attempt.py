@@ -21,6 +21,7 @@ from railkd.jobs import cache, distill, evaluate, finetune
 from railkd.jobs.run_folder import RunFolder
 from railkd.records import RunRecord
 from railkd.runtime import hardware
+from railkd.runtime.words import visible
 
 
 def set_threads(threads: int) -> None:
@@ -105,7 +106,7 @@ def _build_cache(job: Job, folder: Path) -> None:
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 @contextmanager

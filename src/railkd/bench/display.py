@@ -17,7 +17,7 @@ from rich.text import Text
 
 from railkd.bench.plan import Job
 from railkd.records import RunRecord
-from railkd.runtime.words import duration
+from railkd.runtime.words import duration, visible
 
 
 def describe_job(job: Job) -> str:
@@ -207,9 +207,9 @@ class Progress:
 
     def _print(self, line: str, *, loud: bool = False) -> None:
         if self._live is not None:
-            self._live.console.print(Text(line, style="red" if loud else ""))
+            self._live.console.print(Text(visible(line), style="red" if loud else ""))
         elif loud or not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
 
     def _time_left(self) -> str:
         now = time.monotonic()
@@ -235,15 +235,18 @@ class Progress:
             students = [job for job in own if job.kind == "distill"]
             done = sum(job.folder in self._records for job in students)
             table.add_row(
-                Text(task), Text(self._teachers(own)), f"{done} of {len(students)}", Text(describe_best(records, task))
+                Text(visible(task)),
+                self._teachers(own),
+                f"{done} of {len(students)}",
+                Text(visible(describe_best(records, task))),
             )
         now = time.monotonic()
         running = [
-            Text(f"running: {describe_job(job)} ({duration(now - start)})", style="dim")
+            Text(visible(f"running: {describe_job(job)} ({duration(now - start)})"), style="dim")
             for job, start in self._running.values()
         ]
         bar = ProgressBar(total=max(1, len(self._jobs)), completed=len(records), width=60)
-        return Group(Text(", ".join(head), style="bold"), bar, table, *running)
+        return Group(Text(visible(", ".join(head)), style="bold"), bar, table, *running)
 
     def _teachers(self, jobs: Sequence[Job]) -> str:
         """Return the score or the state of each teacher among these jobs."""

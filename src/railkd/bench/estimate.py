@@ -31,7 +31,7 @@ from railkd.jobs.options import DEFAULT_MAX_LENGTH
 from railkd.models.checkpoints import Checkpoint, quiet_transformers
 from railkd.models.heads import task_of_config
 from railkd.runtime import hardware
-from railkd.runtime.words import counted, duration, size
+from railkd.runtime.words import counted, duration, size, visible
 
 #: Rows of a task that are tokenised to estimate the length of a batch.
 _SAMPLE = 32
@@ -75,8 +75,8 @@ def print_estimate(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machi
     counts = Counter(job.kind for job in jobs)
     head = [counted(len(part), name) for part, name in _parts(grid)]
     totals = [counted(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
-    console.print(Text(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}"))
-    console.print(Text(f"arms: {', '.join(arm.name for arm in grid.arms)}"), "", _table(lines), "", sep="\n")
+    console.print(Text(visible(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}")))
+    console.print(Text(visible(f"arms: {', '.join(arm.name for arm in grid.arms)}")), "", _table(lines), "", sep="\n")
     disk = _or_unknown(_sum(line.bytes for line in lines), size)
     left = _or_unknown(_sum(line.seconds for line in lines), duration)
     where = "on the machines that Ray chooses" if machine.executor == "ray" else "on this machine"
@@ -96,7 +96,7 @@ def _table(lines: Sequence[_Line]) -> Table:
             _or_unknown(line.bytes, size),
             _or_unknown(line.seconds, duration),
         ]
-        table.add_row(Text(line.task), *kinds, str(line.done), *estimates)
+        table.add_row(Text(visible(line.task)), *kinds, str(line.done), *estimates)
     return table
 
 

@@ -1,22 +1,22 @@
 """The command line: a row or a file for each verb. Nothing heavy is imported before the cheap checks have passed.
 
-Exit codes: 0 success; 1 the job ran and failed; 2 bad input; 130 interrupted from the keyboard; 143 ended by SIGTERM.
+Exit codes: 0 success; 1 the job ran and failed; 2 bad input; 130 interrupted from the keyboard; 143 ended by SIGTERM or
+SIGHUP.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from railkd import __version__
+from railkd.cli.process import Terminated, standard_streams, termination
 from railkd.errors import RailkdError, RunFailed, did_you_mean
+from railkd.runtime.words import visible
 
 #: Verb -> what it does. `railkd.cli.verbs.find_verb` finds the rest, which is imported when the verb is used.
 VERBS = {
@@ -35,10 +35,6 @@ VERBS = {
 }
 
 
-class Terminated(BaseException):
-    """Raised by SIGTERM, so that jobs leave through their ``finally`` clauses. No ``except Exception`` catches it."""
-
-
 def main(argv: Sequence[str] | None = None, verbs: Mapping[str, Any] | None = None) -> int:
     """Run one command.
 
@@ -49,11 +45,15 @@ def main(argv: Sequence[str] | None = None, verbs: Mapping[str, Any] | None = No
     Returns:
         The exit code.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    with standard_streams():
+        return _main(list(sys.argv[1:] if argv is None else argv), verbs or {})
+
+
+def _main(words: list[str], verbs: Mapping[str, Any]) -> int:
     asked: list[Any] = []  # gets the options of the job when they are known
     try:
-        with _terminable():
-            _dispatch(words, verbs or {}, asked)
+        with termination():
+            _dispatch(words, verbs, asked)
             sys.stdout.flush()
         return 0
     except RailkdError as error:
@@ -131,7 +131,7 @@ def _fail(code: int, message: str, hint: str = "") -> int:
         traceback.print_exc()
     elif hint:
         message += f"\n{hint}"
-    print(f"railkd: {message}", file=sys.stderr)
+    print(f"railkd: {visible(message)}", file=sys.stderr)
     return code
 
 
@@ -152,25 +152,3 @@ def _how_to_continue(words: list[str], asked: list[Any]) -> str:
             "or with --overwrite to start again"
         )
     return "; finished rows are kept. Fix: repeat the command to continue" if words[:1] == ["cache"] else ""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    # SIGTERM raises `Terminated` inside this block. Only the main thread may install a handler.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    owner = os.getpid()
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a forked data loader worker inherits the handler; it must end as if it had none
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -10,7 +10,7 @@ from typing import Any
 
 from railkd.bench import bundled_grids, grid_reader
 from railkd.bench.grid import Grid, Machine
-from railkd.cli.verb import Verb
+from railkd.cli.verb import Verb, print_results
 from railkd.cli.verbs import find_verb
 from railkd.cli.words import assemble
 from railkd.errors import RailkdError, RunFailed
@@ -81,7 +81,7 @@ def _copy(name: str, target: str | None = None) -> None:
     if path.exists():
         raise RailkdError(f"--copy: '{path}' exists already. Fix: name another file: --copy {name} FILE")
     write_text(path, text)
-    print(f"{path}: run it with railkd bench {path} --output {name}/")
+    print_results(f"{path}: run it with railkd bench {path} --output {name}/")
 
 
 def _bench(options: BenchOptions) -> None:
@@ -146,8 +146,8 @@ def print_end(records: Sequence[Any], output: Path) -> None:
     for task in dict.fromkeys(record.task for record in records):
         best = describe_best(records, task)
         if best:
-            print(f"{task}: best {best}")
-    print(
+            print_results(f"{task}: best {best}")
+    print_results(
         f"{len(records) - len(failed)} of {len(records)} jobs finished; records: {output / 'records.jsonl'}; "
         f"railkd report {output} --html report.html makes a page of them"
     )

@@ -11,6 +11,7 @@ from typing import Any
 from railkd.jobs.options import Say
 from railkd.jobs.request import Request
 from railkd.jobs.settings import TRAINING, Setting, settings_of
+from railkd.runtime.words import visible
 
 #: The training arguments with short names: those of distill and those of finetune.
 ALL_TRAINING = tuple(setting.name for setting in TRAINING)
@@ -60,9 +61,19 @@ def printer(quiet: bool) -> Say:
 
     def say(line: str) -> None:
         if not quiet and is_main_process():
-            print(line, file=sys.stderr, flush=True)
+            print(visible(line), file=sys.stderr, flush=True)
 
     return say
+
+
+def print_results(text: str) -> None:
+    """Print results on stdout, on the main process only, with control characters escaped.
+
+    Args:
+        text: one line or more.
+    """
+    if is_main_process():
+        print(visible(text))
 
 
 def is_main_process() -> bool:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from importlib import import_module
 
-from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, is_main_process, printer
+from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, print_results, printer
 from railkd.errors import RailkdError
 from railkd.jobs import preconditions as needs
 from railkd.jobs.options import (
@@ -38,13 +38,13 @@ def find_verb(name: str) -> Verb:
 def _finetune(request: Request[FinetuneOptions]) -> None:
     from railkd.jobs.finetune import finetune
 
-    _print(finetune(request, printer(request.options.quiet)).summary())
+    print_results(finetune(request, printer(request.options.quiet)).summary())
 
 
 def _distill(request: Request[DistillOptions]) -> None:
     from railkd.jobs.distill import distill
 
-    _print(distill(request, printer(request.options.quiet)).summary())
+    print_results(distill(request, printer(request.options.quiet)).summary())
 
 
 def _cache(request: Request[CacheOptions]) -> None:
@@ -56,7 +56,7 @@ def _cache(request: Request[CacheOptions]) -> None:
 def _evaluate(request: Request[EvaluateOptions]) -> None:
     from railkd.jobs.evaluate import evaluate
 
-    _print(evaluate(request.options, printer(request.options.quiet)).summary())
+    print_results(evaluate(request.options, printer(request.options.quiet)).summary())
 
 
 def _predict(request: Request[PredictOptions]) -> None:
@@ -64,7 +64,7 @@ def _predict(request: Request[PredictOptions]) -> None:
 
     options = request.options
     if options.glue_submission:
-        _print("\n".join(map(str, predict.glue_submission(options, printer(options.quiet)))))
+        print_results("\n".join(map(str, predict.glue_submission(options, printer(options.quiet)))))
     else:
         predict.predict(options, printer(options.quiet))
 
@@ -81,14 +81,9 @@ def _check(request: Request[CheckOptions]) -> None:
     if options.json:
         print(json.dumps({"verdict": verdict, "ready": not errors, "findings": [asdict(f) for f in found]}, indent=1))
     else:
-        print("\n".join([*map(str, found), verdict]))
+        print_results("\n".join([*map(str, found), verdict]))
     if errors:
         raise RailkdError(f"the check found {errors[0].title}" + (f" and {len(errors) - 1} more" if errors[1:] else ""))
-
-
-def _print(results: str) -> None:
-    if is_main_process():
-        print(results)
 
 
 _MODEL = {"teacher": "model", "student": "model"}

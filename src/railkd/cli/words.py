@@ -200,6 +200,12 @@ class _Splitter:
         else:
             self.found[name] = [*self.found.get(name, []), *values]
 
+    def _after(self) -> str:
+        # What follows a flag without a value. A file whose name starts with a dash looks like a flag.
+        if not self.rest or self.rest[0].startswith("--"):
+            return "none"
+        return f"the flag '{self.rest[0]}'. Fix: write ./{self.rest[0]} if this is the name of a file"
+
     def _take_values(self, setting: Setting | None) -> list[str]:
         if setting is not None and setting.kind is bool and not setting.many:
             is_value = bool(self.rest) and self.rest[0].lower() in ("true", "false")
@@ -209,6 +215,10 @@ class _Splitter:
         while self.rest and len(values) < most and not _is_flag(self.rest[0]):
             values.append(self.rest.pop(0))
         return values
+
+
+def _expected(setting: Setting) -> str:
+    return "one value or more" if setting.many else "a value"
 
 
 def _is_flag(word: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from railkd.errors import RailkdError
 from railkd.runtime.files import write_text
+from railkd.runtime.words import visible
 
 
 def write_answers(
@@ -78,4 +79,4 @@ def write_predictions(target: str | None, rows: Sequence[dict[str, Any]]) -> Non
     if target:
         write_text(target, text)
     else:
-        sys.stdout.write(text)
+        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-import yaml
-
 from railkd.jobs.settings import NEVER_WRITTEN, SHORT_NAMES, plain, settings_of
+from railkd.runtime.yaml_text import write_yaml
 
 Options = TypeVar("Options", covariant=True)
 
@@ -45,7 +44,7 @@ class Request(Generic[Options]):
     def dump(self) -> str:
         """Return `as_dict` as YAML. ``--config`` reads it back to an equal request."""
         verb = type(self.options).__name__.removesuffix("Options").lower()
-        body = yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+        body = write_yaml(self.as_dict())
         return f"# railkd {verb} --config THIS_FILE --overwrite\n{body}"
 
     def with_options(self, **changes: Any) -> Request[Options]:

@@ -10,6 +10,7 @@ A *short* name is what a user types (``epochs``); the *field* is its long name a
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Iterable
@@ -18,14 +19,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from railkd.errors import RailkdError, did_you_mean
+from railkd.runtime.yaml_text import read_yaml
 
 #: Settings that are not part of the run: how to treat the folder and how much to print. A token is a secret.
 NEVER_WRITTEN = frozenset({"overwrite", "resume", "quiet", "hub_token"})
 #: Lists that may also be written with commas. Column names are not among them: a column name may hold a comma.
 _WITH_COMMAS = frozenset({"pooling", "weights"})
+#: Builds no more of a representation than a message shows.
+_SHORT = reprlib.Repr()
+vars(_SHORT).update(maxlevel=4, maxlist=8, maxtuple=8, maxdict=8, maxstring=90, maxlong=90, maxother=90)
 _EXPECTED = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -151,13 +154,9 @@ def _parse(path: str | Path, flag: str) -> Any:
         reason = error.strerror if isinstance(error, OSError) else "the file is not UTF-8 text"
         raise RailkdError(f"{flag}{path}: expected a YAML file that can be read: {reason}") from None
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise RailkdError(f"{path}: not valid YAML{where}: {getattr(error, 'problem', None) or error}") from None
-    except (RecursionError, ValueError, OverflowError) as error:  # thousands of brackets, or an impossible date
-        raise RailkdError(f"{path}: not valid YAML: {str(error)[:80]}") from None
+        return read_yaml(text)
+    except ValueError as error:
+        raise RailkdError(f"{path}: {error}") from None
 
 
 def convert(setting: Setting, value: Any, where: str) -> Any:
@@ -208,7 +207,8 @@ def unknown(name: str, known: Iterable[str], where: str) -> RailkdError:
     Returns:
         The error, to be raised.
     """
-    return RailkdError(f"{where}: unknown setting '{name}'.{did_you_mean(name, known)} --help lists the settings")
+    near = did_you_mean(name[:80], known)
+    return RailkdError(f"{where[:200]}: unknown setting {shown(name)}.{near} --help lists the settings")
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
@@ -230,11 +230,13 @@ def _single(setting: Setting, value: Any, where: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise wrong
     if kind is str:
+        if isinstance(value, float):  # 1.10 has been read as 1.1
+            raise RailkdError(f"{where}: expected text, got the number {value}. Fix: write it in quotes")
         if not str(value).strip():
             raise RailkdError(f"{where}: expected a value, got empty text. Fix: leave the setting out for its default")
         return str(value)
     try:
-        # YAML 1.1 reads 5e-5 as text, so text is converted to a number.
+        # Words of a command line are text, as is 010 from YAML.
         number = float(value)
         if kind is float:
             return number
@@ -249,8 +251,8 @@ def _single(setting: Setting, value: Any, where: str) -> Any:
 
 def _checked(setting: Setting, value: Any, where: str) -> Any:
     if setting.choices and value not in setting.choices:
-        near = did_you_mean(str(value), setting.choices)
-        raise RailkdError(f"{where}: expected {' or '.join(setting.choices)}, got '{value}'.{near}")
+        near = did_you_mean(str(value)[:80], setting.choices)
+        raise RailkdError(f"{where}: expected {' or '.join(setting.choices)}, got {shown(value)}.{near}")
     return value
 
 
@@ -281,6 +283,6 @@ def shown(value: Any) -> str:
     Returns:
         Its representation, with the word list or mapping before it.
     """
-    text = repr(value)
+    text = _SHORT.repr(value)
     name = "the list " if isinstance(value, list) else "the mapping " if isinstance(value, dict) else ""
     return name + (text if len(text) <= 80 else text[:77] + "...")

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from railkd.errors import RailkdError
 from railkd.records import RECORD_FILE, RECORDS_FILE, RunRecord, read_lines
 from railkd.runtime.words import listed
+from railkd.runtime.yaml_text import read_yaml
 
 GRID = "grid.yaml"
 #: The first arms of a table; the others follow by name.
@@ -245,9 +244,9 @@ def _drop_repeats(runs: list[Run]) -> tuple[list[Run], list[str]]:
 
 def _read_grid(path: Path) -> dict[str, Any]:
     try:
-        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RailkdError(f"{path}: expected a grid of railkd bench, got invalid YAML: {str(error)[:80]}.") from None
+        grid = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RailkdError(f"{path}: expected a grid of railkd bench, got {str(error)[:80]}.") from None
     if not isinstance(grid, dict):
         raise RailkdError(f"{path}: expected the mapping of a grid of railkd bench, got {type(grid).__name__}.")
     return grid

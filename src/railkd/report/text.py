@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from railkd.report import format
 from railkd.report.headline import EXPLORATORY, NOT_SHOWN, NOT_TESTABLE, SHOWN, scores_note
-from railkd.runtime.words import counted
+from railkd.runtime.words import counted, visible_all
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,6 +29,7 @@ def markdown(content: dict[str, Any]) -> str:
     Returns:
         The text.
     """
+    content = visible_all(content)
     parts = [f"# {content['name']}", ""]
     parts += [
         f"- {line['text']}" + (f": **{line['verdict']}**." if line["verdict"] else "") for line in content["headline"]
@@ -75,6 +76,7 @@ def csv_text(content: dict[str, Any]) -> str:
     Returns:
         A row for each student, arm and test set. A row without a set holds the average over tasks.
     """
+    content = visible_all(content)
     differences = {
         (row["domain"], row["student"], row["arm"], row["task"], row["set"]): row for row in content["differences"]
     }
@@ -116,6 +118,7 @@ def terminal(content: dict[str, Any]) -> Iterable[RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
+    content = visible_all(content)
     for domain, title in (("in", content["name"]), ("out", "out of the domain")):
         scores = content["scores"][domain]
         if not scores["columns"]:

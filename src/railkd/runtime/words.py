@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+#: Control characters, line separators, characters that change the direction of text, and lone surrogates: a terminal
+#: obeys them or cannot show them. Line break and tab are not among them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def size(count: float, unit: str = "B") -> str:
@@ -93,3 +99,28 @@ def quoted(text: str) -> str:
     ('"not entailment"', 'neutral')
     """
     return f'"{text}"' if " " in text else text
+
+
+def visible(text: str) -> str:
+    """Return text for a terminal: control characters are written as escapes, except line breaks and tabs.
+
+    Args:
+        text: may hold names that come from files.
+
+    >>> visible("a\\x1b[31mb"), visible("a\\tb\\n")
+    ('a\\\\x1b[31mb', 'a\\tb\\n')
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def visible_all(value: Any) -> Any:
+    """Return lists and mappings with all texts in them as `visible` writes them.
+
+    Args:
+        value: of lists, mappings, texts and other values, as JSON has them.
+    """
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {visible_all(key): visible_all(item) for key, item in value.items()}
+    return [visible_all(item) for item in value] if isinstance(value, (list, tuple)) else value

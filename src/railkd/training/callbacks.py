@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM in training: finish the step, save a checkpoint, leave. A second signal leaves at once."""
+"""SIGINT, SIGTERM and SIGHUP in training: finish the step, save a checkpoint, leave. A second signal leaves at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from railkd.runtime import ranks
 from railkd.runtime.progress import Advance
 from railkd.training.resuming import at_boundary
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: SIGHUP comes when a terminal is closed; Windows lacks it.
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interruption(TrainerCallback):
@@ -40,7 +41,14 @@ class Interruption(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen while a training runs; outside of the main thread nothing can be installed."""
+        """Listen while a training runs.
+
+        A signal that is ignored, as SIGINT is in the background job of a script and SIGHUP under nohup, stays ignored.
+        Only the main thread may install handlers; in other threads the block runs without them.
+
+        Yields:
+            Nothing.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -57,7 +65,8 @@ class Interruption(TrainerCallback):
             else:
                 self._leave(number)
 
-        self._before = {number: signal.signal(number, hear) for number in _SIGNALS}
+        honoured = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, hear) for number in honoured}
         try:
             yield
             if self.heard is not None:  # too late for a checkpoint, and not to be swallowed
@@ -89,6 +98,8 @@ class Interruption(TrainerCallback):
 
     def _leave(self, number: int) -> None:
         self._restore()
+        if signal.getsignal(number) is signal.SIG_IGN:  # another rank received it, and all ranks stop together
+            raise KeyboardInterrupt
         signal.raise_signal(number)
 
     def _restore(self) -> None:

@@ -39,7 +39,7 @@ class _Worker:
 
 @contextmanager
 def _delay_signals() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the block ends.
+    """Delay Ctrl-C, SIGTERM and SIGHUP until the block ends.
 
     Between the start of a worker and its entry in the list of workers, an exception would leave the worker orphaned.
     Blocking the signals (``pthread_sigmask``) does not help: another thread of this process then receives them, and
@@ -49,7 +49,7 @@ def _delay_signals() -> Iterator[None]:
         yield
         return
     received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     # A signal that is ignored has no callable handler and stays ignored.
     handlers = {number: handler for number in signals if callable(handler := signal.getsignal(number))}
     try:
