@@ -66,7 +66,7 @@ def standard_streams() -> Iterator[None]:
     with open(os.devnull) as source, open(os.devnull, "w") as nowhere:
         sys.stdin = sys.stdin or source
         sys.stdout = sys.stdout or nowhere
-        sys.stderr = _LastingStream(sys.stderr or nowhere)  # type: ignore[assignment]
+        sys.stderr = _LastingStream(sys.stderr or nowhere)
         try:
             yield
         finally:

@@ -190,9 +190,7 @@ class _Splitter:
         if setting is None:
             self.found[name] = values
         elif not values:
-            raise RailkdError(
-                f"{setting.flag}: expected {'one value or more' if setting.many else 'a value'}, got none"
-            )
+            raise RailkdError(f"{setting.flag}: expected {_expected(setting)}, got {self._after()}")
         elif not setting.many:
             self.found[name] = values[0]
         elif setting.exactly:  # a repeated flag replaces the list, so that three numbers stay three
