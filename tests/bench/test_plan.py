@@ -116,6 +116,10 @@ DOOMED: list[tuple[dict[str, Any], str]] = [
         {"methods": [{"name": "kd", "temperature": "hot"}]},
         "\\(kd\\): temperature: expected a number, got 'hot'",
     ),
+    (
+        {"tasks": {"one": {"train": "data/one/train.tsv", "test": ["eval=data/one/dev.tsv"]}}},
+        "another name for .*'eval'",
+    ),
     ({"settings": {"epochs": -1}}, "epochs: expected a finite number above 0, got -1"),
     ({"settings": {"lr_scheduler_type": "wavy"}}, "lr_scheduler_type: expected one of"),
     ({"students": [{"layers": 9}]}, "expected at most 4, the blocks of"),

@@ -144,7 +144,15 @@ ROWS = [
     (f"{TRAIN} good.tsv --test x=good.tsv --ood x=case.tsv", "have the same name 'x'"),
     (f"{TRAIN} good.tsv --ood none.tsv", "--ood none.tsv: no such file"),
     (f"{TRAIN} good.tsv --ood", "--ood: expected one value or more, got none"),
-    (f"{TRAIN} good.tsv --eval good.tsv --test eval=good.tsv", "'eval' is the name of --eval"),
+    (
+        f"{TRAIN} good.tsv --eval good.tsv --test eval=good.tsv",
+        "choose the epoch. Fix: name it otherwise: NAME=good.tsv",
+    ),
+    (
+        f"{TRAIN} good.tsv --eval-share 0.5 --ood eval=good.tsv",
+        "expected another name for good.tsv than 'eval'",
+    ),
+    ("evaluate --model teacher --test eval=good.tsv", "expected another name for good.tsv than 'eval'"),
     ("check --train good.tsv", "--teacher and --cache are both missing"),
     ("check --teacher teacher", "--train is missing"),
     ("check --teacher teacher --train good.tsv --epochs 0", "--epochs: expected a number above 0, got 0"),

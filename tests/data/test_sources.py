@@ -297,6 +297,14 @@ def test_test_sets_are_named(spec: str, name: str, path: str) -> None:
         (["my set=a.tsv"], "cannot be part of a file name"),
         (["..=a.tsv"], "cannot be part of a file name"),
         (["a/x.tsv", "b/x.tsv"], "a/x.tsv and b/x.tsv have the same name 'x'. Fix: name one: NAME=b/x.tsv"),
+        (
+            ["mine/eval.csv.gz"],
+            "'eval', .* that choose the epoch. Fix: name it otherwise: NAME=mine/ev",
+        ),
+        (
+            ["a.tsv", "eval=b.tsv"],
+            "'eval', .* that choose the epoch. Fix: name it otherwise: NAME=b.tsv",
+        ),
     ],
 )
 def test_bad_names_are_refused(specs: list[str], message: str) -> None:

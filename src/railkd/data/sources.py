@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import datasets
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+#: Name of the rows that choose the epoch, in records, reports and folders. No test set may have it.
+SELECTION_SET = "eval"
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z]\w{0,7}(\.gz)?$")
 
 
@@ -208,7 +210,7 @@ def parse_named(specs: Iterable[str]) -> dict[str, Source]:
         Name -> source, in the given order.
 
     Raises:
-        RailkdError: two sources have the same name.
+        RailkdError: two sources have the same name, or one has the name of the rows that choose the epoch.
 
     Example:
         >>> {name: source.text for name, source in parse_named(["glue/RTE:dev", "hans=ood/HANS/test.tsv"]).items()}
@@ -216,6 +218,11 @@ def parse_named(specs: Iterable[str]) -> dict[str, Source]:
     """
     found: dict[str, Source] = {}
     for source in map(Source.parse_named, specs):
+        if source.name == SELECTION_SET:
+            raise RailkdError(
+                f"--test: expected another name for {source.text} than {SELECTION_SET!r}, the name of the rows "
+                f"that choose the epoch. Fix: name it otherwise: NAME={source.text}."
+            )
         if source.name in found:
             raise RailkdError(
                 f"--test: {found[source.name].text} and {source.text} have the same name {source.name!r}. "

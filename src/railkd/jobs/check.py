@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from railkd.data.keys import KEY, example_key, key_array
 from railkd.data.reader import TEXT_COLUMNS, Table
+from railkd.data.sources import SELECTION_SET
 from railkd.data.tokens import full_lengths, some_rows
 from railkd.errors import RailkdError
 from railkd.jobs import findings
@@ -163,7 +164,7 @@ def _about_teacher(judged: _Judged, target: Target, table: Table, allowed: bool)
 
 def _about_texts(splits: Splits) -> list[Finding]:
     """Find test rows that are training rows too, and equal texts with different labels."""
-    others = {"eval": splits.eval} if splits.eval is not None else {}
+    others = {SELECTION_SET: splits.eval} if splits.eval is not None else {}
     others |= {f"test {name}": table for name, table in splits.tests.items()}
     train = [findings.normalised(row) for row in _texts(splits.train.rows)]
     found = findings.leaks(

@@ -12,7 +12,7 @@ from railkd.data.glue import GlueTask
 from railkd.data.keys import held_out
 from railkd.data.ood import OodSet, is_out_of_domain
 from railkd.data.reader import Reading, Table, read
-from railkd.data.sources import Source, parse_named
+from railkd.data.sources import SELECTION_SET, Source, parse_named
 from railkd.errors import RailkdError
 from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
 from railkd.models.checkpoints import Checkpoint
@@ -153,9 +153,6 @@ class Splits:
             RailkdError: rows cannot be read, or do not fit each other or the model.
         """
         sources, reader = Sources.parse(options), TableReader(options, say)
-        if "eval" in sources.tests and options.eval:
-            other = sources.tests["eval"].text
-            raise RailkdError(f"--test: 'eval' is the name of --eval; name it otherwise: NAME={other}")
         raw = reader.read(required(sources.train, "--train"), split="train")
         target = replace(find_target(raw), asked=asked_task(options), row=sources.row)
         if target.source is not None:
@@ -182,7 +179,7 @@ class Splits:
     @property
     def scored(self) -> dict[str, Table]:
         """The tables that a trained model is scored on, by name."""
-        return dict(self.tests) | ({"eval": self.eval} if self.eval is not None else {})
+        return dict(self.tests) | ({SELECTION_SET: self.eval} if self.eval is not None else {})
 
     def texts(self) -> Dataset:
         """Return every row that is trained on, without labels: the rows that a cache must hold."""
