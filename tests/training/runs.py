@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 
-from railkd import DistillationTrainer
+from railkd import DistillationTrainer, TeacherCache
+from railkd.data.keys import KEY
+from railkd.signals import Signals
 from tiny import make_model, make_small, make_trainer
 
 
@@ -25,3 +29,17 @@ def run(folder: Path, teacher: Any, rows: Dataset, tokenizer: Any, **settings: A
     trainer = make_trainer(folder, teacher, rows, tokenizer, student=student, **settings)
     trainer.train()
     return trainer
+
+
+class Spoilt:
+    """A teacher whose logits or states have one value, NaN or infinity, for one example."""
+
+    def __init__(self, teacher: TeacherCache, key: list[int], where: str, value: float) -> None:
+        self.teacher, self.key, self.where, self.value = teacher, torch.tensor(key), where, value
+        self.info, self.poolings = teacher.info, teacher.poolings
+
+    def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:
+        found = self.teacher(batch, pooling)
+        parts = {"logits": found.logits.clone(), "states": None if found.states is None else found.states.clone()}
+        parts[self.where][(batch[KEY] == self.key).all(dim=1)] = self.value  # type: ignore[index]
+        return Signals(parts["logits"], parts["states"])  # type: ignore[arg-type]

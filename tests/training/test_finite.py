@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from torch import Tensor
 
-from railkd.data.keys import KEY
 from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
-from railkd.signals import Signals
 from railkd.teacher import TeacherCache
 from tiny import bert_config, make_model, make_small, make_trainer, text_rows, weights_of
-
-
-class Spoilt:
-    """A teacher that gives a number that is none for one example."""
-
-    def __init__(self, teacher: TeacherCache, key: list[int], where: str, value: float) -> None:
-        self.teacher, self.key, self.where, self.value = teacher, torch.tensor(key), where, value
-        self.info, self.poolings = teacher.info, teacher.poolings
-
-    def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:
-        found = self.teacher(batch, pooling)
-        parts = {"logits": found.logits.clone(), "states": None if found.states is None else found.states.clone()}
-        parts[self.where][(batch[KEY] == self.key).all(dim=1)] = self.value  # type: ignore[index]
-        return Signals(parts["logits"], parts["states"])  # type: ignore[arg-type]
+from training.runs import Spoilt
 
 
 @pytest.fixture

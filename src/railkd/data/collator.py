@@ -14,6 +14,41 @@ from railkd.data.tokens import TEACHER_PREFIX
 from railkd.errors import RailkdError
 
 
+class Batch(dict[str, Tensor]):
+    """The tensors of one batch, and the numbers of it that the host needs.
+
+    Attributes:
+        host: the keys (B, 2) and the labels of the batch as arrays in main memory, by the names of the tensors. Nothing
+            has to be read back from a device to look rows up.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], host: Mapping[str, np.ndarray] | None = None) -> None:
+        super().__init__(tensors)
+        self.host: dict[str, np.ndarray] = dict(host or {})
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor]) -> Batch:
+        """Return a batch as it is, or make one of the tensors that another collator returned."""
+        return batch if isinstance(batch, Batch) else cls(batch)
+
+    def on_host(self, name: str) -> np.ndarray | None:
+        """Return keys or labels as an array, or None if the batch has none; only those of other collators are read."""
+        if name not in self.host and name in self:
+            self.host[name] = self[name].cpu().numpy()
+        return self.host.get(name)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the batch with its tensors on a device; the keys stay in main memory, where they are looked up.
+
+        Copies from pinned memory never make the host wait.
+        """
+        moved = {
+            name: value if name == KEY else value.to(device, non_blocking=non_blocking or value.is_pinned())
+            for name, value in self.items()
+        }
+        return Batch(moved, self.host)
+
+
 class PaddingCollator:
     """Makes a padded batch of rows of tokens. Keys become one tensor (B, 2), labels one tensor.
 
@@ -28,19 +63,21 @@ class PaddingCollator:
         self.teacher_tokenizer = teacher_tokenizer
         self.real_labels = real_labels
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Batch:
         batch = _padded(self.tokenizer, rows, "")
         if self.teacher_tokenizer is not None and TEACHER_PREFIX + "input_ids" in rows[0]:
             theirs = _padded(self.teacher_tokenizer, rows, TEACHER_PREFIX)
             batch |= {TEACHER_PREFIX + name: value for name, value in theirs.items()}
+        host: dict[str, np.ndarray] = {}
         if KEY in rows[0]:
-            batch[KEY] = torch.as_tensor(np.asarray([row[KEY] for row in rows], dtype=np.int64))
+            host[KEY] = np.asarray([row[KEY] for row in rows], dtype=np.int64)
+            batch[KEY] = torch.as_tensor(host[KEY])
         label = next((name for name in ("labels", "label") if name in rows[0]), None)
         if label is not None:
             values = np.asarray([row[label] for row in rows])
-            dtype = torch.float if self.real_labels or values.ndim > 1 else torch.long
-            batch["labels"] = torch.as_tensor(values).to(dtype)
-        return batch
+            host["labels"] = values.astype(np.float32 if self.real_labels or values.ndim > 1 else np.int64)
+            batch["labels"] = torch.as_tensor(host["labels"])
+        return Batch(batch, host)
 
 
 def _padded(tokenizer: Any, rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Tensor]:

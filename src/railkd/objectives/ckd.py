@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from railkd.errors import RailkdError, did_you_mean
 from railkd.mapping import Draw
 from railkd.objectives.base import Objective, states_of
+from railkd.objectives.maps import Constants
 from railkd.signals import Signals
 
 BUCKETINGS = ("regular", "overlapping", "skipping", "cross")
@@ -78,15 +79,15 @@ class CombinedKD(Objective):
             raise RailkdError("CKD teaches the intermediate blocks 1..s-1: got a student of 1 block, wanted at least 2")
         self.m = s - 1
         self.buckets = buckets(self.m, n, bucketing)
+        self.positions = Constants([block - 1 for bucket in self.buckets for block in bucket])  # 0-based
         d_s, d_t = self.student_shape.width, self.teacher_shape.width
         self.teacher_maps = nn.ModuleList(nn.Linear(len(bucket) * d_t, d_s) for bucket in self.buckets)
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """See the class. ``draw`` is not used: the buckets are fixed."""
         h_s = self.student_states(student)  # (B, s-1, d_s)
-        h_t = states_of(teacher, self.teacher_shape, "teacher").to(h_s)  # (B, n, d_t)
-        pairs = zip(self.teacher_maps, self.buckets, strict=True)
-        combined = torch.stack(
-            [w(h_t[:, [k - 1 for k in bucket]].flatten(1)) for w, bucket in pairs], dim=1
-        )  # (B, s-1, d_s)
+        h_t = states_of(teacher, self.teacher_shape, "teacher", blocks=self.positions.values).to(h_s)
+        parts = h_t.split([len(bucket) for bucket in self.buckets], dim=1)  # (B, blocks of a bucket, d_t) each
+        pairs = zip(self.teacher_maps, parts, strict=True)
+        combined = torch.stack([w(part.flatten(1)) for w, part in pairs], dim=1)  # (B, s-1, d_s)
         return F.mse_loss(h_s, combined)

@@ -1,14 +1,39 @@
-"""The projections W of RAIL-KD: many linear maps in one tensor, trained or set from the teacher's states."""
+"""What objectives hold beside their formula: fixed numbers, and the projections W of RAIL-KD in one tensor."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from railkd.errors import RailkdError
 from railkd.signals import Moments
+
+
+class Constants(nn.Module):
+    """Fixed numbers that move with the module they belong to: to a device once, not at every step.
+
+    They are not stored in checkpoints. A change of precision starts from the exact numbers, and precisions under
+    float32 are left out: distances are never taken in fewer digits.
+
+    Args:
+        exact: numbers, or lists of them.
+    """
+
+    def __init__(self, exact: Sequence[Any]) -> None:
+        super().__init__()
+        self.exact = exact
+        self.values: Tensor
+        self.register_buffer("values", torch.tensor(exact), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Constants:
+        super()._apply(fn, recurse)
+        dtype = torch.promote_types(self.values.dtype, torch.float32) if self.values.is_floating_point() else None
+        self.values = torch.tensor(self.exact, dtype=dtype, device=self.values.device)
+        return self
 
 
 class MapBank(nn.Module):

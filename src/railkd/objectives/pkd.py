@@ -19,6 +19,7 @@ from railkd.errors import RailkdError, did_you_mean
 from railkd.functional import unit
 from railkd.mapping import Draw
 from railkd.objectives.base import Objective, states_of
+from railkd.objectives.maps import Constants
 from railkd.signals import Signals
 
 
@@ -46,13 +47,13 @@ class PatientKD(Objective):
         if blocks not in ways:
             raise RailkdError(f"unknown blocks '{blocks}'; known: {', '.join(ways)}.{did_you_mean(blocks, ways)}")
         self.teacher_blocks: Draw = ways[blocks](s, n)
+        self.positions = Constants([block - 1 for block in self.teacher_blocks])  # (s-1,), 0-based
         d_s, d_t = self.student_shape.width, self.teacher_shape.width
         self.student_map = nn.Identity() if d_s == d_t else nn.Linear(d_s, d_t)
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """See the class. ``draw`` is not used: the match is fixed."""
         h_s = self.student_states(student)  # (B, s-1, d_s)
-        h_t = states_of(teacher, self.teacher_shape, "teacher")
-        h_t = h_t[:, [t - 1 for t in self.teacher_blocks]]  # (B, s-1, d_t)
+        h_t = states_of(teacher, self.teacher_shape, "teacher", blocks=self.positions.values)  # (B, s-1, d_t)
         a = unit(self.student_map(h_s))
         return F.mse_loss(a, unit(h_t.to(a)))

@@ -32,7 +32,7 @@ from railkd.errors import RailkdError
 from railkd.functional import normalized_distance
 from railkd.mapping import Draw, Draws, check_choice, order_statistics
 from railkd.objectives.base import Objective, states_of
-from railkd.objectives.maps import MapBank
+from railkd.objectives.maps import Constants, MapBank
 from railkd.signals import Moments, Signals
 
 TEACHER_MAPS = ("trained", "orthogonal", "whitening", "centring")
@@ -111,7 +111,7 @@ class RailLayerwise(Objective):
         self.draws = draws if match == "drawn" else None
         self.by_block = maps.frozen or match != "drawn" or maps.maps_by != "match"
         self.student_by_block = match == "drawn" and maps.maps_by == "block"
-        self.alpha = _alphas(alpha, self.m)
+        self.alpha = Constants(_alphas(alpha, self.m))  # (m,)
         n, d_t, u = self.teacher_shape.blocks, self.teacher_shape.width, maps.shared_size
         student_maps = self.m * n if maps.frozen else n if self.student_by_block else self.m
         self.student_maps = MapBank(student_maps, self.student_shape.width, u)
@@ -128,8 +128,8 @@ class RailLayerwise(Objective):
         self.fitted: Tensor
         self.register_buffer("fitted", torch.tensor(not self.needs_fit))
         self._known_fitted = not self.needs_fit  # reading a buffer at every step would wait for the device
-        # Numbers and no buffer: some devices have no float64, and only one control reads them.
-        self.chances = [[float(p) for p in row] for row in order_statistics(self.m, len(self.candidates))]  # (m, N)
+        chances = order_statistics(self.m, len(self.candidates))
+        self.chances = Constants([[float(p) for p in row] for row in chances])  # (m, N)
 
     def fit(self, moments: Moments) -> None:
         """Set the frozen teacher maps from the moments of the teacher's states."""
@@ -172,8 +172,8 @@ class RailLayerwise(Objective):
         if self.match == "all":
             distance = distance.mean(dim=-1)
         elif self.match == "expected":
-            distance = (distance * distance.new_tensor(self.chances)).sum(dim=-1)
-        return (distance * distance.new_tensor(self.alpha)).sum(dim=-1).mean()
+            distance = (distance * self.chances.values).sum(dim=-1)
+        return (distance * self.alpha.values).sum(dim=-1).mean()
 
 
 class RailConcatenated(Objective):

@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -15,6 +16,19 @@ def device() -> torch.device:
     """Return the accelerator of this machine, or its CPU if there is none."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
+
+
+def to_device(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return values of main memory as a tensor on a device; the host does not wait for the copy.
+
+    Args:
+        values: of any shape; copied to pinned memory first if the device is a CUDA one.
+        device: the one that reads them. A CPU gets the values themselves, not a copy.
+    """
+    tensor = torch.as_tensor(values)
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def fast_bf16() -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from railkd.data.collator import Batch
 from railkd.data.keys import KEY
 from railkd.functional import UNLABELLED
+from railkd.runtime.hardware import to_device
 from railkd.teacher import TeacherCache
 
 
@@ -57,16 +58,25 @@ class Negatives:
         return np.stack(drawn)
 
     def __call__(self, batch: Mapping[str, Tensor], *, step: int) -> dict[str, Tensor]:
-        """Arguments of `railkd.models.distiller.Distiller` for a batch."""
+        """Return the arguments of `railkd.models.distiller.Distiller` for a batch, on the device of its tokens.
+
+        Args:
+            batch: its keys and labels; those of a `Batch` are read in main memory.
+            step: optimizer steps finished.
+        """
         any_row = len(self._pools) - 1
-        labels = batch.get("labels")
-        group = torch.full((len(batch[KEY]),), any_row, device=batch[KEY].device)
-        if labels is not None and not labels.is_floating_point():
-            group = torch.where((labels >= 0) & (labels < any_row), labels, any_row)
+        own, labels = (Batch.of(batch).on_host(name) for name in (KEY, "labels"))  # (B, 2), (B,)
+        assert own is not None
+        group = np.full(len(own), any_row)
+        if labels is not None and labels.dtype.kind != "f":
+            group = np.where((labels >= 0) & (labels < any_row), labels, any_row)
         # Only the classes of this batch: of 150 classes all K rows each would be more to read than the batch itself.
-        present, group = group.unique(return_inverse=True)
-        keys = torch.from_numpy(self.draw(step, present.tolist())).to(batch[KEY].device)  # (G, K, 2)
-        states = self.cache({KEY: keys.flatten(0, 1)}, self.pooling).states
+        present, group = np.unique(group, return_inverse=True)  # (G,), (B,)
+        keys = self.draw(step, present.tolist())  # (G, K, 2)
+        _, states = self.cache.gather(keys.reshape(-1, 2), self.pooling)
         assert states is not None
-        keep = (keys[group] != batch[KEY].unsqueeze(1)).any(dim=-1)  # (B, K): an example is no negative of its own
-        return {"negative_states": states.unflatten(0, keys.shape[:2]), "negative_group": group, "negative_keep": keep}
+        keep = (keys[group] != own[:, None]).any(axis=-1)  # (B, K): an example is no negative of its own
+        device = batch.get("input_ids", batch[KEY]).device
+        states = states.reshape(*keys.shape[:2], *states.shape[1:])  # (G, K, n, d)
+        named = {"negative_states": states, "negative_group": group, "negative_keep": keep}
+        return {name: to_device(values, device) for name, values in named.items()}

@@ -28,36 +28,44 @@ class TermSums:
     def clear(self) -> None:
         """Start again from zero."""
         self._sums: Tensor | None = None
-        self.steps = 0.0
+        self.steps: Tensor | float = 0.0
 
-    def add(self, terms: Tensor, share: float) -> None:
+    def add(self, terms: Tensor, factor: Tensor | float, share: Tensor | float | None = None) -> None:
         """Add the terms of one micro-batch; nothing is read back from the device.
 
         Args:
             terms: (number of names,), on any device.
-            share: the part of an optimizer step that the micro-batch makes up.
+            factor: the part of an optimizer step that the micro-batch makes up; NaN: its terms count as 0.
+            share: the same part where ``factor`` is NaN, to be taken back by `forget`; None: ``factor``.
         """
-        self._sums = terms.detach() * share + (0 if self._sums is None else self._sums)
-        self.steps += share
+        added = (terms.detach() * factor).nan_to_num(0.0, 0.0, 0.0)
+        self._sums = added if self._sums is None else added + self._sums
+        self.steps = self.steps + (factor if share is None else share)
+
+    def forget(self, share: Tensor | float) -> None:
+        """Take back the share of a micro-batch whose terms counted as 0."""
+        self.steps = self.steps - share
 
     def mean(self) -> dict[str, float]:
         """Return the mean of each term over the steps and all ranks; every rank must call it."""
         if not self.steps or self._sums is None:
             return {}
-        means = (self._sums / self.steps).tolist()
+        steps = float(self.steps)
+        means = (self._sums / steps).tolist()
         if ranks.world_size() > 1:
             means = (
-                ranks.all_reduce_sum(self._sums.cpu().numpy()) / ranks.all_reduce_sum(np.asarray([self.steps]))
+                ranks.all_reduce_sum(self._sums.cpu().numpy()) / ranks.all_reduce_sum(np.asarray([steps]))
             ).tolist()
         return dict(zip(self.names, means, strict=True))
 
     def state(self) -> list[float]:
         """Return the steps and then the sums of this rank."""
-        return [self.steps, *([0.0] * len(self.names) if self._sums is None else self._sums.tolist())]
+        return [float(self.steps), *([0.0] * len(self.names) if self._sums is None else self._sums.tolist())]
 
     def restore(self, state: Sequence[float], device: torch.device | str) -> None:
         """Continue from what `state` returned, on the device that will hold the terms."""
         self.clear()
-        self.steps, *sums = state
-        if self.steps:
+        steps, *sums = state
+        self.steps = steps
+        if steps:
             self._sums = torch.tensor(sums, device=device)

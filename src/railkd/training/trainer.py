@@ -7,7 +7,6 @@ Everything else here keeps Trainer from doing something else.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from railkd.data.collator import PaddingCollator
+from railkd.data.collator import Batch, PaddingCollator
 from railkd.data.keys import KEY
 from railkd.data.tokens import TEACHER_PREFIX, student_inputs
 from railkd.errors import RailkdError
@@ -28,15 +27,14 @@ from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
 from railkd.runtime import hardware, ranks
 from railkd.teacher import LiveTeacher, TeacherCache
-from railkd.training import build, checkpoint, checkpoint_folders, finite, pairing, prepare
+from railkd.training import build, checkpoint, checkpoint_folders, pairing, prepare
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.gauges import Gauging
+from railkd.training.loss import TrainingLoss, current_draw
 from railkd.training.probe import Probed, probe
 from railkd.training.resuming import Resuming
 from railkd.training.samplers import EpochSampler, epoch_order, longest_first, restored
-from railkd.training.sums import TermSums
-
-logger = logging.getLogger(__name__)
+from railkd.training.teaching import Teaching
 
 
 class DistillationTrainer(Trainer):
@@ -96,10 +94,10 @@ class DistillationTrainer(Trainer):
         train_dataset, keys = preparer.train(train_dataset)
         if isinstance(self.teacher, TeacherCache) and keys is not None:
             pairing.check_rows(self.teacher, keys, distiller.pooling)
-        self._negatives = build.make_negatives(distiller, self.teacher, args, train_dataset, keys)
+        negatives = build.make_negatives(distiller, self.teacher, args, train_dataset, keys)
+        teaching = None if self.teacher is None else Teaching(args, self.teacher, negatives)
+        self._loss = TrainingLoss(args, teaching, distiller.term_names)
         self._prepare_rows = preparer
-        self._sums = TermSums(distiller.term_names)
-        self.skipped = 0  # batches left out by skip_nonfinite
         self._eval_order: np.ndarray | None = None
         self._user_metrics = compute_metrics
         super().__init__(
@@ -143,78 +141,45 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The objective in training; the student's own task loss in evaluation, where the teacher is never called."""
-        batch = student_inputs(inputs)
         if not model.training:
-            outputs = model(**batch)
+            outputs = model(**student_inputs(inputs))
             return (outputs[0], outputs) if return_outputs else outputs[0]
-        try:
-            loss, logits = self._training_loss(model, inputs, batch, num_items_in_batch)
-        except finite.NotFinite as error:
-            if not self.args.skip_nonfinite:
-                raise
-            self._skip(str(error))
-            loss, logits = torch.zeros((), device=self.args.device, requires_grad=True), None
+        loss, logits = self._loss(model, self.model, Batch.of(inputs), self.state, num_items_in_batch)
         return (loss, (loss, logits)) if return_outputs else loss
 
-    def _training_loss(
-        self, model: nn.Module, inputs: dict[str, Any], batch: dict[str, Any], num_items_in_batch: Tensor | int | None
-    ) -> tuple[Tensor, Tensor]:
-        signals = None
-        if self.teacher is not None and self.method.needs_teacher:
-            signals = self.teacher(inputs, self.model.pooling)
-        finite.check_inputs(inputs, signals, self.state.global_step)
-        if signals is not None:
-            batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states, "draw": self._draw_tensor()}
-            if self._negatives is not None and self.model.pooling is not None:
-                batch |= self._negatives(inputs, step=self.state.global_step)
-            if self.args.intermediate_schedule != "constant":
-                scale = self.args.intermediate_scale(self.state.global_step / max(1, self.state.max_steps))
-                batch["intermediate_scale"] = torch.tensor(scale, device=self.args.device)
-        # Through the wrapped model: DDP, autocast and compile live there.
-        loss, logits, terms = model(**batch)
-        names = self.model.term_names
-        finite.check_loss(loss.detach(), terms.detach(), names, logits.detach(), inputs, self.state.global_step)
-        # Mean over the rows of the whole optimizer step, however it was split into micro-batches and ranks.
-        share = 1.0
-        if num_items_in_batch is not None:
-            share = len(batch["input_ids"]) * self.args.world_size / float(num_items_in_batch)
-        loss = loss * share
-        self._sums.add(terms, share)
-        return loss, logits
+    def training_step(self, *args: Any, **options: Any) -> Tensor:
+        """Trainer's own; a loss that is not finite counts as 0 in the log of a run that skips it."""
+        loss: Tensor = super().training_step(*args, **options)
+        return loss.nan_to_num(0.0, 0.0, 0.0)
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        norm = super()._clip_grad_norm(model)
-        try:
-            if not self.args.fp16:  # its scaler meets such gradients by design, and skips the step
-                finite.check_gradient(float(norm), self.state.global_step)
-        except finite.NotFinite as error:
-            if not self.args.skip_nonfinite:
-                raise
-            self._skip(str(error))
-            model.zero_grad()  # without gradients the optimizer moves nothing
-            return torch.zeros_like(norm)
-        return norm
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Tensor:
+        norm = torch.as_tensor(super()._get_grad_norm(model, grad_norm=grad_norm))
+        return self._loss.finish_step(self.optimizer, norm, self.state.global_step)
 
-    def _skip(self, reason: str) -> None:
-        self.skipped += 1
-        logger.warning("batch skipped: %s", reason)
+    @property
+    def skipped(self) -> int:
+        """The batches left out by ``skip_nonfinite`` so far."""
+        return self._loss.skipped
 
     def current_draw(self) -> tuple[int, ...]:
-        """The teacher blocks of this moment: a function of seed, epoch and optimizer step alone."""
-        return self.model.objective.draw(self.args.seed, epoch=int(self.state.epoch or 0), step=self.state.global_step)
+        """Return the teacher blocks of this moment."""
+        return current_draw(self.model, self.args, self.state)
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
         """Trainer's own, on what the student reads."""
         return super().prediction_step(model, student_inputs(inputs), *args, **options)
 
-    def _draw_tensor(self) -> Tensor | None:
-        draw = self.current_draw()
-        # As a tensor, so that compiled training does not retrace at every new draw.
-        return torch.tensor(draw, device=self.args.device) if draw else None
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
+        if not isinstance(inputs, Batch):
+            return super()._prepare_inputs(inputs)
+        moved = super()._prepare_inputs({name: value for name, value in inputs.items() if name != KEY})
+        return Batch(moved | {name: inputs[name] for name in inputs if name == KEY}, inputs.host)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
-        count = torch.tensor(sum(len(batch["input_ids"]) for batch in batch_samples), device=device)
-        return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
+        count = sum(len(batch["input_ids"]) for batch in batch_samples)
+        if self.args.world_size == 1:
+            return count
+        return self.accelerator.gather(hardware.to_device(torch.tensor(count), device)).sum().double()
 
     # ---- model and optimizer -------------------------------------------------------------------
 
@@ -252,6 +217,7 @@ class DistillationTrainer(Trainer):
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> EvalLoopOutput:
         """Trainer's own, run over the longest rows first, its results put back in dataset order."""
+        self._loss.settle()
         dataset = dataloader.dataset
         order = longest_first(dataset) if hasattr(dataset, "__len__") else None
         self._eval_order = order
@@ -286,9 +252,10 @@ class DistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's own, with the mean of each term since the last log beside the loss."""
+        self._loss.settle()
         if "loss" in logs:
-            logs |= self._sums.mean()
-            self._sums.clear()
+            logs |= self._loss.sums.mean()
+            self._loss.sums.clear()
         if "train_loss" in logs:  # of the whole run: Trainer divides by the steps since a resume
             logs["train_loss"] = self._total_loss_scalar / max(1, self.state.global_step)
             if self.skipped:
@@ -300,6 +267,7 @@ class DistillationTrainer(Trainer):
             checkpoint.save_model(self.model, output_dir or str(self.args.output_dir), self.processing_class)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._loss.settle()
         if trial is None:
             self.store_flos()
         folder = self._get_output_dir(trial=trial)
@@ -318,7 +286,7 @@ class DistillationTrainer(Trainer):
 
     def _log_state(self) -> dict[str, Any]:
         """Return the sums since the last line of the log, as the mean over the ranks; every rank must call it."""
-        held = np.asarray([float(self._tr_loss), *self._sums.state()])
+        held = np.asarray([float(self._tr_loss), *self._loss.sums.state()])
         loss, steps, *terms = (ranks.all_reduce_sum(held) / ranks.world_size()).tolist()
         return {
             "loss": loss,
@@ -334,7 +302,7 @@ class DistillationTrainer(Trainer):
         self._tr_loss += held["loss"]
         self._total_loss_scalar = held["total"]
         self._globalstep_last_logged = held["last_logged"]
-        self._sums.restore([held["steps"], *held["terms"]], self.args.device)
+        self._loss.sums.restore([held["steps"], *held["terms"]], self.args.device)
         self.gauging.restore(held["gauges"])
 
     def _run_epoch(self, *args: Any, **options: Any) -> None:
