@@ -62,33 +62,35 @@ class Window(TrainerCallback):
         return [line for line, n in own if line not in CPU_ALONE for _ in range(n)]
 
 
-def trained(
-    folder: Path, teacher: Any, rows: Any, tokenizer: Any, *, steps: int = 5, **settings: Any
-) -> tuple[DistillationTrainer, Window]:
-    """A training of quiet steps alone, and the reads of all but the first."""
+def window_of(
+    folder: Path, teacher: Any, rows: Any, tokenizer: Any, device: torch.device, *, steps: int = 5, **settings: Any
+) -> Window:
+    """The reads of a training of quiet steps alone, but for the first ones."""
     window = Window(steps)
+    if settings.get("method") == "codir":
+        settings |= {"negatives": 4, "shared_size": 8}
+    settings |= {"use_cpu": device.type == "cpu"}
     settings = {"logging_strategy": "no", "max_steps": FIRST + steps + 1, "callbacks": [window], **settings}
     student = tiny.make_small(tiny.make_model(4, seed=11), 3)
     trainer = tiny.make_trainer(folder, teacher, rows, tokenizer, student=student, **settings)
     trainer.train()
-    return trainer, window
+    return window
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_reads_anything_in_a_quiet_step_from_a_cache(
-    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, method: str
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device, method: str
 ) -> None:
-    options = {"negatives": 4, "shared_size": 8} if method == "codir" else {}
     # More than an epoch: another draw, and the ragged last batch.
-    _, window = trained(tmp_path, cache, rows, tokenizer, method=method, steps=7, **options)
+    window = window_of(tmp_path, cache, rows, tokenizer, device, method=method, steps=7)
     assert window.own() == []
 
 
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - CACHED_ONLY))
 def test_no_method_reads_anything_in_a_quiet_step_with_a_live_teacher(
-    tmp_path: Path, rows: Dataset, tokenizer: Any, method: str
+    tmp_path: Path, rows: Dataset, tokenizer: Any, device: torch.device, method: str
 ) -> None:
-    _, window = trained(tmp_path, tiny.make_model(4), rows, tokenizer, method=method)
+    window = window_of(tmp_path, tiny.make_model(4), rows, tokenizer, device, method=method)
     assert window.own() == []
 
 
@@ -104,28 +106,27 @@ def test_no_method_reads_anything_in_a_quiet_step_with_a_live_teacher(
     ids=str,
 )
 def test_no_setting_reads_anything_in_a_quiet_step(
-    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, settings: dict[str, Any]
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device, settings: dict[str, Any]
 ) -> None:
-    _, window = trained(tmp_path, cache, rows, tokenizer, method="rail-kd-l", **settings)
+    window = window_of(tmp_path, cache, rows, tokenizer, device, method="rail-kd-l", **settings)
     assert window.own() == []
 
 
 @pytest.mark.parametrize("labels", ["some", None])
 @pytest.mark.parametrize("method", ["kd", "codir"])
 def test_rows_without_labels_read_nothing_in_a_quiet_step(
-    tmp_path: Path, cache: TeacherCache, tokenizer: Any, method: str, labels: str | None
+    tmp_path: Path, cache: TeacherCache, tokenizer: Any, device: torch.device, method: str, labels: str | None
 ) -> None:
-    options = {"negatives": 4, "shared_size": 8} if method == "codir" else {}
-    _, window = trained(tmp_path, cache, tiny.text_rows(labels=labels), tokenizer, method=method, **options)
+    window = window_of(tmp_path, cache, tiny.text_rows(labels=labels), tokenizer, device, method=method)
     assert window.own() == []
 
 
 @pytest.mark.parametrize("method", ["finetune", "rail-kd-l"])
 def test_checks_are_read_once_in_sixteen_steps_at_most(
-    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, method: str
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device, method: str
 ) -> None:
     steps = 3 * EVERY
-    _, window = trained(tmp_path, cache, rows, tokenizer, method=method, steps=steps)
+    window = window_of(tmp_path, cache, rows, tokenizer, device, method=method, steps=steps)
     assert EVERY == 16 and 0 < len(window.own()) <= steps // EVERY
 
 

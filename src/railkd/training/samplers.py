@@ -62,6 +62,12 @@ def epoch_order(rows: int, lengths: np.ndarray | None, batch_size: int, *, seed:
     return order
 
 
+def row_lengths(dataset: Any, rows: int) -> np.ndarray | None:
+    """Return the column of lengths (rows,) of a prepared data set, or None if it has none or another number of rows."""
+    names = getattr(dataset, "column_names", None) or []
+    return np.asarray(dataset["length"][:]) if "length" in names and len(dataset) == rows else None
+
+
 def longest_first(dataset: Any) -> np.ndarray:
     """Return the row order of evaluation: like lengths together, and a lack of memory shows in the first batch."""
     names = getattr(dataset, "column_names", [])

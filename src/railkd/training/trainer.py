@@ -2,7 +2,7 @@
 
 Follow one batch: `PaddingCollator` pads rows of tokens and stacks their keys; `compute_loss` asks the teacher for the
 signals of those keys and the objective for the draw of the moment; the distiller runs the student and returns the loss.
-Everything else here keeps Trainer from doing something else.
+The other overrides correct behaviour of Trainer that would be wrong for distillation; the class lists them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from railkd.training.gauges import Gauging
 from railkd.training.loss import TrainingLoss, current_draw
 from railkd.training.probe import Probed, probe
 from railkd.training.resuming import Resuming
-from railkd.training.samplers import EpochSampler, epoch_order, longest_first, restored
+from railkd.training.samplers import EpochSampler, epoch_order, longest_first, restored, row_lengths
 from railkd.training.teaching import Teaching
 
 
@@ -56,6 +56,32 @@ class DistillationTrainer(Trainer):
     Raises:
         RailkdError: what would doom the run, before it starts: labels that disagree, rows the cache lacks, a pooling it
             does not store.
+
+    Overrides:
+        Methods of Trainer, and why its own do not do. `tests/training/test_private_names.py` names the private ones.
+
+        - `train`: keep freed memory of a CPU for the next step.
+        - `compute_loss`: the objective instead of the task loss of the model.
+        - `training_step`: a loss that is not finite counts as 0 in the log of a run that skips it.
+        - `prediction_step`: the student does not read the teacher's columns.
+        - `_prepare_inputs`: keys and labels are looked up in main memory, and are not read back from the device.
+        - `_get_grad_norm`: called before every optimizer step, which must leave out gradients that are not finite.
+        - `_get_num_items_in_batch`: a step is the mean over its rows, and unlabelled rows count.
+        - `call_model_init`: a fresh student gets a fresh objective.
+        - `create_optimizer`: the projections may have a learning rate of their own.
+        - `_get_train_sampler`: the order of rows is a function of seed and epoch; rows of like length share a batch.
+        - `_get_eval_sampler`: the longest rows first.
+        - `evaluation_loop`: predictions back in the order of the rows.
+        - `get_eval_dataloader`: raw text is tokenised.
+        - `get_test_dataloader`: raw text is tokenised.
+        - `_set_signature_columns_if_needed`: keys and the teacher's tokens reach the collator.
+        - `log`: the mean of each loss term beside the loss.
+        - `_save`: the bare student, as plain transformers loads it, and the objective beside it; no pickle.
+        - `_save_checkpoint`: complete or absent, whenever a run is killed.
+        - `_run_epoch`: a run that resumes at its end does not take one more step.
+        - `_load_from_checkpoint`: what `_save` wrote; the sums of the log too.
+        - `_load_best_model`: what `_save` wrote.
+        - `_finalize_training`: only what railkd wrote is deleted.
     """
 
     args: DistillationTrainingArguments
@@ -88,9 +114,8 @@ class DistillationTrainer(Trainer):
         live_tokenizer, live_config = (live.tokenizer, live.model.config) if live else (None, None)
         preparer = prepare.Preparer(distiller.config, processing_class, args, live_tokenizer, live_config)
         if others.get("data_collator") is None:
-            others["data_collator"] = PaddingCollator(
-                processing_class, live_tokenizer, real_labels=preparer.task.real_labels
-            )
+            real = preparer.task.real_labels
+            others["data_collator"] = PaddingCollator(processing_class, live_tokenizer, real_labels=real)
         train_dataset, keys = preparer.train(train_dataset)
         if isinstance(self.teacher, TeacherCache) and keys is not None:
             pairing.check_rows(self.teacher, keys, distiller.pooling)
@@ -134,11 +159,7 @@ class DistillationTrainer(Trainer):
     # ---- one batch ----------------------------------------------------------------------------
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The objective in training; the student's own task loss in evaluation, where the teacher is never called."""
         if not model.training:
@@ -202,9 +223,7 @@ class DistillationTrainer(Trainer):
         if dataset is None or not hasattr(dataset, "__len__"):
             return None
         # Of the rows as they were prepared: Trainer has dropped the columns that no forward takes from `dataset`.
-        names = getattr(self.train_dataset, "column_names", None) or []
-        grouped = self.args.length_groups and "length" in names and len(self.train_dataset) == len(dataset)
-        lengths = np.asarray(self.train_dataset["length"][:]) if grouped else None
+        lengths = row_lengths(self.train_dataset, len(dataset)) if self.args.length_groups else None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         order = epoch_order(len(dataset), lengths, self._train_batch_size * self.args.world_size, seed=seed)
         return EpochSampler(len(dataset), order, lambda: int(self.state.epoch or 0))
@@ -263,6 +282,7 @@ class DistillationTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        self._loss.settle()
         if self.args.should_save:
             checkpoint.save_model(self.model, output_dir or str(self.args.output_dir), self.processing_class)
 
@@ -320,7 +340,7 @@ class DistillationTrainer(Trainer):
             checkpoint.load_best(self.model, Path(self.state.best_model_checkpoint))
 
     def _finalize_training(self, *args: Any, **options: Any) -> Any:
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # Trainer would delete what is not ours
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             return super()._finalize_training(*args, **options)
         finally:
