@@ -254,7 +254,7 @@ def test_rows_tokenised_beforehand_train_alike(
     )
     found = [weights_of(run(tmp_path, cache, data, tokenizer, max_steps=3).model) for data in (rows, ready)]
     assert far(*found) == 0
-    with pytest.raises(RailkdError, match="without a key column 'example_key'"):
+    with pytest.raises(RailkdError, match="need a key column 'example_key'"):
         run(tmp_path, cache, ready.remove_columns("example_key"), tokenizer)
 
 
