@@ -403,3 +403,49 @@ def test_answers_that_are_kept_give_the_metrics_of_the_record(base: Path, shared
         assert right == pytest.approx(record.metrics[name]["accuracy"]) and all(row["text"] for row in kept)
         gold[name] = {row["gold"] for row in kept}
     assert gold["hans"] == {"entailment", "non-entailment"}
+
+
+@pytest.mark.parametrize("metric", ["loss", "eval_matthews", "f1"])
+def test_the_best_epoch_is_the_one_of_the_metric_that_the_user_names(base: Path, tmp_path: Path, metric: str) -> None:
+    """The loss is best where it is lowest. A metric that the task does not compute by default is computed too."""
+    lines = [f"good the {'is' if i % 2 else 'not'} {'a' * (i % 3)}\t{'yes' if i % 2 else 'no'}" for i in range(24)]
+    (tmp_path / "train.tsv").write_text("\n".join(["text\tlabel", *lines, ""]))
+    (tmp_path / "dev.tsv").write_text("\n".join(["text\tlabel", *lines[:6], "good the is\tno", ""]))
+    railkd(
+        *("finetune", "--model", base, "--train", tmp_path / "train.tsv", "--eval", tmp_path / "dev.tsv", "--no-bf16"),
+        *("--metric-for-best-model", metric, "--epochs", 5, "--learning-rate", 0.01, "--batch-size", 8, "--quiet"),
+        *("--output", tmp_path / "out"),
+    )
+    record = RunRecord.read(tmp_path / "out" / "metrics.json")
+    name = metric.removeprefix("eval_")
+    values = {entry["step"]: entry[f"eval_{name}"] for entry in record.curve if f"eval_{name}" in entry}
+    best = min(values.values()) if name == "loss" else max(values.values())
+    assert len(set(values.values())) > 1  # otherwise every epoch would be the best
+    step = next(step for step, value in values.items() if value == best)
+    assert record.selection == f"best {name} on --eval, at step {step}"
+    assert name == "loss" or record.metrics["eval"][name] == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    ("metric", "chosen", "message"),
+    [
+        (
+            "acuracy",
+            ["--eval-share", 0.5],
+            "expected one of accuracy, f1, matthews, loss for classification, got 'acuracy'",
+        ),
+        (
+            "pearson",
+            ["--eval-share", 0.5],
+            "expected one of accuracy, f1, matthews, loss for classification, got 'pearson'",
+        ),
+        ("f1", [], "Expected rows to compute --metric-for-best-model f1 on, got none. Fix: give --eval FILE"),
+    ],
+)
+def test_a_metric_that_cannot_choose_is_refused(
+    base: Path, tmp_path: Path, capsys: Capture, metric: str, chosen: list[object], message: str
+) -> None:
+    (tmp_path / "train.tsv").write_text("text\tlabel\n" + "good\tyes\nnot\tno\nwho\tyes\nwhat\tno\n" * 4)
+    words = ["finetune", "--model", base, "--train", tmp_path / "train.tsv", *chosen, "--metric-for-best-model", metric]
+    assert main([*map(str, words), "--output", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -25,6 +25,7 @@ from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.progress import bar
 from railkd.signals import BlockShape, checked_poolings
+from railkd.tasks.metrics import check_choice
 from railkd.tasks.target import Target
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.training import DistillationTrainingArguments
@@ -48,6 +49,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     spec = method_spec(request.training.get("method", "rail-kd-l"))
     teacher = GivenTeacher.find(options)
     splits = Splits.read(options, lambda table: teacher.target, say)
+    splits = splits.choosing_by(request.training.get("metric_for_best_model"))
     start = _starts_from(options, teacher.checkpoint)
     args = training_arguments(
         request, len(splits.train), splits.metric, say, teacher.cache, _shapes(options, start, teacher.shape)
@@ -83,7 +85,8 @@ def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: 
         teacher: checkpoint of the teacher; None if it is on the hub, which is not contacted.
     """
     options = request.options
-    metric = "accuracy" if options.eval or options.eval_share else None
+    chosen = check_choice(request.training.get("metric_for_best_model") or "accuracy")
+    metric = chosen if options.eval or options.eval_share else None
     if isinstance(options, FinetuneOptions):
         training_arguments(request.with_training(method="finetune"), 1, metric, lambda line: None)
         return

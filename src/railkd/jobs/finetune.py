@@ -33,6 +33,7 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     options = request.options
     start = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     splits = Splits.read(options, lambda table: Target.infer(table, asked_task(options)), say)
+    splits = splits.choosing_by(request.training.get("metric_for_best_model"))
     args = training_arguments(request.with_training(method="finetune"), len(splits.train), splits.metric, say)
     splits.check_lengths(start, args.max_length, "the model")
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))

@@ -18,6 +18,7 @@ from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_texts
 from railkd.tasks import Task, task_named
+from railkd.tasks.metrics import LOSS, check_choice
 from railkd.tasks.target import Target
 
 
@@ -128,6 +129,7 @@ class Splits:
         eval: rows that choose the epoch; None keeps the last epoch.
         tests: name -> rows that are scored at the end.
         selecting: description of ``eval`` for messages.
+        chosen_metric: metric that the user chooses the epoch by; None takes the first of the task.
     """
 
     target: Target
@@ -136,6 +138,7 @@ class Splits:
     eval: Table | None
     tests: Mapping[str, Table]
     selecting: str = "--eval"
+    chosen_metric: str | None = None
 
     @classmethod
     def read(cls, options: TrainingDataOptions, find_target: Callable[[Table], Target], say: Say) -> Splits:
@@ -171,10 +174,30 @@ class Splits:
             say(f"the epoch is chosen by {words}; {len(rest):,} are trained on")
         return cls(target, train, unlabelled, chosen, reader.tests(sources, target), words)
 
+    def choosing_by(self, name: str | None) -> Splits:
+        """Return the tables with another metric that chooses the best epoch, computed beside the usual ones.
+
+        Args:
+            name: metric of the task, or "loss", with or without the prefix ``eval_``; None takes the first of the task.
+
+        Raises:
+            RailkdError: the task has no such metric, or no rows choose the epoch.
+        """
+        if name is None:
+            return self
+        metric, usual = check_choice(name, self.target.task.name), self.target.task.metrics
+        if self.eval is None:
+            raise RailkdError(
+                f"Expected rows to compute --metric-for-best-model {name} on, got none. Fix: give --eval FILE or "
+                "--eval-share SHARE, or leave the flag out."
+            )
+        computed = tuple(dict.fromkeys((*(self.eval.metrics or usual), *({metric} - {LOSS}))))
+        return replace(self, eval=replace(self.eval, metrics=computed), chosen_metric=metric)
+
     @property
     def metric(self) -> str | None:
         """The metric that chooses the best epoch; None without rows to choose by."""
-        return self.target.primary_metric if self.eval is not None else None
+        return (self.chosen_metric or self.target.primary_metric) if self.eval is not None else None
 
     @property
     def scored(self) -> dict[str, Table]:

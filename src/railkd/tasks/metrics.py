@@ -109,6 +109,8 @@ METRICS: dict[str, Metric] = {
 }
 
 
+#: The loss of the evaluation, which chooses the best epoch if the user says so.
+LOSS = "loss"
 NO_LABELS = "no row has a label, so that there is nothing to score. Fix: give labelled rows."
 
 
@@ -188,5 +190,31 @@ def index_of_positive(names: Sequence[str], positive: str | None) -> int:
 
 
 def greater_is_better(metric: str) -> bool:
-    """Return whether the best epoch has the highest value of a metric: False for errors such as mse."""
-    return metric not in METRICS or METRICS[metric].greater_is_better
+    """Return True if the best epoch has the highest value of a metric: False for the loss and for mse."""
+    return metric != LOSS and (metric not in METRICS or METRICS[metric].greater_is_better)
+
+
+def check_choice(name: str, task: str | None = None) -> str:
+    """Check the name of the metric that chooses the best epoch: a metric of the task, or the loss.
+
+    Args:
+        name: as a user writes it, with or without Trainer's prefix ``eval_``.
+        task: name of the kind of task; None allows the metrics of every kind.
+
+    Returns:
+        The name without the prefix.
+
+    Raises:
+        RailkdError: the task has no such metric.
+
+    Example:
+        >>> check_choice("eval_mse", "regression"), check_choice("loss")
+        ('mse', 'loss')
+    """
+    metric = name.removeprefix("eval_")
+    fitting = [row.name for row in METRICS.values() if task in (None, row.task)] + [LOSS]
+    if metric not in fitting:
+        where = f" for {task}" if task else ""
+        wanted = f"expected one of {', '.join(fitting)}{where}"
+        raise RailkdError(f"--metric-for-best-model: {wanted}, got {name!r}.{did_you_mean(metric, fitting)}")
+    return metric
