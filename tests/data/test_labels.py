@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from railkd.data.columns import find_columns
-from railkd.data.labels import LabelSpace, apply_label_map, match_label_space, parse_label_map
+from railkd.data.label_names import apply_label_map, parse_label_map
+from railkd.data.labels import LabelSpace, match_label_space
 from railkd.data.sources import Source, load_rows
 from railkd.errors import RailkdError
 from railkd.tasks import Cells, Task, task_named, task_of, task_of_labels
@@ -70,7 +71,7 @@ def test_rows_without_a_label_are_marked_when_allowed() -> None:
         (LabelSpace(("a", "b")), ["a", ""], ["row 2 has no label"]),
         (LabelSpace(("a", "b")), [["a"]], ["row 1", "a label of type list", "one name or one number"]),
         (LabelSpace(("0", "1")), [0.5], ["row 1", "'0.5'"]),
-        (LabelSpace(("0", "1")), [math.nan], ["row 1", "'nan'"]),
+        (LabelSpace(("0", "1")), [math.nan], ["row 1 has no label"]),
         (LabelSpace(tuple(map(str, range(150)))), ["x"], ["'19' and 130 more"]),
         (REGRESSION, ["1.5", "good"], ["dev.tsv: row 2", "'good'", "not a number"]),
         (REGRESSION, ["1.5", "nan"], ["row 2", "not a finite number"]),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from railkd.errors import RailkdError, did_you_mean
-from railkd.runtime.words import named
+from railkd.runtime.words import joined, named, shortened
 
 # The first match counts. Pairs come first, otherwise QNLI's "sentence" would be read without its "question".
 TEXT_CONVENTIONS: tuple[tuple[str, ...], ...] = (
@@ -73,7 +73,7 @@ class Columns:
             >>> Columns(("sentence1", "sentence2"), "label").describe()
             'text: sentence1 + sentence2; labels: label'
         """
-        return f"text: {' + '.join(self.text)}; labels: {self.label or 'none'}"
+        return f"text: {joined(self.text, ' + ')}; labels: {shortened(self.label or 'none')}"
 
 
 def find_columns(names: Sequence[str], *, text: Sequence[str] | None = None, label: str | None = None) -> Columns:
@@ -121,13 +121,15 @@ def _asked_for(text: Sequence[str], names: Sequence[str], label: str | None) -> 
         raise RailkdError(f"expected one text column, or two for sentence pairs, got {len(text)} ({named(text)}).")
     if len(set(text)) < len(text) or label in text:
         twice = label if label in text else text[0]
-        raise RailkdError(f"column {twice!r} is asked for twice. Text and label columns must differ.")
+        raise RailkdError(f"column {shortened(str(twice))!r} is asked for twice. Text and label columns must differ.")
     return tuple(text)
 
 
 def _require(name: str, names: Sequence[str], flag: str) -> None:
     if name not in names:
-        raise RailkdError(f"{flag}: no column {name!r}; the columns are {named(names)}.{did_you_mean(name, names)}")
+        raise RailkdError(
+            f"{flag}: no column {shortened(name)!r}; the columns are {named(names)}.{did_you_mean(name, names)}"
+        )
 
 
 def _match(wanted: tuple[str, ...], names: Sequence[str], without: Sequence[str | None]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from railkd.data.ood import find_row
 from railkd.errors import RailkdError, did_you_mean
+from railkd.runtime.words import shortened
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def check_names(names: Sequence[str], where: object) -> None:
         raise RailkdError(f"{where}: a column name holds a NUL character. Expected a text file with a header line.")
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        raise RailkdError(f"{where}: column {twice[0]!r} occurs more than once. Fix: rename one of them.")
+        raise RailkdError(f"{where}: column {shortened(twice[0])!r} occurs more than once. Fix: rename one of them.")
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
@@ -246,7 +247,8 @@ def _table(columns: dict[str, list[Any]], path: Path) -> Any:
         except (pa.ArrowException, OverflowError, TypeError, UnicodeError):
             kinds = ", ".join(sorted({type(cell).__name__ for cell in cells if cell is not None}))
             raise RailkdError(
-                f"{path}: column {name!r} does not fit one type (its values: {kinds}). Fix: use one type in all rows."
+                f"{path}: column {shortened(name)!r} does not fit one type (its values: {kinds}). "
+                "Fix: use one type in all rows."
             ) from None
     return pa.table(arrays)
 

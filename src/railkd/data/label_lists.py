@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from railkd.data.label_names import is_missing
 from railkd.errors import RailkdError
 from railkd.runtime.words import shortened
 
@@ -39,7 +40,9 @@ def multi_hot_width(cells: Sequence[Any], *, where: str) -> int:
         >>> multi_hot_width([[1, 0, 1], None, [0, 0, 0]], where="f"), multi_hot_width([[1], [0, 1]], where="f")
         (3, 0)
     """
-    lists = [(row, cell) for row, cell in enumerate(cells, 1) if isinstance(cell, list | tuple)]
+    lists = [
+        (row, cell) for row, cell in enumerate(cells, 1) if isinstance(cell, list | tuple) and not is_missing(cell)
+    ]
     for row, cell in lists:
         refuse_shares(cell, f"{where}: row {row}")
     if not lists or not all(is_flag(value) for _, cell in lists for value in cell):

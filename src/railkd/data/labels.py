@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from railkd.data.label_names import has_default_names, is_missing, label_name, no_label, normalize
 from railkd.errors import RailkdError
-from railkd.runtime.words import named, quoted
+from railkd.runtime.words import joined, named, quoted, shortened
 
 MISSING = -100  # The class index that torch's cross-entropy leaves out.
 
@@ -70,7 +71,7 @@ class LabelSpace:
         name = label_name(value, where=where)
         if name not in self._known:
             raise RailkdError(
-                f"{where} has the label {name!r}. Expected one of {named(self.names)}. "
+                f"{where} has the label {shortened(name)!r}. Expected one of {named(self.names)}. "
                 "Fix: correct it, or rename it with --label-map OLD=NEW."
             )
         return self._known[name]
@@ -100,7 +101,7 @@ def infer_classes(present: Sequence[Any], *, names: Sequence[str] = (), where: s
         return LabelSpace(tuple(names))
     if len(found) < 2:
         raise RailkdError(
-            f"{where}: every label is {next(iter(found))!r}. Expected two classes, or --problem-type regression."
+            f"{where}: every label is {named(found)}. Expected two classes, or --problem-type regression."
         )
     integers = all(re.fullmatch(r"[+-]?\d+", name) for name in found)
     return LabelSpace(tuple(sorted(found, key=lambda name: (int(name), name)) if integers else sorted(found)))
@@ -141,7 +142,9 @@ def match_label_space(
             f"{model} has one output (regression), but {where} has the classes {named(data.names)}. "
             "Fix: use a classifier, or --problem-type regression."
         )
-    exact = {name: index for index, name in enumerate(names)}
+    # A model may have kept a name such as "1.0", which data spell as "1".
+    exact = {label_name(name): index for index, name in enumerate(names)}
+    exact |= {name: index for index, name in enumerate(names)}
     alike: dict[str, int] = {}
     for index, name in enumerate(names):
         # If two classes of the model have one normal form, only the exact spelling is safe.
@@ -157,7 +160,7 @@ def match_label_space(
         why = "which are default names" if nameless else f"without {named(lacking)}"
         raise RailkdError(
             f"{where} has the classes {named(data.names)}, {model} has {named(names)}, {why}. "
-            f"Fix: --label-map {' '.join(f'{quoted(name)}=NEW' for name in lacking[:3])}"
+            f"Fix: --label-map {' '.join(f'{quoted(shortened(name))}=NEW' for name in lacking[:3])}"
             f"{' ...' if len(lacking) > 3 else ''} (NEW: a class of the model)."
         )
     return LabelSpace(names, spellings=spellings)
@@ -188,7 +191,7 @@ class Fold:
             model_names: in output order.
         """
         parts = [
-            f"{' + '.join(name for name, g in zip(model_names, self.group, strict=True) if g == number)} -> {theirs}"
+            f"{joined((n for n, g in zip(model_names, self.group, strict=True) if g == number), ' + ')} -> {theirs}"
             for number, theirs in enumerate(self.names)
         ]
         return "answers are folded by name: " + ", ".join(parts)
@@ -213,102 +216,3 @@ def fold_onto(model_names: Sequence[str], names: Sequence[str], renamed: Mapping
     index = {normalize(name): number for number, name in enumerate(theirs)}
     group = [index.get(normalize(moved.get(name, name)), -1) for name in ours]
     return None if -1 in group or set(group) != set(index.values()) else Fold(tuple(theirs), tuple(group))
-
-
-def parse_label_map(items: Iterable[str]) -> dict[str, str]:
-    """Parse texts ``OLD=NEW``; several OLD may share one NEW.
-
-    Args:
-        items: the texts.
-
-    Returns:
-        Old name -> new name.
-
-    Raises:
-        RailkdError: a text has another form, or one OLD has two NEW.
-
-    Example:
-        >>> parse_label_map(["neutral=no", "contradiction=no"])
-        {'neutral': 'no', 'contradiction': 'no'}
-    """
-    mapping: dict[str, str] = {}
-    for item in items:
-        old, _, new = (part.strip() for part in item.partition("="))
-        if not old or not new:
-            raise RailkdError(f"--label-map: expected OLD=NEW, e.g. 0=negative, got {item!r}.")
-        if mapping.get(old, new) != new:
-            raise RailkdError(f"--label-map: {old!r} is renamed to both {mapping[old]!r} and {new!r}. Fix: keep one.")
-        mapping[old] = new
-    return mapping
-
-
-def apply_label_map(values: Iterable[Any], mapping: Mapping[str, str]) -> list[Any]:
-    """Rename the labels that a map has; others, and missing ones, stay.
-
-    Args:
-        values: one label a row.
-        mapping: old name -> new name.
-
-    Example:
-        >>> apply_label_map([0, "1", None], {"0": "negative", "1": "positive"})
-        ['negative', 'positive', None]
-    """
-    if not mapping:
-        return list(values)
-    return [value if is_missing(value) else mapping.get(label_name(value), value) for value in values]
-
-
-def is_missing(value: Any) -> bool:
-    """Return whether a cell holds no label: null, or an empty text."""
-    return value is None or (isinstance(value, str) and not value.strip())
-
-
-def no_label(where: str, row: int) -> str:
-    """Return the message for a row without a label.
-
-    Args:
-        where: the source.
-        row: its number, from 1.
-    """
-    return f"{where}: row {row} has no label. Fix: fill it in, or give the rows as --unlabelled."
-
-
-def label_name(value: Any, *, where: str = "labels") -> str:
-    """Return the name of a class as text. 1, 1.0 (from a column that once had gaps) and "1" are one class.
-
-    Args:
-        value: one cell.
-        where: source and row, for messages.
-
-    Raises:
-        RailkdError: it is neither a text nor a number.
-
-    Example:
-        >>> [label_name(value) for value in (1, 1.0, " 1", True, "pos")]
-        ['1', '1', '1', 'true', 'pos']
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, str | int | float):
-        return str(value).strip()
-    raise RailkdError(f"{where}: expected one name or one number per row, got a label of type {type(value).__name__}.")
-
-
-def parse_number(value: Any) -> float | None:
-    """Return a label as a number, or None if it is not one."""
-    try:
-        return None if isinstance(value, bool) or "_" in str(value) else float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def has_default_names(names: Sequence[str]) -> bool:
-    """Return whether classes have the default names of transformers: LABEL_0, LABEL_1, ..."""
-    return all(name == f"LABEL_{index}" for index, name in enumerate(names))
-
-
-def normalize(name: str) -> str:
-    """Return a name without case and without separators inside. A sign in front counts: -1 is not 1."""
-    return re.sub(r"(?<=[^\W_])[-_ ]+(?=[^\W_])", "", name.strip().casefold())

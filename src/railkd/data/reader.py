@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from railkd.data.columns import Columns, find_columns
 from railkd.data.label_lists import FLAG_NAMES, multi_hot_width, refuse_lists_in_text
-from railkd.data.labels import LabelSpace, apply_label_map, is_missing, parse_label_map
+from railkd.data.label_names import apply_label_map, is_missing, label_name, parse_label_map
+from railkd.data.labels import LabelSpace
 from railkd.data.sources import Source
-from railkd.errors import RailkdError
-from railkd.runtime.words import named
+from railkd.errors import RailkdError, did_you_mean
+from railkd.runtime.words import joined, named, shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 TEXT_COLUMNS = ("text", "text_pair")
+#: What programs write as text for a missing value.
+_LIKE_MISSING = frozenset(("nan", "none", "null", "<na>", "nat", "n/a"))
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,29 @@ class Cells:
         cells = [cell[0] if isinstance(cell, list) else cell for cell in self.columns[self.column]]
         return replace(self, columns={self.column: cells})
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The classes as the file spells them, before the label map; of cells with separators the parts too."""
+        if len(self.columns) > 1:
+            return frozenset(self.columns)
+        if self.multi_hot:
+            return frozenset(f"LABEL_{index}" for index in range(self.multi_hot))
+        cells = [cell for cell in self.columns[self.column] if not is_missing(cell)]
+        entries = [entry for cell in cells for entry in (cell if isinstance(cell, list) else [cell])]
+        names = {label_name(entry, where=self.where) for entry in entries if not is_missing(entry)}
+        return frozenset(names | {part.strip() for name in names for part in re.split(r"[|;,]", name)})
+
+    @property
+    def doubt(self) -> str:
+        """A warning about classes that look like missing labels; empty: there are none."""
+        suspects = sorted(name for name in self.names if name.casefold() in _LIKE_MISSING)
+        if not suspects or len(self.columns) > 1 or set(suspects) & {*self.label_map, *self.label_map.values()}:
+            return ""
+        return (
+            f"warning: {self.where}: the label {named(suspects)} is read as a class, not as a missing label. "
+            "Fix: leave the cell empty if the label is missing."
+        )
+
     def spellings(self, name: str) -> list[str]:
         """Return how the file writes a class, so that --label-map can rename it.
 
@@ -93,6 +120,27 @@ class Cells:
             name: of the class, after the label map.
         """
         return [old for old, new in self.label_map.items() if new == name] or [name]
+
+
+def refuse_unused_entries(label_map: Mapping[str, str], tables: Sequence[Cells]) -> None:
+    """Refuse entries of a label map that rename no class of any table, such as misspelled ones.
+
+    Args:
+        label_map: old name -> new name, as the user gives it.
+        tables: the cells of every table of a job.
+
+    Raises:
+        RailkdError: there are such entries.
+    """
+    if not label_map or not tables:
+        return
+    known = sorted(frozenset().union(*(cells.names for cells in tables)))
+    for old in label_map:
+        if old not in known:
+            raise RailkdError(
+                f"--label-map: no label {shortened(old)!r} in {named(dict.fromkeys(cells.where for cells in tables))}. "
+                f"The labels are {named(known)}.{did_you_mean(old, known)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -155,7 +203,7 @@ class Table:
     def described(self) -> str:
         """The columns that were read, in words."""
         if self.cells is None:
-            return f"text: {' + '.join(self.columns.text)}; no labels read"
+            return f"text: {joined(self.columns.text, ' + ')}; no labels read"
         form = self.cells.several if len(self.cells.columns) == 1 else ""
         return self.columns.describe() + (f" ({form})" if form else "")
 
@@ -210,7 +258,7 @@ def _texts(rows: Dataset, column: str, where: str) -> list[str]:
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
             raise RailkdError(
-                f"{where}: row {number}: expected text in column {column!r}, got {value!r}. "
+                f"{where}: row {number}: expected text in column {shortened(column)!r}, got {shortened(repr(value))}. "
                 "Fix: correct it, or name another --text-column."
             )
     return list(values)

@@ -19,6 +19,7 @@ from railkd.data.labels import LabelSpace, match_label_space
 from railkd.data.loading import SPLITS
 from railkd.data.sources import load_rows
 from railkd.errors import RailkdError
+from railkd.runtime.words import joined
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def check_model(
     more = [name for index, name in enumerate(model_names) if index not in found]
     if more:
         raise RailkdError(
-            f"{row.name} has the classes {', '.join(task.labels)}, '{model}' has {', '.join(more)} too. "
+            f"{row.name} has the classes {', '.join(task.labels)}, '{model}' has {joined(more)} too. "
             "Fix: predict with a model of this task"
         )
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from railkd.data.columns import find_columns
 from railkd.data.keys import KEY, example_key, key_array
 from railkd.errors import RailkdError
-from railkd.runtime.words import named
+from railkd.runtime.words import named, shortened
 
 logger = logging.getLogger(__name__)
 #: A live teacher's own tokens travel beside the student's under this prefix.
@@ -144,7 +144,7 @@ def _texts(dataset: Any, column: str) -> list[str]:
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise RailkdError(
-                f"column {column!r}, row {row + 1}: expected text, got {value!r}. "
+                f"column {shortened(column)!r}, row {row + 1}: expected text, got {shortened(repr(value))}. "
                 "Fix: fill or drop the row, or name another text column."
             )
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from railkd.data import submission
-from railkd.data.labels import parse_label_map
+from railkd.data.label_names import parse_label_map
 from railkd.data.predictions import write_predictions
 from railkd.data.sources import Source
 from railkd.errors import RailkdError

@@ -11,7 +11,7 @@ from datasets import Dataset, concatenate_datasets
 from railkd.data.glue import GlueTask
 from railkd.data.keys import held_out
 from railkd.data.ood import OodSet, is_out_of_domain
-from railkd.data.reader import Reading, Table, read
+from railkd.data.reader import Cells, Reading, Table, read, refuse_unused_entries
 from railkd.data.sources import SELECTION_SET, Source, parse_named
 from railkd.errors import RailkdError
 from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
@@ -81,6 +81,7 @@ class TableReader:
     def __init__(self, options: DataOptions, say: Say) -> None:
         self._reading = Reading.parse(options.text_column, options.label_column, options.label_map)
         self._say, self._last = say, ""
+        self._cells: list[Cells] = []
 
     def read(self, source: Source, *, split: str, labelled: bool = True) -> Table:
         """Read a source, and print its rows. Its columns are printed if they differ from those of the table before.
@@ -97,6 +98,10 @@ class TableReader:
         words = table.described
         self._say(f"{source.text}: {len(table):,} rows" + (f"; {words}" if words != self._last else ""))
         self._last = words
+        if table.cells is not None:
+            self._cells.append(table.cells)
+            if table.cells.doubt:
+                self._say(table.cells.doubt)
         return table
 
     def labelled(self, source: Source, target: Target, *, split: str) -> Table:
@@ -111,11 +116,13 @@ class TableReader:
         return table
 
     def tests(self, sources: Sources, target: Target) -> dict[str, Table]:
-        """Read every test set, by name."""
-        return {
+        """Read every test set, by name: the last tables. Entries of --label-map that no table has are refused."""
+        tables = {
             name: replace(self.labelled(source, target, split=source.scored_split), domain=sources.domain(name))
             for name, source in sources.tests.items()
         }
+        refuse_unused_entries(self._reading.label_map or {}, self._cells)
+        return tables
 
 
 @dataclass(frozen=True)

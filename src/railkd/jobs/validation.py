@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from railkd.data.labels import parse_label_map
+from railkd.data.label_names import parse_label_map
 from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean

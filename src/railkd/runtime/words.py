@@ -92,6 +92,19 @@ def shortened(text: str, most: int = 60) -> str:
     return f"{text[: most // 2]}...{text[-(most // 2) :]} ({len(text):,} characters)"
 
 
+def joined(names: Iterable[str], by: str = ", ") -> str:
+    """Return names without quotes, each cut if it is long.
+
+    Args:
+        names: any number.
+        by: what stands between them.
+
+    >>> joined(["negative", "positive"])
+    'negative, positive'
+    """
+    return by.join(map(shortened, names))
+
+
 def quoted(text: str) -> str:
     """Return a word as one types it in a shell.
 

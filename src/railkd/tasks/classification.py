@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from railkd.data.labels import MISSING, LabelSpace, fold_onto, infer_classes, is_missing, label_name, match_label_space
+from railkd.data.label_names import is_missing, label_name, refuse_look_alikes
+from railkd.data.labels import MISSING, LabelSpace, fold_onto, infer_classes, match_label_space
 from railkd.data.reader import Cells
+from railkd.runtime.words import joined, shortened
 from railkd.tasks.base import Task
 from railkd.tasks.judging import TRAIN_LONGER, Finding, describe_balance, weak_teacher
 from railkd.tasks.reader import ClassReader, ReadLabel
@@ -37,7 +39,9 @@ class Classification(Task):
         return False  # As the first row of the table, it takes what fits no other kind.
 
     def infer(self, cells: Cells, official: Sequence[str] = ()) -> LabelSpace:
-        return infer_classes(cells.present, names=official, where=cells.where)
+        space = infer_classes(cells.present, names=official, where=cells.where)
+        refuse_look_alikes(space.names, cells.label_map, cells.where)
+        return space
 
     def match(self, cells: Cells, names: Sequence[str], *, model: str, row: OodSet | None = None) -> LabelSpace:
         seen = dict.fromkeys(label_name(value, where=cells.where) for value in cells.values if not is_missing(value))
@@ -65,7 +69,7 @@ class Classification(Task):
         return ClassReader(names, ids, given).index
 
     def describe(self, names: Sequence[str]) -> str:
-        return f"classes {', '.join(names)}"
+        return f"classes {joined(names)}"
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         found: np.ndarray = outputs.argmax(axis=1)
@@ -97,7 +101,7 @@ class Classification(Task):
         common = names[int(self.constant(labels, len(names)).argmax())]
         scores = self.score(outputs, labels, metrics=scored)
         found, majority = scores["accuracy"], self.baseline(labels, self.space(names), metrics=scored)["accuracy"]
-        detail = f"accuracy {found:.3f} on {rows} rows, {majority:.3f} by always answering {common!r}"
+        detail = f"accuracy {found:.3f} on {rows} rows, {majority:.3f} by always answering {shortened(common)!r}"
         if found <= majority:
             if scores["matthews"] > 0.2:  # It recognises rare classes, at the cost of rows of the common one.
                 detail += f"; Matthews correlation {scores['matthews']:.3f}"

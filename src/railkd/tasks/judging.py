@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from railkd.data.labels import has_default_names
-from railkd.runtime.words import quoted
+from railkd.data.label_names import has_default_names
+from railkd.runtime.words import joined, quoted, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,14 +78,15 @@ def find_label_order(
     if best - by_name < max(0.1, 3 * noise) or best <= confusion.sum(axis=1).max() / rows + 2 * noise:
         return None
     moved = [i for i in range(classes) if place[i] != i]
-    meaning = ", ".join(f"output {place[i]} is called {names[place[i]]!r} and means {names[i]!r}" for i in moved)
-    renames = " ".join(quoted(f"{cell}={names[place[i]]}") for i in range(classes) for cell in cells.get(names[i], ()))
+    short = [shortened(name) for name in names]
+    meaning = ", ".join(f"output {place[i]} is called {short[place[i]]!r} and means {short[i]!r}" for i in moved)
+    renames = " ".join(quoted(f"{cell}={short[place[i]]}") for i in range(classes) for cell in cells.get(names[i], ()))
     order = [names[int(np.flatnonzero(place == i)[0])] for i in range(classes)]
     return Finding(
         "error",
         "permuted labels",
         f"accuracy {by_name:.3f} by name, {best:.3f} when {meaning}",
-        f"correct the teacher's config.json (id2label in the order {', '.join(order)}), or give --label-map {renames}",
+        f"correct the teacher's config.json (id2label in the order {joined(order)}), or give --label-map {renames}",
     )
 
 
@@ -99,14 +100,14 @@ def describe_classes(teacher: Sequence[str], student: Sequence[str] | None) -> l
     Returns:
         One finding, and another one if the student's order differs.
     """
-    meaning = ", ".join(f"{index} = {name}" for index, name in enumerate(teacher))
+    meaning = ", ".join(f"{index} = {shortened(name)}" for index, name in enumerate(teacher))
     found = [Finding("note", "outputs", f"{meaning} (teacher; data are matched by name)")]
     if has_default_names(teacher):
         fix = "write id2label and label2id into its config.json"
         found = [Finding("warning", "outputs", f"{meaning}: the teacher's classes have no names", fix)]
     if student is not None and tuple(student) != tuple(teacher) and sorted(student) == sorted(teacher):
         detail = (
-            f"the student's own head has the classes in another order: {', '.join(student)}; "
+            f"the student's own head has the classes in another order: {joined(student)}; "
             "it is renamed to the teacher's"
         )
         found.append(Finding("warning", "student's head", detail, "give a student without a head of its own"))
@@ -126,10 +127,12 @@ def describe_balance(counts: np.ndarray, rows: int, names: Sequence[str], *, mos
         A note, or a warning about rare or missing classes.
     """
     shares = counts / rows
-    shown = ", ".join(f"{name} {count:,} ({part:.0%})" for name, count, part in zip(names, counts, shares, strict=True))
+    shown = ", ".join(
+        f"{shortened(name)} {count:,} ({part:.0%})" for name, count, part in zip(names, counts, shares, strict=True)
+    )
     absent = [name for name, count in zip(names, counts, strict=True) if not count]
     if absent:
-        return Finding("warning", "classes", shown, f"no training row has {', '.join(absent)}")
+        return Finding("warning", "classes", shown, f"no training row has {joined(absent)}")
     if shares.min() < 0.01 or shares.max() > most:
         return Finding("warning", "classes", shown, "accuracy says little here: look at F1 or Matthews")
     return Finding("note", "classes", shown)

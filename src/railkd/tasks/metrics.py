@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from railkd.data.labels import normalize
+from railkd.data.label_names import normalize
 from railkd.errors import RailkdError, did_you_mean
 
 if TYPE_CHECKING:

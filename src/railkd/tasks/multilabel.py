@@ -1,6 +1,6 @@
 """Any number of classes a row: read from one cell, from a list, or from several columns of 0 and 1.
 
-An empty cell or list means "no class applies". Only null is a missing label.
+An empty cell or list means "no class applies". Null and NaN are missing labels.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from railkd.data.labels import LabelSpace, label_name, match_label_space, no_label
+from railkd.data.label_names import is_missing, label_name, no_label, refuse_look_alikes
+from railkd.data.labels import LabelSpace, match_label_space
 from railkd.data.reader import Cells
 from railkd.errors import RailkdError
-from railkd.runtime.words import named
+from railkd.runtime.words import joined, named, shortened
 from railkd.tasks.base import Task
 from railkd.tasks.judging import Finding, describe_balance, weak_teacher
 from railkd.tasks.reader import ClassReader, ReadLabel
@@ -55,11 +56,12 @@ class MultiLabel(Task):
         found = sorted({name for row in classes_of(cells) if row for name in row})
         known = tuple(cells.columns) if len(cells.columns) > 1 else tuple(found)
         if len(known) < 2:
-            only = f"{known[0]!r} alone" if known else "none"
+            only = f"{shortened(known[0])!r} alone" if known else "none"
             raise RailkdError(
                 f"{cells.where}: expected at least two classes, got {only}. "
                 "Fix: separate the classes of a row by ',', ';' or '|'."
             )
+        refuse_look_alikes(known, cells.label_map, cells.where)
         return LabelSpace(known)
 
     def match(self, cells: Cells, names: Sequence[str], *, model: str, row: OodSet | None = None) -> LabelSpace:
@@ -88,7 +90,7 @@ class MultiLabel(Task):
         return ClassReader(names, ids, given).vector
 
     def describe(self, names: Sequence[str]) -> str:
-        return f"any number of the classes {', '.join(names)}"
+        return f"any number of the classes {joined(names)}"
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         return (outputs > 0).astype(float)
@@ -132,7 +134,7 @@ class MultiLabel(Task):
 
 
 def _flags(cell: Sequence[Any] | None, where: str, row: int) -> list[float]:
-    if cell is None:
+    if cell is None or is_missing(cell):
         raise RailkdError(no_label(where, row))
     return [float(flag) for flag in cell]
 
@@ -165,7 +167,7 @@ def split_cells(cells: Sequence[Any], *, where: str) -> list[Classes]:
     separator = next((mark for mark in SEPARATORS if any(mark in text for text in texts)), None)
     rows: list[Classes] = []
     for number, cell in enumerate(cells, 1):
-        if cell is None:
+        if not isinstance(cell, str) and is_missing(cell):
             rows.append(None)
             continue
         if isinstance(cell, str):
@@ -193,16 +195,17 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, where: str) -> list[Cl
     """
     rows: list[Classes] = []
     for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
-        if all(cell is None for cell in cells):
+        if all(is_missing(cell) and cell != "" for cell in cells):
             rows.append(None)
             continue
         chosen = []
         for name, cell in zip(columns, cells, strict=True):
-            flag = _FLAGS.get("" if cell is None else label_name(cell, where=f"{where}: row {number}").casefold())
+            flag = _FLAGS.get("" if is_missing(cell) else label_name(cell, where=f"{where}: row {number}").casefold())
             if flag is None:
                 raise RailkdError(
-                    f"{where}: row {number}: expected 0 or 1 in column {name!r}, got {str(cell)[:60]!r}. Each of "
-                    "several label columns is a class. Fix: correct the cell, or name one --label-column."
+                    f"{where}: row {number}: expected 0 or 1 in column {shortened(name)!r}, "
+                    f"got {shortened(str(cell))!r}. Each of several label columns is a class. "
+                    "Fix: correct the cell, or name one --label-column."
                 )
             if flag:
                 chosen.append(name)

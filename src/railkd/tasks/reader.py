@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from railkd.data.label_lists import is_flag, refuse_shares
-from railkd.data.labels import MISSING, LabelSpace, has_default_names, is_missing, label_name, match_label_space
+from railkd.data.label_names import has_default_names, is_missing, label_name
+from railkd.data.labels import MISSING, LabelSpace, match_label_space
 from railkd.errors import RailkdError
-from railkd.runtime.words import named
+from railkd.runtime.words import named, shortened
 
 #: From one label of a user's data set to what the model trains on.
 ReadLabel = Callable[[Any], Any]
@@ -63,8 +64,8 @@ class ClassReader:
         if found is None:
             raise ValueError(
                 f"expected one of the student's classes {named(self.names)} or a number below {len(self.names)}, "
-                f"got the label {given!r}. Fix: set id2label and label2id of its config to the names of the data, or "
-                "name another label column (label_column=, rename_column)."
+                f"got the label {shortened(repr(given))}. Fix: set id2label and label2id of its config to the names of "
+                "the data, or name another label column (label_column=, rename_column)."
             )
         return found
 
@@ -81,7 +82,9 @@ class ClassReader:
         if value is None:
             return [math.nan] * count
         if not isinstance(value, list | tuple):
-            raise ValueError(f"expected a list for a student of several labels a row, got the label {value!r}.")
+            raise ValueError(
+                f"expected a list for a student of several labels a row, got the label {shortened(repr(value))}."
+            )
         if not self.of_class and value and all(map(is_flag, value)):
             return self._flags(value)
         if len(value) == count and all(isinstance(share, float) and not (share < 0 or share > 1) for share in value):
@@ -98,8 +101,8 @@ class ClassReader:
         self.forms.add("flags" if flags else "indices")
         if len(self.forms) > 1 or (not flags and (len(set(value)) < len(value) or count == 1)):
             raise ValueError(
-                f"the list {value!r} may hold a flag (0 or 1) for each of {count} classes, or the numbers of the "
-                f"classes that apply. Fix: write {count} flags as floats in every row, or the names of the classes."
+                f"the list {shortened(repr(value))} may hold a flag (0 or 1) for each of {count} classes, or the "
+                f"numbers of the classes that apply. Fix: write {count} flags as floats, or names, in every row."
             )
         chosen = {int(index) for index in value}
         return [float(flag) for flag in value] if flags else [float(index in chosen) for index in range(count)]

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from railkd.data.labels import LabelSpace, is_missing, label_name, no_label, parse_number
+from railkd.data.label_names import is_missing, label_name, no_label, parse_number
+from railkd.data.labels import LabelSpace
 from railkd.data.reader import Cells
 from railkd.errors import RailkdError
+from railkd.runtime.words import shortened
 from railkd.tasks.base import Task
 from railkd.tasks.judging import Finding, weak_teacher
 from railkd.tasks.reader import ReadLabel
@@ -98,8 +100,8 @@ def _read(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise ValueError(
-            f"expected a number for a student of one output, got the label {value!r}. Fix: correct it, name another "
-            "label_column, or set the student's num_labels."
+            f"expected a number for a student of one output, got the label {shortened(repr(value))}. "
+            "Fix: correct it, name another label_column, or set the student's num_labels."
         ) from None
 
 
@@ -110,7 +112,7 @@ def _finite(value: Any, where: str, row: int) -> float:
     if number is None or not math.isfinite(number):
         kind = "not a number" if number is None else "not a finite number"
         raise RailkdError(
-            f"{where}: row {row} has the label {str(value)[:60]!r}, which is {kind}. "
+            f"{where}: row {row} has the label {shortened(str(value))!r}, which is {kind}. "
             "Fix: correct it, or use --problem-type classification."
         )
     return number

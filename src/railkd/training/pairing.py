@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from railkd.data.labels import has_default_names
+from railkd.data.label_names import has_default_names
 from railkd.errors import RailkdError
 from railkd.models.heads import label_names, problem_type_of
 from railkd.teacher import TeacherCache, TeacherInfo

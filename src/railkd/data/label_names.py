@@ -1,0 +1,146 @@
+"""Names of classes: reads them from cells, renames them, and compares them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from railkd.errors import RailkdError
+from railkd.runtime.words import named, quoted, shortened
+
+#: A whole number as pandas writes it in a column with gaps.
+_WHOLE_WITH_FRACTION = re.compile(r"-?(0|[1-9]\d*)\.0+")
+
+
+def parse_label_map(items: Iterable[str]) -> dict[str, str]:
+    """Parse texts ``OLD=NEW``; several OLD may share one NEW.
+
+    Args:
+        items: the texts.
+
+    Returns:
+        Old name -> new name.
+
+    Raises:
+        RailkdError: a text has another form, or one OLD has two NEW.
+
+    Example:
+        >>> parse_label_map(["neutral=no", "contradiction=no"])
+        {'neutral': 'no', 'contradiction': 'no'}
+    """
+    mapping: dict[str, str] = {}
+    for item in items:
+        old, _, new = (part.strip() for part in item.partition("="))
+        old = label_name(old)
+        if not old or not new:
+            raise RailkdError(f"--label-map: expected OLD=NEW, e.g. 0=negative, got {shortened(item)!r}.")
+        if mapping.get(old, new) != new:
+            raise RailkdError(
+                f"--label-map: {named([old])} is renamed to both {named([mapping[old], new])}. Fix: keep one."
+            )
+        mapping[old] = new
+    return mapping
+
+
+def apply_label_map(values: Iterable[Any], mapping: Mapping[str, str]) -> list[Any]:
+    """Rename the labels that a map has; others, and missing ones, stay.
+
+    Args:
+        values: one label a row.
+        mapping: old name -> new name.
+
+    Example:
+        >>> apply_label_map([0, "1", None], {"0": "negative", "1": "positive"})
+        ['negative', 'positive', None]
+    """
+    if not mapping:
+        return list(values)
+    return [value if is_missing(value) else mapping.get(label_name(value), value) for value in values]
+
+
+def refuse_look_alikes(names: Iterable[str], label_map: Mapping[str, str], where: str) -> None:
+    """Refuse classes that differ only in what matching elsewhere leaves out: case and separators.
+
+    Args:
+        names: of the classes of training rows.
+        label_map: old name -> new name. Names in it were chosen by the user, who may keep such classes apart.
+        where: the source, for the message.
+
+    Raises:
+        RailkdError: there are such classes.
+    """
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(normalize(name), []).append(name)
+    chosen = {*label_map, *label_map.values()}
+    for group in alike.values():
+        if len(group) > 1 and not chosen & set(group):
+            keep, *others = map(quoted, map(shortened, sorted(group)))
+            raise RailkdError(
+                f"{where}: the classes {named(sorted(group))} differ in case or separators only. Fix: make them one: "
+                f"--label-map {' '.join(f'{other}={keep}' for other in others)}, or keep them apart: "
+                f"--label-map {' '.join(f'{name}={name}' for name in (keep, *others))}."
+            )
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a cell holds no label: null, NaN, an empty text, or a list of NaN."""
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(isinstance(entry, float) and math.isnan(entry) for entry in value)
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def no_label(where: str, row: int) -> str:
+    """Return the message for a row without a label.
+
+    Args:
+        where: the source.
+        row: its number, from 1.
+    """
+    return f"{where}: row {row} has no label. Fix: fill it in, or give the rows as --unlabelled."
+
+
+def label_name(value: Any, *, where: str = "labels") -> str:
+    """Return the name of a class as text. 1, 1.0, "1.0" (from a column that once had gaps) and "1" are one class.
+
+    Args:
+        value: one cell.
+        where: source and row, for messages.
+
+    Raises:
+        RailkdError: it is neither a text nor a number.
+
+    Example:
+        >>> [label_name(value) for value in (1, 1.0, " 1", "1.0", True, "pos", "01")]
+        ['1', '1', '1', '1', 'true', 'pos', '01']
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str | int | float):
+        name = str(value).strip()
+        return name.partition(".")[0] if _WHOLE_WITH_FRACTION.fullmatch(name) else name
+    raise RailkdError(f"{where}: expected one name or one number per row, got a label of type {type(value).__name__}.")
+
+
+def parse_number(value: Any) -> float | None:
+    """Return a label as a number, or None if it is not one."""
+    try:
+        return None if isinstance(value, bool) or "_" in str(value) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def has_default_names(names: Sequence[str]) -> bool:
+    """Return whether classes have the default names of transformers: LABEL_0, LABEL_1, ..."""
+    return all(name == f"LABEL_{index}" for index, name in enumerate(names))
+
+
+def normalize(name: str) -> str:
+    """Return a name without case and without separators inside. A sign in front counts: -1 is not 1."""
+    return re.sub(r"(?<=[^\W_])[-_ ]+(?=[^\W_])", "", name.strip().casefold())
