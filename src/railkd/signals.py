@@ -1,6 +1,6 @@
-"""What a model tells a distillation loss: its logits and the pooled states of its blocks, caught while it runs.
+"""The input of a distillation loss: the logits of a model and the pooled states of its blocks.
 
-The one legend of letters, for every file: B batch, L tokens, n teacher blocks, s student blocks, d hidden size (d_t,
+Letters, in every file: B batch, L tokens, n teacher blocks, s student blocks, d hidden size (d_t,
 d_s), C classes, m matched blocks, N candidate blocks, u shared size of projections.
 """
 
@@ -19,7 +19,12 @@ POOLINGS = ("mean", "cls")
 
 
 class BlockShape(NamedTuple):
-    """How many blocks a model has and how wide their states are. A plain ``(blocks, width)`` tuple will do."""
+    """Number of blocks of a model and width of their states. A plain ``(blocks, width)`` tuple is accepted too.
+
+    Attributes:
+        blocks: number of blocks.
+        width: hidden size d.
+    """
 
     blocks: int
     width: int
@@ -27,12 +32,12 @@ class BlockShape(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Negatives:
-    """Teacher states of other rows, for contrast.
+    """Teacher states of other rows, for a contrastive loss.
 
     Attributes:
-        states: (G, K, n, d): K rows for each of G groups.
-        group: (B,): whose K rows each example is contrasted with.
-        keep: (B, K) bool: False leaves a row out for an example (it is the example itself); None: all count.
+        states: (G, K, n, d_t): K rows for each of G groups.
+        group: (B,) group of each example: its K rows are the negatives of the example.
+        keep: (B, K) bool: False leaves a row out for an example, because it is the example itself; None: all count.
     """
 
     states: Tensor
@@ -42,12 +47,12 @@ class Negatives:
 
 @dataclasses.dataclass(frozen=True)
 class Signals:
-    """One batch as one model saw it.
+    """Outputs of one model for one batch.
 
     Attributes:
         logits: (B, C).
-        states: (B, n, d): block i's pooled output at index i - 1; None for methods that read logits only.
-        negatives: of a teacher, for methods that contrast.
+        states: (B, n, d): the pooled output of block i at index i - 1; None for methods that read only logits.
+        negatives: of a teacher, for contrastive methods.
     """
 
     logits: Tensor
@@ -55,7 +60,11 @@ class Signals:
     negatives: Negatives | None = None
 
     def detached(self) -> Signals:
-        """The same numbers, cut from the graph: nothing is ever learned by the teacher."""
+        """Return the same numbers without gradient, because the teacher does not learn.
+
+        Returns:
+            Logits (B, C) and states (B, n, d).
+        """
         return dataclasses.replace(
             self, logits=self.logits.detach(), states=None if self.states is None else self.states.detach()
         )
@@ -63,10 +72,12 @@ class Signals:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and covariance of a teacher's states, block by block.
+    """Mean and covariance of a teacher's states over rows, for each block.
 
     Attributes:
-        count: rows. mean: (n, d) float64. covariance: (n, d, d) float64.
+        count: number of rows.
+        mean: (n, d) float64.
+        covariance: (n, d, d) float64.
     """
 
     count: int
@@ -75,7 +86,17 @@ class Moments:
 
 
 def checked_poolings(poolings: Sequence[str]) -> tuple[str, ...]:
-    """Known names, each once, in the order of `railkd.signals.POOLINGS`."""
+    """Return the names of poolings, each once, in the order of `railkd.signals.POOLINGS`.
+
+    Args:
+        poolings: at least one of ``mean`` and ``cls``.
+
+    Returns:
+        The names.
+
+    Raises:
+        RailkdError: a name is unknown, or there is none.
+    """
     for name in poolings:
         if name not in POOLINGS:
             raise RailkdError(f"unknown pooling '{name}'; known: {', '.join(POOLINGS)}.{did_you_mean(name, POOLINGS)}")

@@ -1,4 +1,4 @@
-"""The methods: one paper, one file, one class, and one table that names them.
+"""The methods: one file and one class for each paper, and the table `METHODS` of their names.
 
 >>> objective = build_objective("rail-kd-l", (3, 384), (6, 384), temperature=2.0)
 >>> objective.weights["kd"] == 1 / 3
@@ -30,13 +30,13 @@ class MethodSpec:
     """A row of the table of methods.
 
     Attributes:
-        name: what a user types.
-        objective: the class that computes it.
-        settings: options of the class that make this method.
-        pooling: the pooled states it reads; None: it reads logits only.
-        weights: its own [CE, KD, intermediate]; None: equal.
-        paper: where it comes from.
-        reads: which blocks, in words.
+        name: the name that a user types.
+        objective: the class that computes the loss.
+        paper: its source.
+        reads: the blocks that it reads, in words.
+        settings: the options of the class that define this method.
+        pooling: the pooled states that it reads; None: it reads only logits.
+        weights: default weights of [CE, KD, intermediate]; None: equal.
     """
 
     name: str
@@ -49,12 +49,12 @@ class MethodSpec:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any of its terms reads the teacher."""
+        """True if a term reads the teacher."""
         return self.objective.terms != ("ce",)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options this method takes beyond those of every method, with their defaults."""
+        """The options of this method, beyond those of every method, with their defaults."""
         found: dict[str, Any] = {}
         for make in self.objective.groups.values():
             found |= _defaults(make)
@@ -64,7 +64,7 @@ class MethodSpec:
 
 
 def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
-    """Return the parameters of a function that have a default, with it."""
+    """Return the parameters of a function that have a default, and the default."""
     parameters = inspect.signature(make).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
 
@@ -106,7 +106,7 @@ METHODS: Mapping[str, MethodSpec] = MappingProxyType(
                 "mean",
                 teacher_map="whitening",
             ),
-            # Controls, for the claim that randomness is what helps.
+            # Controls of the claim that randomness helps.
             _spec("rail-fixed", RailLayerwise, _OURS, "evenly spaced, kept", "mean", strategy="even", redraw="never"),
             _spec("rail-fixed-random", RailLayerwise, _OURS, "one draw, kept", "mean", redraw="never"),
             _spec("rail-unsorted", RailLayerwise, _OURS, "drawn, depth order not kept", "mean", ordered=False),
@@ -121,7 +121,17 @@ METHODS: Mapping[str, MethodSpec] = MappingProxyType(
 
 
 def method_spec(name: str) -> MethodSpec:
-    """The row of a method; an unknown name is an error that lists the known ones."""
+    """Return the row of a method.
+
+    Args:
+        name: of a row in `METHODS`.
+
+    Returns:
+        The row.
+
+    Raises:
+        RailkdError: the name is unknown. The message lists the known ones.
+    """
     if name not in METHODS:
         raise RailkdError(f"unknown method '{name}'; known: {', '.join(METHODS)}.{did_you_mean(name, METHODS)}")
     return METHODS[name]
@@ -130,16 +140,20 @@ def method_spec(name: str) -> MethodSpec:
 def build_objective(
     name: str, student_shape: tuple[int, int], teacher_shape: tuple[int, int], **options: Any
 ) -> Objective:
-    """Make a method's objective from sizes.
+    """Build the objective of a method for a pair of models.
 
     Args:
         name: of a row in `METHODS`.
-        student_shape, teacher_shape: (blocks, width).
+        student_shape: (blocks s, width d_s).
+        teacher_shape: (blocks n, width d_t).
         options: ``weights``, ``temperature``, ``problem_type`` and the method's own options
             (``METHODS[name].options``).
 
+    Returns:
+        The objective, with new maps. Call `Objective.fit` before training if it ``needs_fit``.
+
     Raises:
-        RailkdError: unknown method or option, or a value that makes no sense for these sizes.
+        RailkdError: the method or an option is unknown, or a value is invalid for these models.
     """
     spec = method_spec(name)
     common = {"weights", "temperature", "problem_type"}

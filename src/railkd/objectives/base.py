@@ -1,9 +1,10 @@
-"""What every objective shares: the weighted sum of task, logit and intermediate terms.
+"""The base of every objective: the weighted sum of task, logit and intermediate terms.
 
-    loss = lambda_1 CE + lambda_2 KD + lambda_3 intermediate,   lambda >= 0, summing to 1
+Equation: ``loss = lambda_1 CE + lambda_2 KD + lambda_3 intermediate`` with lambda >= 0 and lambda_1 + lambda_2 +
+lambda_3 = 1, as in RAIL-KD, Haidar et al. 2022 (arXiv 2109.10164). A schedule can scale lambda_3 during training, which
+is an addition of this library.
 
-An objective is a `torch.nn.Module` on tensors alone: it never sees a model, a config or a logger, and works in any
-loop.
+An objective is a `torch.nn.Module` on tensors. It reads no model, config or logger, so it works in any training loop.
 """
 
 from __future__ import annotations
@@ -26,32 +27,36 @@ TERMS = ("ce", "kd", "intermediate")
 
 
 class Objective(nn.Module):
-    """Base of all methods: subclasses say which terms they have and compute the intermediate one.
+    """Base of all methods. A subclass names its terms and computes the intermediate one.
 
-    A class is this one or a method: methods have no subclasses and share code by functions and values.
+    A method has no subclasses: methods share code by functions and values.
 
     Args:
-        student_shape, teacher_shape: (blocks, width) of both models.
-        weights: lambda of [CE, KD, intermediate], any scale; None: equal. Terms that the method lacks are dropped, the
-            rest normalised.
+        student_shape: (blocks s, width d_s).
+        teacher_shape: (blocks n, width d_t).
+        weights: lambda of [CE, KD, intermediate] at any scale. Weights of terms that the method lacks are dropped, the
+            others are normalised. Default: equal.
         temperature: T of the logit term.
-        problem_type: None: regression when there is one output, single-label classification otherwise.
+        problem_type: of transformers. Default: regression for one output, single-label classification for more.
 
     Attributes:
-        terms: the terms this method has.
+        terms: the terms of this method.
         weights: the normalised weights of those terms.
-        m: the student blocks whose states are read: 1..m, all of them where a method does not say less.
-        draws: how teacher blocks are drawn; None for a method that draws none.
-        groups: keyword of the constructor -> function that makes its value from the options of a user; its parameters
-            ``s`` and ``n`` receive the blocks of student and teacher, the others are options by their own names.
+        m: the method reads the student blocks 1..m. Default: all.
+        draws: the rule by which teacher blocks are drawn; None for a method that draws none.
+        groups: keyword of the constructor -> function that makes its value from the options of a user. The parameters
+            ``s`` and ``n`` of the function are the numbers of blocks; the others are names of options.
+
+    Raises:
+        RailkdError: a weight, the temperature or the problem type is invalid.
     """
 
     terms: ClassVar[tuple[str, ...]] = TERMS
     groups: ClassVar[Mapping[str, Callable[..., Any]]] = MappingProxyType({})
 
-    #: Wants `fit` before the first batch.
+    #: True if `fit` must be called before the first batch.
     needs_fit: bool = False
-    #: Rows of other examples that each batch is contrasted with, for each class; 0: none.
+    #: Number of other rows, for each class, that a batch is contrasted with.
     negatives: int = 0
 
     def __init__(
@@ -69,7 +74,7 @@ class Objective(nn.Module):
         self.draws: Draws | None = None
         self.weights = normalised_weights(weights, self.terms)
         if not (math.isfinite(temperature) and temperature > 0):
-            raise RailkdError(f"got temperature {temperature}, wanted a finite number above 0 (1 is the default)")
+            raise RailkdError(f"Expected a finite number above 0 (default 1), got temperature {temperature}.")
         self.temperature = float(temperature)
         self.problem_type = problem_type and task_of(problem_type).problem_type
 
@@ -82,19 +87,19 @@ class Objective(nn.Module):
         *,
         intermediate_scale: Tensor | float = 1.0,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss of one batch, and its terms unweighted and detached.
+        """Compute the weighted loss of one batch.
 
         Args:
-            student: of the model that learns: logits (B, C), states (B, s, d_s), or those of blocks 1..m alone.
-            teacher: logits (B, C), states (B, n, d_t); may be None where no term but CE has weight.
-            labels: see `railkd.functional.task_loss`; None or marked rows are unlabelled.
-            draw: teacher blocks of this moment (1-based), for methods that draw.
-            intermediate_scale: factor on lambda_3 at this moment, of a schedule.
+            student: logits (B, C), states (B, s, d_s), or those of blocks 1..m alone, (B, m, d_s).
+            teacher: logits (B, C), states (B, n, d_t); can be None if only CE has weight.
+            labels: (B,) or (B, C), see `railkd.functional.task_loss`; None if no row has a label.
+            draw: (wanted,) teacher blocks of this moment, counted from 1, for methods that draw.
+            intermediate_scale: factor on lambda_3 at this moment, from a schedule.
 
         Returns:
-            (scalar loss, {"ce": ..., "kd": ..., "intermediate": ...} as far as they have weight).
+            The loss, a scalar, and the terms that have weight by name: scalars without weight and gradient.
         """
-        # Distances of unit vectors are small differences: under autocast, too, they are taken in full precision.
+        # Distances of unit vectors are small differences, so they need full precision under autocast too.
         with torch.autocast(student.logits.device.type, enabled=False):
             terms = self._terms(student, teacher, labels, draw)
         scale = {"intermediate": intermediate_scale}
@@ -105,7 +110,7 @@ class Objective(nn.Module):
     def _terms(
         self, student: Signals, teacher: Signals | None, labels: Tensor | None, draw: Tensor | Draw | None
     ) -> dict[str, Tensor]:
-        """The terms that have weight, by name."""
+        """Return the terms that have weight, by name."""
         task = task_of(self.problem_type, student.logits.shape[-1])
         terms: dict[str, Tensor] = {}
         if self.weights.get("ce"):
@@ -113,7 +118,7 @@ class Objective(nn.Module):
         if not self.weights.get("kd") and not self.weights.get("intermediate"):
             return terms
         if teacher is None:
-            raise RailkdError(f"{type(self).__name__} needs the teacher's signals, got none")
+            raise RailkdError(f"{type(self).__name__} needs the teacher's signals, but got none.")
         teacher = teacher.detached()
         if self.weights.get("kd"):
             terms["kd"] = task.kd(student.logits, teacher.logits, self.temperature)
@@ -122,18 +127,38 @@ class Objective(nn.Module):
         return terms
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
-        """The term on block states; a scalar, mean over the batch."""
-        raise RailkdError(f"{type(self).__name__} has no intermediate term")
+        """Return the term on block states, a scalar, mean over the batch. Every method with such a term overrides it.
+
+        Args:
+            student: states (B, s, d_s), or those of blocks 1..m alone, (B, m, d_s).
+            teacher: states (B, n, d_t).
+            draw: see `forward`.
+
+        Raises:
+            RailkdError: the method has no such term, or the signals do not fit the objective.
+        """
+        raise RailkdError(f"{type(self).__name__} has no intermediate term.")
 
     def student_states(self, student: Signals) -> Tensor:
-        """The states (B, m, d_s) of the student blocks that are read, checked, in float32 at least."""
+        """Return the states of the student blocks that the method reads, in float32 or float64.
+
+        Args:
+            student: states (B, s, d_s) or (B, m, d_s).
+
+        Returns:
+            (B, m, d_s).
+        """
         read = self.student_shape._replace(blocks=self.m)
         if student.states is not None and student.states.shape[1:] == tuple(read):
             return states_of(student, read, "student")
         return states_of(student, self.student_shape, "student")[:, : self.m]
 
     def fit(self, moments: Moments) -> None:
-        """Set what is fitted on the teacher's states; most methods fit nothing."""
+        """Set the parameters that are fitted on the teacher's states; most methods have none.
+
+        Args:
+            moments: mean (n, d_t) and covariance (n, d_t, d_t) of the teacher's states.
+        """
 
     def draw(self, seed: int, *, epoch: int, step: int) -> Draw:
         """Return the teacher blocks that the term reads at a moment of training; empty if it reads fixed ones.
@@ -142,19 +167,38 @@ class Objective(nn.Module):
             seed: of the run.
             epoch: epochs finished before the moment.
             step: optimizer steps finished before the moment.
+
+        Returns:
+            Teacher blocks, counted from 1.
         """
         return () if self.draws is None else self.draws.at(seed, epoch=epoch, step=step)
 
     def projected(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor] | None:
-        """Return the vectors that the intermediate term compares, (B, ..., u) of each side, for the gauges.
+        """Return the vectors that the intermediate term compares, for the gauges.
 
-        None for a method without projections into a shared space.
+        Args:
+            student: states (B, s, d_s) or (B, m, d_s).
+            teacher: states (B, n, d_t).
+            draw: see `forward`.
+
+        Returns:
+            (B, ..., u) of student and teacher; None for a method without projections into a shared space.
         """
         return None
 
 
 def normalised_weights(weights: Sequence[float] | None, terms: Sequence[str]) -> dict[str, float]:
-    """[CE, KD, intermediate] to the weights of the terms a method has, summing to 1.
+    """Return the weights of the terms of a method, whose sum is 1.
+
+    Args:
+        weights: of [CE, KD, intermediate], at any scale; None: equal.
+        terms: the terms of the method.
+
+    Returns:
+        Term -> weight.
+
+    Raises:
+        RailkdError: not three finite numbers >= 0, or all weights of the method's terms are 0.
 
     >>> normalised_weights([1, 1, 2], ("ce", "kd"))
     {'ce': 0.5, 'kd': 0.5}
@@ -162,25 +206,56 @@ def normalised_weights(weights: Sequence[float] | None, terms: Sequence[str]) ->
     given = [1.0] * len(TERMS) if weights is None else [float(w) for w in weights]
     wanted = f"{len(TERMS)} numbers >= 0 for [CE, KD, intermediate], not all 0"
     if len(given) != len(TERMS) or not all(math.isfinite(w) and w >= 0 for w in given):
-        raise RailkdError(f"got weights {given}, wanted {wanted}")
+        raise RailkdError(f"Expected {wanted}, got weights {given}.")
     kept = {name: w for name, w in zip(TERMS, given, strict=True) if name in terms}
     total = sum(kept.values())
     if total == 0:
-        raise RailkdError(f"got weights {given}: nothing is left for the terms {', '.join(terms)}; wanted {wanted}")
+        raise RailkdError(f"Expected {wanted}, got weights {given}: nothing is left for the terms {', '.join(terms)}.")
     return {name: w / total for name, w in kept.items()}
 
 
-def states_of(signals: Signals, shape: BlockShape, who: str, *, blocks: Tensor | None = None) -> Tensor:
-    """The pooled states (B, n, d), checked against the shape the objective was made for, in float32 at least.
+def intermediate_blocks(student_shape: BlockShape, method: str) -> int:
+    """Return the number of intermediate student blocks, 1..s-1.
 
-    With ``blocks`` (m,), 0-based, those alone, on their device: (B, m, d).
+    Args:
+        student_shape: (blocks s, width d_s).
+        method: for the message.
+
+    Returns:
+        s - 1.
+
+    Raises:
+        RailkdError: the student has only one block.
+    """
+    if student_shape.blocks < 2:
+        raise RailkdError(
+            f"{method} teaches the intermediate student blocks 1..s-1. Expected a student of at least 2 blocks, got "
+            f"{student_shape.blocks}."
+        )
+    return student_shape.blocks - 1
+
+
+def states_of(signals: Signals, shape: BlockShape, who: str, *, blocks: Tensor | None = None) -> Tensor:
+    """Return the pooled states of a model, in float32 or float64.
+
+    Args:
+        signals: states (B, n, d).
+        shape: (n, d), for which the objective was built.
+        who: ``student`` or ``teacher``, for messages.
+        blocks: (m,) indices counted from 0. Default: all blocks.
+
+    Returns:
+        (B, n, d); with ``blocks`` (B, m, d), on the device of ``blocks``.
+
+    Raises:
+        RailkdError: the signals hold no states, or states of another shape.
     """
     if signals.states is None:
-        raise RailkdError(f"the {who}'s signals hold logits only, wanted pooled states of {shape.blocks} blocks too")
+        raise RailkdError(f"Expected pooled states of {shape.blocks} blocks, but the {who}'s signals hold logits only.")
     if tuple(signals.states.shape[1:]) != tuple(shape):
         raise RailkdError(
-            f"got {who} states of {tuple(signals.states.shape[1:])} (blocks, width), wanted {tuple(shape)}; "
-            "build the objective for this pair of models"
+            f"Expected {tuple(shape)} (blocks, width), got {who} states of {tuple(signals.states.shape[1:])}. "
+            "Fix: build the objective for this pair of models."
         )
     if blocks is None:
         return full_precision(signals.states)

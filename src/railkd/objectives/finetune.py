@@ -1,4 +1,7 @@
-"""Plain fine-tuning: the task loss alone. The baseline every claim is measured against; reads no teacher."""
+"""Fine-tuning without a teacher, the baseline of every comparison.
+
+Equation: ``loss = CE``, the cross-entropy with the labels (or the task's own loss, see `railkd.functional.task_loss`).
+"""
 
 from __future__ import annotations
 

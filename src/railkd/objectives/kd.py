@@ -1,8 +1,13 @@
-"""Plain knowledge distillation: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network" (arXiv
-1503.02531).
+"""Plain knowledge distillation.
 
-But: the soft term is the KL divergence, not the cross-entropy, so that it is 0 when student and teacher agree; and the
-default weights are 1/2 and 1/2.
+Equation: ``loss = lambda_1 CE + lambda_2 T^2 KL( softmax(z_t / T) || softmax(z_s / T) )`` with logits z (B, C).
+
+Source: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531).
+
+Differences from the paper:
+- The soft term is the KL divergence and not the cross-entropy. Its gradient is the same, and it is 0 when student and
+  teacher agree.
+- The default weights are 1/2 and 1/2.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""What objectives hold beside their formula: fixed numbers, and the projections W of RAIL-KD in one tensor."""
+"""The modules inside an objective: fixed numbers, and linear maps, trained or set from the teacher's states.
+
+Equation of one map: ``x W + b`` with x (B, d_in), W (d_in, d_out), b (d_out,). RAIL-KD, Haidar et al. 2022 (arXiv
+2109.10164), trains its maps W^S and W^T. The frozen maps (whitened, centred, orthogonal) are additions of this library;
+for whitened targets compare BERT-whitening (arXiv 2103.15316) and whitened feature distillation (arXiv 2205.14141).
+"""
 
 from __future__ import annotations
 
@@ -14,13 +19,13 @@ from railkd.signals import Moments
 
 
 class Constants(nn.Module):
-    """Fixed numbers that move with the module they belong to: to a device once, not at every step.
+    """Fixed numbers that move with the module that holds them: to a device once, and not at every step.
 
-    They are not stored in checkpoints. A change of precision starts from the exact numbers, and precisions under
-    float32 are left out: distances are never taken in fewer digits.
+    A checkpoint does not store them. A change of precision starts from the exact numbers, and their precision is
+    never below float32, because distances need it.
 
     Args:
-        exact: numbers, or lists of them.
+        exact: numbers, or lists of them; the attribute ``values`` is the tensor of that shape.
     """
 
     def __init__(self, exact: Sequence[Any]) -> None:
@@ -36,14 +41,29 @@ class Constants(nn.Module):
         return self
 
 
-class MapBank(nn.Module):
-    """G linear maps of one shape in one tensor, picked by index: the projections W of RAIL-KD.
-
-    One tensor instead of G modules: the draw then is an index and not a choice of code, so compiled training does not
-    retrace, and maps that were not drawn still take part in the gradient (as zeros), which keeps ranks equal.
+def map_between(d_in: int, d_out: int) -> nn.Module:
+    """Return a trainable linear map between two widths, or the identity if they are equal.
 
     Args:
-        maps: G. d_in, d_out: sizes of each map. Initialised as `torch.nn.Linear` is.
+        d_in: width of the input.
+        d_out: width of the output.
+
+    Returns:
+        A module from (..., d_in) to (..., d_out).
+    """
+    return nn.Identity() if d_in == d_out else nn.Linear(d_in, d_out)
+
+
+class MapBank(nn.Module):
+    """G linear maps of one shape in one tensor, selected by index: the projections W of RAIL-KD.
+
+    One tensor instead of G modules makes the draw an index and not a branch of the code. So compiled training does not
+    recompile, and maps that were not drawn have a gradient of zeros, as distributed training needs it.
+
+    Args:
+        maps: G, the number of maps.
+        d_in: width of the input.
+        d_out: width of the output. The maps are initialised like `torch.nn.Linear`.
     """
 
     def __init__(self, maps: int, d_in: int, d_out: int) -> None:
@@ -53,40 +73,66 @@ class MapBank(nn.Module):
         self.bias = nn.Parameter(torch.empty(maps, d_out).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, index: Tensor | None) -> Tensor:
-        """(B, m, d_in) through the maps ``index`` (m,) to (B, m, d_out); None: through all of them, in order."""
+        """Apply one map to each of m states.
+
+        Args:
+            x: (B, m, d_in).
+            index: (m,) of maps, counted from 0; None: all G = m maps, in order.
+
+        Returns:
+            (B, m, d_out).
+        """
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         if index is not None:
             weight, bias = weight.index_select(0, index), bias.index_select(0, index)
-        # (m, B, d_in) @ (m, d_in, d_out): as einsum does it, without its detours
+        # (m, B, d_in) @ (m, d_in, d_out), the product that einsum computes, with fewer copies.
         mapped = torch.baddbmm(bias.to(x.dtype).unsqueeze(1), x.transpose(0, 1), weight.to(x.dtype))
         return mapped.transpose(0, 1)
 
     def principal_(self, moments: Moments, *, whiten: bool) -> MapBank:
-        """Map g becomes the top principal components of block g, over their standard deviations if ``whiten``."""
+        """Set map g to the top d_out principal components of block g.
+
+        Args:
+            moments: mean (G, d_in) and covariance (G, d_in, d_in) of the states of each block.
+            whiten: divide each component by its standard deviation.
+
+        Returns:
+            The bank.
+
+        Raises:
+            RailkdError: there are not more rows than components.
+        """
         u = self.bias.shape[1]
         if moments.count <= u:
             raise RailkdError(
-                f"got {moments.count} rows to fit {u} principal components on, wanted more rows than components; "
-                "lower shared_size (--shared-size) or cache more rows"
+                f"Expected more rows than principal components, got {moments.count} rows to fit {u} components on. "
+                "Fix: lower shared_size (--shared-size) or cache more rows."
             )
         with torch.no_grad():
             for block, (mean, covariance) in enumerate(zip(moments.mean, moments.covariance, strict=True)):
-                values, vectors = torch.linalg.eigh(covariance)  # rising
+                values, vectors = torch.linalg.eigh(covariance)  # (d_in,) ascending, (d_in, d_in)
                 values, vectors = values.flip(0)[:u], vectors.flip(1)[:, :u]
-                # The sign of an eigenvector is arbitrary; fix it, so that the same cache gives the same targets
-                # anywhere.
+                # The sign of an eigenvector is arbitrary. Fix it, so the same cache gives the same targets on every
+                # machine.
                 largest = vectors.abs().argmax(dim=0)
                 vectors = vectors * vectors[largest, torch.arange(u)].sign()
                 if whiten:
-                    # Components the data hardly has are noise; dividing by their deviation would make it loud.
+                    # Components with almost no variance are noise, which the division would amplify.
                     vectors = vectors / values.clamp(min=float(values[0]) * 1e-6).sqrt()
                 self.weight[block].copy_(vectors)
                 self.bias[block].copy_(-(mean @ vectors))
         return self
 
     def orthogonal_(self, seed: int) -> MapBank:
-        """Make every map a semi-orthogonal one, drawn by ``seed``."""
+        """Set every map to a random semi-orthogonal matrix and every bias to 0.
+
+        Args:
+            seed: determines the matrices.
+
+        Returns:
+            The bank.
+        """
         maker = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in self.weight:

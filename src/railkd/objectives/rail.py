@@ -1,20 +1,22 @@
-"""RAIL-KD: Haidar et al., "RAIL-KD: RAndom Intermediate Layer Mapping for Knowledge Distillation", Findings of NAACL
-2022 (arXiv 2109.10164).
+"""RAIL-KD: random intermediate layer mapping, layer-wise and concatenated.
 
-Draw m of the N candidate teacher blocks at random, keep depth order, and pull the student's matched blocks towards them
-in a shared space of u numbers:
+Draw m of the N candidate teacher blocks at random and keep depth order: r(1) < .. < r(m). Each drawn block teaches one
+student block in a shared space of u numbers. With masked means hs (B, s, d_s) and ht (B, n, d_t):
 
-    layer-wise     a_i = W^S_i hbar^S_i,  b_i = W^T_i hbar^T_r(i);   sum_i alpha_i | a_i/|a_i| - b_i/|b_i| |^2
-    concatenated   A = W^S [hbar^S_1; ..; hbar^S_m],  Bv = W^T [hbar^T_r(1); ..; hbar^T_r(m)];   | A/|A| - Bv/|Bv| |^2
+    layer-wise     a_i = W^S_i hs_i,  b_i = W^T_i ht_r(i);   sum_i alpha_i | a_i/|a_i| - b_i/|b_i| |^2
+    concatenated   A = W^S [hs_1; ..; hs_m],  Bv = W^T [ht_r(1); ..; ht_r(m)];   | A/|A| - Bv/|Bv| |^2
 
-both as the mean over the batch, on masked means of the token states.
+Both are means over the batch.
 
-But (each an option; the default is the paper's reading as METHODS has it):
-- alpha_i = 1/m, so that the term does not grow with the student; the public scripts take the plain sum
-  (``alpha="sum"``);
-- the draw is a pure function of (seed, index), not of global random state;
-- the teacher's map may be frozen (``teacher_map``): both maps trainable admit a solution of zero loss that carries
+Source: Haidar et al., "RAIL-KD: RAndom Intermediate Layer Mapping for Knowledge Distillation", Findings of NAACL 2022
+(arXiv 2109.10164).
+
+Differences from the paper, and what it leaves open:
+- alpha_i = 1/m by default, so the term does not grow with the student; ``alpha="sum"`` is the plain sum.
+- The draw is a pure function of (seed, index) and not of a global random state.
+- The teacher's map can be frozen (``teacher_map``), because two trained maps have a solution of zero loss that carries
   nothing.
+- ``match="all"`` and ``match="expected"`` are controls without randomness.
 """
 
 from __future__ import annotations
@@ -42,20 +44,20 @@ MATCHES = ("drawn", "all", "expected")
 
 @dataclass(frozen=True)
 class Maps:
-    """The choice of the projections W^S and W^T of `RailLayerwise`.
+    """The projections W^S and W^T of `RailLayerwise`.
 
     Args:
         shared_size: u, the size of the shared space.
-        maps_by: maps of both sides indexed by ``match`` i, or by teacher ``block`` r(i); ``teacher-block``: only the
-            teacher's by r(i), the student's by i.
-        teacher_map: ``trained`` (the paper), or frozen: ``orthogonal`` (drawn by ``map_seed``), ``whitening`` (the top
-            u principal components of each block over their deviations) or ``centring`` (the same, not divided); the
-            last two want `RailLayerwise.fit`. The student's maps are then indexed by (match, teacher block), since each
-            block is a target of its own.
-        map_seed: draws the orthogonal maps.
+        maps_by: index of the maps. ``match``: i for both models; ``block``: the teacher block r(i) for both;
+            ``teacher-block``: r(i) for the teacher's maps and i for the student's.
+        teacher_map: ``trained`` as in the paper, or frozen. ``orthogonal``: random, from ``map_seed``; ``whitening``:
+            the top u principal components of each block, divided by their standard deviations; ``centring``: the same
+            without the division. The last two need `RailLayerwise.fit`. With a frozen map each teacher block is a
+            target of its own, so the student's maps are indexed by (match, teacher block).
+        map_seed: determines the orthogonal maps.
 
     Raises:
-        RailkdError: an unknown choice, or a shared space without a component.
+        RailkdError: a choice is unknown, or shared_size is below 1.
     """
 
     shared_size: int = 128
@@ -75,20 +77,23 @@ class Maps:
 
 
 class RailLayerwise(Objective):
-    """RAIL-KD^l: one pair of maps per match, alpha_i weighted.
+    """RAIL-KD^l: ``sum_i alpha_i | unit(a_i) - unit(b_i) |^2``, one pair of maps for each match.
 
     Args:
-        student_shape: (blocks, width) of the student.
-        teacher_shape: (blocks, width) of the teacher.
-        draws: see `railkd.mapping.Draws.between`; None: its defaults.
-        maps: see `Maps`.
+        student_shape: (blocks s, width d_s).
+        teacher_shape: (blocks n, width d_t).
+        draws: see `railkd.mapping.Draws.between`. Default: its defaults.
+        maps: see `Maps`. Default: its defaults.
         alpha: ``mean`` (1/m each), ``sum`` (1 each), or m numbers.
-        match: ``drawn`` (the paper); ``all``: every candidate teaches every matched block, mean; ``expected``: weighted
-            by P(r(i) = t), which is the mean of ``drawn`` over all ordered draws. Both index the teacher's maps by
-            block.
+        match: ``drawn`` as in the paper; ``all``: every candidate teaches every matched block, mean; ``expected``:
+            weighted by P(r(i) = t), which is the mean of ``drawn`` over all ordered draws. The last two draw nothing
+            and index the teacher's maps by block.
         options: see `Objective`.
 
-    Example: with maps that are the identity, a student state (1, 0) taught by (0, 2): | (1, 0) - (0, 1) |^2 = 2.
+    Raises:
+        RailkdError: an option is invalid for these models.
+
+    Example: with identity maps, the student state (1, 0) and the teacher state (0, 2): | (1, 0) - (0, 1) |^2 = 2.
     """
 
     groups = MappingProxyType({"draws": Draws.between, "maps": Maps})
@@ -122,8 +127,8 @@ class RailLayerwise(Objective):
             self.teacher_maps.orthogonal_(maps.map_seed)
         if self.needs_fit and u > d_t:
             raise RailkdError(
-                f"teacher_map='{maps.teacher_map}' keeps principal components: got shared_size {u}, wanted at most "
-                f"{d_t}"
+                f"teacher_map='{maps.teacher_map}' keeps principal components of states of {d_t} numbers. Expected at "
+                f"most {d_t}, got shared_size {u}."
             )
         self.fitted: Tensor
         self.register_buffer("fitted", torch.tensor(not self.needs_fit))
@@ -132,23 +137,40 @@ class RailLayerwise(Objective):
         self.chances = Constants([[float(p) for p in row] for row in chances])  # (m, N)
 
     def fit(self, moments: Moments) -> None:
-        """Set the frozen teacher maps from the moments of the teacher's states."""
+        """Set the frozen teacher maps.
+
+        Args:
+            moments: mean (n, d_t) and covariance (n, d_t, d_t) of the teacher's states.
+        """
         if self.needs_fit:
             self.teacher_maps.principal_(moments, whiten=self.maps.teacher_map == "whitening")
             self.fitted.fill_(True)
             self._known_fitted = True
 
     def draw(self, seed: int, *, epoch: int, step: int) -> Draw:
-        """Return the draw of a moment, or all candidates where every one takes part."""
+        """Return the draw of a moment, see `Objective.draw`; all candidates if every one takes part."""
         return self.candidates if self.draws is None else self.draws.at(seed, epoch=epoch, step=step)
 
     def projected(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor]:
-        """Return (B, m, u) and (B, m, u) of the drawn matches; without a draw (B, m, N, u) and (B, 1, N, u)."""
+        """Return the projected states of both models.
+
+        Args:
+            student: states (B, s, d_s) or (B, m, d_s).
+            teacher: states (B, n, d_t).
+            draw: (m,) drawn blocks; (N,) all candidates if ``match`` is not ``drawn``.
+
+        Returns:
+            (B, m, u) of both for ``drawn``. Otherwise (B, m, 1, u) or (B, m, N, u) of the student and (B, 1, N, u) of
+            the teacher.
+
+        Raises:
+            RailkdError: the maps need `fit` first, or the draw or the signals do not fit the objective.
+        """
         if not self._known_fitted:
             if not bool(self.fitted):
                 raise RailkdError(
-                    f"teacher_map='{self.maps.teacher_map}' is fitted on the teacher's states first: "
-                    "objective.fit(cache.moments('mean')); a run from a cache does it by itself"
+                    f"teacher_map='{self.maps.teacher_map}' is not fitted on the teacher's states yet. Fix: call "
+                    "objective.fit(cache.moments('mean')), or train from a cache with DistillationTrainer."
                 )
             self._known_fitted = True
         wanted = self.m if self.match == "drawn" else len(self.candidates)
@@ -167,7 +189,7 @@ class RailLayerwise(Objective):
         return self.student_maps(repeated, pairs.flatten()).unflatten(1, tuple(pairs.shape)), b
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
-        """See the class."""
+        """Return the term, a scalar; see `Objective.intermediate`. ``draw``: see `projected`."""
         distance = normalized_distance(*self.projected(student, teacher, draw))  # (B, m) or (B, m, N)
         if self.match == "all":
             distance = distance.mean(dim=-1)
@@ -177,14 +199,17 @@ class RailLayerwise(Objective):
 
 
 class RailConcatenated(Objective):
-    """RAIL-KD^c: all matched blocks side by side, one map a side.
+    """RAIL-KD^c: ``| unit(A) - unit(Bv) |^2``, all matched blocks concatenated, one map for each model.
 
     Args:
-        student_shape: (blocks, width) of the student.
-        teacher_shape: (blocks, width) of the teacher.
-        draws: see `railkd.mapping.Draws.between`; None: its defaults.
+        student_shape: (blocks s, width d_s).
+        teacher_shape: (blocks n, width d_t).
+        draws: see `railkd.mapping.Draws.between`. Default: its defaults.
         shared_size: u, the size of the shared space.
         options: see `Objective`.
+
+    Raises:
+        RailkdError: an option is invalid for these models.
     """
 
     groups = MappingProxyType({"draws": Draws.between})
@@ -206,7 +231,16 @@ class RailConcatenated(Objective):
         self.teacher_map = nn.Linear(self.m * self.teacher_shape.width, shared_size)
 
     def projected(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor]:
-        """Return (B, 1, u) of both sides."""
+        """Return the projected concatenations of both models.
+
+        Args:
+            student: states (B, s, d_s) or (B, m, d_s).
+            teacher: states (B, n, d_t).
+            draw: (m,) drawn blocks.
+
+        Returns:
+            (B, 1, u) of student and teacher.
+        """
         h_s = self.student_states(student)  # (B, m, d_s)
         h_t, _ = _drawn_states(self, teacher, draw, self.m, h_s.device)  # (B, m, d_t)
         a = self.student_map(h_s.flatten(1))  # (B, m * d_s) -> (B, u)
@@ -214,17 +248,18 @@ class RailConcatenated(Objective):
         return a.unsqueeze(1), b.unsqueeze(1)
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
-        """See the class."""
+        """Return the term, a scalar; see `Objective.intermediate`. ``draw``: see `projected`."""
         return normalized_distance(*self.projected(student, teacher, draw)).mean()
 
 
 def _draws_for(objective: Objective, draws: Draws | None) -> Draws:
-    """Return the given draws, or the paper's for this pair of models; refuse blocks that a model lacks."""
+    """Return the given draws, or the paper's for this pair of models. Refuse blocks that a model lacks."""
     s, n = objective.student_shape.blocks, objective.teacher_shape.blocks
     draws = draws or Draws.between(s, n)
     if draws.m > s or not all(1 <= block <= n for block in draws.candidates):
         raise RailkdError(
-            f"got draws of {draws.m} out of the teacher blocks {draws.candidates}, wanted at most {s} out of 1 to {n}"
+            f"Expected draws of at most {s} out of 1 to {n}, got {draws.m} out of the teacher blocks "
+            f"{draws.candidates}."
         )
     return draws
 
@@ -235,26 +270,27 @@ def _drawn_states(
     """Return the teacher's states of the drawn blocks (B, wanted, d_t) and their 0-based positions (wanted,)."""
     if draw is None or len(draw) != wanted:
         raise RailkdError(
-            f"got the draw {draw}, wanted {wanted} teacher blocks; objective.draw(seed, epoch=, step=) makes it"
+            f"Expected {wanted} teacher blocks, got the draw {draw}. Fix: use objective.draw(seed, epoch=, step=)."
         )
     n = objective.teacher_shape.blocks
     if isinstance(draw, tuple) and not all(1 <= block <= n for block in draw):
-        raise RailkdError(f"got the draw {draw}, wanted teacher blocks from 1 to {n}")
+        raise RailkdError(f"Expected teacher blocks from 1 to {n}, got the draw {draw}.")
     drawn = torch.as_tensor(draw, device=device) - 1
     return states_of(teacher, objective.teacher_shape, "teacher", blocks=drawn), drawn
 
 
 def _check_size(shared_size: int) -> None:
     if shared_size < 1:
-        raise RailkdError(f"got shared_size {shared_size}, wanted at least 1 (128 is the default)")
+        raise RailkdError(f"Expected at least 1 (default 128), got shared_size {shared_size}.")
 
 
 def _alphas(alpha: str | Sequence[float], m: int) -> list[float]:
+    """Return alpha_1..alpha_m."""
     named: Mapping[str, float] = {"mean": 1 / m, "sum": 1.0}
     if isinstance(alpha, str):
         check_choice("alpha", alpha, tuple(named))
         return [named[alpha]] * m
     values = [float(value) for value in alpha]
     if len(values) != m or not all(math.isfinite(value) and value >= 0 for value in values):
-        raise RailkdError(f"got alpha {values}, wanted 'mean', 'sum' or {m} numbers >= 0, one per matched block")
+        raise RailkdError(f"Expected 'mean', 'sum' or {m} numbers >= 0, one per matched block, got alpha {values}.")
     return values
