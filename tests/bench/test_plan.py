@@ -78,7 +78,7 @@ def test_a_finished_teacher_is_scored_as_its_students_are(base: Path, tmp_path: 
     assert not [job for job in others if scores.folder in job.needs]
     settings = {key: value for key, value in SMOKE["settings"].items() if key != "max_length"}
     scores = plan(base, tmp_path / "other", grid | {"settings": settings | {"trust_remote_code": True}})[0]
-    assert scores.request.options.max_length == 128 and scores.request.options.trust_remote_code
+    assert scores.request.options.max_length is None and scores.request.options.trust_remote_code
 
 
 def test_students_may_have_teachers_of_their_own(base: Path, tmp_path: Path) -> None:

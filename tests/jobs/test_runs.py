@@ -449,3 +449,34 @@ def test_a_metric_that_cannot_choose_is_refused(
     words = ["finetune", "--model", base, "--train", tmp_path / "train.tsv", *chosen, "--metric-for-best-model", metric]
     assert main([*map(str, words), "--output", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_every_verb_cuts_texts_at_the_length_of_the_training(base: Path, tmp_path: Path, capsys: Capture) -> None:
+    rows = tmp_path / "rows.tsv"
+    rows.write_text("text\tlabel\n" + "good the not who what\tyes\nnot a what\tno\n" * 12)
+    railkd(*_words("finetune --model", base, "--train", rows, "--max-length 7 --max-steps 1 --output", tmp_path / "t"))
+    model, out = tmp_path / "t" / "model", tmp_path / "out"
+    student = _words("distill --teacher", model, "--student-layers 2 --method kd --max-steps 1 --train", rows)
+    verbs = [
+        _words("predict --model", model, "--test", rows, "--output", tmp_path / "answers.tsv"),
+        _words("evaluate --model", model, "--test", rows),
+        _words("check --teacher", model, "--student-layers 2 --train", rows),
+        _words("cache --teacher", model, "--train", rows, "--cache", tmp_path / "cache"),
+        [*student, "--output", out],
+        _words("finetune --model", out / "student", "--train", rows, "--max-steps 1 --output", tmp_path / "again"),
+    ]
+    for words in verbs:
+        capsys.readouterr()
+        railkd(*words)
+        said = "".join(capsys.readouterr())
+        assert "at 7 tokens" in said and "was trained with" not in said, words
+    railkd(*student, "--max-length", 5, "--output", tmp_path / "shorter")
+    said = "".join(capsys.readouterr())
+    assert "texts are cut at 5 tokens, but the model was trained with 7" in said
+    config = json.loads((tmp_path / "shorter" / "student" / "config.json").read_text())
+    assert config["railkd"]["max_length"] == 5
+
+
+def _words(*parts: object) -> list[str]:
+    """The words of a command line: texts are split at spaces, paths are not."""
+    return [word for part in parts for word in (part.split() if isinstance(part, str) else [str(part)])]

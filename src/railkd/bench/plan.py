@@ -18,7 +18,6 @@ from railkd.bench.yaml_reader import slugify
 from railkd.errors import Problems, RailkdError
 from railkd.jobs import settings
 from railkd.jobs.options import (
-    DEFAULT_MAX_LENGTH,
     CacheOptions,
     DataOptions,
     DistillOptions,
@@ -229,8 +228,6 @@ class _TeacherPlan:
         """Return the job that scores a finished teacher, so that reports can compare its students with it."""
         layers = [*self._common(), (f"tasks.{self.task.name}: ", self._tests()), ("", {"model": self.teacher.model})]
         request = self._read("evaluate", layers)
-        # The length that its students use, whatever length the teacher was trained with.
-        request = request.with_options(max_length=request.options.max_length or DEFAULT_MAX_LENGTH)
         return self._make_job("teachers", "evaluate", "teacher", 0, request)
 
     def _make_pass(self, poolings: Sequence[str]) -> Job:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datasets import concatenate_datasets
 
 from railkd.data.sources import Source
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, CacheOptions, Say, required
+from railkd.jobs.options import CacheOptions, Say, required
 from railkd.jobs.splits import TableReader
+from railkd.jobs.trained import trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
@@ -38,7 +39,7 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
     reader, sources = TableReader(options, say), map(Source.parse, required(options.train, "--train"))
     tables = [reader.read(source, split="train", labelled=False).rows for source in sources]
     bf16 = fast_bf16() if options.bf16 is None else options.bf16
-    rows, max_length = concatenate_datasets(tables), options.max_length or DEFAULT_MAX_LENGTH
+    rows, max_length = concatenate_datasets(tables), trained_length(options.max_length, teacher.config, say)
     say(truncation_line(rows, teacher.tokenizer, max_length))
     with bar("teacher pass", "rows", quiet=options.quiet) as advance:
         cache = TeacherCache.build(

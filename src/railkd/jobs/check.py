@@ -87,7 +87,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         splits = Splits.read(options, lambda table: target, say)
     except RailkdError as error:
         return [*found, Finding("error", "data", str(error))]
-    max_length = teacher.max_length(options.max_length)
+    max_length = teacher.max_length(options.max_length, say)
     measured = _measured(options, splits, teacher, max_length)
     if measured is not None and splits.eval is not None:
         found.append(_about_teacher(measured, target, splits.eval, options.allow_weak_teacher))

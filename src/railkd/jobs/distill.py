@@ -51,9 +51,8 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     splits = Splits.read(options, lambda table: teacher.target, say)
     splits = splits.choosing_by(request.training.get("metric_for_best_model"))
     start = _starts_from(options, teacher.checkpoint)
-    args = training_arguments(
-        request, len(splits.train), splits.metric, say, teacher.cache, _shapes(options, start, teacher.shape)
-    )
+    max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)
+    args = training_arguments(request, len(splits.train), splits.metric, say, max_length, shapes)
     make = _student_plan(options, splits.target, start, args.blocks)
     teacher.check_max_length(options.max_length)
     splits.check_lengths(start, args.max_length, "the student")
@@ -88,12 +87,12 @@ def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: 
     chosen = check_choice(request.training.get("metric_for_best_model") or "accuracy")
     metric = chosen if options.eval or options.eval_share else None
     if isinstance(options, FinetuneOptions):
-        training_arguments(request.with_training(method="finetune"), 1, metric, lambda line: None)
+        training_arguments(request.with_training(method="finetune"), 1, metric, lambda line: None, 1)
         return
     shapes = None
     if teacher is not None and (options.student is None or Path(options.student).is_dir()):
         shapes = _shapes(options, _starts_from(options, teacher), teacher.shape)
-    training_arguments(request, 1, metric, lambda line: None, shapes=shapes)
+    training_arguments(request, 1, metric, lambda line: None, 1, shapes)
 
 
 def _cache(

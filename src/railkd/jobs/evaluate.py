@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from railkd.data.predictions import write_answers
 from railkd.data.reader import TEXT_COLUMNS, Table
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, EvaluateOptions, Say, required
+from railkd.jobs.options import EvaluateOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Sources, TableReader, asked_task
+from railkd.jobs.trained import trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
@@ -78,7 +78,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     target = replace(target, row=sources.row)
     tables = TableReader(options, say).tests(sources, target)
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
-    max_length = trained_length(options.max_length, model.config)
+    max_length = trained_length(options.max_length, model.config, say)
     record.labels = list(label_names(model.config))
     folder = RunFolder(keep) if keep and ranks.is_main_process() else None
     with record.phase("evaluation"):
@@ -92,13 +92,3 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
         plain = {name: {**metrics, "domain": record.domains[name]} for name, metrics in record.metrics.items()}
         write_json(options.output, plain)
     return record
-
-
-def trained_length(given: int | None, config: Any) -> int:
-    """Return the length in tokens at which texts are cut.
-
-    Args:
-        given: length that the user gives; None takes the one of the training.
-        config: config of the model.
-    """
-    return given or int((getattr(config, "railkd", None) or {}).get("max_length", DEFAULT_MAX_LENGTH))

@@ -11,6 +11,7 @@ from railkd.jobs.options import FinetuneOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.splits import Splits, asked_task
 from railkd.jobs.train import Trainee, fit, training_arguments
+from railkd.jobs.trained import trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
@@ -34,7 +35,10 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     start = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     splits = Splits.read(options, lambda table: Target.infer(table, asked_task(options)), say)
     splits = splits.choosing_by(request.training.get("metric_for_best_model"))
-    args = training_arguments(request.with_training(method="finetune"), len(splits.train), splits.metric, say)
+    max_length = trained_length(options.max_length, start.config, say)
+    args = training_arguments(
+        request.with_training(method="finetune"), len(splits.train), splits.metric, say, max_length
+    )
     splits.check_lengths(start, args.max_length, "the model")
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
     set_seed(args.seed)

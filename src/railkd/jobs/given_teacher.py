@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from railkd.errors import RailkdError
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, CheckOptions, DistillOptions, required
+from railkd.jobs.options import CheckOptions, DistillOptions, Say, required
+from railkd.jobs.trained import trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.signals import BlockShape
 from railkd.tasks.target import Target
@@ -58,13 +59,16 @@ class GivenTeacher:
         """The number of blocks and the width of the teacher."""
         return self.checkpoint.shape if self.checkpoint is not None else self._stored.info.shape
 
-    def max_length(self, given: int | None) -> int:
+    def max_length(self, given: int | None, say: Say) -> int:
         """Return the length in tokens at which texts are cut.
 
         Args:
-            given: length that the user gives; None takes the one of the cache, or the default.
+            given: length that the user gives; None takes the one of the cache, or of the training of the teacher.
+            say: receives a line if the length is not the one of the training.
         """
-        return given or (self.cache.identity.max_length if self.cache is not None else DEFAULT_MAX_LENGTH)
+        if self.cache is not None:
+            given = given or self.cache.identity.max_length
+        return trained_length(given, self.checkpoint.config if self.checkpoint is not None else None, say)
 
     def sharing(self) -> AbstractContextManager[None]:
         """Return a context in which all callers share one model of the teacher. Its end releases the model."""

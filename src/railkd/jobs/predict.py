@@ -9,12 +9,13 @@ from railkd.data.label_names import parse_label_map
 from railkd.data.predictions import write_predictions
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
-from railkd.jobs.evaluate import trained_length
 from railkd.jobs.options import PredictOptions, Say, required
 from railkd.jobs.splits import TableReader
+from railkd.jobs.trained import trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names, task_of_config
 from railkd.models.inference import predict_logits
+from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
 from railkd.runtime.files import write_text
 from railkd.tasks import task_of
@@ -36,7 +37,8 @@ def predict(options: PredictOptions, say: Say) -> None:
         raise RailkdError(f"--test: expected one file to predict, got {len(options.test)}. Fix: give --test FILE.")
     table = TableReader(options, say).read(Source.parse(options.test[0]), split="test", labelled=False)
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
-    length = trained_length(options.max_length, model.config)
+    length = trained_length(options.max_length, model.config, say)
+    say(truncation_line(table.rows, tokenizer, length))
     logits = predict_logits(model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size)
     if ranks.is_main_process():
         rows = task_of_config(model.config).predictions(logits, label_names(model.config))
@@ -58,12 +60,13 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     found = submission.find(required(options.test, "--test")[0])
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     names, renamed = label_names(model.config), parse_label_map(options.label_map or [])
-    length, target, written = trained_length(options.max_length, model.config), Path(options.output or "."), []
+    length, target, written = trained_length(options.max_length, model.config, say), Path(options.output or "."), []
     first = next(iter(found))
     task_of(first.task.problem_type).check_outputs(names, model=f"'{options.model}'", where=first.name)
     words = submission.check_model(first, names, model=str(options.model), label_map=renamed)
     for row, source in found.items():
         table = TableReader(options, say).read(Source.parse(source), split="test", labelled=False)
+        say(f"{row.name}: {truncation_line(table.rows, tokenizer, length)}")
         logits = predict_logits(model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size)
         given = submission.format_answers(row, logits, words)
         written.append(target / row.file)

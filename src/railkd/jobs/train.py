@@ -14,7 +14,7 @@ from transformers import EvalPrediction, PrinterCallback
 from railkd import mapping
 from railkd.errors import RailkdError
 from railkd.jobs.evaluate import score
-from railkd.jobs.options import DEFAULT_MAX_LENGTH, RunOptions, Say, required
+from railkd.jobs.options import RunOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits
@@ -175,7 +175,7 @@ def training_arguments(
     rows: int,
     metric: str | None,
     say: Say,
-    stored: TeacherCache | None = None,
+    max_length: int,
     shapes: Shapes | None = None,
 ) -> DistillationTrainingArguments:
     """Return the training arguments: those of the user, and our defaults for the others.
@@ -185,7 +185,7 @@ def training_arguments(
         rows: number of training rows.
         metric: metric that chooses the best epoch; None keeps the last one.
         say: receives lines for the user.
-        stored: cache of the teacher, if there is one; its length is the default.
+        max_length: length in tokens at which texts are cut.
         shapes: shapes of student and teacher, if they are known.
 
     Returns:
@@ -197,7 +197,7 @@ def training_arguments(
     options, training = request.options, request.training
     chosen: dict[str, Any] = {
         "output_dir": required(options.output, "--output"),
-        "max_length": options.max_length or (stored.identity.max_length if stored else DEFAULT_MAX_LENGTH),
+        "max_length": max_length,
         "report_to": "none",
         "disable_tqdm": True,
         "dataloader_pin_memory": torch.accelerator.is_available(),  # without an accelerator it only warns
