@@ -79,7 +79,7 @@ def _do(job: Job, folder: Path) -> None:
     if job.kind == "cache":
         _build_cache(job, folder)
     elif job.kind == "evaluate":
-        evaluate.evaluate(job.request.options, _print, keep=folder).write(RunFolder(folder).record)
+        _write(evaluate.evaluate(job.request.options, _print, keep=folder), folder)
     else:
         _train(job, folder)
 
@@ -102,7 +102,13 @@ def _build_cache(job: Job, folder: Path) -> None:
     record.labels = list(built.info.labels)
     record.examples_per_second = built.rows / max(time.perf_counter() - start, 1e-9)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
-    record.write(RunFolder(folder).record)
+    _write(record, folder)
+
+
+def _write(record: RunRecord, folder: Path) -> None:
+    run = RunFolder(folder)
+    run.own(run.record)
+    record.write(run.record)
 
 
 def _print(line: str) -> None:

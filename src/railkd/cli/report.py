@@ -7,6 +7,7 @@ from pathlib import Path
 
 from railkd.cli.verb import Verb, printer
 from railkd.jobs.options import option
+from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
 from railkd.jobs.validation import Problems, check_target
 from railkd.report import require_extra
@@ -40,6 +41,7 @@ def check(request: Request[ReportOptions]) -> None:
         problems.add("Expected the output folder of railkd bench or a folder with run folders, got no folder.")
     for flag, target in _targets(options).items():
         check_target(problems, Path(target), flag, folder=False)
+    compare(problems, options, _targets(options))
     if options.html:
         with problems.collect():
             require_extra()

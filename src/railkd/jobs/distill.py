@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +60,21 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
     record = RunRecord("distill", spec.name, args.seed, config=request.as_dict())
     signals: LiveTeacher | TeacherCache | None = None
-    # The check and the teacher pass share one model, which is released before the student is made.
-    with teacher.sharing():
-        if spec.needs_teacher and not options.resume:  # skip the check on resume: it passed when the run began
-            check.before_distilling(options, splits, teacher, args.max_length, say)
-        if spec.needs_teacher and options.live:
-            signals = _live(teacher.checkpoint, args, spec.pooling)
-        elif spec.needs_teacher:
-            with record.phase("teacher pass"):
-                signals = _cache(options, teacher, splits.texts(), args, spec.pooling, say)
-    set_seed(args.seed)
-    student = make()
-    say(f"student: {describe_student(start, student)}")
-    return fit(Trainee(args, student, start.tokenizer, signals, splits), request, record, say, callbacks)
+    with ExitStack() as run:
+        # The check and the teacher pass share one model, which is released before the student is made.
+        with teacher.sharing():
+            if spec.needs_teacher and not options.resume:  # skip the check on resume: it passed when the run began
+                check.before_distilling(options, splits, teacher, args.max_length, say)
+            run.enter_context(RunFolder(Path(str(args.output_dir))).reserve(options))
+            if spec.needs_teacher and options.live:
+                signals = _live(teacher.checkpoint, args, spec.pooling)
+            elif spec.needs_teacher:
+                with record.phase("teacher pass"):
+                    signals = _cache(options, teacher, splits.texts(), args, spec.pooling, say)
+        set_seed(args.seed)
+        student = make()
+        say(f"student: {describe_student(start, student)}")
+        return fit(Trainee(args, student, start.tokenizer, signals, splits), request, record, say, callbacks)
 
 
 def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: Checkpoint | None) -> None:

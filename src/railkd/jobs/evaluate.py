@@ -51,6 +51,7 @@ def score(
     file = keep.predictions(name)
     record.predictions[name] = file.relative_to(keep.path).as_posix()
     file.parent.mkdir(parents=True, exist_ok=True)
+    keep.own(file)
     columns = [column for column in TEXT_COLUMNS if column in table.rows.column_names]
     rows = list(zip(*[table.rows[column][:] for column in columns], strict=True)) if texts else None
     write_answers(file, *target.answers(table, outputs), outputs, record.labels, rows)

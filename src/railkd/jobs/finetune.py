@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from railkd.jobs.options import FinetuneOptions, Say, required
 from railkd.jobs.request import Request
+from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits, asked_task
 from railkd.jobs.train import Trainee, fit, training_arguments
 from railkd.jobs.trained import trained_length
@@ -44,4 +46,5 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     set_seed(args.seed)
     model = start.model(**splits.target.head)
     record = RunRecord("finetune", None, args.seed, config=request.as_dict())
-    return fit(Trainee(args, model, start.tokenizer, None, splits), request, record, say, callbacks)
+    with RunFolder(Path(str(args.output_dir))).reserve(options):
+        return fit(Trainee(args, model, start.tokenizer, None, splits), request, record, say, callbacks)

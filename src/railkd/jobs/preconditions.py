@@ -16,6 +16,7 @@ from railkd.jobs.options import (
     FinetuneOptions,
     PredictOptions,
 )
+from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
 from railkd.jobs.validation import (
     Problems,
@@ -47,7 +48,7 @@ def check_finetune(request: Request[FinetuneOptions]) -> None:
     check_training(problems, request.training)
     check_data(problems, options)
     check_model(problems, options.model, "--model")
-    _check_output(problems, options, "model", "train", "eval")
+    check_run_folder(problems, options)
     problems.report()
 
 
@@ -74,7 +75,7 @@ def check_distill(request: Request[DistillOptions]) -> None:
     check_training(problems, request.training)
     check_data(problems, options)
     _check_blocks(problems, options)
-    _check_output(problems, options, "teacher", "student", "train", "eval", "unlabelled")
+    check_run_folder(problems, options)
     problems.report()
     check_method(request.training, request.training.get("method", "rail-kd-l"))
     _check_poolings(options)
@@ -93,6 +94,7 @@ def check_cache(request: Request[CacheOptions]) -> None:
             problems.add(f"--cache: expected a folder, got the file '{path}'")
         elif options.verify and not path.is_dir():
             problems.add(f"--cache: expected a cache to verify, but there is no folder '{path}'")
+        compare(problems, options, {"--cache": options.cache})
     if options.verify and options.overwrite:
         problems.add(
             "--verify and --overwrite exclude each other. Fix: --verify reads the cache, --overwrite replaces it"
@@ -110,6 +112,7 @@ def check_evaluate(request: Request[EvaluateOptions]) -> None:
     check_model(problems, options.model, "--model")
     if options.output:
         check_target(problems, Path(options.output), folder=False)
+        compare(problems, options, {"--output": options.output})
     problems.report()
 
 
@@ -124,8 +127,10 @@ def check_predict(request: Request[PredictOptions]) -> None:
     check_model(problems, options.model, "--model")
     if options.glue_submission:
         check_target(problems, Path(options.output or "."))
+        compare(problems, options, {"--output": options.output or "."})
     elif options.output:
         check_target(problems, Path(options.output), folder=False)
+        compare(problems, options, {"--output": options.output})
         if Path(options.output).suffix not in (".tsv", ".jsonl"):
             problems.add(f"--output: expected a name that ends in .tsv or .jsonl, got '{options.output}'")
     problems.report()
@@ -155,10 +160,6 @@ def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) ->
         problems.add("--teacher and --cache are both missing. Fix: give a fine-tuned teacher, or the cache of one")
     elif not Path(options.cache).is_dir():
         problems.add(f"--cache: no folder '{options.cache}'. Fix: check the path, or give --teacher to build the cache")
-
-
-def _check_output(problems: Problems, options: FinetuneOptions | DistillOptions, *inputs: str) -> None:
-    check_run_folder(problems, options, {f"--{name}": getattr(options, name) for name in inputs})
 
 
 def _check_blocks(problems: Problems, options: DistillOptions) -> None:

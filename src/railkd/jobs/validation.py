@@ -16,7 +16,8 @@ from railkd.data.label_names import parse_label_map
 from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean
-from railkd.jobs.options import DataOptions, RunFolderOptions
+from railkd.jobs.options import DataOptions, RunOptions
+from railkd.jobs.paths import compare
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.settings import TRAINING
 from railkd.models.checkpoints import Checkpoint
@@ -150,41 +151,34 @@ def check_training(problems: Problems, training: Mapping[str, Any]) -> None:
             problems.add(f"{flag}: expected 3 numbers >= 0, not all 0, got {' '.join(f'{w:g}' for w in value)}")
 
 
-def check_run_folder(problems: Problems, options: RunFolderOptions, inputs: Mapping[str, str | None]) -> None:
+def check_run_folder(problems: Problems, options: RunOptions) -> None:
     """Check that the output folder is new or empty, or holds a run that may be replaced or resumed. Write nothing.
 
     Args:
         problems: collects what is wrong.
-        options: of the job.
-        inputs: flag -> path that the job reads. --overwrite must not delete these.
+        options: of the job. None of its inputs may lie in what the run replaces.
     """
     if options.overwrite and options.resume:
         problems.add("--overwrite and --resume exclude each other. Fix: replace the run, or continue it")
     if options.output is None:
         return
     folder = Path(options.output)
+    before = len(problems.messages)
     check_target(problems, folder)
-    if not folder.is_dir():
+    if len(problems.messages) > before:
         return
     run = RunFolder(folder)
-    if not run.is_run():
-        if run.holds_other_files():
-            problems.add(f"--output: '{folder}' holds files that railkd did not write. Fix: name another folder")
-    elif not (options.overwrite or options.resume):
-        problems.add(
-            f"--output: '{folder}' holds another run. Fix: name another folder, or give --resume to continue the run "
-            "or --overwrite to replace it"
-        )
-    elif options.overwrite:
-        for flag, path in inputs.items():
-            if (
-                path
-                and Path(path).exists()
-                and folder.resolve() in (Path(path).resolve(), *Path(path).resolve().parents)
-            ):
-                problems.add(
-                    f"{flag}: '{path}' lies inside --output, which --overwrite deletes. Fix: name another --output"
-                )
+    if folder.is_dir() and not run.is_run() and run.holds_other_files():
+        problems.add(f"--output: '{folder}' holds files that railkd did not write. Fix: name another folder")
+        return
+    with problems.collect():
+        for problem in run.find_obstacles(options):
+            problems.add(problem)
+    cache = getattr(options, "cache", None)
+    outputs = {"--output": options.output} | ({"--cache": cache} if cache else {})
+    compare(problems, options, outputs, run.replaced(), kept=["--cache"])
+    if options.overwrite:
+        compare(problems, options, {"--output": options.output}, [folder])
 
 
 def check_target(problems: Problems, path: Path, flag: str = "--output", *, folder: bool = True) -> None:

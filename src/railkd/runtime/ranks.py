@@ -6,11 +6,15 @@ Without a launcher there is one process, rank 0 of 1, and every function returns
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+from railkd.errors import RailkdError
 
 
 def initialize() -> None:
@@ -34,6 +38,31 @@ def rank() -> int:
 def is_main_process() -> bool:
     """Return True on rank 0, the only process that writes files and prints."""
     return rank() == 0
+
+
+@contextmanager
+def first_alone(enter: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Enter a context on rank 0 alone. If that fails, every rank raises.
+
+    Args:
+        enter: makes the context.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RailkdError: rank 0 could not enter.
+    """
+    with ExitStack() as stack:
+        failed: Exception | None = None
+        try:
+            if is_main_process():
+                stack.enter_context(enter())
+        except Exception as error:
+            failed = error
+        if all_reduce_max(int(failed is not None)):
+            raise failed or RailkdError("the first process could not start; it says why")
+        yield
 
 
 def barrier() -> None:

@@ -18,11 +18,15 @@ logger = logging.getLogger(__name__)
 #: Trainer's state, and the sums of the log, which railkd adds.
 STATE_FILE, SUMS = "trainer_state.json", "log_sums.json"
 _NAME = re.compile(r"checkpoint-(\d+)", re.ASCII)
-#: Names of the files of a checkpoint, for one whose list is damaged.
-_FILES = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
-    r"|(model(-\d+-of-\d+)?|objective)\.safetensors|model\.safetensors\.index\.json|vocab\.txt|merges\.txt"
-    r"|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state(_\d+)?\.pth"
+#: Names of the files of a model folder, as `save_pretrained` writes them.
+MODEL_FILE = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|railkd)\.json"
+    r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+    r"|(vocab|merges|spiece|sentencepiece|tokenizer)\.(txt|model)|sentencepiece\.bpe\.model|chat_template\.jinja"
+)
+#: Names of the other files of a checkpoint, for one whose list is damaged.
+_STATE = re.compile(
+    r"objective\.safetensors|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state(_\d+)?\.pth"
     rf"|{re.escape(STATE_FILE)}|{re.escape(SUMS)}|{re.escape(SEAL)}"
 )
 
@@ -56,7 +60,8 @@ def own_files(checkpoint: Path) -> set[str]:
     names = listed(checkpoint)
     if names or not {SUMS, SEAL} <= {path.name for path in checkpoint.iterdir()}:
         return names
-    return {path.name for path in checkpoint.iterdir() if _FILES.fullmatch(path.name)}
+    every = {path.name for path in checkpoint.iterdir()}
+    return {name for name in every if MODEL_FILE.fullmatch(name) or _STATE.fullmatch(name)}
 
 
 def foreign_files(checkpoint: Path) -> list[Path]:
