@@ -168,7 +168,12 @@ def test_methods_lists_them_all(capsys: Capture) -> None:
 def test_one_method_in_full(capsys: Capture) -> None:
     assert main(["methods", "rail-kd-l"]) == 0
     out = capsys.readouterr().out
-    assert "arXiv 2109.10164" in out and "pooling: mean" in out and "option shared_size: default 128" in out
+    assert (
+        "arXiv 2109.10164" in out
+        and "pooling: mean" in out
+        and "option --shared-size: " in out
+        and "(default: 128)" in out
+    )
 
 
 def test_the_printed_draws_are_those_of_a_run(capsys: Capture) -> None:

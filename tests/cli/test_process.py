@@ -139,6 +139,8 @@ def has_control_characters(text: str) -> bool:
         ["tasks", EVIL],
         ["methods", EVIL],
         ["env", "--config", EVIL],
+        ["help", EVIL],
+        ["completion", EVIL],
         ["distill", "--config", "evil.yaml"],
         ["bench", "grid.yaml", "--output", "out"],
     ],

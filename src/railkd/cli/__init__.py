@@ -32,6 +32,7 @@ VERBS = {
     "tasks": "list the data sets that are known by name, in and out of domain",
     "methods": "list the methods, their options and their draws",
     "env": "print versions and machine, for bug reports",
+    "completion": "print a script that completes commands in bash, zsh or fish",
 }
 
 
@@ -79,6 +80,8 @@ def _dispatch(words: list[str], verbs: Mapping[str, Any], asked: list[Any]) -> N
     known = [*VERBS, *verbs]
     if not words:
         raise RailkdError(f"No command given. Commands: {', '.join(known)}. railkd --help describes them")
+    if words[0] == "help" and words[1:]:
+        words = [*words[1:], "--help"]
     if words[0] in ("-h", "--help", "help"):
         print(overview(), end="")
         return
@@ -94,8 +97,8 @@ def _dispatch(words: list[str], verbs: Mapping[str, Any], asked: list[Any]) -> N
     from railkd.cli.words import parse
 
     verb = verbs[words[0]] if words[0] in verbs else find_verb(words[0])
-    if {"-h", "--help"} & set(words[1:]):
-        print(help_text(verb), end="")
+    if {"-h", "--help", "--help-all"} & set(words[1:]):
+        print(help_text(verb, everything="--help-all" in words[1:]), end="")
         return
     parsed = parse(verb, words[1:])
     verb.check(parsed.request)

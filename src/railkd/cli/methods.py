@@ -10,8 +10,12 @@ from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
 from railkd.jobs.options import option
 from railkd.jobs.request import Request
-from railkd.jobs.validation import Problems, check_at_least
+from railkd.jobs.settings import settings_of
+from railkd.jobs.validation import Problems, check_at_least, check_effect
 from railkd.mapping import REDRAWS, STRATEGIES, coverage
+from railkd.training.fields import METHOD_OPTIONS, DistillationFields
+
+_OF_DRAWS = ("student_layers", "teacher_layers", "seed", "strategy", "redraw", "candidates", "unordered")
 
 
 @dataclass
@@ -41,6 +45,8 @@ def check(request: Request[MethodsOptions]) -> None:
         if options.name is None:
             problems.add("--draws: expected the name of a method, e.g. railkd methods rail-kd-l --draws 10, got none")
         problems.require(options, "student_layers", "teacher_layers")
+    else:
+        check_effect(problems, options, "without --draws", *_OF_DRAWS)
     check_at_least(problems, options, 1, "draws", "student_layers", "teacher_layers")
     problems.report()
 
@@ -64,8 +70,10 @@ def run(request: Request[MethodsOptions]) -> None:
     print(f"{spec.name}: {spec.paper}")
     print(f"blocks read: {spec.reads}\npooling: {spec.pooling or 'none'}\ncost: {_cost(spec)}")
     print(f"weights of CE, KD, intermediate: {_weights(spec)}")
+    fields = settings_of(DistillationFields)
     for name, default in spec.options.items():
-        print(f"option {name}: default {default}")
+        if name in METHOD_OPTIONS:  # the others are for Python only
+            print(f"option {fields[name].flag}: {fields[name].help.partition(' (default')[0]} (default: {default})")
 
 
 def _print_table() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from railkd.jobs.options import Say
 from railkd.jobs.request import Request
-from railkd.jobs.settings import TRAINING, Setting, settings_of
+from railkd.jobs.settings import SHORT_NAMES, TRAINING, Setting, settings_of
 from railkd.runtime.words import visible
+from railkd.training.fields import GROUPS, NEED_TEACHER, REPLACED_BY_OPTIONS, DistillationFields
 
 #: The training arguments with short names: those of distill and those of finetune.
 ALL_TRAINING = tuple(setting.name for setting in TRAINING)
@@ -47,6 +48,18 @@ class Verb:
     def settings(self) -> dict[str, Setting]:
         """Return the settings by name, those of the options before those of training."""
         return settings_of(self.options, self.training)
+
+    def own_fields(self) -> dict[str, Setting]:
+        """Return railkd's training arguments without short names, by name; none if the verb does not train."""
+        if not self.training:
+            return {}
+        headings = {name: heading for heading, names in GROUPS.items() for name in names}
+        hidden = {*REPLACED_BY_OPTIONS, *SHORT_NAMES, *(() if "method" in self.training else NEED_TEACHER)}
+        return {
+            name: replace(setting, group=headings.get(name, "method options"))
+            for name, setting in settings_of(DistillationFields).items()
+            if name not in hidden
+        }
 
 
 def printer(quiet: bool) -> Say:

@@ -49,7 +49,9 @@ class Parsed:
             return self.request
         from railkd.jobs.training_settings import resolve  # importing transformers takes seconds
 
-        return self.request.with_training(**resolve(self.others, verb=verb.name, known=verb.settings()))
+        return self.request.with_training(
+            **resolve(self.others, verb=verb.name, known=verb.settings(), training=self.request.training)
+        )
 
 
 def parse(verb: Verb, argv: Sequence[str]) -> Parsed:

@@ -22,6 +22,7 @@ from railkd.jobs.validation import (
     Problems,
     check_at_least,
     check_data,
+    check_effect,
     check_method,
     check_model,
     check_run_folder,
@@ -67,6 +68,10 @@ def check_distill(request: Request[DistillOptions]) -> None:
         problems.add("--cache without --teacher needs --student, the checkpoint that the student starts from")
     elif options.cache and options.teacher and Path(options.cache).is_file():
         problems.add(f"--cache: expected a folder, got the file '{options.cache}'")
+    if options.live:
+        check_effect(problems, options, "with --live, which stores nothing", "pooling")
+    if options.student and options.student_layers is None:
+        check_effect(problems, options, "without --student-layers", "keep")
     if not options.student and options.student_layers is None:
         problems.add(
             "--student-layers and --student are both missing. Fix: give the number of blocks, or a checkpoint for the "
@@ -86,6 +91,8 @@ def check_cache(request: Request[CacheOptions]) -> None:
     options = request.options
     problems = Problems()
     problems.require(options, *(("cache",) if options.verify else ("teacher", "train", "cache")))
+    if options.verify:
+        check_effect(problems, options, "with --verify, which reads the cache alone", "teacher", "train", "pooling")
     check_data(problems, options)
     check_model(problems, options.teacher, "--teacher")
     if options.cache:

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS, Action
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
 
 from railkd.errors import RailkdError
-from railkd.jobs.settings import shown, unknown
-from railkd.training.arguments import METHOD_OPTIONS, DistillationTrainingArguments
+from railkd.jobs.settings import SPELLINGS, plain, shown, unknown
+from railkd.training.arguments import DistillationTrainingArguments
+from railkd.training.fields import NEED_TEACHER
 
+#: Arguments of an upload.
+HUB = (
+    "push_to_hub",
+    "hub_model_id",
+    "hub_strategy",
+    "hub_token",
+    "hub_private_repo",
+    "hub_always_push",
+    "hub_revision",
+)
 #: Arguments that another setting replaces, or that would have no effect: argument -> what to do instead.
 REPLACED = {
     "resume_from_checkpoint": "Fix: --resume continues from the newest checkpoint in --output",
@@ -25,8 +36,14 @@ REPLACED = {
     "do_predict": "Fix: give --test FILE",
     "key_column": "The keys of rows are made from their texts",
     "label_smoothing_factor": "The teacher's logits serve as soft labels",
-}
-_METHOD_ONLY = {"method", "weights", "temperature", "projection_learning_rate", "teacher_blocks", *METHOD_OPTIONS}
+    "train_sampling_strategy": "Fix: --length-groups (default) or --no-length-groups decides the order of the rows",
+    "length_column_name": "The lengths of rows are counted in tokens",
+    "include_for_metrics": "The metrics are those of the task",
+    "batch_eval_metrics": "The metrics are computed over all rows",
+    "eval_do_concat_batches": "The metrics are computed over all rows",
+    "prediction_loss_only": "The metrics need the predictions",
+    "label_names": "The labels of a row are its column 'labels'",
+} | dict.fromkeys(HUB, "Nothing is uploaded. Fix: upload the folder of the finished student with 'hf upload'")
 _AT_LEAST_ONE = {"gradient_accumulation_steps", "per_device_eval_batch_size", "shared_size", "save_total_limit"}
 
 
@@ -35,13 +52,20 @@ class _Parser(HfArgumentParser):
         raise ValueError(message)
 
 
-def resolve(others: Mapping[str, tuple[str, Any]], *, verb: str, known: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(
+    others: Mapping[str, tuple[str, Any]],
+    *,
+    verb: str,
+    known: Mapping[str, Any],
+    training: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the training arguments that the verb itself does not know.
 
     Args:
         others: name -> (where it was found, words of the command line or a value from YAML).
         verb: finetune takes no settings of methods.
         known: the verb's own settings, for suggestions.
+        training: the training arguments that the verb knows, and that these are combined with.
 
     Returns:
         Field of ``DistillationTrainingArguments`` -> value.
@@ -62,14 +86,45 @@ def resolve(others: Mapping[str, tuple[str, Any]], *, verb: str, known: Mapping[
             name, value = off, ["false"]
         if name not in actions:
             raise unknown(name, [*known, *actions], where)
-        if verb == "finetune" and name in _METHOD_ONLY:
+        if verb == "finetune" and name in NEED_TEACHER:
             raise RailkdError(f"{where}: fine-tuning has no teacher. 'railkd distill' takes {name}")
         if name in REPLACED:
             raise RailkdError(f"{where}: this argument has no effect in railkd. {REPLACED[name]}")
         found[name] = _read(parser, actions[name], value, where, hints[name])
         if name in _AT_LEAST_ONE and found[name] < 1:
             raise RailkdError(f"{where}: expected at least 1, got {found[name]}")
+    _check_steps(found, {**(training or {}), **found})
     return found
+
+
+def _check_steps(found: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+    # A number of steps has an effect if its strategy is "steps". The strategy of --eval follows --save-steps.
+    plain_strategy = {"save": "steps", "logging": "steps", "eval": "steps" if "save_steps" in training else "epoch"}
+    for kind, default in plain_strategy.items():
+        strategy = plain(training.get(f"{kind}_strategy", default))
+        if f"{kind}_steps" in training and strategy != "steps":
+            raise RailkdError(
+                f"--{kind}-steps has no effect with --{kind}-strategy {strategy}. Fix: --{kind}-strategy steps"
+            )
+
+
+def describe(verb: str, known: Iterable[str]) -> dict[str, str]:
+    """Return what `resolve` takes beside the settings of a verb.
+
+    Args:
+        verb: its name.
+        known: names that ``--help`` describes elsewhere.
+
+    Returns:
+        Flag -> the first sentence of its help.
+    """
+    parser, _ = _parser()
+    hidden = {*known, *SPELLINGS, *REPLACED, *(NEED_TEACHER if verb == "finetune" else ())}
+    return {
+        f"--{action.dest.replace('_', '-')}": " ".join((action.help or "").split()).split(". ")[0].rstrip(".")
+        for action in parser._actions
+        if action.dest not in hidden and action.nargs != 0
+    }
 
 
 @cache

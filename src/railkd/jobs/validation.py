@@ -41,6 +41,21 @@ def check_at_least(problems: Problems, options: Any, least: int, *names: str) ->
             problems.add(f"--{name.replace('_', '-')}: expected at least {least}, got {value}")
 
 
+def check_effect(problems: Problems, options: Any, reason: str, *names: str) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        problems: collects what is wrong.
+        options: of the job.
+        reason: why they have none, such as "without --eval-share".
+        names: of the options. Those at their defaults pass.
+    """
+    defaults = type(options)()
+    for name in names:
+        if getattr(options, name) != getattr(defaults, name):
+            problems.add(f"--{name.replace('_', '-')} has no effect {reason}. Fix: leave it out")
+
+
 def check_data(problems: Problems, options: DataOptions) -> None:
     """Check that the columns, label map and numbers make sense and that the files exist.
 
@@ -54,6 +69,8 @@ def check_data(problems: Problems, options: DataOptions) -> None:
     with problems.collect():
         parse_label_map(options.label_map or [])
     share = getattr(options, "eval_share", None)
+    if share is None and hasattr(options, "eval_seed"):
+        check_effect(problems, options, "without --eval-share", "eval_seed")
     if share is not None and not 0 < share < 1:
         problems.add(f"--eval-share: expected a share between 0 and 1, such as 0.1, got {share:g}")
     if share is not None and getattr(options, "eval", None):

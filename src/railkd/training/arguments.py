@@ -13,38 +13,20 @@ from railkd.errors import RailkdError
 from railkd.objectives import build_objective, method_spec
 from railkd.objectives.base import normalised_weights
 from railkd.signals import BlockShape
+from railkd.training.fields import METHOD_OPTIONS, DistillationFields
 
 #: Blocks and widths of student and teacher.
 Shapes = tuple[BlockShape, BlockShape]
-#: Fields that are options of one method's objective; None leaves the method's own default.
-METHOD_OPTIONS = (
-    "candidates",
-    "redraw",
-    "strategy",
-    "ordered",
-    "shared_size",
-    "alpha",
-    "maps_by",
-    "teacher_map",
-    "bucketing",
-    "tau",
-    "negatives",
-)
-
-
-def _option(help: str, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass
-class DistillationTrainingArguments(TrainingArguments):
-    """`transformers.TrainingArguments`, with other defaults where distillation wants them, and the fields of the
-    methods.
+class DistillationTrainingArguments(DistillationFields, TrainingArguments):
+    """`transformers.TrainingArguments`, with other defaults where distillation needs them, and `DistillationFields`.
 
     Args:
         shapes: of student and teacher, if they are known. The options of the method are tried with them; otherwise with
             sizes that every option fits.
-        others: as `transformers.TrainingArguments` takes them, and the fields below.
+        others: fields of `transformers.TrainingArguments` and of `DistillationFields`.
 
     Raises:
         RailkdError: a value that makes no sense, at construction.
@@ -53,44 +35,6 @@ class DistillationTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows per device and step in training."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device and step in evaluation."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN and infinite losses from the log."})
-
-    method: str = _option("Distillation method; 'railkd methods' lists them.", "rail-kd-l")
-    weights: list[float] | None = _option("Weights of [CE, KD, intermediate], normalised; default: the method's own.")
-    temperature: float = _option("Temperature of the logit term.", 1.0)
-    candidates: str | None = _option("RAIL-KD: teacher blocks to draw from: intermediate (1..n-1) or all (1..n).")
-    redraw: str | None = _option("RAIL-KD: draw anew every epoch, every optimizer step, or never.")
-    strategy: str | None = _option("RAIL-KD: uniform, stratified, cyclic or even.")
-    ordered: bool | None = _option("RAIL-KD: keep the drawn blocks in depth order.")
-    shared_size: int | None = _option("RAIL-KD: size of the shared space, u (128).")
-    alpha: str | None = _option("RAIL-KD^l: mean (1/m each), sum (1 each), or m numbers joined by commas.")
-    maps_by: str | None = _option(
-        "RAIL-KD^l: maps indexed by match, block (r(i)) or teacher-block (the teacher's only)."
-    )
-    teacher_map: str | None = _option("RAIL-KD^l: trained (the paper), or frozen: orthogonal, whitening, centring.")
-    bucketing: str | None = _option("CKD: regular, overlapping, skipping or cross.")
-    tau: float | None = _option("CoDIR: temperature of the contrast (0.07).")
-    negatives: int | None = _option("CoDIR: rows to contrast with, for each class (100).")
-    intermediate_schedule: str = _option(
-        "Weight of the intermediate term over training: constant, linear (down to 0), or a fraction after which it is "
-        "off.",
-        "constant",
-    )
-    projection_learning_rate: float | None = _option("Learning rate of the projections (default: the student's).")
-    gauges: bool = _option("Read the gauges of the intermediate term at every epoch, and warn of a collapse.", True)
-    skip_nonfinite: bool = _option("Skip a batch whose loss or gradient is not finite, instead of stopping.", False)
-    freeze_embeddings: bool = _option(
-        "Leave the student's word embeddings as they are: less to compute, each step.", False
-    )
-    keep_freed_memory: bool = _option("On a CPU: keep freed memory for the next step (glibc; the whole process).", True)
-    length_groups: bool = _option("Batches of like length: less padding, same rows.", True)
-    text_columns: list[str] | None = _option("Text column, or two for pairs (default: found by convention).")
-    label_column: str | None = _option("Label column (default: found by convention).")
-    key_column: str = _option("Key column of rows tokenised beforehand.", "example_key")
-    max_length: int = _option("Longest input in tokens.", 128)
-    blocks: str | None = _option(
-        "Regular expression naming the student's blocks, for models that cannot be read by structure."
-    )
-    teacher_blocks: str | None = _option("The same for a live teacher.")
     shapes: InitVar[Shapes | None] = None
 
     def __post_init__(self, shapes: Shapes | None) -> None:

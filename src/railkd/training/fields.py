@@ -1,0 +1,97 @@
+"""The training arguments that distillation adds to those of Trainer. This module needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Fields that are options of one method's objective; None leaves the method's own default.
+METHOD_OPTIONS = (
+    "candidates",
+    "redraw",
+    "strategy",
+    "ordered",
+    "shared_size",
+    "alpha",
+    "maps_by",
+    "teacher_map",
+    "bucketing",
+    "tau",
+    "negatives",
+)
+#: Fields that have no effect without a teacher.
+NEED_TEACHER = frozenset(
+    {
+        "method",
+        "weights",
+        "temperature",
+        "intermediate_schedule",
+        "projection_learning_rate",
+        "gauges",
+        "teacher_blocks",
+        *METHOD_OPTIONS,
+    }
+)
+#: Fields in whose place the command line has options of a job.
+REPLACED_BY_OPTIONS = frozenset({"text_columns", "label_column", "key_column", "max_length"})
+#: Heading of ``--help`` -> the fields under it that are no options of a method.
+GROUPS = {
+    "training": ("gauges", "skip_nonfinite", "freeze_embeddings", "keep_freed_memory", "length_groups"),
+    "models": ("blocks", "teacher_blocks"),
+}
+
+
+def _field(help: str, default: Any = None, **metadata: Any) -> Any:
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass
+class DistillationFields:
+    """The fields that `DistillationTrainingArguments` adds to those of `transformers.TrainingArguments`."""
+
+    method: str = _field("distillation method; 'railkd methods' lists them", "rail-kd-l")
+    weights: list[float] | None = _field(
+        "weights of [CE, KD, intermediate], scaled to a sum of 1 (default: the method's own)"
+    )
+    temperature: float = _field("temperature of the logit term", 1.0)
+    candidates: str | None = _field(
+        "RAIL-KD: teacher blocks to draw from: intermediate (1 to n-1) or all (1 to n)", metavar="BLOCKS"
+    )
+    redraw: str | None = _field("RAIL-KD: draw again at each epoch, at each optimizer step (step), or never")
+    strategy: str | None = _field("RAIL-KD: how to draw: uniform, stratified, cyclic or even")
+    ordered: bool | None = _field("RAIL-KD: sort the drawn blocks by depth")
+    shared_size: int | None = _field("RAIL-KD and CoDIR: size of the shared space, u (default: 128)", metavar="N")
+    alpha: str | None = _field("RAIL-KD^l: weights of the matches: mean (1/m each), sum (1 each), or m numbers 1,2,...")
+    maps_by: str | None = _field(
+        "RAIL-KD^l: one map for each match, for each block drawn (block), or for each block of the teacher alone "
+        "(teacher-block)"
+    )
+    teacher_map: str | None = _field(
+        "RAIL-KD^l: map of the teacher's states: trained (as in the paper), or fixed: orthogonal, whitening, centring"
+    )
+    bucketing: str | None = _field("CKD: regular, overlapping, skipping or cross")
+    tau: float | None = _field("CoDIR: temperature of the contrast (default: 0.07)", metavar="T")
+    negatives: int | None = _field("CoDIR: number of rows to contrast with, for each class (default: 100)", metavar="N")
+    intermediate_schedule: str = _field(
+        "weight of the intermediate term over training: constant, linear (down to 0), or a fraction of training after "
+        "which it is 0",
+        "constant",
+        metavar="SCHEDULE",
+    )
+    projection_learning_rate: float | None = _field(
+        "learning rate of the projections (default: that of the student)", metavar="RATE"
+    )
+    gauges: bool = _field("measure the intermediate term at each epoch and warn of a collapse", True)
+    skip_nonfinite: bool = _field("skip a batch whose loss or gradient is not finite, instead of stopping", False)
+    freeze_embeddings: bool = _field("do not train the word embeddings of the student; each step is cheaper", False)
+    keep_freed_memory: bool = _field("on a CPU with glibc: keep freed memory of the process for the next step", True)
+    length_groups: bool = _field("form batches of texts of similar length, to pad less", True)
+    text_columns: list[str] | None = _field("text column, or two for pairs (default: columns with common names)")
+    label_column: str | None = _field("label column (default: a column with a common name)")
+    key_column: str = _field("column of the keys, for rows that are tokenised already", "example_key")
+    max_length: int = _field("cut texts after this many tokens", 128)
+    blocks: str | None = _field(
+        "regular expression for the names of the student's blocks, for models whose blocks are not found",
+        metavar="REGEX",
+    )
+    teacher_blocks: str | None = _field("the same for a teacher without a cache", metavar="REGEX")
