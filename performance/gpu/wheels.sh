@@ -10,7 +10,7 @@ cd "$root"
 python=${PYTHON:-.venv/bin/python}
 [ -x "$python" ] || python=python3
 mkdir -p "$folder"
-pinned=$(grep -E '^(transformers|datasets|dill|multiprocess|regex|xxhash)==' constraints.txt)
+pinned=$(grep -E "^(transformers|datasets|dill|multiprocess|regex|xxhash|pydantic|pydantic_core|annotated-types|typing-inspection)==" constraints.txt)
 # shellcheck disable=SC2086  # one word a package
 "$python" -m pip download --disable-pip-version-check --no-deps --only-binary=:all: \
     --python-version "$version" --implementation cp \
