@@ -16,6 +16,8 @@ from torch import Tensor
 from railkd.errors import RailkdError, did_you_mean
 
 POOLINGS = ("mean", "cls")
+#: Stands for no states at all where poolings are named.
+NO_POOLING = "none"
 
 
 class BlockShape(NamedTuple):
@@ -86,17 +88,21 @@ class Moments:
 
 
 def checked_poolings(poolings: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of poolings, each once, in the order of `railkd.signals.POOLINGS`.
+    """Return the poolings that a list of names means.
 
     Args:
-        poolings: at least one of ``mean`` and ``cls``.
+        poolings: names of `POOLINGS`, or ``none`` alone: no states are stored, only outputs.
 
     Returns:
-        The names.
+        Each name once, in the order of `POOLINGS`; empty for ``none``.
 
     Raises:
-        RailkdError: a name is unknown, or there is none.
+        RailkdError: an unknown name, no name, or ``none`` beside others.
     """
+    if set(poolings) == {NO_POOLING}:
+        return ()
+    if NO_POOLING in poolings:
+        raise RailkdError(f"Expected '{NO_POOLING}' alone or names of poolings, got {', '.join(poolings)}.")
     for name in poolings:
         if name not in POOLINGS:
             raise RailkdError(f"unknown pooling '{name}'; known: {', '.join(POOLINGS)}.{did_you_mean(name, POOLINGS)}")

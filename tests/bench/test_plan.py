@@ -45,6 +45,20 @@ def test_a_teacher_is_trained_once_run_once_and_shared(base: Path, tmp_path: Pat
     assert len({job.folder for job in jobs}) == len(jobs)
 
 
+@pytest.mark.parametrize(
+    ("methods", "poolings"),
+    [
+        (["kd"], ["none"]),
+        (["finetune", "kd"], ["none"]),
+        (["kd", "pkd-skip"], ["cls"]),
+        (["kd", {"name": "rail-kd-c", "shared_size": 8}], ["mean"]),
+    ],
+)
+def test_a_cache_holds_what_the_methods_read(base: Path, tmp_path: Path, methods: Any, poolings: list[str]) -> None:
+    jobs = plan(base, tmp_path / "run", ALONE | {"methods": methods})
+    assert [job.request.options.pooling for job in jobs if job.kind == "cache"] == [poolings]
+
+
 def test_a_job_survives_json_on_its_way_to_a_worker(base: Path, tmp_path: Path) -> None:
     for job in plan(base, tmp_path / "run", SMOKE):
         assert Job.from_plain(json.loads(json.dumps(job.plain()))) == job

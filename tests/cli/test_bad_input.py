@@ -109,6 +109,8 @@ ROWS = [
     (f"{DISTILL} --method rail-kd", "unknown method 'rail-kd'"),
     (f"{DISTILL} --method pkd-skp", "Did you mean 'pkd-skip'?"),
     (f"{DISTILL} --pooling max", "max"),
+    (f"{DISTILL} --pooling none", "expected the states that rail-kd-l reads, got none"),
+    (f"{DISTILL} --pooling none mean", "Expected 'none' alone"),
     ("cache --teacher teacher --train train.tsv --cache c --pooling men", "Did you mean 'mean'?"),
     (
         "cache --teacher teacher --train train.tsv --cache c --dtype fp16",

@@ -13,6 +13,7 @@ import tiny
 from railkd.cli import main
 from railkd.jobs import evaluate
 from railkd.jobs.options import EvaluateOptions
+from railkd.teacher import TeacherCache
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,25 @@ def test_logits_alone_are_read_from_any_cache(teacher: str, files: tuple[str, ..
     cache = ("--cache", str(tmp_path / "cache"))
     assert distil(teacher, files, tmp_path / "pkd", *cache, "--method", "pkd-skip") == 0
     assert distil(teacher, files, tmp_path / "kd", *cache, "--method", "kd") == 0
+
+
+def test_a_cache_holds_what_the_method_reads_and_gets_states_when_another_reads_more(
+    teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = tuple(word for word in files if word != "--quiet")
+    cache = ("--cache", str(tmp_path / "cache"))
+    assert distil(teacher, files, tmp_path / "kd", *cache, "--method", "kd") == 0
+    assert "outputs alone" in capsys.readouterr().err
+    before = TeacherCache.open(tmp_path / "cache")
+    assert before.poolings == ()
+    first = {path: path.read_bytes() for path in before.path.glob("shard-*")}
+    assert distil(teacher, files, tmp_path / "rail", *cache, *RAIL) == 0
+    assert f"a second pass of the teacher over {before.rows} rows adds their mean states" in capsys.readouterr().err
+    after = TeacherCache.open(tmp_path / "cache")
+    assert after.poolings == ("mean",) and after.rows == before.rows
+    assert all(path.read_bytes() == data for path, data in first.items())
+    assert distil(teacher, files, tmp_path / "kd2", *cache, "--method", "kd") == 0
+    assert "outputs alone" not in capsys.readouterr().err and TeacherCache.open(after.path).poolings == ("mean",)
 
 
 def test_the_settings_of_a_run_run_again_to_the_same_student(

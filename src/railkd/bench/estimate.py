@@ -32,6 +32,7 @@ from railkd.models.checkpoints import Checkpoint, quiet_transformers
 from railkd.models.heads import task_of_config
 from railkd.runtime import hardware
 from railkd.runtime.words import counted, duration, size, visible
+from railkd.signals import checked_poolings
 
 #: Rows of a task that are tokenised to estimate the length of a batch.
 _SAMPLE = 32
@@ -180,7 +181,8 @@ def _cache_bytes(job: Job, jobs: Sequence[Job], rows: int | None) -> int | None:
     checkpoint = _checkpoint(_base_model(job, jobs))
     if checkpoint is None or rows is None:
         return None
-    half = findings.cache_bytes(rows, *checkpoint.shape, checkpoint.config.num_labels, len(job.request.options.pooling))
+    poolings = len(checked_poolings(job.request.options.pooling))
+    half = findings.cache_bytes(rows, *checkpoint.shape, checkpoint.config.num_labels, poolings)
     return half * (2 if job.request.options.dtype == "float32" else 1)
 
 

@@ -28,6 +28,7 @@ from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.objectives import method_spec
 from railkd.runtime import typed
+from railkd.signals import NO_POOLING
 
 #: Kind of a job -> its options.
 OPTIONS: Mapping[str, type] = {
@@ -120,7 +121,7 @@ def make_jobs(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
         with problems.collect():
             methods[arm.name] = method_spec(arm.method)
     problems.report()
-    poolings = sorted({"mean"} | {spec.pooling for spec in methods.values() if spec.pooling})
+    poolings = sorted({spec.pooling for spec in methods.values() if spec.pooling}) or [NO_POOLING]
     cached = any(spec.needs_teacher for spec in methods.values())
     jobs: list[Job] = []
     for task in grid.tasks:

@@ -61,5 +61,5 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
 
 def cache_line(cache: TeacherCache) -> str:
     """Return one line with the rows, bytes, shape and path of a cache."""
-    shape = f"{cache.info.blocks} blocks of {cache.info.width}"
-    return f"teacher cache: {cache.rows:,} rows, {size(cache.bytes)}, {shape}, at {cache.path}"
+    states = f"{cache.info.blocks} blocks of {cache.info.width}" if cache.poolings else "outputs alone"
+    return f"teacher cache: {cache.rows:,} rows, {size(cache.bytes)}, {states}, at {cache.path}"

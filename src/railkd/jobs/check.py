@@ -24,6 +24,7 @@ from railkd.jobs.splits import Splits
 from railkd.models.checkpoints import Checkpoint, empty_classifier
 from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
+from railkd.signals import checked_poolings
 from railkd.tasks.judging import FEWEST_ROWS, Finding
 from railkd.tasks.target import Target
 from railkd.teacher import TeacherCache
@@ -210,7 +211,7 @@ def _about_cost(
     theirs, our_parameters = (_parameters(config, options.trust_remote_code) for config in (origin, ours))
     needed = 0
     if origin is not None and teacher.cache is None:
-        poolings = len(options.pooling or ("mean",))
+        poolings = len(checked_poolings(options.pooling or ["mean"]))
         needed = findings.cache_bytes(rows, origin.num_hidden_layers, origin.hidden_size, origin.num_labels, poolings)
     rate = measured.rate if measured else 0.0
     train_seconds = None

@@ -25,7 +25,7 @@ from railkd.models.student import blocks_to_keep, describe_student, make_student
 from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.progress import bar
-from railkd.signals import BlockShape, checked_poolings
+from railkd.signals import NO_POOLING, BlockShape, checked_poolings
 from railkd.tasks.metrics import check_choice
 from railkd.tasks.target import Target
 from railkd.teacher import LiveTeacher, TeacherCache
@@ -108,14 +108,17 @@ def _cache(
 ) -> TeacherCache:
     """Return the cache of this run. If a teacher is named, check the cache and add the rows that it lacks."""
     stored = teacher.cache
-    if stored is not None and pooling is not None:
+    if stored is not None and pooling is not None and not (teacher.checkpoint and not stored.poolings):
         stored.check_pooling(pooling)
     if teacher.checkpoint is None:
         assert stored is not None
         say(cache_line(stored))
         return stored
+    if stored is not None and pooling is not None and not stored.poolings:
+        say(f"teacher cache: {stored.path} holds outputs alone; {stored.cost_of_states(pooling)}")
     # Settings that the user leaves out come from the existing cache, so that a default does not rebuild it.
-    needed = [pooling] if pooling else list(stored.poolings) if stored else ["mean"]
+    wanted = {pooling} if pooling else set(stored.poolings if stored else ())
+    wanted |= set(checked_poolings(options.pooling or [NO_POOLING]))
     own = options.cache is None  # a cache in the run folder is replaced together with the run
     with bar("teacher pass", "rows", quiet=options.quiet) as advance:
         cache = TeacherCache.build(
@@ -123,7 +126,7 @@ def _cache(
             texts,
             options.cache or RunFolder(Path(str(args.output_dir))).cache,
             max_length=args.max_length,
-            pooling=checked_poolings([*needed, *(options.pooling or ())]),
+            pooling=sorted(wanted) or NO_POOLING,
             dtype=stored.identity.states_dtype if stored else "float16",
             bf16=stored.identity.precision == "bfloat16" if stored else args.bf16,
             blocks=args.teacher_blocks or (stored.identity.blocks if stored else None),

@@ -172,7 +172,7 @@ class DistillOptions(RunOptions):
         "folder of the teacher cache: read if it matches, built if it is missing", metavar="DIR", group="teacher cache"
     )
     pooling: list[str] | None = option(
-        "pooled states that a new cache stores: mean, cls (default: those that the method reads)",
+        "pooled states that a new cache stores: mean, cls, or none for outputs alone (default: what the method reads)",
         metavar="POOLING",
         group="teacher cache",
     )
@@ -197,7 +197,9 @@ class CacheOptions(ModelOptions, DataOptions):
         required="--verify",
     )
     cache: str | None = option("folder of the cache", metavar="DIR", required=True)
-    pooling: list[str] | None = option("pooled states to store: mean, cls (default: mean)", metavar="POOLING")
+    pooling: list[str] | None = option(
+        "pooled states to store: mean, cls, or none for outputs alone (default: mean)", metavar="POOLING"
+    )
     dtype: str = option("number format of the stored states", "float16", choices=["float16", "float32"])
     batch_size: int = option("rows per batch", 64, metavar="N")
     bf16: bool | None = option("run the teacher in bfloat16 (default: if the hardware is fast at it)")
@@ -265,7 +267,9 @@ class CheckOptions(ModelOptions, TrainingDataOptions):
         group="teacher cache",
     )
     pooling: list[str] | None = option(
-        "pooled states that the cache will store: mean, cls (default: mean)", metavar="POOLING", group="teacher cache"
+        "pooled states that the cache will store: mean, cls, none (default: mean)",
+        metavar="POOLING",
+        group="teacher cache",
     )
     epochs: float = option("passes over the training rows, for the estimate of the time", 3.0, metavar="N")
     full: bool = option("read all rows instead of a sample", False)

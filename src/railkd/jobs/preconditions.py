@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from railkd.errors import did_you_mean
+from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs.options import (
     CacheOptions,
     CheckOptions,
@@ -82,8 +82,10 @@ def check_distill(request: Request[DistillOptions]) -> None:
     _check_blocks(problems, options)
     check_run_folder(problems, options)
     problems.report()
-    check_method(request.training, request.training.get("method", "rail-kd-l"))
+    method = request.training.get("method", "rail-kd-l")
+    check_method(request.training, method)
     _check_poolings(options)
+    _check_states(options, method)
 
 
 def check_cache(request: Request[CacheOptions]) -> None:
@@ -186,6 +188,19 @@ def _check_blocks(problems: Problems, options: DistillOptions) -> None:
         problems.add(f"--keep: expected even, first, last or block numbers such as 1,3,6, got '{options.keep}'.{near}")
     elif layers is not None and len(parts) != layers:
         problems.add(f"--keep: expected {layers} block numbers, as many as --student-layers, got {len(parts)}")
+
+
+def _check_states(options: DistillOptions, method: str) -> None:
+    """Refuse a cache of outputs alone for a method that reads states."""
+    from railkd.objectives import method_spec
+    from railkd.signals import checked_poolings
+
+    pooling = method_spec(method).pooling
+    if options.pooling and pooling and not checked_poolings(options.pooling):
+        raise RailkdError(
+            f"--pooling: expected the states that {method} reads, got none. Fix: leave the flag out, or give --pooling "
+            f"{pooling}."
+        )
 
 
 def _check_poolings(options: DistillOptions | CacheOptions | CheckOptions) -> None:

@@ -22,7 +22,7 @@ from railkd.runtime.progress import tqdm_bar
 from railkd.signals import checked_poolings
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
-from railkd.teacher.writer import CacheWriter
+from railkd.teacher.writer import CacheWriter, poolings_of_unfinished
 
 #: Called with (rows done, rows to do).
 Progress = Callable[[int, int], None]
@@ -51,7 +51,7 @@ class PassSettings:
         tokenizer: of the teacher. A folder or `Checkpoint` brings its own; a module needs one.
         text_columns: one or two names; None: found by convention (`railkd.data.columns`).
         max_length: of the inputs, in tokens.
-        pooling: ``mean``, ``cls`` or both.
+        pooling: ``mean``, ``cls`` or both, or ``none``: outputs alone.
         dtype: of the stored states, ``float16`` or ``float32``.
         batch_size: rows per batch.
         bf16: run the teacher under bfloat16 autocast.
@@ -138,6 +138,7 @@ class TeacherPass:
             RailkdError: the folder belongs to another teacher, or the teacher returns NaN or infinity.
         """
         settings = self._settings
+        poolings = poolings or poolings_of_unfinished(path)  # a build that was killed is gone on with as it began
         # A checkpoint is loaded onto the fastest device; a module of the caller's stays where it is.
         model = self._source.frozen() if isinstance(self._source, Checkpoint) else self._source
         live = LiveTeacher(

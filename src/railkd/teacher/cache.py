@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from railkd.data.keys import KEY
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
+from railkd.runtime.words import size
 from railkd.signals import Moments, Signals
 from railkd.teacher.build import BuildOptions, PassSettings, Progress, TeacherPass
 from railkd.teacher.identity import Identity
@@ -42,7 +43,7 @@ class TeacherCache:
         path: the folder.
         info: the properties of the teacher that a student needs.
         identity: everything that the stored numbers depend on.
-        poolings: stored for every row.
+        poolings: of the stored states; empty if the cache holds outputs alone.
         rows: how many.
     """
 
@@ -53,6 +54,7 @@ class TeacherCache:
         self._shards: list[Shard | None] = [None] * len(self._entries)
         self._moments: dict[str, Moments] = {}
         self._starts = np.cumsum([0] + [entry.rows for entry in self._entries])
+        self._has_states = np.asarray([entry.states and bool(self.poolings) for entry in self._entries], dtype=bool)
         self._index = Index(path / manifest.index.file, manifest.index, self.rows)
         if self.rows != self._starts[-1]:
             raise self._index.altered()
@@ -114,11 +116,12 @@ class TeacherCache:
         grows = not settings.overwrite
         if grows and cls.is_built(target):
             stored = cls.open(target)
-            stored.check(work.identity, poolings)
-            poolings = stored.poolings
+            stored.check(work.identity, poolings if stored.poolings else ())
+            poolings = stored.poolings or poolings  # the second pass of a cache of outputs adds states
         rows = work.tokenize(dataset)
         # Opened anew: another process may have finished it while this one tokenised.
-        if not (grows and cls.is_built(target) and not len(cls.open(target).missing(rows.keys))):
+        current = cls.open(target) if grows and cls.is_built(target) else None
+        if current is None or len(current.missing(rows.keys, states=bool(poolings))):
             work.run(rows, target, poolings)
         return cls.open(target)
 
@@ -153,7 +156,9 @@ class TeacherCache:
             )
         if pooling is not None:
             self.check_pooling(pooling)
-        which = np.searchsorted(self._starts, found, side="right") - 1
+        which = self._shard_of(found)
+        if pooling is not None and not self._has_states[which].all():
+            raise RailkdError(self._second_pass(pooling))
         logits: np.ndarray | None = None
         states: np.ndarray | None = None
         for number in np.unique(which):
@@ -177,13 +182,18 @@ class TeacherCache:
         """
         return self._index.find(keys)
 
-    def missing(self, keys: np.ndarray) -> np.ndarray:
+    def missing(self, keys: np.ndarray, *, states: bool = False) -> np.ndarray:
         """Return the positions of the keys that the cache does not hold.
 
         Args:
             keys: (N, 2).
+            states: a row of outputs alone is missing too.
         """
-        return np.flatnonzero(self.find(keys) < 0)
+        found = self.find(keys)
+        absent = found < 0
+        if states:
+            absent[~absent] = ~self._has_states[self._shard_of(found[~absent])]
+        return np.flatnonzero(absent)
 
     def check(self, wanted: Identity, poolings: Sequence[str] = (), *, ignore: tuple[str, ...] = ()) -> None:
         """Refuse to be used in place of another teacher. Log a warning if only library versions differ.
@@ -221,6 +231,8 @@ class TeacherCache:
         Raises:
             RailkdError: it is not stored.
         """
+        if not self.poolings:
+            raise RailkdError(self._second_pass(pooling))
         if pooling not in self.poolings:
             raise RailkdError(
                 f"the cache '{self.path}' stores the pooling {', '.join(self.poolings)}, but '{pooling}' is wanted. "
@@ -243,7 +255,7 @@ class TeacherCache:
                 on_progress(int(self._starts[number + 1]), self.rows)
 
     def moments(self, pooling: str = "mean") -> Moments:
-        """Return the mean and covariance of every block over all rows, in float64; the result is kept.
+        """Return the mean and covariance of every block over all rows with states, in float64; the result is kept.
 
         Args:
             pooling: of the states.
@@ -252,10 +264,11 @@ class TeacherCache:
             RailkdError: the pooling is not stored, or the cache has fewer than 2 rows.
         """
         self.check_pooling(pooling)
-        if self.rows < 2:
-            raise RailkdError(f"Expected at least 2 rows in the cache '{self.path}' to fit on, got {self.rows}.")
+        rows = sum(entry.rows for entry in self._entries if entry.states)
+        if rows < 2:
+            raise RailkdError(f"Expected at least 2 rows in the cache '{self.path}' to fit on, got {rows}.")
         if pooling not in self._moments:
-            self._moments[pooling] = moments_of(self._states_in_parts(pooling), self.rows, self.info.shape)
+            self._moments[pooling] = moments_of(self._states_in_parts(pooling), rows, self.info.shape)
         return self._moments[pooling]
 
     @property
@@ -265,11 +278,36 @@ class TeacherCache:
 
     def _states_in_parts(self, pooling: str, rows: int = 2048) -> Iterator[Tensor]:
         """Yield all states, (at most ``rows``, n, d) at a time, in the order of the files."""
-        for number in range(len(self._entries)):
-            shard = self._shard(number)
+        for number in np.flatnonzero(self._has_states):
+            shard = self._shard(int(number))
             for start in range(0, shard.rows, rows):
                 some = np.arange(start, min(start + rows, shard.rows))
                 yield torch.from_numpy(shard.states(some, np.asarray(shard.keys[some]), pooling))
+
+    def cost_of_states(self, pooling: str) -> str:
+        """Return what a second pass of the teacher costs and adds, in words.
+
+        Args:
+            pooling: of the states.
+        """
+        numbers = self.info.blocks * self.info.width * (2 if self.identity.states_dtype == "float16" else 4)
+        rows = sum(entry.rows for entry in self._entries if not entry.states)
+        return (
+            f"a second pass of the teacher over {rows:,} rows adds their {pooling} states ({size(rows * numbers)}); "
+            "the outputs stay"
+        )
+
+    def _second_pass(self, pooling: str) -> str:
+        """Return the message for rows whose states are wanted and not stored."""
+        return (
+            f"The cache '{self.path}' holds outputs alone, for some rows at least, but the {pooling} states are "
+            f"wanted: {self.cost_of_states(pooling)}. Fix: give --teacher beside --cache, or run 'railkd cache "
+            f"--teacher DIR --train FILE --cache {self.path} --pooling {pooling}'."
+        )
+
+    def _shard_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the number of the shard of each row (N,)."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
 
     def _check_index(self, number: int) -> None:
         """Compare the index with the keys of a shard."""
@@ -282,7 +320,7 @@ class TeacherCache:
             entry = self._entries[number]
             shard = Shard(self.path / entry.file, entry.header_crc)
             wanted: dict[str, tuple[int, ...]] = {"logits": (entry.rows, len(self.info.labels))}
-            wanted |= dict.fromkeys(self.poolings, (entry.rows, *self.info.shape))
+            wanted |= dict.fromkeys(self.poolings if entry.states else (), (entry.rows, *self.info.shape))
             for name, shape in wanted.items():
                 if name not in shard.arrays or shard.arrays[name].shape != shape:
                     raise RailkdError(

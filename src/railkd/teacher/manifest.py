@@ -32,7 +32,8 @@ REBUILD = "Fix: delete the cache and build it again."
 
 
 def _known(poolings: tuple[str, ...]) -> tuple[str, ...]:
-    checked_poolings(poolings)
+    if poolings and not checked_poolings(poolings):
+        raise ValueError(f"expected names of poolings or nothing, got {', '.join(poolings)}")
     return poolings
 
 
@@ -57,9 +58,15 @@ class ShardFile(File):
 
     Attributes:
         rows: how many it holds.
+        states: False if it holds outputs alone, True if it holds every pooling of the cache too.
     """
 
     rows: Count
+    states: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry as JSON holds it, without what the first release did not know unless it says something."""
+        return {name: value for name, value in asdict(self).items() if name != "states" or not value}
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Manifest:
     Attributes:
         teacher: the properties of the teacher that a student needs.
         identity: everything that the stored numbers depend on.
-        poolings: stored for every row.
+        poolings: stored for every row of a shard with states; empty: the cache holds outputs alone.
         rows: how many.
         index: of the rows by key.
         shards: the rows, in this order.
@@ -82,6 +89,11 @@ class Manifest:
     index: File
     shards: tuple[ShardFile, ...]
 
+    @property
+    def files(self) -> tuple[File, ...]:
+        """The files of the cache."""
+        return (self.index, *self.shards)
+
     def write(self, folder: Path) -> None:
         """Write the manifest into a folder. From then on the folder is a complete cache.
 
@@ -89,6 +101,7 @@ class Manifest:
             folder: the one that holds the files.
         """
         parts = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        parts["shards"] = [entry.as_dict() for entry in self.shards]
         parts["checksum"] = manifest_checksum(json.loads(json.dumps(parts)))
         files.write_text(folder / MANIFEST, json.dumps(parts, indent=1), durable=True)
 
@@ -124,7 +137,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest: Manifest = typed.from_json(Manifest, text)
         _check_sizes(manifest)
-        for entry in (manifest.index, *manifest.shards):
+        for entry in manifest.files:
             _check_file(folder, entry)
     except RailkdError:
         raise
@@ -143,13 +156,13 @@ def manifest_checksum(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def index_of(folder: Path) -> str | None:
-    """Return the name of the index that the manifest in a folder names; None if no manifest can be read."""
+def stored_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest in a folder without a check of its files; None if there is none that can be read."""
     try:
-        values = typed.from_json(dict[str, Any], (folder / MANIFEST).read_text(encoding="utf-8"))
-        return str(values["index"]["file"])
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest: Manifest = typed.from_json(Manifest, (folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, OverflowError):
         return None
+    return manifest
 
 
 def _missing(folder: Path) -> str:
@@ -171,10 +184,12 @@ def _check_sizes(manifest: Manifest) -> None:
     if manifest.index.bytes != INDEX_HEADER + 24 * manifest.rows:
         raise ValueError(f"index.bytes: expected {INDEX_HEADER + 24 * manifest.rows}, got {manifest.index.bytes}")
     size = 2 if manifest.identity.states_dtype == "float16" else 4
-    poolings = len(manifest.poolings)
-    # A key, the outputs, the states and the checksums.
-    row = 16 + 4 * len(manifest.teacher.labels) + poolings * numbers * size + 4 * (1 + poolings)
+    if not manifest.poolings and any(entry.states for entry in manifest.shards):
+        raise ValueError("poolings: got no pooling, expected those of the shards with states")
     for entry in manifest.shards:
+        poolings = len(manifest.poolings) if entry.states else 0
+        # A key, the outputs, the states and the checksums.
+        row = 16 + 4 * len(manifest.teacher.labels) + poolings * numbers * size + 4 * (1 + poolings)
         if entry.bytes < entry.rows * row:
             raise ValueError(
                 f"{entry.file}: expected at least {entry.rows * row} bytes for {entry.rows} rows of {blocks} blocks of "

@@ -19,7 +19,8 @@ from railkd.errors import RailkdError
 from railkd.runtime import files, ranks
 from railkd.teacher import index, shards
 from railkd.teacher.identity import Identity
-from railkd.teacher.manifest import MANIFEST, Manifest, ShardFile, index_of
+from railkd.teacher.manifest import MANIFEST, Manifest, ShardFile, stored_manifest
+from railkd.teacher.outputs import StoredOutputs
 from railkd.teacher.protocol import TeacherInfo
 
 LOCK = ".lock"
@@ -31,11 +32,14 @@ class CacheWriter:
 
     A second process that builds the same cache waits for the lock, then reuses the rows the first one wrote.
 
+    A folder of shards without states (written with no poolings) gets states in a second pass: `missing` returns their
+    rows again, the outputs of both passes are compared, and the stored ones stay.
+
     Args:
         path: the folder; created if it does not exist.
         info: the properties of the teacher that a student needs.
         identity: everything that the numbers depend on.
-        poolings: stored for every row, in this order.
+        poolings: stored for every row, in this order; empty: outputs alone.
         overwrite: delete the cache in the folder, once the lock is held.
         together: all ranks of this job write, each its own rows. The first holds the lock and finishes the cache. Every
             rank must enter and leave the ``with`` block.
@@ -63,6 +67,9 @@ class CacheWriter:
         self._logits: list[np.ndarray] = []
         self._states: dict[str, list[np.ndarray]] = {name: [] for name in self.poolings}
         self._shards: list[ShardFile] = []
+        self._stored_poolings = self.poolings
+        self._outputs_alone: list[Path] = []
+        self._outputs = StoredOutputs((), identity.precision)
         self._known = np.empty((0, 2), dtype=np.int64)
 
     def __enter__(self) -> CacheWriter:
@@ -129,8 +136,11 @@ class CacheWriter:
             states: pooling -> (R, n, d).
 
         Raises:
-            RailkdError: a number is NaN or infinite; the message names the row.
+            RailkdError: a number is NaN or infinite, or the outputs are not those of the first pass; the message names
+                the row.
         """
+        if not len(keys):
+            return
         for name, array in {"logits": logits, **states}.items():
             bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
             if bad.any():
@@ -138,8 +148,9 @@ class CacheWriter:
                     f"The teacher gave {name} that are no numbers (NaN or infinite) for the row with key "
                     f"{keys[int(np.argmax(bad))].tolist()}. Fix: run it in float32 (--no-bf16) or check its weights."
                 )
+        kept = self._outputs.keep(keys, logits)
         self._keys.append(keys)
-        self._logits.append(logits)
+        self._logits.append(kept)
         for name in self.poolings:
             self._states[name].append(states[name])
         if sum(map(len, self._keys)) >= ROWS_PER_SHARD:
@@ -150,11 +161,7 @@ class CacheWriter:
         if not self._keys:
             return
         keys = key_array(np.concatenate(self._keys))
-        logits = np.concatenate(self._logits)
-        data = shards.pack(keys, logits, self._states, self.identity.states_dtype, self._digest)
-        name = hashlib.blake2b(keys.tobytes() + self._digest.encode(), digest_size=8).hexdigest()
-        files.write_bytes(self.path / f"shard-{name}{shards.SUFFIX}", data, durable=True)
-        self._adopt(self.path / f"shard-{name}{shards.SUFFIX}")
+        self._shards.append(self._write_shard(keys, np.concatenate(self._logits), self._states))
         self._known = np.concatenate([self._known, keys])
         self._keys, self._logits = [], []
         self._states = {name: [] for name in self.poolings}
@@ -165,42 +172,99 @@ class CacheWriter:
             ranks.barrier()
 
     def _adopt_all(self) -> None:
-        """Take over all finished shards in the folder."""
-        self._shards = []
-        found = [self._adopt(path) for path in sorted(self.path.glob(f"shard-*{shards.SUFFIX}"))]
-        if found:
-            self._known = np.concatenate(found)
+        """Take over all finished shards in the folder that this writer can go on from."""
+        stored = stored_manifest(self.path)
+        named = {entry.file for entry in stored.shards} if stored else set()
+        paths = sorted(self.path.glob(f"shard-*{shards.SUFFIX}"), key=lambda path: (path.name not in named, path.name))
+        full: list[shards.Shard] = []
+        alone: list[shards.Shard] = []
+        for path in paths:
+            shard = shards.Shard(path)
+            self._check(shard, anything=stored is not None)
+            if shard.poolings == self.poolings:
+                # A second pass that was killed at its end leaves rows that the manifest names in another file.
+                if path.name in named or not (named and not self.poolings and _overlap(shard, full)):
+                    full.append(shard)
+            elif not shard.poolings:
+                alone.append(shard)
+            elif path.name in named:  # this writer adds outputs alone to a cache with states
+                full.append(shard)
+        self._stored_poolings = self.poolings or (stored.poolings if stored else ())
+        self._known = np.concatenate([self._known[:0], *(np.asarray(shard.keys) for shard in full)])
+        self._shards = [_entry(shard) for shard in full]
+        self._outputs_alone = [shard.path for shard in alone]
+        self._outputs = StoredOutputs(alone, self.identity.precision)
 
-    def _adopt(self, path: Path) -> np.ndarray:
-        """Take over a finished shard and return its keys (R, 2)."""
-        shard = shards.Shard(path)
+    def _check(self, shard: shards.Shard, *, anything: bool) -> None:
+        """Refuse a shard of another teacher, or with poolings that this writer cannot go on from.
+
+        Args:
+            shard: a finished one.
+            anything: the folder has a manifest, which says what outputs alone are added to.
+        """
         fix = "Fix: name another cache folder, or build it again with 'railkd cache --overwrite'."
         if shard.identity != self._digest:
             raise RailkdError(
-                f"The cache '{self.path}' holds states of another teacher, max length or precision ({path.name}). {fix}"
+                f"The cache '{self.path}' holds states of another teacher, max length or precision "
+                f"({shard.path.name}). {fix}"
             )
-        if shard.poolings != self.poolings:
+        if shard.poolings not in ((), self.poolings) and not (anything and not self.poolings):
             raise RailkdError(
                 f"The cache '{self.path}' stores the poolings {', '.join(shard.poolings)}, wanted "
-                f"{', '.join(self.poolings)}. {fix}"
+                f"{', '.join(self.poolings) or 'none'}. {fix}"
             )
-        self._shards.append(ShardFile(path.name, path.stat().st_size, shard.header_crc, shard.rows))
-        return np.array(shard.keys)
+
+    def _write_shard(
+        self, keys: np.ndarray, logits: np.ndarray, states: Mapping[str, Sequence[np.ndarray]]
+    ) -> ShardFile:
+        """Write rows as a shard and return its entry; outputs alone never share a name with the same rows in full."""
+        data = shards.pack(keys, logits, states, self.identity.states_dtype, self._digest)
+        kind = b"" if states else b"outputs alone"
+        name = hashlib.blake2b(keys.tobytes() + self._digest.encode() + kind, digest_size=8).hexdigest()
+        path = self.path / f"shard-{name}{shards.SUFFIX}"
+        files.write_bytes(path, data, durable=True)
+        return _entry(shards.Shard(path))
 
     def _finish(self) -> None:
         """Write the index and then the manifest, which makes the cache complete."""
+        rest, logits = self._outputs.without(self._known)
+        if len(rest):  # rows that this build did not read: they keep their outputs
+            self._shards.append(self._write_shard(rest, logits, {}))
         self._shards.sort(key=lambda entry: entry.file)
         keys = [np.array(shards.Shard(self.path / entry.file).keys) for entry in self._shards]
         every = np.concatenate(keys) if keys else self._known
         entry, table = index.pack(every)
         files.write_bytes(self.path / entry.file, table, durable=True)
-        # The index of the previous manifest stays until the next build: a reader may have opened that manifest.
-        keep = {entry.file, index_of(self.path)}
-        manifest = Manifest(self.info, self.identity, self.poolings, len(every), entry, tuple(self._shards))
+        manifest = Manifest(self.info, self.identity, self._stored_poolings, len(every), entry, tuple(self._shards))
+        # The files of the previous manifest stay until the next build: a reader may have opened that manifest.
+        keep = {file.file for each in (manifest, stored_manifest(self.path)) if each for file in each.files}
         manifest.write(self.path)
-        for old in self.path.glob("index-*.npy"):
+        for old in (*self.path.glob("index-*.npy"), *self._outputs_alone):
             if old.name not in keep:
                 old.unlink(missing_ok=True)
+
+
+def _overlap(shard: shards.Shard, others: Sequence[shards.Shard]) -> bool:
+    """Return True if a key of a shard stands in others too."""
+    keys = set(map(tuple, shard.keys.tolist()))
+    return any(not keys.isdisjoint(map(tuple, other.keys.tolist())) for other in others)
+
+
+def poolings_of_unfinished(folder: Path) -> tuple[str, ...]:
+    """Return the poolings that an unfinished build in a folder stores; empty if there is none.
+
+    Args:
+        folder: of a cache, which need not exist.
+    """
+    if (folder / MANIFEST).exists():
+        return ()
+    return next((shards.Shard(path).poolings for path in sorted(folder.glob(f"shard-*{shards.SUFFIX}"))), ())
+
+
+def _entry(shard: shards.Shard) -> ShardFile:
+    """Return the entry of a shard for the manifest."""
+    size = shard.path.stat().st_size
+    return ShardFile(shard.path.name, size, shard.header_crc, shard.rows, states=bool(shard.poolings))
 
 
 def clear(path: str | Path) -> None:

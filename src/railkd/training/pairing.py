@@ -16,7 +16,7 @@ def check_rows(cache: TeacherCache, keys: np.ndarray, pooling: str | None) -> No
     """Refuse a cache that lacks rows or the pooling, before training starts."""
     if pooling is not None:
         cache.check_pooling(pooling)
-    missing = cache.missing(keys)
+    missing = cache.missing(keys, states=pooling is not None)
     if len(missing):
         raise RailkdError(
             f"{len(missing)} of {len(keys)} training rows are not in the cache '{cache.path}' (first: row "
