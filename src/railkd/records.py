@@ -178,14 +178,15 @@ class RunRecord:
         """Return the results as text, to print at the end of a job.
 
         Returns:
-            A line for each scored set, and a line for each teacher block that could be drawn.
+            A line for each teacher block that could be drawn, and then a line for each scored set.
         """
-        lines = [score_line(name, metrics, self.domains.get(name)) for name, metrics in self.metrics.items()]
+        lines = []
         if self.coverage:
             lines.append(f"draws: {len(self.draws)}; how often each teacher block taught student block 1, 2, ...:")
             lines += [
                 f"  teacher block {block}: {' '.join(map(str, counts))}" for block, counts in self.coverage.items()
             ]
+        lines += [score_line(name, metrics, self.domains.get(name)) for name, metrics in self.metrics.items()]
         return "\n".join(lines)
 
 

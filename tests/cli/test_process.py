@@ -174,6 +174,44 @@ def test_predictions_are_escaped_on_a_terminal_and_raw_in_a_pipe() -> None:
         assert has_control_characters(stream.getvalue()) is raw
 
 
+NOISE = """
+import logging, sys, warnings
+print("a tracker")
+warnings.warn("a library")
+logging.getLogger("railkd.somewhere").warning("railkd itself")
+logging.getLogger("elsewhere").warning("another library")
+import transformers
+transformers.logging.get_logger("transformers.models").warning("transformers itself")
+"""
+QUIETLY = """
+import sys
+from railkd.cli.verb import messages_only, print_results
+before = sys.argv[3] == "imported"
+if before:
+    import transformers
+with messages_only(sys.argv[2] == "quiet"):
+    exec(sys.argv[1])
+print_results("a result")
+exec(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("imported", ["imported", "not imported"])
+def test_stdout_is_for_results_and_quiet_leaves_railkd_s_own_warnings(imported: str) -> None:
+    said = {}
+    for how in ("quiet", "loud"):
+        command = [sys.executable, "-c", QUIETLY, NOISE, how, imported]
+        done = subprocess.run(command, capture_output=True, text=True, env=ENV, timeout=120, check=True)
+        # Inside the block nothing but results reaches stdout; after it everything is as before.
+        assert done.stdout == "a result\na tracker\n"
+        said[how] = done.stderr
+    lines = ("a tracker", "a library", "railkd itself", "another library", "transformers itself")
+    counts = {how: [text.count(line) for line in lines] for how, text in said.items()}
+    assert counts["loud"][:1] + counts["loud"][2:] == [1, 2, 2, 2]
+    assert counts["quiet"][0] == 0 and counts["quiet"][2:4] == [2, 1]
+    assert counts["quiet"][4] == (1 if imported == "imported" else 0)
+
+
 def test_an_alias_bomb_in_a_config_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)), "test: *a11"]
     (tmp_path / "bomb.yaml").write_text("\n".join(lines))

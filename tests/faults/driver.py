@@ -142,7 +142,7 @@ def default_signals() -> None:
 def run(argv: list[str], fault: str | None) -> int:
     """One command, as the command line runs it; training verbs with the fault's callbacks."""
     from railkd.cli import main
-    from railkd.cli.verb import printer
+    from railkd.cli.verb import messages_only, printer
     from railkd.cli.verbs import JOBS
     from railkd.jobs import distill, finetune
 
@@ -150,7 +150,11 @@ def run(argv: list[str], fault: str | None) -> int:
     callbacks = arm(fault) if fault and AFTER not in fault else []
 
     def with_callbacks(work: Any) -> Any:
-        return lambda request: work(request, printer(request.options.quiet), callbacks)
+        def run(request: Any) -> None:
+            with messages_only(request.options.quiet):
+                work(request, printer(request.options.quiet), callbacks)
+
+        return run
 
     verbs = {
         name: dataclasses.replace(JOBS[name], run=with_callbacks(work))

@@ -15,6 +15,7 @@ CODE = """
 from pathlib import Path
 from transformers import BertConfig, BertForSequenceClassification
 Path("ran").touch()
+print("printed by the code of the model")
 class MineConfig(BertConfig):
     model_type = "mine"
 class MineForSequenceClassification(BertForSequenceClassification):
@@ -57,7 +58,7 @@ def test_code_runs_only_where_the_user_says_so_and_that_is_said(folder: Path, ra
     assert code == 2 and not ran.exists(), said
     assert "brings Python code of its own" in said and "--trust-remote-code" in said and "Traceback" not in said
     code, said = railkd(folder, verb, *words, "--trust-remote-code", "--quiet")
-    assert code == 0 and ran.exists(), said
+    assert code == 0 and ran.exists() and "printed by the code" not in said, said
     lines = [line for line in said.splitlines() if line.startswith("trust_remote_code: ")]
     assert lines == [f"trust_remote_code: loading the model '{words[1]}' runs Python code of: {words[1]}"]
 

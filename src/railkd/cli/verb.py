@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -77,6 +80,42 @@ def printer(quiet: bool) -> Say:
             print(visible(line), file=sys.stderr, flush=True)
 
     return say
+
+
+class _Nowhere(io.TextIOBase):
+    """A stream that drops what it gets. Handlers of libraries may keep it for the life of the process."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextmanager
+def messages_only(quiet: bool) -> Iterator[None]:
+    """Keep the output of libraries, such as trackers and code of models, away from stdout inside the block.
+
+    Args:
+        quiet: whether to drop it, with the warnings that go to stderr; otherwise it goes to stderr.
+
+    Yields:
+        Nothing.
+    """
+    before = sys.stdout, sys.stderr
+    own, shown = logging.getLogger("railkd"), logging.StreamHandler(sys.stderr)
+    sys.stderr = _Nowhere() if quiet else sys.stderr
+    sys.stdout = sys.stderr
+    libraries = [logging.getLogger(name) for name in ("transformers", "datasets") if quiet and name in sys.modules]
+    levels = [logger.level for logger in libraries]
+    for logger in libraries:  # a library that was imported before the block writes to the stderr of that time
+        logger.setLevel(logging.ERROR)
+    if quiet and not own.hasHandlers():  # railkd's own warnings are shown
+        own.addHandler(shown)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        own.removeHandler(shown)
+        for logger, level in zip(libraries, levels, strict=True):
+            logger.setLevel(level)
 
 
 def print_results(text: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from importlib import import_module
 
-from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, print_results, printer
+from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, messages_only, print_results, printer
 from railkd.errors import RailkdError
 from railkd.jobs import preconditions as needs
 from railkd.jobs.options import (
@@ -18,6 +19,7 @@ from railkd.jobs.options import (
     PredictOptions,
 )
 from railkd.jobs.request import Request
+from railkd.runtime.words import counted
 
 
 def find_verb(name: str) -> Verb:
@@ -38,35 +40,45 @@ def find_verb(name: str) -> Verb:
 def _finetune(request: Request[FinetuneOptions]) -> None:
     from railkd.jobs.finetune import finetune
 
-    print_results(finetune(request, printer(request.options.quiet)).summary())
+    with messages_only(request.options.quiet):
+        record = finetune(request, printer(request.options.quiet))
+    print_results(record.summary())
 
 
 def _distill(request: Request[DistillOptions]) -> None:
     from railkd.jobs.distill import distill
 
-    print_results(distill(request, printer(request.options.quiet)).summary())
+    with messages_only(request.options.quiet):
+        record = distill(request, printer(request.options.quiet))
+    print_results(record.summary())
 
 
 def _cache(request: Request[CacheOptions]) -> None:
     from railkd.jobs.cache import build_cache
 
-    build_cache(request.options, printer(request.options.quiet))
+    with messages_only(request.options.quiet):
+        build_cache(request.options, printer(request.options.quiet))
 
 
 def _evaluate(request: Request[EvaluateOptions]) -> None:
     from railkd.jobs.evaluate import evaluate
 
-    print_results(evaluate(request.options, printer(request.options.quiet)).summary())
+    with messages_only(request.options.quiet):
+        record = evaluate(request.options, printer(request.options.quiet))
+    print_results(record.summary())
 
 
 def _predict(request: Request[PredictOptions]) -> None:
     from railkd.jobs import predict
 
-    options = request.options
+    options, results = request.options, sys.stdout
+    with messages_only(options.quiet):
+        if options.glue_submission:
+            files = predict.glue_submission(options, printer(options.quiet))
+        else:
+            predict.predict(options, printer(options.quiet), results)
     if options.glue_submission:
-        print_results("\n".join(map(str, predict.glue_submission(options, printer(options.quiet)))))
-    else:
-        predict.predict(options, printer(options.quiet))
+        print_results("\n".join(map(str, files)))
 
 
 def _check(request: Request[CheckOptions]) -> None:
@@ -74,7 +86,8 @@ def _check(request: Request[CheckOptions]) -> None:
     options = request.options
     from railkd.jobs import check, findings
 
-    found = check.check(options, printer(options.quiet or options.json))
+    with messages_only(options.quiet or options.json):
+        found = check.check(options, printer(options.quiet or options.json))
     found.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
     verdict = findings.verdict(found)
     errors = [finding for finding in found if finding.level == "error"]
@@ -83,7 +96,9 @@ def _check(request: Request[CheckOptions]) -> None:
     else:
         print_results("\n".join([*map(str, found), verdict]))
     if errors:
-        raise RailkdError(f"the check found {errors[0].title}" + (f" and {len(errors) - 1} more" if errors[1:] else ""))
+        raise RailkdError(
+            f"the check found {counted(len(errors), 'error')}, named above. Fix: correct them before a run"
+        )
 
 
 _MODEL = {"teacher": "model", "student": "model"}

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def _cell(value: Any) -> Any:
     return "|".join(value) if isinstance(value, list) else "" if value is None else value
 
 
-def write_predictions(target: str | None, rows: Sequence[dict[str, Any]]) -> None:
+def write_predictions(target: str | None, rows: Sequence[dict[str, Any]], stream: TextIO | None = None) -> None:
     """Write rows of columns as .tsv or .jsonl.
 
     Args:
@@ -79,4 +79,5 @@ def write_predictions(target: str | None, rows: Sequence[dict[str, Any]]) -> Non
     if target:
         write_text(target, text)
     else:
-        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
+        stream = stream or sys.stdout
+        stream.write(visible(text) if stream.isatty() else text)

@@ -65,9 +65,9 @@ def before_distilling(
         say("teacher: not checked, because its cache holds too few rows of --eval. Fix: run railkd check --teacher.")
         return
     finding = _about_teacher(judged, splits.target, splits.eval, options.allow_weak_teacher)
-    say(str(finding))
     if finding.level == "error":
         raise RailkdError(f"{finding.title}: {finding.detail}; {finding.fix}")
+    say(str(finding))
 
 
 def check(options: CheckOptions, say: Say) -> list[Finding]:

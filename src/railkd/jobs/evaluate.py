@@ -21,6 +21,7 @@ from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.files import write_json
+from railkd.runtime.progress import bar
 from railkd.tasks.target import Target
 
 
@@ -85,7 +86,15 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     with record.phase("evaluation"):
         for name, table in tables.items():
             say(f"{name}: {truncation_line(table.rows, tokenizer, max_length)}")
-            outputs = predict_logits(model, tokenizer, table.rows, max_length=max_length, batch_size=options.batch_size)
+            with bar(f"evaluating {name}", "rows", quiet=options.quiet) as advance:
+                outputs = predict_logits(
+                    model,
+                    tokenizer,
+                    table.rows,
+                    max_length=max_length,
+                    batch_size=options.batch_size,
+                    on_progress=advance,
+                )
             score(record, target, name, table, outputs, keep=folder, texts=True)
     record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TextIO
 
 from railkd.data import submission
 from railkd.data.label_names import parse_label_map
@@ -18,15 +19,17 @@ from railkd.models.inference import predict_logits
 from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
 from railkd.runtime.files import write_text
+from railkd.runtime.progress import bar
 from railkd.tasks import task_of
 
 
-def predict(options: PredictOptions, say: Say) -> None:
+def predict(options: PredictOptions, say: Say, stream: TextIO | None = None) -> None:
     """Write label, score and logits of every row, in the order of the file.
 
     Args:
         options: settings of ``railkd predict``.
         say: receives lines for the user.
+        stream: receives the predictions if there is no --output; None is stdout.
 
     Raises:
         RailkdError: --test does not name one file.
@@ -39,10 +42,15 @@ def predict(options: PredictOptions, say: Say) -> None:
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     length = trained_length(options.max_length, model.config, say)
     say(truncation_line(table.rows, tokenizer, length))
-    logits = predict_logits(model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size)
+    with bar("predicting", "rows", quiet=options.quiet) as advance:
+        logits = predict_logits(
+            model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size, on_progress=advance
+        )
     if ranks.is_main_process():
         rows = task_of_config(model.config).predictions(logits, label_names(model.config))
-        write_predictions(options.output, rows)
+        write_predictions(options.output, rows, stream)
+        if options.output:
+            say(f"written: {options.output}")
 
 
 def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
@@ -56,7 +64,7 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
         The paths of the files.
     """
     ranks.initialize()
-    checkpoint = Checkpoint.find(required(options.model, "--model"))
+    checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     found = submission.find(required(options.test, "--test")[0])
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     names, renamed = label_names(model.config), parse_label_map(options.label_map or [])
@@ -67,7 +75,10 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     for row, source in found.items():
         table = TableReader(options, say).read(Source.parse(source), split="test", labelled=False)
         say(f"{row.name}: {truncation_line(table.rows, tokenizer, length)}")
-        logits = predict_logits(model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size)
+        with bar(f"predicting {row.name}", "rows", quiet=options.quiet) as advance:
+            logits = predict_logits(
+                model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size, on_progress=advance
+            )
         given = submission.format_answers(row, logits, words)
         written.append(target / row.file)
         if ranks.is_main_process():

@@ -12,10 +12,18 @@ from railkd.data.tokens import keyed_tokens
 from railkd.models.blocks import accepted_inputs
 from railkd.models.heads import task_of_config
 from railkd.runtime import ranks
+from railkd.runtime.progress import Advance
 
 
 def predict_logits(
-    model: Any, tokenizer: Any, dataset: Any, *, max_length: int, batch_size: int = 64, bf16: bool = False
+    model: Any,
+    tokenizer: Any,
+    dataset: Any,
+    *,
+    max_length: int,
+    batch_size: int = 64,
+    bf16: bool = False,
+    on_progress: Advance | None = None,
 ) -> np.ndarray:
     """Compute the logits of a table of texts. Rows of similar length share a batch.
 
@@ -28,6 +36,7 @@ def predict_logits(
         max_length: in tokens; longer texts are cut.
         batch_size: rows per batch.
         bf16: run the model under bfloat16 autocast.
+        on_progress: called after each batch with (rows done, rows in all).
 
     Returns:
         (N, C) float32 logits, in the order of the rows.
@@ -50,6 +59,8 @@ def predict_logits(
         if logits is None:
             logits = np.zeros((len(order), part.shape[1]), dtype=np.float32)
         logits[rows] = part
+        if on_progress is not None:
+            on_progress(min(start + batch_size, len(order)), len(order))
     if logits is None:
         logits = np.zeros((len(order), int(model.config.num_labels)), dtype=np.float32)
     return ranks.all_reduce_sum(logits)

@@ -6,14 +6,18 @@ import hashlib
 import io
 import os
 import shutil
+import subprocess
 import tarfile
+import venv
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import railkd
 import tiny
 from railkd.cli import main
+from railkd.cli.demo import archive
 from railkd.cli.demo.archive import NESTED, SOURCES, ground_truth, labelled_rows
 from railkd.cli.demo.data import SentimentSets, cache_folder, normalise, sentiment_sets, split_of, subset, write_tsv
 from railkd.errors import RailkdError
@@ -43,6 +47,22 @@ def test_the_three_sets_are_read_out_of_the_archive(tmp_path: Path) -> None:
     texts = ground_truth(*sdist(tmp_path, {**GOOD, "hutto_ICWSM_2014/tweets_GroundTruth.txt": b"unseen"}))
     assert labelled_rows(texts["news"]) == [("good news", "positive"), ("bad café", "negative")]
     assert sorted(texts) == ["movie", "news", "product"]
+
+
+def test_an_environment_without_pip_gets_one_for_the_download(tmp_path: Path) -> None:
+    venv.create(tmp_path / "bare", with_pip=False)
+    python = tmp_path / "bare" / "bin" / "python"
+    # The bare environment lacks the libraries of the package too, so the file is run alone.
+    code = "import pathlib, runpy, sys; found = runpy.run_path(sys.argv[2]); "
+    code += "print(found['pip_python'](pathlib.Path(sys.argv[1])))"
+    env = {**os.environ, "PYTHONPATH": str(Path(railkd.__file__).parents[1])}
+    done = subprocess.run(
+        [python, "-c", code, tmp_path, archive.__file__], capture_output=True, text=True, env=env, check=False
+    )
+    found = done.stdout.strip()
+    assert found.startswith(str(tmp_path / "environment")), done.stderr
+    said = subprocess.run([found, "-m", "pip", "--version"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path / "environment") in said
 
 
 def test_altered_archive_is_refused(tmp_path: Path) -> None:

