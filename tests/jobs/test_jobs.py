@@ -109,7 +109,7 @@ def test_options_that_fit_no_such_pair_leave_nothing_behind(
     teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert distil(teacher, files, tmp_path / "out", *RAIL, "--alpha", "0.2,0.3,0.5") == 2
-    assert "wanted 'mean', 'sum' or 1 numbers" in capsys.readouterr().err
+    assert "Expected 'mean', 'sum' or 1 numbers" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
