@@ -408,9 +408,9 @@ def test_answers_that_are_kept_give_the_metrics_of_the_record(base: Path, shared
 @pytest.mark.parametrize("metric", ["loss", "eval_matthews", "f1"])
 def test_the_best_epoch_is_the_one_of_the_metric_that_the_user_names(base: Path, tmp_path: Path, metric: str) -> None:
     """The loss is best where it is lowest. A metric that the task does not compute by default is computed too."""
-    lines = [f"good the {'is' if i % 2 else 'not'} {'a' * (i % 3)}\t{'yes' if i % 2 else 'no'}" for i in range(24)]
+    lines = [f"good the {'is' if i % 2 else 'not'} {'a' * (i % 3)}\t{i % 2}" for i in range(24)]
     (tmp_path / "train.tsv").write_text("\n".join(["text\tlabel", *lines, ""]))
-    (tmp_path / "dev.tsv").write_text("\n".join(["text\tlabel", *lines[:6], "good the is\tno", ""]))
+    (tmp_path / "dev.tsv").write_text("\n".join(["text\tlabel", *lines[:6], "good the is\t0", ""]))
     railkd(
         *("finetune", "--model", base, "--train", tmp_path / "train.tsv", "--eval", tmp_path / "dev.tsv", "--no-bf16"),
         *("--metric-for-best-model", metric, "--epochs", 5, "--learning-rate", 0.01, "--batch-size", 8, "--quiet"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import weakref
 from collections.abc import Callable
@@ -109,6 +110,34 @@ def test_a_tokenizer_needs_no_weights(tmp_path: Path, teacher_folder: Path) -> N
             assert found.pad_token == wanted.pad_token
     with pytest.raises(RailkdError, match="no tokenizer that loads"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation", "experts_implementation"])
+@pytest.mark.parametrize(
+    "value", ["some/where", "some/where@v2:flash", "paged|some/where", "flash_attention_2", "x", 7]
+)
+def test_a_config_loads_no_attention_from_elsewhere(
+    key: str, value: Any, tmp_path: Path, teacher_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(teacher_folder, tmp_path / "model"))
+    plain = load_classifier(folder)
+    config = json.loads((folder / "config.json").read_text()) | {key: value}
+    (folder / "config.json").write_text(json.dumps(config))
+    for model in (load_classifier(folder), make_student(folder, 2), Checkpoint.find(folder).frozen()):
+        assert model.config._attn_implementation == plain.config._attn_implementation
+    assert f"asks for the code '{value}'" in caplog.text and "--trust-remote-code" in caplog.text
+    caplog.clear()
+    (folder / "config.json").write_text(json.dumps(config | {key: "eager"}))
+    load_classifier(folder)
+    assert caplog.text == ""
+
+
+def test_other_weight_files_named_by_a_config_are_refused(tmp_path: Path, teacher_folder: Path) -> None:
+    folder = Path(shutil.copytree(teacher_folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text()) | {"transformers_weights": "other.safetensors"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RailkdError, match="names other weight files.*Fix: rename them to model.safetensors"):
+        load_classifier(folder)
 
 
 def test_a_folder_has_no_revisions(teacher_folder: Path) -> None:

@@ -28,8 +28,9 @@ from railkd.bench.results import read_record
 from railkd.data.sources import Source
 from railkd.jobs import findings
 from railkd.jobs.options import DEFAULT_MAX_LENGTH
-from railkd.models.checkpoints import Checkpoint, quiet_transformers
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import task_of_config
+from railkd.models.quiet import quiet_transformers
 from railkd.runtime import hardware
 from railkd.runtime.words import counted, duration, size, visible
 from railkd.signals import checked_poolings

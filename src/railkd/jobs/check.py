@@ -83,6 +83,10 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     teacher = GivenTeacher.find(options)
     given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
     student, target = given or teacher.checkpoint, teacher.target
+    if teacher.checkpoint is not None:
+        teacher.checkpoint.check_weights()
+    if given is not None:
+        given.check_weights(new_head=True)
     found = target.task.describe_outputs(target.space.names, _own_names(given))
     try:
         splits = Splits.read(options, lambda table: target, say)

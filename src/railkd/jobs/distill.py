@@ -55,6 +55,8 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)
     args = training_arguments(request, len(splits.train), splits.metric, say, max_length, shapes)
     make = _student_plan(options, splits.target, start, args.blocks)
+    if options.student:  # before the teacher runs
+        start.check_weights(new_head=True)
     teacher.check_max_length(options.max_length)
     splits.check_lengths(start, args.max_length, "the student")
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))

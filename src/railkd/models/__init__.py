@@ -11,10 +11,11 @@ from railkd.runtime.faces import lazy
 
 if TYPE_CHECKING:
     from railkd.models.blocks import pool
-    from railkd.models.checkpoints import Checkpoint, load_classifier, load_tokenizer, quiet_transformers
+    from railkd.models.checkpoints import Checkpoint, load_classifier, load_tokenizer
     from railkd.models.distiller import Distiller
     from railkd.models.heads import head_config
     from railkd.models.inference import predict_logits
+    from railkd.models.quiet import quiet_transformers
     from railkd.models.student import describe_student, make_student
 
 __all__ = [
@@ -42,6 +43,6 @@ __getattr__, __dir__ = lazy(
         "make_student": "railkd.models.student",
         "pool": "railkd.models.blocks",
         "predict_logits": "railkd.models.inference",
-        "quiet_transformers": "railkd.models.checkpoints",
+        "quiet_transformers": "railkd.models.quiet",
     },
 )

@@ -13,7 +13,10 @@ import xxhash
 
 from railkd.errors import RailkdError
 from railkd.models import trust as trusting
-from railkd.models.heads import label_names, task_of_config
+from railkd.models.folders import check_folder, download_folder
+from railkd.models.heads import fit_head, label_names, task_of_config
+from railkd.models.quiet import quiet_transformers
+from railkd.models.weights import KINDS, check_finite, check_report, read_weights, weight_files
 
 if TYPE_CHECKING:
     from railkd.signals import BlockShape
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
 
 #: The weights of the objective, which training writes beside those of the student.
 OBJECTIVE_FILE = "objective.safetensors"
-WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
-_SIDE_FILES = ("*.json", "*.txt", "*.model", "merges.txt")
 
 
 class Checkpoint:
@@ -80,16 +81,16 @@ class Checkpoint:
                 raise RailkdError(f"got revision '{revision}' for the folder '{name}'; only a hub name has revisions")
             folder = Path(name)
         else:
-            folder = _downloaded(text, revision, trust, download)
-        _check_folder(folder, text, model=model)
+            folder = download_folder(text, revision, trust, download)
+        check_folder(folder, text, model=model)
         if trust:
             trusting.announce(folder, text)
         return cls(folder, text, trusted=trust)
 
     @property
     def weights(self) -> tuple[Path, ...]:
-        """Weight files of the model, without those of the objective, which may lie beside them."""
-        return _weight_files(self.folder)
+        """Files from which transformers reads the weights."""
+        return weight_files(self.folder)
 
     @cached_property
     def digest(self) -> str:
@@ -115,9 +116,17 @@ class Checkpoint:
         from transformers import AutoConfig
 
         try:
-            return AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trusted)
-        except (ValueError, OSError, ImportError) as error:
+            config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trusted)
+        except (ValueError, OSError, ImportError, TypeError, AttributeError, KeyError) as error:
             raise RailkdError(f"cannot read the config of '{self}': {_reason(error)}") from error
+        if getattr(config, "transformers_weights", None):
+            raise RailkdError(
+                f"the config of '{self}' names other weight files (transformers_weights). Fix: rename them to "
+                f"{KINDS[0]} and remove the entry."
+            )
+        if not self.trusted:
+            trusting.drop_kernels(config, self.name)
+        return config
 
     def new_config(self, **changes: Any) -> Any:
         """Return a copy of the config with some entries changed.
@@ -172,39 +181,64 @@ class Checkpoint:
 
         return BlockShape(self.config.num_hidden_layers, self.config.hidden_size)
 
-    def model(self, **config: Any) -> Any:
+    def model(self, *, new_head: bool | None = None, **config: Any) -> Any:
         """Load a sequence classifier (or regressor) in single precision: small steps are lost in half precision.
 
-        A checkpoint without a head gets a new one, drawn from torch's global seed; so does one whose head does not fit
-        the changes.
+        A head that is missing, or that does not fit the changes, is drawn from torch's global seed if training follows.
+        If the classes only have another order, the rows of the head are reordered. A log line says which.
 
         Args:
+            new_head: training follows, so that a head may be drawn anew. None: it does if ``config`` is given.
             config: changes such as ``num_labels``, ``id2label``, ``problem_type``.
 
         Returns:
             The model, in evaluation mode.
 
-        Raises:
-            RailkdError: the weights do not load, or the model needs Python code of its own and is not trusted.
+        Weights that do not load or do not fit the model raise `RailkdError`, and so does Python code that is not
+        trusted.
         """
+        wanted = self.new_config(**config)
+        model, report = self._load(wanted)
+        new_head = bool(config) if new_head is None else new_head
+        model = fit_head(model, report, self.name, self.config, new_head=new_head)
+        check_finite(model.state_dict(), self.name)
+        self.name_padding(model.config)
+        return model
+
+    def check_weights(self, *, new_head: bool = False) -> None:
+        """Check the weights without a model in memory: see `model`, which checks the same.
+
+        Args:
+            new_head: training follows, so the head may be missing.
+        """
+        model, report = self._load(self.new_config(), device_map="meta")
+        check_report(model, report, self.name, new_head=new_head)
+        check_finite(read_weights(self.weights, self.name), self.name)
+
+    def _load(self, config: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """Return the model and transformers' report of its weights."""
         import torch
 
-        wanted = self.new_config(**config)
-        auto = task_of_config(wanted).auto_model()
+        read_weights(self.weights, self.name, sizes_only=True)
         try:
             with quiet_transformers():
-                model = auto.from_pretrained(
-                    self.folder,
-                    config=wanted,
-                    dtype=torch.float32,
-                    # Never left open: transformers would ask at the terminal, and take "y" for a yes.
-                    trust_remote_code=self.trusted,
-                    ignore_mismatched_sizes=bool(config),
+                loaded: tuple[Any, dict[str, Any]] = (
+                    task_of_config(config)
+                    .auto_model()
+                    .from_pretrained(
+                        self.folder,
+                        config=config,
+                        dtype=torch.float32,
+                        # Never left open: transformers would ask at the terminal, and take "y" for a yes.
+                        trust_remote_code=self.trusted,
+                        ignore_mismatched_sizes=True,
+                        output_loading_info=True,
+                        **options,
+                    )
                 )
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             raise RailkdError(f"cannot load a sequence classifier from '{self}': {_reason(error)}") from error
-        self.name_padding(model.config)
-        return model
+        return loaded
 
     def name_padding(self, config: Any) -> None:
         """Set the padding token of a config that has none, e.g. a decoder's: a classifier reads the token before it.
@@ -281,69 +315,6 @@ def empty_classifier(config: Any, *, trusted: bool = False) -> Any:
 
     with torch.device("meta"), quiet_transformers():
         return task_of_config(config).auto_model().from_config(config, trust_remote_code=trusted)
-
-
-class quiet_transformers:
-    """Keep transformers' loading report and progress bars away from the user's screen."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._level, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self._level)
-        if self._bars:
-            logging.enable_progress_bar()
-
-
-def _check_folder(path: Path, name: str, *, model: bool) -> None:
-    """Raise if this is not a folder or, where a model is wanted, if it holds no config or no weights."""
-    if not path.is_dir():
-        raise RailkdError(
-            f"Expected a model folder, got the file '{name}'. Fix: give a folder written by save_pretrained, or a hub "
-            "name."
-        )
-    if not model:
-        return
-    if not (path / "config.json").is_file():
-        raise RailkdError(
-            f"'{name}' holds no model: it has no config.json. Fix: give a folder written by save_pretrained."
-        )
-    if not _weight_files(path):
-        raise RailkdError(
-            f"'{name}' holds no model weights ({' or '.join(WEIGHT_PATTERNS)}). Fix: save the model there again."
-        )
-
-
-def _downloaded(name: str, revision: str | None, trust: bool, download: Callable[..., str] | None) -> Path:
-    """Return the folder of a hub name in the hub's local store. Pickled weights are fetched only if no others exist."""
-    if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
-        raise RailkdError(
-            f"no model at '{name}': no such folder; give an existing folder or a hub name such as 'org/name'"
-        )
-    from huggingface_hub import snapshot_download
-
-    fetch = download or snapshot_download
-    beside = [*_SIDE_FILES, "*.py"] if trust else [*_SIDE_FILES]
-    try:
-        folder = Path(fetch(name, revision=revision, allow_patterns=[*beside, "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(fetch(name, revision=revision, allow_patterns=[*beside, "pytorch_model*.bin"]))
-    except Exception as error:  # the hub client has many kinds of error; each means the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RailkdError(f"no model at '{name}': no such folder, and the hub gave: {reason[:200]}") from error
-    return folder
-
-
-def _weight_files(folder: Path) -> tuple[Path, ...]:
-    every = (sorted(folder.glob(pattern)) for pattern in WEIGHT_PATTERNS)
-    of_model = (tuple(path for path in found if path.name != OBJECTIVE_FILE) for found in every)
-    return next((found for found in of_model if found), ())
 
 
 def _reason(error: Exception) -> str:

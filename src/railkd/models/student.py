@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +14,12 @@ from torch import nn
 
 from railkd.errors import RailkdError
 from railkd.models.blocks import find_blocks
-from railkd.models.checkpoints import Checkpoint, empty_classifier, quiet_transformers
-from railkd.models.heads import task_of_config
+from railkd.models.checkpoints import Checkpoint, empty_classifier
+from railkd.models.heads import fit_head, say, task_of_config
+from railkd.models.quiet import quiet_transformers
 from railkd.models.trust import is_foreign
+from railkd.models.weights import check_finite, read_weights
+from railkd.runtime.words import listed
 
 Keep = str | Sequence[int]
 
@@ -92,32 +97,71 @@ def make_student(
     Returns:
         A transformers sequence classifier whose config states its new depth.
     """
-    if isinstance(source, nn.Module):
-        trusted = is_foreign(source)
-        their_config: Any = source.config
-        their_config = type(their_config).from_dict(their_config.to_dict())
-        weights = {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
-    else:
-        checkpoint = Checkpoint.find(source)
-        trusted, their_config = checkpoint.trusted, checkpoint.new_config()
-        checkpoint.name_padding(their_config)
-        weights = _read_weights(checkpoint)
-    depth = their_config.num_hidden_layers
+    origin = _origin(source)
+    stored = origin.config
+    ours = copy.deepcopy(stored)
+    depth = stored.num_hidden_layers
     chosen = blocks_to_keep(num_layers, depth, keep)
-    behind = _decoder_blocks(their_config, num_layers, keep)
+    behind = _decoder_blocks(stored, num_layers, keep)
     # Groups of blocks that share weights all stay, so nothing is renumbered.
-    shared = getattr(their_config, "num_hidden_groups", depth) < depth
-    for name, value in {**config, **_shallower(their_config, chosen, behind)}.items():
-        setattr(their_config, name, value)
+    shared = getattr(stored, "num_hidden_groups", depth) < depth
+    for name, value in {**config, **_shallower(stored, chosen, behind)}.items():
+        setattr(ours, name, value)
     with quiet_transformers():
-        plan = task_of_config(their_config).auto_model().from_config(their_config, trust_remote_code=trusted)
-        renamed = weights
-        for path, kept in ({} if shared else _stacks(plan, chosen, behind, blocks)).items():
-            renamed = _renumbered(renamed, path, f"{plan.base_model_prefix}.", kept)
-        student = type(plan).from_pretrained(
-            None, config=their_config, state_dict=renamed, ignore_mismatched_sizes=True, dtype=torch.float32
+        plan = task_of_config(ours).auto_model().from_config(ours, trust_remote_code=origin.trusted)
+        base, renamed = f"{plan.base_model_prefix}.", origin.weights
+        stacks = {} if shared else _stacks(plan, chosen, behind, blocks)
+        for path, kept in stacks.items():
+            renamed = _renumbered(renamed, path, base, kept)
+        student, report = type(plan).from_pretrained(
+            None,
+            config=ours,
+            state_dict=renamed,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
         )
-    return student
+    # ModernBERT's first block has no norm in front, unlike the block that takes its place.
+    new = {name.removeprefix(base) for name in renamed if name not in origin.weights}
+    left_out = [name for name in report["unexpected_keys"] if name.removeprefix(base) in new]
+    if left_out:
+        say(
+            f"The first block of the student has no place for {listed(sorted(left_out), 4)}, which block {chosen[0]} "
+            f"of '{origin.name}' has. Those weights are left out."
+        )
+    theirs = partial(_name_in_source, stacks=stacks, base=base)
+    check_finite({theirs(name): value for name, value in student.state_dict().items()}, origin.name)
+    return fit_head(student, _in_words_of(theirs, report, left_out), origin.name, stored, new_head=True)
+
+
+def _in_words_of(theirs: Callable[[str], str], report: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """Return transformers' report with the names that weights have in the source."""
+    return {
+        "missing_keys": [theirs(name) for name in report["missing_keys"]],
+        "unexpected_keys": [theirs(name) for name in report["unexpected_keys"] if name not in left_out],
+        "mismatched_keys": [(theirs(name), *shapes) for name, *shapes in report["mismatched_keys"]],
+    }
+
+
+class _Origin(NamedTuple):
+    """The model that a student is made of."""
+
+    name: str
+    config: Any
+    weights: dict[str, torch.Tensor]
+    trusted: bool
+
+
+def _origin(source: str | Path | Checkpoint | nn.Module) -> _Origin:
+    """Read a config and weights that may be changed."""
+    if isinstance(source, nn.Module):
+        theirs: Any = source.config
+        weights = {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
+        return _Origin(type(source).__name__, type(theirs).from_dict(theirs.to_dict()), weights, is_foreign(source))
+    checkpoint = Checkpoint.find(source)
+    config = checkpoint.new_config()
+    checkpoint.name_padding(config)
+    return _Origin(checkpoint.name, config, read_weights(checkpoint.weights, checkpoint.name), checkpoint.trusted)
 
 
 def describe_student(source: Any, student: nn.Module) -> str:
@@ -220,34 +264,35 @@ def _stacks(
     return stacks
 
 
+def _name_in_source(name: str, stacks: Mapping[str, Sequence[int]], base: str) -> str:
+    """Return the name that a weight of the student has in its source."""
+    for path, chosen in stacks.items():
+        match = _block_names(path, base).match(name)
+        if match is not None and int(match[2]) < len(chosen):
+            return f"{match[1]}{chosen[int(match[2])] - 1}{match[3]}"
+    return name
+
+
+def _block_names(path: str, base: str) -> re.Pattern[str]:
+    """Return a pattern of the weights of a list of blocks, with or without the prefix of the base model."""
+    return re.compile(rf"^((?:{re.escape(base)})?{re.escape(path.removeprefix(base))}\.)(\d+)(\..*)$")
+
+
 def _renumbered(
     weights: dict[str, torch.Tensor], path: str, base: str, chosen: Sequence[int]
 ) -> dict[str, torch.Tensor]:
     """Return the weights with the chosen blocks of the list at ``path`` renumbered 0, 1, ..., without the others.
 
-    Weights that the first block holds for all blocks (T5's position bias) go to the student's first block.
+    Weights that only the first block has (T5's position bias) go to the student's first block.
     """
-    block = re.compile(rf"^((?:{re.escape(base)})?{re.escape(path.removeprefix(base))}\.)(\d+)(\..*)$")
+    matches = {name: _block_names(path, base).match(name) for name in weights}
+    elsewhere = {match[3] for match in matches.values() if match is not None and int(match[2]) > 0}
     new_place = {old - 1: new for new, old in enumerate(chosen)}
-    renamed, first = {}, {}
+    renamed = {}
     for name, tensor in weights.items():
-        match = block.match(name)
-        if match is None:
+        match = matches[name]
+        if match is None or (int(match[2]) == 0 and match[3] not in elsewhere):
             renamed[name] = tensor
-            continue
-        old = int(match[2])
-        if old in new_place:
-            renamed[f"{match[1]}{new_place[old]}{match[3]}"] = tensor
-        elif old == 0:
-            first[name] = tensor
-    return {**first, **renamed}
-
-
-def _read_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    weights: dict[str, torch.Tensor] = {}
-    for path in checkpoint.weights:
-        safe = path.suffix == ".safetensors"
-        weights |= load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    return weights
+        elif int(match[2]) in new_place:
+            renamed[f"{match[1]}{new_place[int(match[2])]}{match[3]}"] = tensor
+    return renamed

@@ -12,6 +12,11 @@ REFUSED = (
     "it brings Python code of its own, which is not run; read that code, and if you trust it give --trust-remote-code "
     "(in Python: railkd.models.Checkpoint.find(name, trust=True))"
 )
+#: Entry of a config -> its values that are part of torch and transformers.
+_BUILT_IN = {
+    "_attn_implementation": ("eager", "sdpa", "flex_attention"),
+    "_experts_implementation": ("eager", "batched_mm", "grouped_mm"),
+}
 logger = logging.getLogger(__name__)
 
 
@@ -25,6 +30,26 @@ def announce(folder: Path, name: str) -> None:
     owners = [owner or name for owner in sorted(_code_owners(folder))]
     if owners:
         _announce(name, ", ".join(owners))
+
+
+def drop_kernels(config: Any, name: str) -> None:
+    """Take choices of attention that load code from elsewhere out of a config; transformers then chooses.
+
+    Args:
+        config: is changed, and so are the configs inside of it.
+        name: of the checkpoint, for the log line.
+    """
+    parts = [config, *(part for part in vars(config).values() if hasattr(part, "_attn_implementation"))]
+    for part in parts:
+        for field, built_in in _BUILT_IN.items():
+            chosen = getattr(part, field, None)
+            if chosen is not None and chosen not in built_in:
+                logger.warning(
+                    "The config of '%s' asks for the code '%s' (%s). It is not loaded. Fix: to load it, trust the "
+                    "checkpoint (--trust-remote-code).",
+                    *(name, chosen, field.strip("_")),
+                )
+                setattr(part, field, None)
 
 
 def is_foreign(value: Any) -> bool:

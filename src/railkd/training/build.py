@@ -38,7 +38,7 @@ def load_student(source: str | Path | Checkpoint, seed: int, tokenizer: Any = No
     checkpoint = Checkpoint.find(source)
     tokenizer = tokenizer or checkpoint.tokenizer
     set_seed(seed)
-    return checkpoint.model(), tokenizer
+    return checkpoint.model(new_head=True), tokenizer
 
 
 def call_init(model_init: Callable[..., nn.Module]) -> nn.Module:

@@ -15,8 +15,9 @@ from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from railkd.errors import RailkdError
-from railkd.models.checkpoints import OBJECTIVE_FILE, quiet_transformers
+from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.models.distiller import Distiller
+from railkd.models.quiet import quiet_transformers
 from railkd.runtime import ranks
 from railkd.runtime.files import sync, sync_all, temporary_beside, usual_permissions, write_json
 from railkd.runtime.sealed import SEAL, find_damage, seal
