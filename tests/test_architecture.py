@@ -14,11 +14,13 @@ from house import (
     FLOOR,
     LIGHT,
     MOST_NAMES,
+    PICTURE,
     SRC,
     TRAINERS,
     circle,
     files_imported,
     imports,
+    picture,
     room_of,
     rooms_imported,
     tree,
@@ -139,3 +141,7 @@ def test_kinds_of_tasks_are_told_apart_in_their_room_alone(path: Path) -> None:
     compared = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Compare)]
     names = {getattr(part, "value", None) for node in compared for part in (node.left, *node.comparators)}
     assert not names & kinds
+
+
+def test_the_picture_shows_the_house_as_it_is() -> None:
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "draw it again: make house"
