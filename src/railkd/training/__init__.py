@@ -1,4 +1,4 @@
-"""The only rooms that know `transformers.Trainer`."""
+"""Training. Only the modules of this package use `transformers.Trainer`."""
 
 from __future__ import annotations
 

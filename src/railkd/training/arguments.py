@@ -1,4 +1,4 @@
-"""Every setting of a distillation run: Trainer's own, and what the methods add."""
+"""All settings of a distillation run: those of Trainer and those that the methods add."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from railkd.objectives.base import normalised_weights
 from railkd.signals import BlockShape
 from railkd.training.fields import METHOD_OPTIONS, DistillationFields
 
-#: Blocks and widths of student and teacher.
+#: (number of blocks, width) of the student and of the teacher.
 Shapes = tuple[BlockShape, BlockShape]
 
 
 @dataclass
 class DistillationTrainingArguments(DistillationFields, TrainingArguments):
-    """`transformers.TrainingArguments`, with other defaults where distillation needs them, and `DistillationFields`.
+    """Hold `transformers.TrainingArguments`, with some other defaults, and `DistillationFields`.
 
     Args:
-        shapes: of student and teacher, if they are known. The options of the method are tried with them; otherwise with
-            sizes that every option fits.
+        shapes: number of blocks and width of the student and of the teacher. The options of the method are tried with
+            them. None tries them with sizes that every option fits.
         others: fields of `transformers.TrainingArguments` and of `DistillationFields`.
 
     Raises:
-        RailkdError: a value that makes no sense, at construction.
+        RailkdError: a setting is invalid. The check runs at construction.
     """
 
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows per device and step in training."})
@@ -52,22 +52,28 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         if self.max_length < 1:
             raise RailkdError(f"got max_length {self.max_length}, wanted at least 1")
         if self.bf16 and not torch.accelerator.is_available():
-            self.use_cpu = True  # Trainer takes bf16 on a CPU for a mistake unless it is told
+            self.use_cpu = True  # otherwise Trainer refuses bf16 on a CPU
         super().__post_init__()
 
     def _try_objective(self, shapes: Shapes | None) -> None:
-        """Build the objective once from sizes, so that options which do not fit are refused at construction."""
+        """Build the objective once, so that options which do not fit raise an error at construction."""
         options = self.objective_options()
         if shapes is None and not isinstance(options.get("alpha"), str):
-            options.pop("alpha", None)  # as many numbers as the pair has matches
+            options.pop("alpha", None)  # its length is the number of matches, which is not known here
         with torch.random.fork_rng(devices=[]):
             build_objective(self.method, *(shapes or ((3, 256), (6, 256))), **options)
 
     def intermediate_scale(self, progress: float) -> float:
-        """Factor on the intermediate weight when this share of training is done.
+        """Return the factor on the weight of the intermediate term.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+
+        Returns:
+            A factor in [0, 1].
 
         Raises:
-            RailkdError: a schedule that is none.
+            RailkdError: ``intermediate_schedule`` is not a valid schedule.
         """
         if self.intermediate_schedule == "constant":
             return 1.0
@@ -85,7 +91,14 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         return float(progress < until)
 
     def objective_options(self) -> dict[str, Any]:
-        """The options for `railkd.objectives.build_objective`, as far as they were given."""
+        """Return the options for `railkd.objectives.build_objective`. Options that were not given are left out.
+
+        Returns:
+            Name of the option -> value. ``weights`` and ``temperature`` are always included.
+
+        Raises:
+            RailkdError: ``alpha`` is neither "mean" nor "sum" nor a list of numbers.
+        """
         chosen = {name: getattr(self, name) for name in METHOD_OPTIONS if getattr(self, name) is not None}
         if isinstance(chosen.get("alpha"), str) and chosen["alpha"] not in ("mean", "sum"):
             try:

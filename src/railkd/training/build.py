@@ -1,6 +1,4 @@
-"""Makes what `DistillationTrainer` trains with: the student, the teacher, the distiller, the negatives, the groups of
-the optimizer.
-"""
+"""Build the parts of `DistillationTrainer`: student, teacher, distiller, negatives and the optimizer's groups."""
 
 from __future__ import annotations
 
@@ -28,12 +26,15 @@ TeacherLike = str | Path | Checkpoint | nn.Module | Teacher
 
 
 def load_student(source: str | Path | Checkpoint, seed: int, tokenizer: Any = None) -> tuple[nn.Module, Any]:
-    """Load a student and, where none is given, its tokenizer.
+    """Load a student and its tokenizer.
 
     Args:
         source: folder, hub name or `Checkpoint`.
-        seed: a new head is drawn from it.
-        tokenizer: used instead of the one beside the student.
+        seed: random seed for a new classification head.
+        tokenizer: used instead of the one in the student's folder.
+
+    Returns:
+        The student and its tokenizer.
     """
     checkpoint = Checkpoint.find(source)
     tokenizer = tokenizer or checkpoint.tokenizer
@@ -42,20 +43,30 @@ def load_student(source: str | Path | Checkpoint, seed: int, tokenizer: Any = No
 
 
 def call_init(model_init: Callable[..., nn.Module]) -> nn.Module:
-    """Make a student by a function that may, as Trainer's, take the trial of a search or nothing."""
+    """Build a student with a function.
+
+    Args:
+        model_init: takes no argument, or the trial of a hyperparameter search, which is None here.
+
+    Returns:
+        The student.
+    """
     return model_init(None) if inspect.signature(model_init).parameters else model_init()
 
 
 def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments, tokenizer: Any) -> Teacher | None:
-    """Open a cache, load a live teacher, or return None for a method that learns from none.
+    """Open a teacher cache or load a live teacher.
 
     Args:
-        given: a folder or hub name (of a model or a cache), a `Checkpoint`, a module, or a teacher that is ready.
-        args: of the run.
-        tokenizer: of a module.
+        given: a folder or hub name (of a model or a cache), a `Checkpoint`, a module, or a `Teacher`.
+        args: settings of the run.
+        tokenizer: tokenizer of the teacher if ``given`` is a module.
+
+    Returns:
+        The teacher, or None if the method uses no teacher.
 
     Raises:
-        RailkdError: the method wants a teacher and there is none.
+        RailkdError: the method needs a teacher and ``given`` is None.
     """
     spec = method_spec(args.method)
     if not spec.needs_teacher:
@@ -81,10 +92,19 @@ def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments,
 
 
 def make_distiller(student: nn.Module, teacher: Teacher | None, args: DistillationTrainingArguments) -> Distiller:
-    """Put the objective of the method around a student; a `Distiller` is returned as it is.
+    """Wrap a student in a `Distiller` with the objective of the method.
+
+    Args:
+        student: the model to train. A `Distiller` is returned unchanged.
+        teacher: live or a cache, or None.
+        args: settings of the run.
+
+    Returns:
+        The distiller.
 
     Raises:
-        RailkdError: labels that disagree, or a method that fits its targets on a cache and got a live teacher.
+        RailkdError: the labels of student and teacher differ, or the method fits its targets on a teacher cache and
+            got a live teacher.
     """
     if isinstance(student, Distiller):
         return student
@@ -94,7 +114,7 @@ def make_distiller(student: nn.Module, teacher: Teacher | None, args: Distillati
         shape = teacher.info.shape
     if args.freeze_embeddings:
         student.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
-    set_seed(args.seed)  # the projections are drawn from it
+    set_seed(args.seed)  # for the initial weights of the projections
     options = args.objective_options()
     distiller = Distiller.from_method(args.method, student, shape, blocks_pattern=args.blocks, **options)
     if distiller.objective.needs_fit:
@@ -114,17 +134,20 @@ def make_negatives(
     dataset: Any,
     keys: np.ndarray | None,
 ) -> Negatives | None:
-    """Return the rows that a contrastive method draws from, or None for every other method.
+    """Return the sampler of negative rows for a contrastive method.
 
     Args:
-        distiller: its objective says how many rows it contrasts with.
-        teacher: must be a cache.
-        args: of the run.
-        dataset: the training rows, prepared.
-        keys: (N, 2) of these rows; None for a stream.
+        distiller: its objective sets the number of negative rows.
+        teacher: must be a cache for a contrastive method.
+        args: settings of the run.
+        dataset: the prepared training rows.
+        keys: example keys of these rows, (N, 2). None for a stream.
+
+    Returns:
+        The sampler, or None if the method is not contrastive.
 
     Raises:
-        RailkdError: the method contrasts, and the rows are a stream or the teacher is no cache.
+        RailkdError: the method is contrastive, and the rows are a stream or the teacher is not a cache.
     """
     count = distiller.objective.negatives
     if count and keys is None and dataset is not None:
@@ -141,7 +164,13 @@ def make_negatives(
 
 
 def separate_groups(optimizer: torch.optim.Optimizer, module: nn.Module, rate: float) -> None:
-    """Move the parameters of a module into groups of the optimizer with a learning rate of their own."""
+    """Move the parameters of a module into new groups of the optimizer.
+
+    Args:
+        optimizer: changed in place.
+        module: its parameters are moved.
+        rate: learning rate of the new groups.
+    """
     theirs = {id(parameter) for parameter in module.parameters()}
     for group in list(optimizer.param_groups):
         moved = [parameter for parameter in group["params"] if id(parameter) in theirs]

@@ -1,4 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP in training: finish the step, save a checkpoint, leave. A second signal leaves at once."""
+"""Callbacks for signals and for the progress bar.
+
+After SIGINT, SIGTERM or SIGHUP training finishes the step, saves a checkpoint and stops. A second signal stops at once.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,22 @@ from railkd.runtime import ranks
 from railkd.runtime.progress import Advance
 from railkd.training.resuming import at_boundary
 
-#: SIGHUP comes when a terminal is closed; Windows lacks it.
+#: Closing a terminal sends SIGHUP. Windows lacks it.
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interruption(TrainerCallback):
-    """Turns a signal into a checkpoint.
+    """Save a checkpoint after a signal, and then stop training.
 
-    The handlers that stood before decide what happens after it: Ctrl-C raises ``KeyboardInterrupt``, as always. It is
-    raised out of the loop, and not asked for by ``should_training_stop``: that would end the epoch, with an evaluation
-    and a gauge reading in the log that an uninterrupted run does not have.
+    The previous handlers run after the checkpoint is saved, so Ctrl-C raises ``KeyboardInterrupt`` as usual.
+    ``should_training_stop`` is not used. It would end the epoch, with an evaluation and a gauge reading in the log that
+    an uninterrupted run does not have.
 
     Args:
-        say: told that the signal was heard.
+        say: receives a message when a signal arrives.
 
     Attributes:
-        heard: the first signal, or None.
+        heard: number of the first signal, or None.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
@@ -41,10 +44,10 @@ class Interruption(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen while a training runs.
+        """Install the signal handlers for the duration of a block.
 
-        A signal that is ignored, as SIGINT is in the background job of a script and SIGHUP under nohup, stays ignored.
-        Only the main thread may install handlers; in other threads the block runs without them.
+        Signals that the process ignores stay ignored. Examples are SIGINT in a background job of a script and SIGHUP
+        under nohup. Only the main thread may install handlers. In other threads the block runs without them.
 
         Yields:
             Nothing.
@@ -55,7 +58,7 @@ class Interruption(TrainerCallback):
         owner = os.getpid()
 
         def hear(number: int, frame: FrameType | None) -> None:
-            if os.getpid() != owner:  # a forked data loader worker inherits the handler: it dies as it would without
+            if os.getpid() != owner:  # a forked data loader worker inherits the handler: use the default action
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             elif self.heard is None:
@@ -69,36 +72,36 @@ class Interruption(TrainerCallback):
         self._before = {number: signal.signal(number, hear) for number in honoured}
         try:
             yield
-            if self.heard is not None:  # too late for a checkpoint, and not to be swallowed
+            if self.heard is not None:  # the signal came too late for a checkpoint, but must still have its effect
                 self._leave(self.heard)
         finally:
             self._restore()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer. All ranks must save at the same step."""
+        """Request a checkpoint after a signal, except after the last step of an epoch (called by Trainer)."""
         if self._agreed():
             control.should_save = not at_boundary(state)
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer: what belongs to the end of the epoch is done before a checkpoint here."""
+        """Request a checkpoint after the evaluation and log of an epoch (called by Trainer)."""
         if self._agreed():
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer, when the checkpoint is complete."""
+        """Stop training once the checkpoint is complete (called by Trainer)."""
         if self._agreed():
             self._leave(self.heard or signal.SIGTERM)
 
     def _agreed(self) -> bool:
-        """Whether any rank has heard a signal, which is then heard by all. They need not hear it in the same step."""
+        """Return True if any rank has received a signal, and copy its number to all ranks."""
         number = ranks.all_reduce_max(self.heard or 0)
-        if number:  # what was heard in the meantime is left for the next time
+        if number:  # a signal that arrives during the all-reduce counts at the next call
             self.heard = number
         return bool(number)
 
     def _leave(self, number: int) -> None:
         self._restore()
-        if signal.getsignal(number) is signal.SIG_IGN:  # another rank received it, and all ranks stop together
+        if signal.getsignal(number) is signal.SIG_IGN:  # another rank received the signal, and all ranks stop together
             raise KeyboardInterrupt
         signal.raise_signal(number)
 
@@ -109,11 +112,15 @@ class Interruption(TrainerCallback):
 
 
 class StepProgress(TrainerCallback):
-    """Moves a bar at every optimizer step."""
+    """Advance a progress bar after each optimizer step.
+
+    Args:
+        advance: called with the number of finished steps and the number of all steps.
+    """
 
     def __init__(self, advance: Advance) -> None:
         self.advance = advance
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer."""
+        """Advance the bar (called by Trainer)."""
         self.advance(state.global_step, state.max_steps)

@@ -1,4 +1,8 @@
-"""Checkpoints: the bare student, the objective's weights beside it, complete or absent."""
+"""Save and load checkpoints.
+
+A checkpoint holds the student as plain transformers loads it, and the weights of the objective in a separate file. A
+crash never leaves an incomplete checkpoint under its final name.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,14 @@ from railkd.training.checkpoint_folders import STATE_FILE, SUMS, best_checkpoint
 
 
 def save_model(distiller: Distiller, folder: str | Path, tokenizer: Any = None) -> None:
-    """Write the student as plain transformers loads it, and the objective's weights in a file beside it.
+    """Write the student as plain transformers loads it, and the objective's weights in a separate file.
 
-    No training_args.bin: it is a pickle.
+    training_args.bin is not written because it is a pickle.
+
+    Args:
+        distiller: holds the student and the objective.
+        folder: created if it does not exist.
+        tokenizer: saved in the same folder, if given.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
@@ -41,7 +50,15 @@ def save_model(distiller: Distiller, folder: str | Path, tokenizer: Any = None) 
 
 
 def load_model(distiller: Distiller, folder: str | Path) -> None:
-    """Load what `save_model` wrote, into the same kind of distiller."""
+    """Load the weights that `save_model` wrote.
+
+    Args:
+        distiller: receives the weights. It must have the same method and models as the saved one.
+        folder: a checkpoint folder.
+
+    Raises:
+        RailkdError: the folder is not a checkpoint, or its weights do not fit the distiller.
+    """
     path = Path(folder)
     student: Any = distiller.student
     if not (path / "config.json").is_file():
@@ -70,7 +87,7 @@ def load_best(distiller: Distiller, folder: Path) -> None:
 
     Args:
         distiller: receives the weights.
-        folder: of the checkpoint.
+        folder: folder of the checkpoint.
 
     Raises:
         RailkdError: the checkpoint is damaged.
@@ -89,18 +106,15 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint under a temporary name, flush it to disk, rename it and delete the oldest ones over the limit.
 
-    Trainer writes in place: a run killed in the middle leaves a folder that looks like a checkpoint. Every rank must
-    call this.
+    Trainer writes in place, so a run killed while it saves leaves a folder that looks like a checkpoint. Every rank
+    must call this function. It raises `OSError` if the disk is full or cannot be written, and leaves no files behind.
+    It raises `RailkdError` if a folder that railkd did not write has the name of the checkpoint.
 
     Args:
-        run_folder: the checkpoint becomes a folder in it.
-        state: names the steps of this checkpoint and of the best one; receives where the best one is.
+        run_folder: the checkpoint is written into it, as a folder.
+        state: holds the step of this checkpoint and of the best one. Receives the path of the best one.
         args: how many checkpoints to keep, and whether this rank renames and deletes.
-        write: writes the files of this rank into the folder it is given.
-
-    Raises:
-        OSError: the disk is full or cannot be written. Nothing is left behind.
-        RailkdError: a folder that railkd did not write has the name of the checkpoint.
+        write: writes the files of this rank into the folder that it receives.
     """
     final = Path(run_folder) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
     temporary = temporary_beside(final, ranks.all_reduce_max(secrets.randbits(47)))  # one name for all ranks
@@ -109,7 +123,7 @@ def save_checkpoint(
         state.best_model_checkpoint = str(best)
     try:
         if args.should_save:
-            temporary.mkdir(parents=True)  # new, so no link is followed
+            temporary.mkdir(parents=True)  # fails if the path exists, so no link is followed
         ranks.barrier()
         write(str(temporary))
         ranks.barrier()
@@ -119,15 +133,15 @@ def save_checkpoint(
         ranks.barrier()
     except Exception:
         if args.should_save:
-            shutil.rmtree(temporary, ignore_errors=True)  # on a full disk above all
+            shutil.rmtree(temporary, ignore_errors=True)  # frees a full disk
         raise
 
 
 def _publish(temporary: Path, final: Path) -> None:
-    """List the files with their digests, flush all to disk and give the folder its name."""
+    """Write the list of files with their digests, flush all files to disk and rename the folder."""
     seal(temporary)
-    sync_all(temporary)  # before the rename: after a power failure, a folder of this name has its contents
-    if os.path.lexists(final):  # a resumed run saves the step it came from once more, or one that was damaged
+    sync_all(temporary)  # before the rename: after a crash a renamed checkpoint has its contents
+    if os.path.lexists(final):  # a resumed run may save a step again, for instance a damaged one
         check_place(final)
         old = temporary_beside(final)
         final.rename(old)
@@ -139,13 +153,13 @@ def _publish(temporary: Path, final: Path) -> None:
 
 
 def save_state(folder: str | Path, state: TrainerState, holders: Iterable[Any], sums: dict[str, Any]) -> None:
-    """Write Trainer's state, with that of its callbacks, and the sums of the log.
+    """Write the state of Trainer and its callbacks, and the sums of the log.
 
     Args:
-        folder: of a checkpoint that is being written.
-        state: Trainer's; receives the states of the callbacks.
-        holders: callbacks and the control of Trainer; those that have a state are stored.
-        sums: for `railkd.training.resuming`.
+        folder: folder of a checkpoint that is being written.
+        state: state of Trainer. Receives the states of the callbacks.
+        holders: the callbacks and the control of Trainer. Those that have a state are stored.
+        sums: values that `railkd.training.resuming` restores.
     """
     for holder in (item for item in holders if isinstance(item, ExportableState)):
         name, held = type(holder).__name__, holder.state()

@@ -1,6 +1,6 @@
-"""The checkpoint folders of a run: which of them are complete, and which files in them railkd wrote.
+"""Find the checkpoint folders of a run, check that they are complete, and tell railkd's files from others.
 
-Light: jobs look into a run folder before torch is imported.
+This module does not import torch, because jobs look into a run folder before torch is imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from railkd.errors import RailkdError
 from railkd.runtime.sealed import SEAL, find_damage, listed, remove
 
 logger = logging.getLogger(__name__)
-#: Trainer's state, and the sums of the log, which railkd adds.
+#: File of Trainer's state, and file of the sums of the log, which railkd adds.
 STATE_FILE, SUMS = "trainer_state.json", "log_sums.json"
 _NAME = re.compile(r"checkpoint-(\d+)", re.ASCII)
 #: Names of the files of a model folder, as `save_pretrained` writes them.
@@ -24,7 +24,7 @@ MODEL_FILE = re.compile(
     r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
     r"|(vocab|merges|spiece|sentencepiece|tokenizer)\.(txt|model)|sentencepiece\.bpe\.model|chat_template\.jinja"
 )
-#: Names of the other files of a checkpoint, for one whose list is damaged.
+#: Names of the other files of a checkpoint. They are needed if its list of files is damaged.
 _STATE = re.compile(
     r"objective\.safetensors|(optimizer|scheduler|scaler)\.(pt|bin)|rng_state(_\d+)?\.pth"
     rf"|{re.escape(STATE_FILE)}|{re.escape(SUMS)}|{re.escape(SEAL)}"
@@ -32,13 +32,13 @@ _STATE = re.compile(
 
 
 def checkpoints_in(run_folder: Path) -> list[Path]:
-    """Return the folders of a run folder that have the name of a checkpoint, by their steps.
+    """Return the folders in a run folder that have the name of a checkpoint, sorted by step.
 
     Args:
         run_folder: it need not exist.
 
     Returns:
-        Folders, complete or not, whoever wrote them. Links are left out.
+        Folders, including incomplete ones and those of other programs. Links are left out.
     """
     found = {path: _NAME.fullmatch(path.name) for path in run_folder.glob("checkpoint-*")}
     steps = {path: int(name[1]) for path, name in found.items() if name and path.is_dir() and not path.is_symlink()}
@@ -52,8 +52,8 @@ def own_files(checkpoint: Path) -> set[str]:
         checkpoint: any folder.
 
     Returns:
-        The files on its list. If the list is damaged: those with the names of checkpoint files, provided that the
-        file is there which only railkd writes. Empty if the folder is that of another program.
+        The files on its list. If the list is damaged, the files with the names of checkpoint files, provided that the
+        folder holds the files that only railkd writes. Empty if another program wrote the folder.
     """
     if not checkpoint.is_dir() or checkpoint.is_symlink():
         return set()
@@ -65,13 +65,13 @@ def own_files(checkpoint: Path) -> set[str]:
 
 
 def foreign_files(checkpoint: Path) -> list[Path]:
-    """Return what stands in a checkpoint folder and was not written by railkd.
+    """Return the paths in a checkpoint folder that railkd did not write.
 
     Args:
         checkpoint: any path.
 
     Returns:
-        Files, folders and links; the path itself if it is no folder.
+        Files, folders and links. The path itself if it is not a folder.
     """
     if checkpoint.is_symlink() or not checkpoint.is_dir():
         return [checkpoint]
@@ -86,7 +86,7 @@ def check_place(checkpoint: Path) -> None:
         checkpoint: a folder that exists.
 
     Raises:
-        RailkdError: it holds such files; the message names one.
+        RailkdError: it holds such files. The message names one.
     """
     for path in foreign_files(checkpoint)[:1]:
         raise RailkdError(
@@ -108,8 +108,8 @@ def rotate(run_folder: Path, limit: int | None, kept: Sequence[Path | None]) -> 
 
     Args:
         run_folder: the folder of the run.
-        limit: how many may stay; None or 0: all.
-        kept: checkpoints that stay whatever the limit is.
+        limit: number of checkpoints to keep. None or 0 keeps all.
+        kept: checkpoints that are kept even if the limit is exceeded.
     """
     if limit is None or limit <= 0:
         return
@@ -120,14 +120,14 @@ def rotate(run_folder: Path, limit: int | None, kept: Sequence[Path | None]) -> 
 
 
 def best_checkpoint(run_folder: Path, step: int | None) -> Path | None:
-    """Return where the checkpoint of the best step is, even if the run folder was moved since it was saved.
+    """Return the path of the checkpoint of the best step, also after the run folder was moved.
 
     Args:
         run_folder: the folder of the run.
         step: the best step.
 
     Returns:
-        A folder that need not exist; None if no step was the best.
+        A folder that need not exist, or None if there is no best step.
     """
     return run_folder / f"checkpoint-{step}" if step else None
 
@@ -135,15 +135,15 @@ def best_checkpoint(run_folder: Path, step: int | None) -> Path | None:
 def find_resumable(
     given: str | Path | bool | None, run_folder: str | Path, say: Callable[[str], None] | None = None
 ) -> str | None:
-    """Return the checkpoint to resume from, as Trainer takes it.
+    """Return the checkpoint to resume from, in the form that Trainer expects.
 
     Args:
-        given: a checkpoint; True: the newest one in the run folder that is whole.
+        given: a checkpoint. True takes the newest undamaged one in the run folder.
         run_folder: the folder of the run.
-        say: receives a line for each checkpoint that is skipped; None: the lines go to the log.
+        say: receives a line for each checkpoint that is skipped. None sends the lines to the log.
 
     Returns:
-        The folder of a checkpoint whose files are as they were written; None: the run starts from its first step.
+        The folder of an undamaged checkpoint. None if the run starts from its first step.
 
     Raises:
         RailkdError: the given checkpoint is damaged.
@@ -159,14 +159,14 @@ def find_resumable(
 
 
 def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None = None) -> Path | None:
-    """Return the newest checkpoint of a run that is whole, and whose best checkpoint is whole.
+    """Return the newest checkpoint of a run that is undamaged and whose best checkpoint is undamaged.
 
     Args:
         run_folder: the folder of the run.
-        say: receives a line for each newer checkpoint that is skipped; None: the lines go to the log.
+        say: receives a line for each newer checkpoint that is skipped. None sends the lines to the log.
 
     Returns:
-        Its folder, or None.
+        Its folder, or None if there is no such checkpoint.
     """
     for path in reversed(checkpoints_in(Path(run_folder))):
         damage = find_damage(path) or _damage_of_best(path, missing=True)
@@ -177,7 +177,15 @@ def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None 
 
 
 def _damage_of_best(checkpoint: Path, *, missing: bool) -> str | None:
-    """What is wrong with the best checkpoint so far, which the run loads at its end; ``missing``: so is its absence."""
+    """Return the damage of the best checkpoint so far, which the run loads at its end, or None.
+
+    Args:
+        checkpoint: a checkpoint of the run.
+        missing: whether the absence of the best checkpoint counts as damage.
+
+    Returns:
+        A description of the damage, or None.
+    """
     try:
         state = json.loads((checkpoint / STATE_FILE).read_bytes())
         best = best_checkpoint(checkpoint.parent, state["best_global_step"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Fields that are options of one method's objective; None leaves the method's own default.
+#: Fields that are options of one method's objective. None keeps the default of the method.
 METHOD_OPTIONS = (
     "candidates",
     "redraw",
@@ -32,9 +32,9 @@ NEED_TEACHER = frozenset(
         *METHOD_OPTIONS,
     }
 )
-#: Fields in whose place the command line has options of a job.
+#: Fields that options of a job replace on the command line.
 REPLACED_BY_OPTIONS = frozenset({"text_columns", "label_column", "key_column", "max_length"})
-#: Heading of ``--help`` -> the fields under it that are no options of a method.
+#: Heading of ``--help`` -> the fields under it. Options of a method are not listed here.
 GROUPS = {
     "training": ("gauges", "skip_nonfinite", "freeze_embeddings", "keep_freed_memory", "length_groups"),
     "models": ("blocks", "teacher_blocks"),
@@ -47,7 +47,7 @@ def _field(help: str, default: Any = None, **metadata: Any) -> Any:
 
 @dataclass
 class DistillationFields:
-    """The fields that `DistillationTrainingArguments` adds to those of `transformers.TrainingArguments`."""
+    """Hold the fields that `DistillationTrainingArguments` adds to those of `transformers.TrainingArguments`."""
 
     method: str = _field("distillation method; 'railkd methods' lists them", "rail-kd-l")
     weights: list[float] | None = _field(

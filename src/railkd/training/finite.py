@@ -1,9 +1,9 @@
-"""Finds NaN and infinity in training without making the device wait, and keeps them out of the weights.
+"""Stop training on NaN or infinity, without a synchronisation with the device at each step.
 
-Labels and cached signals are checked in main memory, before they are copied. All else is decided on the device: a loss
-or a live teacher's signal that is not finite turns the loss into NaN, NaN gradients have a norm that is not finite, and
-an optimizer step with such a norm changes nothing (`guard`). `Watch` reads at most once in `EVERY` steps what happened,
-and names the step, the loss term and the examples.
+Labels and cached signals are checked in main memory, before they are copied. Everything else is checked on the device.
+If the loss or a signal of a live teacher is not finite, the loss becomes NaN. The norm of its gradients is then not
+finite, and an optimizer step with such a norm changes nothing (`guard`). `Watch` reads the results from the device
+after at most `EVERY` steps, and reports the step, the loss term, the model and the example keys.
 """
 
 from __future__ import annotations
@@ -21,63 +21,53 @@ from railkd.errors import RailkdError
 from railkd.functional import full_precision
 from railkd.signals import Signals
 
-#: Optimizer steps after which the device is asked what it found, at the latest.
+#: Largest number of optimizer steps between two reads of the results from the device.
 EVERY = 16
 _SHOWN = 3
-#: (B, 2) of the examples of a batch, as far as they are known; only those that an error names are read.
+#: Example keys of a batch, (B, 2), or None if they are unknown. Only the keys in an error message are read.
 Keys = np.ndarray | Tensor | None
 _ADVICE = "lower --learning-rate, train in float32 (--no-bf16), or skip such batches with --skip-nonfinite"
 
 
 class NotFinite(RailkdError):
-    """A loss, a signal, a label or a gradient that is NaN or infinite.
+    """Report a loss, a signal, a label or a gradient that is NaN or infinite.
 
     Attributes:
-        share: the part of an optimizer step that the micro-batch makes up; 0 if the loss itself was finite.
+        share: the micro-batch's share of an optimizer step. It is 0 for labels, cached signals and gradient norms.
     """
 
     share: float = 0.0
 
 
 def check_labels(host: Mapping[str, np.ndarray], step: int) -> None:
-    """Refuse infinite labels; NaN marks an unlabelled row.
-
-    Args:
-        host: keys and labels of the batch, see `railkd.data.collator.Batch`.
-        step: optimizer steps finished.
-
-    Raises:
-        NotFinite: names the examples.
-    """
+    """Raise `NotFinite` with the example keys if a label is infinite. NaN marks an unlabelled row."""
     labels = host.get("labels")
     if labels is not None and labels.dtype.kind == "f" and np.isinf(labels).any():
         raise _error("an infinite label", step, host.get(KEY), np.isinf(labels))
 
 
 def check_arrays(named: Mapping[str, np.ndarray | None], keys: Keys, step: int) -> None:
-    """Refuse signals of a cache that are not finite.
-
-    Args:
-        named: name of the signal -> array with one row an example.
-        keys: (B, 2) of the examples.
-        step: optimizer steps finished.
-
-    Raises:
-        NotFinite: names the signal and the examples.
-    """
+    """Raise `NotFinite` with the signal and the example keys (B, 2) if a cached signal (B, ...) is not finite."""
     for name, values in named.items():
         if values is not None and not _all_finite(values):
             raise _error(f"teacher {name} that are NaN or infinite", step, keys, ~np.isfinite(values))
 
 
 def _all_finite(values: np.ndarray) -> bool:
-    if values.dtype == np.float16:  # numpy needs 30 times as long: infinity and NaN have all bits of the exponent set
+    if values.dtype == np.float16:  # infinity and NaN have all exponent bits set; isfinite is 30 times slower
         return bool((values.view(np.uint16) & 0x7C00).max() != 0x7C00)
     return bool(np.isfinite(values).all())
 
 
 def probes(signals: Signals) -> dict[str, Tensor]:
-    """Return what says on the device which rows of a teacher's signals are finite: 0 if so, else NaN; (B,) each."""
+    """Return flags on the device for the rows of a teacher's signals.
+
+    Args:
+        signals: signals of a live teacher for B examples.
+
+    Returns:
+        Name of the signal -> flags (B,), which are 0 where the row is finite and NaN elsewhere.
+    """
     found = {}
     for name, values in (("logits", signals.logits), ("states", signals.states)):
         if values is not None:
@@ -87,14 +77,14 @@ def probes(signals: Signals) -> dict[str, Tensor]:
 
 
 def guard(optimizer: Any, norm: Tensor) -> None:
-    """Let the next step of an optimizer change nothing if the norm of its gradients is not finite.
+    """Cancel the next step of an optimizer if the norm of its gradients is not finite.
 
-    A fused optimizer of torch decides that on the device, by the flag that a gradient scaler gives it. Any other one
-    costs a read: its gradients are dropped.
+    A fused optimizer of torch does this on the device, with the flag that a gradient scaler would set. For any other
+    optimizer the norm is read from the device, and the gradients are cleared.
 
     Args:
-        optimizer: of torch, or accelerate's around one.
-        norm: () of all gradients.
+        optimizer: an optimizer of torch, or accelerate's wrapper around one.
+        norm: norm of all gradients, ().
     """
     inner = getattr(optimizer, "optimizer", optimizer)
     if getattr(inner, "_step_supports_amp_scaling", False):
@@ -105,7 +95,7 @@ def guard(optimizer: Any, norm: Tensor) -> None:
 
 @dataclass(frozen=True)
 class _Noted:
-    """A micro-batch that trained; everything but ``keys``, ``step`` and ``share`` lies on the device."""
+    """Hold the results of one micro-batch. All but ``keys``, ``step`` and ``share`` are on the device."""
 
     step: int
     keys: Keys
@@ -118,10 +108,10 @@ class _Noted:
 
 @dataclass
 class Watch:
-    """Remembers the losses and gradient norms of some steps until they are read, all at once.
+    """Collect the losses and gradient norms of several steps, and read them from the device together.
 
     Args:
-        names: of the loss terms, in the order of the tensor that `note` receives.
+        names: names of the loss terms, in the order of the tensor that `note` receives.
     """
 
     names: Sequence[str]
@@ -138,14 +128,17 @@ class Watch:
         keys: Keys,
         probes: Mapping[str, Tensor],
     ) -> Tensor:
-        """Remember a micro-batch, and return the factor of its loss: ``share``, or NaN if anything is not finite.
+        """Store a micro-batch and return the factor to multiply its loss by.
 
         Args:
             parts: loss (), terms (T,) and the student's logits (B, C).
-            share: the part of an optimizer step that the micro-batch makes up.
-            step: optimizer steps finished.
-            keys: (B, 2) of the examples.
-            probes: of the teacher's signals, see `probes`.
+            share: the micro-batch's share of an optimizer step.
+            step: number of finished optimizer steps.
+            keys: example keys, (B, 2).
+            probes: flags of the teacher's signals, as `railkd.training.finite.probes` returns them.
+
+        Returns:
+            ``share`` as a tensor (), or NaN if the loss or a signal is not finite.
         """
         loss, terms, logits = (part.detach() for part in parts)
         self._batches.append(_Noted(step, keys, loss, terms, logits, probes, share))
@@ -155,11 +148,14 @@ class Watch:
         return nothing + (share.to(nothing) if isinstance(share, Tensor) else share)
 
     def note_step(self, step: int, norm: Tensor | None) -> bool:
-        """Remember an optimizer step, and return True if so many of them wait that they must be read now.
+        """Store the gradient norm of an optimizer step.
 
         Args:
-            step: optimizer steps finished before it.
-            norm: () of its gradients; None: they need not be finite.
+            step: number of optimizer steps finished before it.
+            norm: norm of its gradients, (). None if they need not be finite.
+
+        Returns:
+            True if `EVERY` steps are stored, so that `read` must be called now.
         """
         self._steps += 1
         if norm is not None:
@@ -167,7 +163,11 @@ class Watch:
         return self._steps >= EVERY
 
     def read(self) -> Iterator[NotFinite]:
-        """Yield what went wrong in the steps since the last read, in their order; every step is read once."""
+        """Read the stored steps from the device, and forget them.
+
+        Yields:
+            An error for each value that was not finite, in the order of the steps.
+        """
         batches, norms = self._batches, self._norms
         self._batches, self._norms, self._steps = [], [], 0
         if not batches and not norms:
@@ -186,7 +186,7 @@ class Watch:
         yield from (error for _, error in sorted(found, key=lambda item: item[0]))
 
     def _error(self, noted: _Noted) -> NotFinite | None:
-        """Return the words for a micro-batch, or None if it was finite."""
+        """Return the error for a micro-batch, or None if all its values are finite."""
         error = None
         wrong = {name: ~rows.isfinite().cpu().numpy() for name, rows in noted.probes.items()}
         for name, rows in wrong.items():

@@ -1,4 +1,4 @@
-"""Reads the gauges of `railkd.objectives.collapse` on a fixed probe set while training runs."""
+"""Measure the gauges of `railkd.objectives.collapse` on a fixed set of rows during training."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from railkd.objectives import collapse
 from railkd.training.probe import Probed
 
 logger = logging.getLogger(__name__)
-#: What a reading of a drawing method holds; logged with ``gauge_`` before the name.
+#: Values of a reading of a method with projections. The log adds the prefix ``gauge_`` to their names.
 READ = ("rank", "target_rank", "variance", "term")
 
 
 class Gauging(TrainerCallback):
-    """Logs effective rank and variance of the projections at every epoch, warns of a collapse once, and keeps the
-    similarity of blocks.
+    """Log effective rank and variance of the projections at each epoch, and warn once of a collapse.
 
-    The probe: training rows spread evenly over the set, the same at every reading. Reading draws no random numbers and
-    leaves the model in the mode it was in, so a gauged run has the weights of an ungauged one.
+    The probe rows are spread evenly over the training rows, and are the same at each reading. A reading draws no random
+    numbers and restores the mode of the model, so the weights do not depend on whether gauges are on.
 
     Args:
-        probe: reads student and teacher on the probe rows; None where there is nothing to read.
-        log: receives the values of a reading, with ``gauge_`` before their names.
-        warn: told the warning; None: it goes to the log. May be set later.
+        probe: runs student and teacher on the probe rows. It returns None if there is nothing to measure.
+        log: receives the values of a reading. Their names have the prefix ``gauge_``.
+        warn: receives the warning. None sends it to the log. It may be set later.
 
     Attributes:
-        readings: one a reading: epoch; effective rank of the student's projections and of their targets, variance of
-            the student's, each the least over the matches; term.
-        similarity: ``before`` and ``after`` training: CKA of every student block (rows) with every teacher block.
-        warning: the words of the collapse warning, or None.
+        readings: a dict for each reading, with ``epoch``, ``rank`` (effective rank of the student's projections),
+            ``target_rank`` (that of their targets), ``variance`` (of the student's projections) and ``term``. Ranks and
+            variance are minima over the matches.
+        similarity: "before" and "after" training -> CKA of each student block (rows) with each teacher block.
+        warning: text of the collapse warning, or None.
     """
 
     def __init__(
@@ -51,9 +51,10 @@ class Gauging(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Called by Trainer: the reading before the first step.
+        """Take the first reading, before the first step (called by Trainer).
 
-        A resumed run takes over the readings of its log; its student at the start is gone, and with it ``before``.
+        A resumed run takes the readings so far from its log. It does not measure "before" because its student is
+        already trained.
         """
         told = [entry for entry in state.log_history if "gauge_term" in entry]
         self.readings = [{"epoch": e["epoch"]} | {name: e[f"gauge_{name}"] for name in READ} for e in told]
@@ -61,15 +62,15 @@ class Gauging(TrainerCallback):
             self._read(args.seed, state, "before")
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer."""
+        """Take a reading (called by Trainer)."""
         self._read(args.seed, state, "after")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the readings, the similarity and the warning, ready for JSON."""
         return {"readings": self.readings, "similarity": self.similarity, "warning": self.warning}
 
     def restore(self, held: dict[str, Any]) -> None:
-        """Continue from what `as_dict` returned."""
+        """Restore the attributes from a dict that `as_dict` returned."""
         for name, value in held.items():
             setattr(self, name, value)
 
@@ -80,7 +81,7 @@ class Gauging(TrainerCallback):
         objective, student, teacher = probed
         assert student.states is not None and teacher.states is not None
         self.similarity[moment] = collapse.similarity(student.states, teacher.states)
-        # The draw of the last step, not of the next: maps that were not drawn yet would read as if nothing was learned.
+        # Use the draw of the last step. The next draw may hold blocks whose maps are not trained yet.
         epoch = max(0, math.ceil(float(state.epoch or 0) - 1e-6) - 1)
         draw = objective.draw(seed, epoch=epoch, step=max(0, state.global_step - 1))
         with torch.no_grad():
@@ -98,8 +99,8 @@ class Gauging(TrainerCallback):
         self.readings.append({"epoch": float(state.epoch or 0)} | read)
         self._log({f"gauge_{name}": value for name, value in read.items()})
         first = self.readings[0]
-        # A collapse is an agreement on nothing, so both sides must have it: a student that has not learned to follow
-        # targets of many dimensions yet is no such case.
+        # Warn only if the projections of both models have low rank. A low rank of the student alone means that it has
+        # not learned yet.
         now, then = (max(reading["rank"], reading["target_rank"]) for reading in (read, first))
         warning = collapse.collapse_warning(now, term, first["term"], first_rank=then)
         if moment == "after" and warning and self.warning is None:

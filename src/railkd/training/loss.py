@@ -1,6 +1,6 @@
-"""The loss of a training batch, and what must not reach the weights.
+"""Compute the loss of a training batch, and keep NaN and infinity out of the weights.
 
-Nothing here makes the device wait: see `railkd.training.finite`.
+This does not synchronise with the device at each step. `railkd.training.finite` explains how.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingLoss:
-    """Computes the loss of micro-batches, checks it, and adds its terms up for the log.
+    """Compute and check the loss of micro-batches, and sum its terms for the log.
 
     Args:
-        args: of the run.
-        teaching: the teacher's side of a batch; None for methods without a teacher.
-        names: of the loss terms.
+        args: settings of the run.
+        teaching: adds the teacher's signals to a batch. None for methods without a teacher.
+        names: names of the loss terms.
 
     Attributes:
-        sums: of the terms since the last line of the log.
-        skipped: batches left out by ``skip_nonfinite``, as far as the device was asked.
+        sums: sums of the terms since the last line of the log.
+        skipped: number of batches skipped by ``skip_nonfinite``, as of the last read from the device.
     """
 
     def __init__(self, args: DistillationTrainingArguments, teaching: Teaching | None, names: list[str]) -> None:
@@ -46,19 +46,23 @@ class TrainingLoss:
     def __call__(
         self, model: nn.Module, distiller: Distiller, inputs: Batch, state: TrainerState, rows: Tensor | int | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the loss (), NaN if it must not reach the weights, and the student's logits (B, C).
+        """Return the loss and the logits of a micro-batch.
 
-        A batch that is known to be bad before it ran is skipped where that is allowed: a loss of 0, no logits.
+        With ``skip_nonfinite``, a batch with a label or cached signal that is not finite has a loss of 0 and no logits.
 
         Args:
-            model: the distiller as it was wrapped: DDP, autocast and compile live there.
-            distiller: inside of it.
-            inputs: on the device of training.
-            state: of the training, at this step.
-            rows: of the whole optimizer step, of all micro-batches and ranks; None: those of this batch.
+            model: the distiller with its wrappers for DDP, autocast and compilation.
+            distiller: the distiller without wrappers.
+            inputs: the micro-batch, on the device of training.
+            state: state of Trainer at this step.
+            rows: number of rows of the whole optimizer step, over all micro-batches and ranks. None stands for those of
+                this batch.
+
+        Returns:
+            The loss (), which is NaN if it must not reach the weights, and the student's logits (B, C) or None.
 
         Raises:
-            NotFinite: a label or signal that is not finite, found in main memory.
+            NotFinite: a label or cached signal is not finite, and ``skip_nonfinite`` is not set.
         """
         try:
             return self._loss(model, distiller, inputs, state, rows)
@@ -77,29 +81,32 @@ class TrainingLoss:
             taught, probes = self._teaching(inputs, distiller, state, current_draw(distiller, self.args, state))
             batch |= taught
         loss, logits, terms = model(**batch)
-        # Mean over the rows of the whole optimizer step, however it was split into micro-batches and ranks.
+        # Mean over the rows of the whole optimizer step, for any split into micro-batches and ranks.
         share = 1.0 if rows is None else len(logits) * self.args.world_size / rows
         keys = inputs.host.get(KEY, inputs.get(KEY))
         factor = self._watch.note((loss, terms, logits), share, step=state.global_step, keys=keys, probes=probes)
         if self.args.skip_nonfinite and self.args.gradient_accumulation_steps > 1:
-            # The other micro-batches of the step count, and gradients of this one could not be taken out of their sum.
+            # Check now. Otherwise the gradients of this micro-batch would be summed with those of the other ones.
             for error in self._watch.read():
                 raise error
         self.sums.add(terms, factor, share)
         return loss * factor, logits
 
     def finish_step(self, optimizer: Any, norm: Tensor, step: int) -> Tensor:
-        """Guard the weights before the optimizer's step, and return the norm () for the log: 0 if it is not finite.
+        """Keep gradients that are not finite out of the weights (called before the optimizer's step).
+
+        A value that was not finite in this step or one of the last raises `NotFinite`, unless ``skip_nonfinite`` is
+        set.
 
         Args:
-            optimizer: about to step.
-            norm: () of the gradients.
-            step: optimizer steps finished.
+            optimizer: the optimizer that will step next.
+            norm: norm of the gradients, ().
+            step: number of finished optimizer steps.
 
-        Raises:
-            NotFinite: something was not finite in this step or one of the last.
+        Returns:
+            The norm for the log, (). It is 0 if the norm is not finite, except with fp16.
         """
-        if self.args.fp16:  # its scaler meets such gradients by design, and skips the step
+        if self.args.fp16:  # the gradient scaler expects such gradients and skips the step itself
             norm_to_check = None
         else:
             finite.guard(optimizer, norm)
@@ -109,10 +116,9 @@ class TrainingLoss:
         return norm if norm_to_check is None else norm.nan_to_num(0.0, 0.0, 0.0)
 
     def settle(self) -> None:
-        """Read what the device found in the steps since the last time; count it where it may be skipped.
+        """Read the results of the steps since the last read from the device. Count the batches to skip.
 
-        Raises:
-            NotFinite: the first thing that was found, where nothing may be skipped.
+        Without ``skip_nonfinite`` the first value that was not finite raises `NotFinite`.
         """
         for error in self._watch.read():
             if not self.args.skip_nonfinite:
@@ -126,5 +132,14 @@ class TrainingLoss:
 
 
 def current_draw(distiller: Distiller, args: DistillationTrainingArguments, state: TrainerState) -> Draw:
-    """Return the teacher blocks of a moment: a function of seed, epoch and optimizer step alone."""
+    """Return the drawn teacher blocks. They depend only on the seed, the epoch and the optimizer step.
+
+    Args:
+        distiller: its objective draws the blocks.
+        args: holds the seed.
+        state: holds the epoch and the step.
+
+    Returns:
+        The draw, empty for methods that draw no blocks.
+    """
     return distiller.objective.draw(args.seed, epoch=int(state.epoch or 0), step=state.global_step)

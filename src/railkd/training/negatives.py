@@ -1,4 +1,4 @@
-"""The rows that CoDIR contrasts with: of other classes, out of the teacher cache, a pure function of (seed, step)."""
+"""Draw negative rows for CoDIR from the teacher cache. They have other classes and depend only on (seed, step)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ from railkd.teacher import TeacherCache
 
 
 class Negatives:
-    """Draws K rows for each class and gathers their states.
+    """Draw K rows for each class and gather their states.
 
-    Group c < C holds rows of classes other than c; the last group any rows at all, for examples without a class.
+    With C classes, group c < C holds the rows of the other classes. The last group holds all rows, and serves examples
+    without a class.
 
     Args:
-        cache: of the teacher. keys: (N, 2) of the training rows. labels: their classes; None, or floats: no classes.
-        pooling: which states. count: K. seed: of the run.
+        cache: the teacher cache.
+        keys: example keys of the training rows, (N, 2).
+        labels: classes of the rows, (N,). None or floats mean that there are no classes.
+        pooling: pooling of the states.
+        count: K, the number of rows drawn for each group.
+        seed: seed of the run.
     """
 
     def __init__(
@@ -36,7 +41,7 @@ class Negatives:
         seed: int,
     ) -> None:
         self.cache, self.pooling, self.count, self.seed = cache, pooling, count, seed
-        _, first = np.unique(keys, axis=0, return_index=True)  # a text that stands twice counts once
+        _, first = np.unique(keys, axis=0, return_index=True)  # a repeated text counts once
         self._keys = keys[first]
         classes = np.full(len(first), UNLABELLED)
         if labels is not None and len(labels) and isinstance(labels[0], int):
@@ -45,11 +50,19 @@ class Negatives:
         groups = int(known.max()) + 1 if len(known) else 0
         rows = np.arange(len(first))
         self._pools = [rows[(classes != c) & (classes != UNLABELLED)] for c in range(groups)] + [rows]
-        # A class that has no others around it (one-class data) falls back on any rows.
+        # If all rows have the same class, draw from all rows.
         self._pools = [pool if len(pool) else rows for pool in self._pools]
 
     def draw(self, step: int, groups: Sequence[int] | None = None) -> np.ndarray:
-        """Keys (G, K, 2) of a step, for some groups or all; with repetition where a pool holds fewer than K rows."""
+        """Draw the keys of a step.
+
+        Args:
+            step: number of finished optimizer steps.
+            groups: indices of G groups. None stands for all groups.
+
+        Returns:
+            Keys, (G, K, 2). A group with fewer than K rows is drawn from with replacement.
+        """
         drawn = []
         for group in range(len(self._pools)) if groups is None else groups:
             pool = self._pools[group]
@@ -61,8 +74,12 @@ class Negatives:
         """Return the arguments of `railkd.models.distiller.Distiller` for a batch, on the device of its tokens.
 
         Args:
-            batch: its keys and labels; those of a `Batch` are read in main memory.
-            step: optimizer steps finished.
+            batch: holds the keys and labels. Those of a `Batch` are read in main memory.
+            step: number of finished optimizer steps.
+
+        Returns:
+            ``negative_states`` (G, K, n, d) for the G groups in the batch, ``negative_group`` (B,) with the group of
+            each example, and ``negative_keep`` (B, K), which is False where a negative is the example itself.
         """
         any_row = len(self._pools) - 1
         own, labels = (Batch.of(batch).on_host(name) for name in (KEY, "labels"))  # (B, 2), (B,)
@@ -70,12 +87,12 @@ class Negatives:
         group = np.full(len(own), any_row)
         if labels is not None and labels.dtype.kind != "f":
             group = np.where((labels >= 0) & (labels < any_row), labels, any_row)
-        # Only the classes of this batch: of 150 classes all K rows each would be more to read than the batch itself.
+        # Read only the groups in this batch. With 150 classes, K rows for each would be more than the batch itself.
         present, group = np.unique(group, return_inverse=True)  # (G,), (B,)
         keys = self.draw(step, present.tolist())  # (G, K, 2)
         _, states = self.cache.gather(keys.reshape(-1, 2), self.pooling)
         assert states is not None
-        keep = (keys[group] != own[:, None]).any(axis=-1)  # (B, K): an example is no negative of its own
+        keep = (keys[group] != own[:, None]).any(axis=-1)  # (B, K): False where a negative is the example itself
         device = batch.get("input_ids", batch[KEY]).device
         states = states.reshape(*keys.shape[:2], *states.shape[1:])  # (G, K, n, d)
         named = {"negative_states": states, "negative_group": group, "negative_keep": keep}

@@ -1,4 +1,4 @@
-"""Checks that data, student and teacher fit together before training starts."""
+"""Check that data, student and teacher fit together before training starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from railkd.teacher import TeacherCache, TeacherInfo
 
 
 def check_rows(cache: TeacherCache, keys: np.ndarray, pooling: str | None) -> None:
-    """Refuse a cache that lacks rows or the pooling, before training starts."""
+    """Check that a teacher cache holds the training rows and the pooling.
+
+    Args:
+        cache: the teacher cache.
+        keys: example keys of the training rows, (N, 2).
+        pooling: pooling of the states that the method reads. None if it reads no states.
+
+    Raises:
+        RailkdError: the cache lacks rows or the pooling.
+    """
     if pooling is not None:
         cache.check_pooling(pooling)
     missing = cache.missing(keys, states=pooling is not None)
@@ -26,9 +35,16 @@ def check_rows(cache: TeacherCache, keys: np.ndarray, pooling: str | None) -> No
 
 
 def check_labels(student: Any, teacher: TeacherInfo) -> None:
-    """Refuse a pair whose outputs do not mean the same: other count, problem type, names, or another order of them.
+    """Check that the outputs of student and teacher have the same meaning.
 
-    A student that does not say its problem type takes the teacher's.
+    A student whose config has no problem type takes that of the teacher.
+
+    Args:
+        student: config of the student. Its ``problem_type`` may be changed.
+        teacher: description of the teacher.
+
+    Raises:
+        RailkdError: the number of outputs, the problem types, the label names or their order differ.
     """
     ours = label_names(student)
     if len(ours) != len(teacher.labels):
@@ -37,7 +53,7 @@ def check_labels(student: Any, teacher: TeacherInfo) -> None:
             "make them equal"
         )
     if student.problem_type is None and problem_type_of(student) != teacher.problem_type:
-        # A config that says nothing is no contradiction: with as many outputs the student is what its teacher is.
+        # The student's config leaves the problem type open. The number of outputs is equal, so take the teacher's.
         student.problem_type = teacher.problem_type
     if problem_type_of(student) != teacher.problem_type:
         raise RailkdError(

@@ -1,4 +1,4 @@
-"""Rows on their way into training: tokens, keys, labels in the model's order, and the checks that must come first."""
+"""Prepare data sets for training: check them, tokenise texts, add keys, and map labels to the model's order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from railkd.training.arguments import DistillationTrainingArguments
 
 
 class Preparer:
-    """Turns datasets as users have them into rows of tokens.
+    """Turn the data sets of a user into rows of tokens.
 
     Args:
-        config: of the student. tokenizer: the student's. args: columns, lengths. teacher_tokenizer: of a live teacher.
-        teacher_config: of a live teacher, for the longest input it takes.
+        config: config of the student.
+        tokenizer: tokenizer of the student.
+        args: settings of the run, for the names of columns and the maximum length.
+        teacher_tokenizer: tokenizer of a live teacher. None for a cache.
+        teacher_config: config of a live teacher, which limits the length of inputs. None for a cache.
     """
 
     def __init__(
@@ -39,11 +42,21 @@ class Preparer:
         self.teacher_tokenizer, self.teacher_config = teacher_tokenizer, teacher_config
         warn_of_padding(config, tokenizer, "the student")
         self.task = task_of_config(config)
-        # Our own rows are known by their description, which selecting and shuffling keep; a user's may have any column.
+        # Marks prepared data sets in `info.description`, which survives select() and shuffle().
         self._mark = f"railkd: prepared rows {uuid.uuid4().hex}"
 
     def train(self, dataset: Any) -> tuple[Any, np.ndarray | None]:
-        """Token rows with keys, and those keys (N, 2); of a stream, rows that are tokenised as they come, and None."""
+        """Return training rows with tokens and keys.
+
+        Args:
+            dataset: N rows with text columns or tokens, or a stream of rows, which is tokenised as it is read.
+
+        Returns:
+            The rows and their keys, (N, 2). The keys of a stream are None.
+
+        Raises:
+            RailkdError: ``dataset`` is a stream and ``max_steps`` is not set.
+        """
         if _is_stream(dataset):
             if self.args.max_steps < 1:
                 raise RailkdError("got a stream of rows, whose end is not known; wanted max_steps in the arguments")
@@ -54,8 +67,13 @@ class Preparer:
         return self._prepared(dataset, training=True)
 
     def labelled(self, dataset: Any) -> Any:
-        """Token rows for evaluation and prediction, of one data set or a dict of several; they need no key. Rows
-        prepared here are left as they are.
+        """Return rows with tokens for evaluation and prediction. They need no keys.
+
+        Args:
+            dataset: a data set or a dict of data sets. Data sets prepared here are not tokenised again.
+
+        Returns:
+            The rows, or a dict of them.
         """
         if isinstance(dataset, dict):
             return {name: self.labelled(rows) for name, rows in dataset.items()}
@@ -109,15 +127,15 @@ class Preparer:
 
     @cached_property
     def _one_tokenizer(self) -> bool:
-        """Whether student and live teacher cut a text into the same tokens."""
+        """Return True if student and live teacher split a text into the same tokens."""
         ours, theirs = self.tokenizer, self.teacher_tokenizer
         return ours is theirs or tokenizer_digest(ours) == tokenizer_digest(theirs)
 
     def _streamed(self, dataset: Any, *, training: bool) -> Any:
-        """A stream of token rows: the same steps, a thousand rows at a time."""
+        """Return a stream of rows with tokens, prepared in batches of a thousand rows."""
         from datasets import Dataset
 
-        names = dataset.column_names or list(next(iter(dataset)))  # a stream need not know its columns
+        names = dataset.column_names or list(next(iter(dataset)))  # a stream may lack the names of its columns
 
         def prepared(batch: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
             some = Dataset.from_dict({name: list(batch[name]) for name in names}, features=dataset.features)
@@ -128,7 +146,7 @@ class Preparer:
         return stream
 
     def _labels(self, dataset: Any, column: str, first: int) -> list[Any]:
-        """Labels as the loss reads them; ``first`` is the number of the first row in a stream."""
+        """Return labels as the loss reads them. ``first`` is the number of the first row in a stream."""
         feature = dataset.features.get(column)
         given = getattr(getattr(feature, "feature", feature), "names", None)
         read = self.task.reader(label_names(self.config), self.config.label2id, given)
@@ -142,7 +160,7 @@ class Preparer:
 
 
 def _readable(dataset: Any) -> Any:
-    """Return a list or a data frame as a `Dataset`; leave None and the data sets of torch as they are."""
+    """Return a list or a data frame as a `Dataset`. Return None and data sets of torch unchanged."""
     return as_dataset(dataset) if isinstance(dataset, list | tuple | dict) or hasattr(dataset, "iloc") else dataset
 
 

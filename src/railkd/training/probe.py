@@ -1,4 +1,4 @@
-"""Reads student and teacher on a fixed sample of the training rows, without a trace in the training."""
+"""Run student and teacher on a fixed sample of the training rows, without an effect on the training."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from railkd.signals import Signals
 from railkd.teacher import Teacher
 from railkd.training.arguments import DistillationTrainingArguments
 
-#: Enough to tell many dimensions from few; a reading costs about as much as a training step.
+#: This number suffices to measure the effective rank. A reading costs about as much as a training step.
 PROBE_ROWS = 64
 BATCH = 16
 
 
 class Probed(NamedTuple):
-    """The signals of both sides on the P probe rows, in float32, and the objective that compares them.
+    """Hold the signals of student and teacher on the P probe rows, in float32, and the objective.
 
     Attributes:
-        objective: of the distiller that was read.
+        objective: objective of the distiller.
         student: logits (P, C), states (P, s, d_s).
         teacher: logits (P, C), states (P, n, d_t).
     """
@@ -46,17 +46,20 @@ def probe(
     args: DistillationTrainingArguments,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Probed | None:
-    """Run both sides on rows spread evenly over a data set; None without a teacher, for logits only and for a stream.
+    """Run student and teacher on rows that are spread evenly over a data set.
 
-    Draws no random numbers and leaves the distiller in the mode it was in.
+    This draws no random numbers and restores the mode of the distiller.
 
     Args:
-        distiller: read in evaluation mode.
-        teacher: live or a cache.
-        dataset: token rows, prepared for training.
-        collate: makes a batch of a list of rows.
-        args: the device, and how to find the student's blocks.
-        autocast: gives the precision of training.
+        distiller: run in evaluation mode.
+        teacher: live or a cache, or None.
+        dataset: rows with tokens, prepared for training.
+        collate: builds a batch from a list of rows.
+        args: settings of the run, for the device and the names of the student's blocks.
+        autocast: returns a context manager that sets the precision of training.
+
+    Returns:
+        The signals. None if there is no teacher, if the method uses logits only, or if the data set is a stream.
     """
     pooling = distiller.pooling
     if teacher is None or pooling is None or not hasattr(dataset, "select"):
@@ -66,7 +69,7 @@ def probe(
     names = {"input_ids", "attention_mask", "token_type_ids", "labels", KEY} | {
         name for name in rows.column_names if name.startswith(TEACHER_PREFIX)
     }
-    # By length, in small batches: less padding. In the precision of training: float32 cost four times as much.
+    # Small batches sorted by length need less padding. The precision of training is used: float32 took 4 times as long.
     order = np.argsort([len(ids) for ids in rows["input_ids"]], kind="stable").tolist()
     rows = rows.select_columns([name for name in rows.column_names if name in names])
     reader = BlockReader(distiller.student, (pooling,), args.blocks)

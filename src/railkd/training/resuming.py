@@ -1,7 +1,6 @@
-"""What Trainer forgets over a resume, kept: the sums of the log since its last line, the gauges, and the end of an
-epoch.
+"""Restore what Trainer loses when a run resumes: the sums since the last log, the gauges and the end of an epoch.
 
-With these a resumed run writes the record of an uninterrupted one, line by line.
+With these a resumed run writes the same record as an uninterrupted one, line by line.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from railkd.training.checkpoint_folders import SUMS, best_checkpoint
 
 
 class Resuming(TrainerCallback):
-    """Takes up the sums of a checkpoint, and moves a checkpoint at the last step of an epoch behind the epoch's end.
+    """Restore the sums of a checkpoint, and delay a checkpoint at the last step of an epoch until the epoch has ended.
 
-    Trainer saves after a step and then ends the epoch, with an evaluation perhaps; a run that resumes from such a
-    checkpoint begins with the next epoch and never does what belongs to the end of the last.
+    Trainer saves after a step, and then ends the epoch, for example with an evaluation. A run that resumes from such a
+    checkpoint starts the next epoch, so the evaluation would be missing.
 
     Args:
         restore: receives the content of a checkpoint's `SUMS` file, after Trainer has set its own sums to zero.
 
     Attributes:
-        checkpoint: the folder to resume from; set before training begins, cleared when it has begun.
+        checkpoint: the folder to resume from. It is set before training and cleared when training begins.
     """
 
     def __init__(self, restore: Callable[[dict[str, Any]], None]) -> None:
@@ -37,7 +36,7 @@ class Resuming(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Called by Trainer, when its own sums stand at zero."""
+        """Restore the sums of the checkpoint, after Trainer has set its own to zero (called by Trainer)."""
         self._deferred = False
         folder, self.checkpoint = Path(self.checkpoint) if self.checkpoint else None, None
         if folder is None:
@@ -49,16 +48,16 @@ class Resuming(TrainerCallback):
             self._restore(json.loads((folder / SUMS).read_text(encoding="utf-8")))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer."""
+        """Delay a checkpoint at the last step of an epoch (called by Trainer)."""
         if control.should_save and at_boundary(state):
             control.should_save, self._deferred = False, True
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Called by Trainer."""
+        """Request the delayed checkpoint (called by Trainer)."""
         if self._deferred:
             control.should_save, self._deferred = True, False
 
 
 def at_boundary(state: TrainerState) -> bool:
-    """Whether the step just done is the last of its epoch, or of the run."""
+    """Return True if the last finished step is the last one of its epoch or of the run."""
     return float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps

@@ -1,4 +1,4 @@
-"""The order of rows: pure functions of (seed, epoch), so that a resumed run meets the batches it would have met."""
+"""Compute the order of rows from (seed, epoch), so that a resumed run has the batches of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,45 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
-#: Batches that are sorted by length together, at most. Pools of fifty have a tenth fewer tokens, and a student that is
-#: worse by a quarter of a point and more at the mercy of its seed (docs/performance.md).
+#: Largest number of batches in a pool that is sorted by length. Pools of 50 save a tenth of the tokens, but the student
+#: is worse by a quarter of a point and varies more with the seed (docs/performance.md).
 BATCHES_PER_POOL = 10
 
 
 def shuffled(rows: int, *, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of range(rows)."""
+    """Return a random permutation of range(rows).
+
+    Args:
+        rows: number of rows.
+        seed: seed of the order.
+        epoch: number of finished epochs.
+
+    Returns:
+        Row indices, (rows,).
+    """
     return np.random.default_rng([seed, epoch]).permutation(rows)
 
 
 def length_grouped(lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the rows in which each run of ``batch_size`` holds rows of like length.
+    """Return a random permutation of the rows in which each batch holds rows of similar length.
 
-    Rows are shuffled, cut into pools of some batches, sorted within each pool, cut into batches, and the batches
-    shuffled. There are two pools at least, so that of a small set, too, other rows share a batch at the next epoch. The
-    odd batch at the end stays there: all others are full.
+    Rows are shuffled and divided into pools of several batches. Each pool is sorted by length and divided into batches,
+    and the batches are shuffled. There are at least two pools if there are two full batches, so that the batches of a
+    small set change between epochs. An incomplete batch stays at the end.
 
-    >>> order = length_grouped([5, 1, 5, 1], 2, seed=0, epoch=0)
-    >>> sorted(order.tolist()), order.tolist()[:2] in ([0, 2], [2, 0], [1, 3], [3, 1])
-    ([0, 1, 2, 3], True)
+    Args:
+        lengths: number of tokens of each row, (rows,).
+        batch_size: number of rows in a batch.
+        seed: seed of the order.
+        epoch: number of finished epochs.
+
+    Returns:
+        Row indices, (rows,).
+
+    Example:
+        >>> order = length_grouped([5, 1, 5, 1], 2, seed=0, epoch=0)
+        >>> sorted(order.tolist()), order.tolist()[:2] in ([0, 2], [2, 0], [1, 3], [3, 1])
+        ([0, 1, 2, 3], True)
     """
     lengths = np.asarray(lengths)
     rng = np.random.default_rng([seed, epoch])
@@ -45,13 +64,16 @@ def length_grouped(lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed
 
 
 def epoch_order(rows: int, lengths: np.ndarray | None, batch_size: int, *, seed: int) -> Callable[[int], np.ndarray]:
-    """Return the function from an epoch to the row order of training.
+    """Return a function that maps an epoch to the row order of training.
 
     Args:
-        rows: how many.
-        lengths: (rows,), for batches of like length; None: plain shuffling.
-        batch_size: of all ranks together.
-        seed: of the order.
+        rows: number of rows.
+        lengths: number of tokens of each row, (rows,), for batches of similar length. None shuffles without lengths.
+        batch_size: number of rows in a batch, over all ranks.
+        seed: seed of the order.
+
+    Returns:
+        A function that takes the number of finished epochs and returns row indices, (rows,).
     """
 
     def order(epoch: int) -> np.ndarray:
@@ -69,17 +91,25 @@ def row_lengths(dataset: Any, rows: int) -> np.ndarray | None:
 
 
 def longest_first(dataset: Any) -> np.ndarray:
-    """Return the row order of evaluation: like lengths together, and a lack of memory shows in the first batch."""
+    """Return the row order of evaluation, longest first: less padding, and too little memory fails at once."""
     names = getattr(dataset, "column_names", [])
     lengths = [len(ids) for ids in dataset["input_ids"][:]] if "input_ids" in names else [0] * len(dataset)
     return np.argsort(-np.asarray(lengths), kind="stable")
 
 
 def restored(values: Any, order: np.ndarray | None) -> Any:
-    """Return arrays, one or a tuple, with their rows put back from ``order`` into that of the data set.
+    """Return arrays with their rows moved from a given order back into that of the data set.
 
-    >>> restored(np.array([30, 10]), np.array([1, 0])).tolist()
-    [10, 30]
+    Args:
+        values: an array with one row for each index in ``order``, a tuple of such arrays, or None.
+        order: row indices, (rows,). None leaves the values unchanged.
+
+    Returns:
+        The arrays, or None.
+
+    Example:
+        >>> restored(np.array([30, 10]), np.array([1, 0])).tolist()
+        [10, 30]
     """
     if values is None or order is None:
         return values
@@ -91,10 +121,12 @@ def restored(values: Any, order: np.ndarray | None) -> Any:
 
 
 class EpochSampler(Sampler[int]):
-    """Yields an order that depends on the epoch of the moment.
+    """Yield row indices in an order that depends on the epoch.
 
     Args:
-        rows: how many. order: epoch -> permutation. epoch: tells the epoch when iteration starts.
+        rows: number of rows.
+        order: maps an epoch to row indices, (rows,).
+        epoch: returns the current epoch. It is called when iteration starts.
     """
 
     def __init__(self, rows: int, order: Callable[[int], np.ndarray], epoch: Callable[[], int]) -> None:

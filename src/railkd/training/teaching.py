@@ -1,4 +1,4 @@
-"""What a training batch gets beside its rows: the teacher's signals, the draw of the moment, rows to contrast with."""
+"""Add the teacher's signals, the drawn blocks and the negative rows to a training batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from railkd.training.negatives import Negatives
 
 
 class Kept:
-    """A small value that the device keeps until it changes: a draw is copied once an epoch, not once a step."""
+    """Cache a small value on the device until it changes, so that a draw is not copied at each step."""
 
     def __init__(self) -> None:
         self._value: Any = None
@@ -35,32 +35,32 @@ class Kept:
 
 
 class Teaching:
-    """Makes the keyword arguments of `railkd.models.distiller.Distiller.forward` that the teacher's side adds.
+    """Compute the arguments of `railkd.models.distiller.Distiller.forward` that depend on the teacher.
 
     Args:
-        args: of the run.
+        args: settings of the run.
         teacher: live or a cache.
-        negatives: rows of a contrastive method; None for the others.
+        negatives: draws the rows of a contrastive method. None for other methods.
     """
 
     def __init__(self, args: DistillationTrainingArguments, teacher: Teacher, negatives: Negatives | None) -> None:
         self.args, self.teacher, self.negatives = args, teacher, negatives
-        # As a tensor, so that compiled training does not retrace at every new draw.
+        # Tensors, so that compiled training does not retrace at each new draw.
         self._draw, self._scale = Kept(), Kept()
 
     def __call__(
         self, inputs: Batch, distiller: Distiller, state: TrainerState, draw: tuple[int, ...]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the arguments, and the probes that say on the device whether a live teacher's signals are finite.
+        """Return the arguments for a batch. Cached signals that are not finite raise `NotFinite`.
 
         Args:
-            inputs: on the device of training.
-            distiller: says which states are read.
-            state: of the training, at this step.
-            draw: the teacher blocks of the moment; empty for methods without.
+            inputs: the batch, on the device of training.
+            distiller: its pooling selects the states to read.
+            state: state of Trainer at this step.
+            draw: the drawn teacher blocks. Empty for methods that draw no blocks.
 
-        Raises:
-            NotFinite: signals of a cache that are not finite.
+        Returns:
+            The arguments, and the flags of a live teacher's signals as `railkd.training.finite.probes` returns them.
         """
         device, step, pooling = self.args.device, state.global_step, distiller.pooling
         signals, probes = self._signals(inputs, pooling, step)

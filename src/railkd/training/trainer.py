@@ -1,8 +1,8 @@
-"""`DistillationTrainer`: transformers' Trainer around one `railkd.models.distiller.Distiller`.
+"""Train a `railkd.models.distiller.Distiller` with transformers' Trainer.
 
-Follow one batch: `PaddingCollator` pads rows of tokens and stacks their keys; `compute_loss` asks the teacher for the
-signals of those keys and the objective for the draw of the moment; the distiller runs the student and returns the loss.
-The other overrides correct behaviour of Trainer that would be wrong for distillation; the class lists them.
+`PaddingCollator` pads a batch of tokens and stacks its keys. `compute_loss` gets the teacher's signals for these keys
+and the drawn blocks of the objective. The distiller runs the student and returns the loss. The other overrides correct
+behaviour of Trainer that would be wrong for distillation. The docstring of the class lists them.
 """
 
 from __future__ import annotations
@@ -41,47 +41,47 @@ class DistillationTrainer(Trainer):
     """Train a student by any method of `railkd.objectives.METHODS`.
 
     Args:
-        model: the student: a sequence classifier, a folder, a hub name or a `Checkpoint`.
+        model: the student, as a sequence classifier, a folder, a hub name or a `Checkpoint`.
         teacher_model: a folder or hub name (of a model or a cache), a `Checkpoint`, a module, or an opened
             `TeacherCache`. ``finetune`` needs none.
         args: `DistillationTrainingArguments`.
         train_dataset, eval_dataset: rows with raw text columns, or tokenised beforehand with a key column. Evaluation
-            reads labels only. A `datasets.IterableDataset` is tokenised as it comes; it needs ``max_steps``, keeps its
-            own order, and an epoch is a pass of it (``redraw="step"`` draws within one).
-        processing_class: the student's tokenizer; found beside the student when it was named by folder.
-        teacher_processing_class: a live teacher's tokenizer; found beside a teacher named by folder, otherwise the
-            student's.
-        others: as `transformers.Trainer` takes them.
+            reads labels only. A `datasets.IterableDataset` is tokenised as it is read. It needs ``max_steps`` and keeps
+            its order. One pass over it is an epoch (``redraw="step"`` draws within an epoch).
+        processing_class: the student's tokenizer. By default it is loaded from the student's folder.
+        teacher_processing_class: a live teacher's tokenizer. By default it is loaded from the teacher's folder. A
+            teacher given as a module uses that of the student.
+        others: other arguments of `transformers.Trainer`.
 
     Raises:
-        RailkdError: what would doom the run, before it starts: labels that disagree, rows the cache lacks, a pooling it
-            does not store.
+        RailkdError: the run cannot succeed. The labels of student and teacher differ, for example, or the cache lacks
+            rows or the pooling.
 
     Overrides:
-        Methods of Trainer, and why its own do not do. `tests/training/test_private_names.py` names the private ones.
+        Methods of Trainer and the reason for each. `tests/training/test_private_names.py` lists the private ones.
 
         - `train`: keep freed memory of a CPU for the next step.
-        - `compute_loss`: the objective instead of the task loss of the model.
+        - `compute_loss`: training uses the objective, not the task loss of the model.
         - `training_step`: a loss that is not finite counts as 0 in the log of a run that skips it.
         - `prediction_step`: the student does not read the teacher's columns.
-        - `_prepare_inputs`: keys and labels are looked up in main memory, and are not read back from the device.
-        - `_get_grad_norm`: called before every optimizer step, which must leave out gradients that are not finite.
+        - `_prepare_inputs`: keys and labels are read in main memory, not from the device.
+        - `_get_grad_norm`: runs before each optimizer step, and keeps gradients that are not finite out of it.
         - `_get_num_items_in_batch`: a step is the mean over its rows, and unlabelled rows count.
         - `call_model_init`: a fresh student gets a fresh objective.
         - `create_optimizer`: the projections may have a learning rate of their own.
-        - `_get_train_sampler`: the order of rows is a function of seed and epoch; rows of like length share a batch.
-        - `_get_eval_sampler`: the longest rows first.
-        - `evaluation_loop`: predictions back in the order of the rows.
+        - `_get_train_sampler`: the order of rows is a function of seed and epoch; rows of similar length share a batch.
+        - `_get_eval_sampler`: the longest rows come first.
+        - `evaluation_loop`: predictions are returned in the order of the data set.
         - `get_eval_dataloader`: raw text is tokenised.
         - `get_test_dataloader`: raw text is tokenised.
         - `_set_signature_columns_if_needed`: keys and the teacher's tokens reach the collator.
-        - `log`: the mean of each loss term beside the loss.
-        - `_save`: the bare student, as plain transformers loads it, and the objective beside it; no pickle.
-        - `_save_checkpoint`: complete or absent, whenever a run is killed.
+        - `log`: the mean of each loss term is logged with the loss.
+        - `_save`: writes the student as plain transformers loads it, and the objective separately, without a pickle.
+        - `_save_checkpoint`: a killed run leaves no incomplete checkpoint.
         - `_run_epoch`: a run that resumes at its end does not take one more step.
-        - `_load_from_checkpoint`: what `_save` wrote; the sums of the log too.
-        - `_load_best_model`: what `_save` wrote.
-        - `_finalize_training`: only what railkd wrote is deleted.
+        - `_load_from_checkpoint`: loads the files of `_save` and the sums of the log.
+        - `_load_best_model`: loads the files of `_save`.
+        - `_finalize_training`: deletes only files that railkd wrote.
     """
 
     args: DistillationTrainingArguments
@@ -135,7 +135,7 @@ class DistillationTrainer(Trainer):
             compute_metrics=self._metrics_in_dataset_order if compute_metrics else None,
             **others,
         )
-        self.say: Callable[[str], None] | None = None  # receives what is said of checkpoints; None: the log does
+        self.say: Callable[[str], None] | None = None  # receives messages on checkpoints; None uses the log
         self.gauging = Gauging(self.probe, self.log)
         if args.gauges:
             self.add_callback(self.gauging)
@@ -144,14 +144,14 @@ class DistillationTrainer(Trainer):
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the rows of the whole step
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
-        """Trainer's own; a damaged checkpoint is refused, and True takes the newest one that is whole, if any is."""
+        """Train as Trainer does. A damaged checkpoint is refused, and True takes the newest undamaged one, if any."""
         if self.args.keep_freed_memory and self.args.device.type == "cpu":
             hardware.keep_freed_memory()
         resume = checkpoint_folders.find_resumable(resume_from_checkpoint, str(self.args.output_dir), self.say)
         return super().train(resume, *args, **options)
 
     def probe(self) -> Probed | None:
-        """Read student and teacher on the probe rows; None for methods without states and for streams."""
+        """Run student and teacher on the probe rows. Return None for methods without states and for streams."""
         return probe(
             self.model, self.teacher, self.train_dataset, self.data_collator, self.args, self.accelerator.autocast
         )
@@ -161,7 +161,7 @@ class DistillationTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The objective in training; the student's own task loss in evaluation, where the teacher is never called."""
+        """Return the objective in training, and the task loss of the student in evaluation, without the teacher."""
         if not model.training:
             outputs = model(**student_inputs(inputs))
             return (outputs[0], outputs) if return_outputs else outputs[0]
@@ -169,7 +169,7 @@ class DistillationTrainer(Trainer):
         return (loss, (loss, logits)) if return_outputs else loss
 
     def training_step(self, *args: Any, **options: Any) -> Tensor:
-        """Trainer's own; a loss that is not finite counts as 0 in the log of a run that skips it."""
+        """Run a step of Trainer. A loss that is not finite counts as 0 in the log of a run that skips it."""
         loss: Tensor = super().training_step(*args, **options)
         return loss.nan_to_num(0.0, 0.0, 0.0)
 
@@ -179,15 +179,15 @@ class DistillationTrainer(Trainer):
 
     @property
     def skipped(self) -> int:
-        """The batches left out by ``skip_nonfinite`` so far."""
+        """Return the number of batches skipped by ``skip_nonfinite`` so far."""
         return self._loss.skipped
 
     def current_draw(self) -> tuple[int, ...]:
-        """Return the teacher blocks of this moment."""
+        """Return the currently drawn teacher blocks."""
         return current_draw(self.model, self.args, self.state)
 
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
-        """Trainer's own, on what the student reads."""
+        """Run a step of Trainer with the columns that the student reads."""
         return super().prediction_step(model, student_inputs(inputs), *args, **options)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> Any:
@@ -205,11 +205,11 @@ class DistillationTrainer(Trainer):
     # ---- model and optimizer -------------------------------------------------------------------
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
-        """A fresh student, and a fresh objective around it."""
+        """Return a new student with a new objective."""
         return build.make_distiller(super().call_model_init(trial), self.teacher, self.args)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Trainer's own; the projections in groups of their own where they have a learning rate of their own."""
+        """Create Trainer's optimizer. Projections with a learning rate of their own get separate groups."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         rate = self.args.projection_learning_rate
         if rate is not None:
@@ -222,7 +222,7 @@ class DistillationTrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if dataset is None or not hasattr(dataset, "__len__"):
             return None
-        # Of the rows as they were prepared: Trainer has dropped the columns that no forward takes from `dataset`.
+        # From the prepared rows, because Trainer has removed the length column from `dataset`.
         lengths = row_lengths(self.train_dataset, len(dataset)) if self.args.length_groups else None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         order = epoch_order(len(dataset), lengths, self._train_batch_size * self.args.world_size, seed=seed)
@@ -235,7 +235,7 @@ class DistillationTrainer(Trainer):
         return EpochSampler(len(order), lambda _: order, lambda: 0)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> EvalLoopOutput:
-        """Trainer's own, run over the longest rows first, its results put back in dataset order."""
+        """Evaluate the longest rows first, and return the results in the order of the data set."""
         self._loss.settle()
         dataset = dataloader.dataset
         order = longest_first(dataset) if hasattr(dataset, "__len__") else None
@@ -252,13 +252,13 @@ class DistillationTrainer(Trainer):
         return self._user_metrics(EvalPrediction(predictions=logits, label_ids=labels))
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Trainer's own; raw text rows are tokenised first."""
+        """Return Trainer's loader. Raw text is tokenised first."""
         if eval_dataset is not None and not isinstance(eval_dataset, str):
             eval_dataset = self._prepare_rows.labelled(eval_dataset)
         return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """Trainer's own; raw text rows are tokenised first."""
+        """Return Trainer's loader. Raw text is tokenised first."""
         return super().get_test_dataloader(self._prepare_rows.labelled(test_dataset))
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -270,7 +270,7 @@ class DistillationTrainer(Trainer):
     # ---- log, save, load -----------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Trainer's own, with the mean of each term since the last log beside the loss."""
+        """Log as Trainer does, and add the mean of each loss term since the last log."""
         self._loss.settle()
         if "loss" in logs:
             logs |= self._loss.sums.mean()
@@ -294,7 +294,7 @@ class DistillationTrainer(Trainer):
         checkpoint.save_checkpoint(folder, self.state, self.args, self._write_checkpoint)
 
     def _write_checkpoint(self, folder: str) -> None:
-        """Write what Trainer keeps in a checkpoint; its own methods know the formats."""
+        """Write the files of a checkpoint, with the methods of Trainer for its formats."""
         self.save_model(folder, _internal_call=True)
         if not self.args.save_only_model:
             self._save_optimizer_and_scheduler(folder)
@@ -305,7 +305,7 @@ class DistillationTrainer(Trainer):
             checkpoint.save_state(folder, self.state, [*self.callback_handler.callbacks, self.control], sums)
 
     def _log_state(self) -> dict[str, Any]:
-        """Return the sums since the last line of the log, as the mean over the ranks; every rank must call it."""
+        """Return the sums since the last log, as a mean over the ranks. Every rank must call this method."""
         held = np.asarray([float(self._tr_loss), *self._loss.sums.state()])
         loss, steps, *terms = (ranks.all_reduce_sum(held) / ranks.world_size()).tolist()
         return {
@@ -318,7 +318,7 @@ class DistillationTrainer(Trainer):
         }
 
     def _restore_log(self, held: dict[str, Any]) -> None:
-        """Continue from what `_log_state` returned."""
+        """Restore the values that `_log_state` returned."""
         self._tr_loss += held["loss"]
         self._total_loss_scalar = held["total"]
         self._globalstep_last_logged = held["last_logged"]
@@ -326,7 +326,7 @@ class DistillationTrainer(Trainer):
         self.gauging.restore(held["gauges"])
 
     def _run_epoch(self, *args: Any, **options: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # resumed at its end: Trainer would do one step more
+        if self.state.global_step >= self.state.max_steps:  # resumed at its end: Trainer would run one more step
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **options)
