@@ -180,7 +180,7 @@ def serve() -> None:
     """Fork a child for every line of stdin."""
     from transformers import BertForSequenceClassification, Trainer  # noqa: F401
 
-    import railkd.jobs.distill
+    import railkd.jobs.distill  # noqa: F401
     import railkd.jobs.evaluate  # noqa: F401
 
     for line in sys.stdin:

@@ -36,14 +36,13 @@ class Parsed:
     def complete(self, verb: Verb) -> Request[Any]:
         """Return the request with the other settings, read by transformers' parser.
 
+        An unknown name and a value of the wrong type raise `RailkdError`.
+
         Args:
             verb: for which the words were parsed.
 
         Returns:
             The whole request.
-
-        Raises:
-            RailkdError: a name is unknown, or a value has the wrong type.
         """
         if not self.others:
             return self.request
@@ -57,15 +56,14 @@ class Parsed:
 def parse(verb: Verb, argv: Sequence[str]) -> Parsed:
     """Read the settings of a command. Flags win over the config file, and the config file over the defaults.
 
+    A word, a name or a value that is not understood raises `RailkdError`.
+
     Args:
         verb: whose settings are read.
         argv: the words after the verb.
 
     Returns:
         The settings.
-
-    Raises:
-        RailkdError: a word, a name or a value is not understood.
     """
     words = split(argv, verb.settings(), verb)
     config_file = words.pop("config", None)
@@ -87,7 +85,7 @@ def assemble(verb: Verb, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Par
 
     Raises:
         RailkdError: a name is unknown or given twice in one layer, or a value has the wrong type.
-    """
+    """  # noqa: DOC501 - unknown() returns a RailkdError
     settings = verb.settings()
     given: dict[str, Any] = {}
     others: dict[str, tuple[str, Any]] = {}
@@ -132,6 +130,8 @@ def split(argv: Sequence[str], settings: Mapping[str, Setting], verb: Verb) -> d
     A flag for one value takes one word, a flag for a list takes all words up to the next flag, and a switch takes none.
     An unknown flag takes all words up to the next flag, because transformers' parser may know it.
 
+    A word that is neither a flag nor a value of one raises `RailkdError`, and so does a flag without its value.
+
     Args:
         argv: the words after the verb.
         settings: of the verb.
@@ -139,9 +139,6 @@ def split(argv: Sequence[str], settings: Mapping[str, Setting], verb: Verb) -> d
 
     Returns:
         Name -> word, words or boolean.
-
-    Raises:
-        RailkdError: a word is not a flag and no value of one, or a flag has no value.
     """
     return _Splitter(argv, settings, verb).split()
 

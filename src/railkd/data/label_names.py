@@ -51,6 +51,9 @@ def apply_label_map(values: Iterable[Any], mapping: Mapping[str, str]) -> list[A
         values: one label a row.
         mapping: old name -> new name.
 
+    Returns:
+        One label a row.
+
     Example:
         >>> apply_label_map([0, "1", None], {"0": "negative", "1": "positive"})
         ['negative', 'positive', None]

@@ -65,6 +65,7 @@ def write_predictions(target: str | None, rows: Sequence[dict[str, Any]], stream
     Args:
         target: a file, whose suffix chooses the format; None: tsv to standard output.
         rows: see `railkd.tasks.base.Task.predictions`.
+        stream: replaces standard output if there is no target.
 
     Raises:
         RailkdError: the suffix is another one.

@@ -37,11 +37,10 @@ _KEEP = ("even", "first", "last")
 def check_finetune(request: Request[FinetuneOptions]) -> None:
     """Check the options of ``railkd finetune``.
 
+    One `RailkdError` names all problems.
+
     Args:
         request: options and training arguments of the job.
-
-    Raises:
-        RailkdError: names all problems.
     """
     options = request.options
     problems = Problems()

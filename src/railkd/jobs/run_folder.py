@@ -110,11 +110,11 @@ class RunFolder:
         return [path for path in checkpoints_in(self.path) if own_files(path)]
 
     def model(self, job: str) -> Path:
-        """The model that a job makes: of ``"distill"`` or ``"finetune"``."""
+        """Return the folder of the model that a job makes, ``"distill"`` or ``"finetune"``."""
         return self.path / self.MODELS[job]
 
     def predictions(self, name: str) -> Path:
-        """What the model says of the rows of the set ``name``."""
+        """Return the file with the predictions for the rows of the set ``name``."""
         return self.path / "predictions" / f"{name}.tsv"
 
     def replaced(self) -> list[Path]:
@@ -157,14 +157,13 @@ class RunFolder:
     def reserve(self, options: RunOptions) -> Iterator[None]:
         """Hold the folder for one run, from its first file to its last.
 
+        `RailkdError` is raised if another run holds the folder, or if something stands where this run writes.
+
         Args:
             options: of the run.
 
         Yields:
             Nothing.
-
-        Raises:
-            RailkdError: another run holds the folder, or something stands where this run writes.
         """
         from railkd.runtime import ranks
 

@@ -151,6 +151,8 @@ class Splits:
     def read(cls, options: TrainingDataOptions, find_target: Callable[[Table], Target], say: Say) -> Splits:
         """Read every table that the options name.
 
+        Rows that cannot be read, or that do not fit each other or the model, raise `RailkdError`.
+
         Args:
             options: settings of a job that trains, or of its check.
             find_target: returns task and classes of the model, given the training rows with raw labels.
@@ -158,9 +160,6 @@ class Splits:
 
         Returns:
             The tables.
-
-        Raises:
-            RailkdError: rows cannot be read, or do not fit each other or the model.
         """
         sources, reader = Sources.parse(options), TableReader(options, say)
         raw = reader.read(required(sources.train, "--train"), split="train")

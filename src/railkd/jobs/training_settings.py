@@ -72,7 +72,7 @@ def resolve(
 
     Raises:
         RailkdError: a name is unknown, a value has the wrong type, or an argument would have no effect.
-    """
+    """  # noqa: DOC501 - unknown() returns a RailkdError
     if not others:
         return {}
     parser, hints = _parser()

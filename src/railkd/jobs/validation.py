@@ -112,7 +112,7 @@ def check_model(problems: Problems, name: str | None, flag: str) -> Path | None:
 
     Returns:
         The folder; None if there is no local one.
-    """
+    """  # noqa: DOC501 - the error is caught here
     if name is None:
         return None
     path = Path(name)
@@ -225,12 +225,11 @@ def check_target(problems: Problems, path: Path, flag: str = "--output", *, fold
 def check_method(training: Mapping[str, Any], method: str) -> None:
     """Check the name of the method and the weights of its loss terms. This imports torch.
 
+    An unknown method, and weights that leave it no term, raise `RailkdError`.
+
     Args:
         training: field of ``DistillationTrainingArguments`` -> value.
         method: its name.
-
-    Raises:
-        RailkdError: the method is unknown, or the weights leave it no term.
     """
     from railkd.objectives import method_spec
     from railkd.objectives.base import normalised_weights

@@ -51,13 +51,12 @@ def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None
     The temporary name is random and its file must be new, so a link that someone placed there is never followed and two
     writers never share a file. The file gets the permissions that `open` would give it.
 
+    `OSError` is raised if the folder is missing, not writable or full. No temporary file is left behind then.
+
     Args:
         path: the target; a file that stands there is replaced.
         data: its content.
         durable: return only when the content and the name survive a power failure.
-
-    Raises:
-        OSError: the folder is missing, not writable or full. Nothing is left behind.
     """
     target = Path(path)
     temporary = temporary_beside(target)

@@ -131,7 +131,7 @@ class Ledger:
 
 
 def _within(place: Path) -> Iterator[Path]:
-    """The files and links at a place or below it; a folder counts if it is empty."""
+    """Yield a file or link itself; for a folder, yield the files, links and empty folders below it."""
     if place.is_symlink() or not place.is_dir():
         if os.path.lexists(place):
             yield place

@@ -44,14 +44,13 @@ def is_main_process() -> bool:
 def first_alone(enter: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
     """Enter a context on rank 0 alone. If that fails, every rank raises.
 
+    On rank 0 the error is that of the context, on the others a `RailkdError`.
+
     Args:
         enter: makes the context.
 
     Yields:
         Nothing.
-
-    Raises:
-        RailkdError: rank 0 could not enter.
     """
     with ExitStack() as stack:
         failed: Exception | None = None

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 def from_json(kind: Any, text: str) -> Any:
     """Return the value that a JSON text holds. No value in it is converted to another type.
 
+    A text that is not JSON or not of this type raises `ValueError`, which names the first wrong field.
+
     Args:
         kind: its type, such as a dataclass.
         text: the JSON.
-
-    Raises:
-        ValueError: the text is not JSON or not of this type; names the first field that is wrong.
     """
     return _checked(partial(adapter(kind).validate_json, strict=True), text)
 
@@ -28,12 +27,11 @@ def from_json(kind: Any, text: str) -> Any:
 def from_plain(kind: Any, value: Any) -> Any:
     """Return the value that dicts, lists and scalars hold.
 
+    Parts that are not of this type raise `ValueError`, which names the first wrong field.
+
     Args:
         kind: its type, such as a dataclass.
         value: the parts.
-
-    Raises:
-        ValueError: the parts are not of this type; names the first field that is wrong.
     """
     return _checked(adapter(kind).validate_python, value)
 

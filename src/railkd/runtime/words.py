@@ -115,13 +115,13 @@ def quoted(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return text for a terminal: control characters are written as escapes, except line breaks and tabs.
+    r"""Return text for a terminal: control characters are written as escapes, except line breaks and tabs.
 
     Args:
         text: may hold names that come from files.
 
-    >>> visible("a\\x1b[31mb"), visible("a\\tb\\n")
-    ('a\\\\x1b[31mb', 'a\\tb\\n')
+    >>> visible("a\x1b[31mb"), visible("a\tb\n")
+    ('a\\x1b[31mb', 'a\tb\n')
     """
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 

@@ -309,6 +309,9 @@ class Task(ABC):
             names: of the outputs.
             cells: class -> how the data write it, for --label-map.
             allowed: a weak teacher is only warned of. So is one that was judged on few rows.
+
+        Returns:
+            The finding about permuted labels if there is one, else that of `compare_with_constant`.
         """
         # Permuted labels explain a bad score, so that they are the only finding.
         found = find_label_order(outputs, labels, names, cells or {}) if self.one_class else None

@@ -113,12 +113,11 @@ class TeacherPass:
     def tokenize(self, dataset: Any) -> KeyedTokens:
         """Return the rows of a data set as the teacher reads them.
 
+        A row without a text, or longer than the teacher takes, raises `RailkdError`.
+
         Args:
             dataset: rows with text columns, or rows that were tokenised with a key column; see
                 `railkd.data.given.as_dataset`.
-
-        Raises:
-            RailkdError: rows without a text, or longer than the teacher takes.
         """
         settings = self._settings
         given = as_dataset(dataset)
@@ -129,13 +128,12 @@ class TeacherPass:
     def run(self, rows: KeyedTokens, path: Path, poolings: tuple[str, ...]) -> None:
         """Run the teacher over the rows that the cache does not hold yet, and store its signals.
 
+        `RailkdError` is raised if the folder belongs to another teacher, or if the teacher returns NaN or infinity.
+
         Args:
             rows: from `tokenize`.
             path: folder of the cache.
             poolings: of the states that are stored.
-
-        Raises:
-            RailkdError: the folder belongs to another teacher, or the teacher returns NaN or infinity.
         """
         settings = self._settings
         poolings = poolings or poolings_of_unfinished(path)  # a build that was killed is gone on with as it began

@@ -63,14 +63,13 @@ class TeacherCache:
     def open(cls, path: str | Path) -> TeacherCache:
         """Open a finished cache.
 
+        `RailkdError` is raised if the cache is missing or unfinished, or if a file was altered or is missing.
+
         Args:
             path: the folder.
 
         Returns:
             The cache. No signals have been read yet.
-
-        Raises:
-            RailkdError: there is no cache, or an unfinished one, or a file was altered or is missing.
         """
         folder = Path(path)
         return cls(folder, read_manifest(folder))
@@ -96,6 +95,8 @@ class TeacherCache:
 
         Several ranks share the work; each must call this.
 
+        `RailkdError` is raised if the folder holds a cache of another teacher, or if the rows cannot be read.
+
         Args:
             teacher: folder, hub name, `Checkpoint`, or a module (then give its ``tokenizer``).
             dataset: rows with text columns, or rows tokenised by the teacher's tokenizer with a key column: a
@@ -106,9 +107,6 @@ class TeacherCache:
 
         Returns:
             The cache, which holds at least these rows.
-
-        Raises:
-            RailkdError: the folder holds a cache of another teacher, or the rows cannot be read.
         """
         settings = PassSettings(**options)
         poolings, work = settings.poolings, TeacherPass(teacher, settings)
@@ -242,11 +240,10 @@ class TeacherCache:
     def verify(self, on_progress: Progress | None = None) -> None:
         """Read every byte and compare every checksum.
 
+        If a file was altered, `RailkdError` names the first one.
+
         Args:
             on_progress: called with (rows done, rows to do).
-
-        Raises:
-            RailkdError: names the first file whose content was altered.
         """
         for number in range(len(self._entries)):
             self._shard(number).verify()

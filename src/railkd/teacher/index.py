@@ -45,14 +45,13 @@ class Index:
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the row of each key, or -1 if the cache does not hold it.
 
+        An index that was altered raises `RailkdError`.
+
         Args:
             keys: (N, 2).
 
         Returns:
             (N,) int64.
-
-        Raises:
-            RailkdError: the index was altered.
         """
         place = np.searchsorted(self._high, keys[:, 0])
         found = np.full(len(keys), -1, dtype=np.int64)
@@ -71,12 +70,11 @@ class Index:
     def check(self, keys: np.ndarray, first: int) -> None:
         """Compare the index with the keys of a shard.
 
+        Keys that do not match raise `RailkdError`.
+
         Args:
             keys: (R, 2) of the shard.
             first: number of its first row in the cache.
-
-        Raises:
-            RailkdError: they do not match.
         """
         if (self.find(keys) != np.arange(len(keys)) + first).any():
             raise self.altered()

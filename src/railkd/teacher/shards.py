@@ -176,21 +176,22 @@ class Shard:
     def logits(self, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Return the logits of some rows; the checksum of a row is compared when it is first read.
 
+        A row that was altered raises `RailkdError`.
+
         Args:
             rows: (R,) numbers of rows.
             keys: (R, 2), the keys that these rows must have.
 
         Returns:
             (R, C) float32.
-
-        Raises:
-            RailkdError: a row was altered.
         """
         self._check(rows, keys, 0)
         return np.asarray(self.arrays["logits"][rows])
 
     def states(self, rows: np.ndarray, keys: np.ndarray, pooling: str) -> np.ndarray:
         """Return the states of some rows; the checksum of a row is compared when it is first read.
+
+        A row that was altered raises `RailkdError`.
 
         Args:
             rows: (R,) numbers of rows.
@@ -199,9 +200,6 @@ class Shard:
 
         Returns:
             (R, n, d) in the stored precision, or float32 if a block is too large for it.
-
-        Raises:
-            RailkdError: a row was altered.
         """
         self._check(rows, keys, 1 + self.poolings.index(pooling))
         states = np.asarray(self.arrays[pooling][rows])
@@ -213,8 +211,7 @@ class Shard:
     def verify(self) -> None:
         """Read everything and compare every checksum.
 
-        Raises:
-            RailkdError: a row was altered.
+        A row that was altered raises `RailkdError`.
         """
         rows = np.arange(self.rows)
         self._checked[:] = False

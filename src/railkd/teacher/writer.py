@@ -201,6 +201,9 @@ class CacheWriter:
         Args:
             shard: a finished one.
             anything: the folder has a manifest, which says what outputs alone are added to.
+
+        Raises:
+            RailkdError: the shard belongs to another teacher or stores other poolings.
         """
         fix = "Fix: name another cache folder, or build it again with 'railkd cache --overwrite'."
         if shard.identity != self._digest:
