@@ -38,9 +38,9 @@ def test_the_whole_local_path_opens_no_socket_and_tells_no_secret(tmp_path: Path
     student = ["--student-layers", 2, "--output", "out", "--allow-weak-teacher"]
     secret = ["--hub-token", "hf_SECRET"]
     for words in (
-        ["finetune", "--model", "teacher", *files, *training, "--output", "tuned", *secret],
+        ["finetune", "--model", "teacher", *files, *training, "--output", "tuned"],
         ["cache", "--teacher", "tuned/model", *files, "--cache", "cache"],
-        ["distill", "--teacher", "tuned/model", "--cache", "cache", *files, *training, *student, *secret],
+        ["distill", "--teacher", "tuned/model", "--cache", "cache", *files, *training, *student],
         ["evaluate", "--model", "out/student", "--test", "dev.tsv", "--output", "scores.json"],
         ["predict", "--model", "out/student", "--test", "dev.tsv", "--output", "predictions.tsv"],
         ["check", "--teacher", "tuned/model", "--student-layers", 2, *files, "--allow-weak-teacher"],
@@ -48,6 +48,9 @@ def test_the_whole_local_path_opens_no_socket_and_tells_no_secret(tmp_path: Path
         ["tasks"],
         ["env"],
     ):
+        if words[0] in ("finetune", "distill"):  # refused as long as nothing is uploaded, and not repeated
+            code, said = railkd(folder, *words, *secret, fault="OFFLINE@now")
+            assert code == 2 and "--hub-token" in said and "hf_SECRET" not in said, said
         code, said = railkd(folder, *words, fault="OFFLINE@now")
         assert code == 0, said
     written = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
