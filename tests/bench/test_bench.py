@@ -184,7 +184,7 @@ def test_an_interrupted_bench_stops_its_workers_and_says_how_to_go_on(
     child.send(number)
     got, output = child.end()
     assert got == code, output
-    assert "what is finished is kept: repeat the command with --resume" in output and "Traceback" not in output
+    assert "finished jobs are kept. Fix: repeat the command with --resume" in output and "Traceback" not in output
     assert not is_alive(int(worker))
     ours = records(folder)
     assert len(ours) < 4 and ours == {name: small[name] for name in ours}

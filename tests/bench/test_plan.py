@@ -188,6 +188,6 @@ def test_a_bundled_grid_runs_with_tiny_models(name: str, base: Path, tmp_path: P
     runs = 2 * len(students) * len(grid["methods"]) * grid["seeds"]
     assert f"= {runs} runs, 2 teachers, 2 teacher passes" in out
     # 48 rows, each with 4 blocks of 8 two-byte numbers for every pooling, 2 four-byte logits and a 16-byte key.
-    size = 48 * (4 * 8 * 2 * (1 if name == "smoke" or name == "ablation" else 2) + 2 * 4 + 16) / 1e3
+    size = 48 * (4 * 8 * 2 * (2 if name == "paper" else 1) + 2 * 4 + 16) / 1e3
     assert re.search(rf"one +1 +1 +{runs // 2} +0 +48 +{size:.1f} kB +\d.* (s|min)", out), out
     assert "caches not known" not in out and "time left not known" not in out
