@@ -48,7 +48,11 @@ def test_the_wheel_holds_all_of_railkd_and_nothing_else(wheel: Path) -> None:
         names = set(archive.namelist())
     info = f"railkd-{__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"railkd", info}
-    files = [path for kind in ("*.py", "*.yaml", "*.toml", "*.html", "*.css") for path in (ROOT / "src" / "railkd").rglob(kind)]
+    files = [
+        path
+        for kind in ("*.py", "*.yaml", "*.toml", "*.html", "*.css")
+        for path in (ROOT / "src" / "railkd").rglob(kind)
+    ]
     sources = {path.relative_to(ROOT / "src").as_posix() for path in files}
     assert {name for name in names if name.startswith("railkd/")} == sources | {"railkd/py.typed"}
     assert f"{info}/licenses/LICENSE" in names
