@@ -1,4 +1,4 @@
-"""What every part is given: the record, the pairs, the sizes, and its share of the time."""
+"""The context of a part: the record, the pairs, the sizes, and its share of the time."""
 
 from __future__ import annotations
 

@@ -84,12 +84,14 @@ def machine() -> dict[str, Any]:
     """Return what a timing must be read beside: processors and versions, and a digest of railkd's source files."""
     import torch
 
+    from railkd.runtime.hardware import processor
+
     cuda = torch.cuda.is_available()
     found: dict[str, Any] = {
         "gpu": torch.cuda.get_device_name(0) if cuda else "none",
         "gpu memory in GB": round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1) if cuda else 0,
         "cuda": torch.version.cuda,
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
@@ -108,11 +110,3 @@ def source_digest() -> str:
     for path in sorted((ROOT / "src" / "railkd").rglob("*.py")):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -20,7 +20,7 @@ from turns import Side, Stop
 from railkd import DistillationTrainer, DistillationTrainingArguments
 from railkd.teacher import LiveTeacher
 
-#: What every Trainer is told: nothing logged, nothing saved, no bar. Everything else is its default.
+#: Arguments of every Trainer. Nothing is logged or saved, and no bar is shown. Everything else is a default.
 QUIET: dict[str, Any] = {
     "report_to": "none",
     "disable_tqdm": True,
@@ -28,7 +28,7 @@ QUIET: dict[str, Any] = {
     "logging_strategy": "no",
     "learning_rate": 1e-5,
 }
-#: More steps than any part takes: a side stops when it is told to.
+#: More steps than any part takes. `Side` stops a training.
 ENDLESS = 1_000_000
 
 

@@ -71,7 +71,7 @@ def machine() -> dict[str, Any]:
     """
     return {
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
@@ -104,7 +104,8 @@ def peak_memory() -> int:
         return 0
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the model name of the processor, or its kind if the system does not tell the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
