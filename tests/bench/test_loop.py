@@ -142,6 +142,40 @@ def test_a_folder_is_locked_by_one_bench(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_project_with_the_names_of_a_bench_is_no_bench(tmp_path: Path, resume: bool) -> None:
+    theirs = [tmp_path / name for name in ("grid.yaml", "records.jsonl", "runs/a/metrics.json", "teachers/a/b/notes")]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("theirs")
+    with (
+        pytest.raises(RailkdError, match="do not belong to a bench"),
+        lock_folder(tmp_path, resume=resume, overwrite=not resume),
+    ):
+        pass
+    assert all(path.read_text() == "theirs" for path in theirs)
+
+
+def test_overwriting_a_bench_leaves_what_it_did_not_write(tmp_path: Path) -> None:
+    out, folders = tmp_path / "out", [job.folder for job in PLAN]
+    with lock_folder(out, resume=False, overwrite=False, folders=folders):
+        play(out, {})
+    theirs = [out / name for name in ("notes", "runs/notes", f"{folders[-1]}/notes", "caches/mine/manifest.json")]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("theirs")
+    with lock_folder(out, resume=False, overwrite=True, folders=folders):
+        assert read_finished(PLAN, str(out)) == {}
+    assert all(path.read_text() == "theirs" for path in theirs)
+    (out / folders[0]).mkdir(parents=True, exist_ok=True)
+    (out / folders[0] / "log.txt").symlink_to(out / "notes")
+    with (
+        pytest.raises(RailkdError, match="log.txt' was not written by railkd"),
+        lock_folder(out, resume=False, overwrite=True, folders=folders),
+    ):
+        pass
+
+
 def test_the_time_left_is_estimated_from_similar_jobs() -> None:
     teacher, one, two, *_ = PLAN
     assert estimate_seconds_left([one], {}, [], 1) is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +289,31 @@ def test_what_is_no_plain_file_is_refused_in_words_and_left_alone(tmp_path: Path
 def test_a_folder_with_the_name_of_a_temporary_file_is_no_obstacle(tmp_path: Path) -> None:
     make_odd(tmp_path / ".a.tmp", "folder")
     assert write(tmp_path, signals(3)).rows == 3 and (tmp_path / ".a.tmp" / "inside").is_dir()
+
+
+THEIRS = ["manifest.json", "shard-x.safetensors", "shard-0123456789abcdef.safetensors", "index-x.npy", ".foo.tmp"]
+THEIRS += [".manifest.json.tmp", "index-0123456789abcdef.npy", "notes.txt", ".shard-x.0123456789ab.00000000.tmp"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.parametrize("content", [b"theirs", b'{"format": "theirs", "files": []}'])
+def test_files_of_others_in_a_cache_folder_stay(
+    tmp_path: Path, cache: TeacherCache, overwrite: bool, name: str, content: bytes
+) -> None:
+    """In an empty folder, and beside a cache; whatever looks like a file of a cache is refused in words."""
+    for folder in (tmp_path / "empty", Path(shutil.copytree(cache.path, tmp_path / "cache"))):
+        folder.mkdir(exist_ok=True)
+        if folder.name == "cache" and name == "manifest.json":
+            continue
+        (folder / name).write_bytes(content)
+        refused = name.startswith(("manifest", "shard-", "index-"))
+        words = pytest.raises(RailkdError, match=f"{name}' has the name of a file of a cache, but railkd did not write")
+        with (
+            words if refused else nullcontext(),
+            CacheWriter(folder, cache.info, cache.identity, cache.poolings, overwrite=overwrite),
+        ):
+            pass
+        if not refused:
+            assert TeacherCache.open(folder).rows == (0 if overwrite or folder.name == "empty" else cache.rows)
+        assert (folder / name).read_bytes() == content

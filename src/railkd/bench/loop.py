@@ -5,38 +5,34 @@ It is the same for every executor.
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from railkd.bench.display import Progress
 from railkd.bench.executors.protocol import Executor, Outcome
+from railkd.bench.ownership import GRID, claim, is_bench
 from railkd.bench.plan import Job
 from railkd.bench.results import read_record, write_failure
 from railkd.errors import RailkdError
 from railkd.records import RECORDS_FILE, RunRecord, write_lines
 from railkd.runtime.files import write_text
+from railkd.runtime.ownership import LOCK, hold
 
-#: The grid as it was, in the bench's folder.
-GRID = "grid.yaml"
-_FOLDERS = ("teachers", "caches", "runs")
-_LOCK = ".lock"
 #: Seconds that the loop waits for a job to end before it looks again.
 _WAIT = 0.25
 
 
 @contextmanager
-def lock_folder(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def lock_folder(output: Path, *, resume: bool, overwrite: bool, folders: Iterable[str] = ()) -> Iterator[None]:
     """Reserve the bench's folder while the bench runs.
 
     Args:
         output: the folder; made if it does not exist.
         resume: the folder may hold a bench, which is continued.
-        overwrite: the folder may hold a bench, whose jobs and records are deleted.
+        overwrite: the folder may hold a bench, whose jobs and records are deleted; what railkd did not write stays.
+        folders: of the jobs, relative to the bench's folder.
 
     Yields:
         Nothing; the lock is held inside the block.
@@ -47,32 +43,19 @@ def lock_folder(output: Path, *, resume: bool, overwrite: bool) -> Iterator[None
     """
     if output.is_file():
         raise RailkdError(f"--output '{output}': expected a folder, got a file")
-    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    if names - {_LOCK} and GRID not in names:
+    ours = is_bench(output)
+    if not ours and output.is_dir() and any(path.name != LOCK for path in output.iterdir()):
         raise RailkdError(
             f"--output '{output}': the folder holds files that do not belong to a bench. Fix: name another "
             "folder, or empty this one"
         )
-    if GRID in names and not (resume or overwrite):
+    if ours and not (resume or overwrite):
         raise RailkdError(
             f"--output '{output}': the folder holds a bench. Fix: --resume continues it, --overwrite runs it again"
         )
-    output.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output / _LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RailkdError(
-            f"--output '{output}': another bench is running in it. Fix: wait for it, or stop it"
-        ) from None
-    try:
-        if overwrite:
-            for name in _FOLDERS:
-                shutil.rmtree(output / name, ignore_errors=True)
-            (output / RECORDS_FILE).unlink(missing_ok=True)
+    with hold(output, f"--output '{output}': another bench is running in it. Fix: wait for it, or stop it"):
+        claim(output, folders, overwrite=overwrite)
         yield
-    finally:
-        lock.release()
 
 
 def run(

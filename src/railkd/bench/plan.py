@@ -259,7 +259,9 @@ class _TeacherPlan:
             if kind in ("cache", "distill"):
                 replaced = {"teacher": self.teacher.model}
             if kind == "distill":
-                replaced |= {"cache": None, "output": self._path("runs")}
+                replaced |= {"cache": None}
+            if kind in ("finetune", "distill"):  # the folder of the job may hold a log of an earlier try
+                replaced |= {"output": self._path("runs")}
             self.verbs.check(kind, request.with_options(**replaced))
         except RailkdError as error:
             raise RailkdError(str(error).replace(" Fix: see the example in --help.", "")) from None

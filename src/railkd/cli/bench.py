@@ -108,9 +108,13 @@ def _bench(options: BenchOptions) -> None:
 def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, options: BenchOptions) -> list[Any]:
     from railkd.bench import loop
     from railkd.bench.display import Progress
+    from railkd.bench.ownership import check_inputs
     from railkd.bench.results import find_removed, read_finished
 
-    with loop.lock_folder(output, resume=options.resume, overwrite=options.overwrite):
+    if options.overwrite:
+        check_inputs(jobs, output)
+    folders = [job.folder for job in jobs]
+    with loop.lock_folder(output, resume=options.resume, overwrite=options.overwrite, folders=folders):
         done, removed = read_finished(jobs, str(output)), find_removed(jobs, output)
         with Progress(grid.name, quiet=options.quiet) as progress:
             if removed:

@@ -222,10 +222,9 @@ class RunFolder:
         if ranks.is_main_process():
             self.path.mkdir(parents=True, exist_ok=True)
             clear_unfinished(self.path)
-            if not self.ledger.exists():
-                self.ledger.add(*written_without_mark(self.path))
             if request.options.overwrite:
                 self.clear()
+            self._adopt()
         ranks.barrier()
         if not request.options.resume:
             return
@@ -285,10 +284,16 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete the files of an earlier run, the record first; its cache stays, and what railkd did not write."""
+        self._adopt()
         if self.ledger.owns(self.record):
             self.record.unlink()
         self.drop_checkpoints()
         self.ledger.remove()
+
+    def _adopt(self) -> None:
+        """Give a folder of railkd 0.1.0 the mark."""
+        if not self.ledger.exists() and (names := written_without_mark(self.path)):
+            self.ledger.add(*names)
 
     def _refuse_obstacles(self, options: RunOptions) -> None:
         for problem in self.find_obstacles(options)[:1]:

@@ -132,18 +132,12 @@ class Ledger:
 
 def _within(place: Path) -> Iterator[Path]:
     """Yield a file or link itself; for a folder, yield the files, links and empty folders below it."""
-    if place.is_symlink() or not place.is_dir():
-        if os.path.lexists(place):
-            yield place
-        return
-    inside = sorted(place.iterdir())
-    if not inside:
-        return
-    for path in inside:
-        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
-            yield path
-        else:
+    inside = sorted(place.iterdir()) if place.is_dir() and not place.is_symlink() else []
+    if inside:
+        for path in inside:
             yield from _within(path)
+    elif os.path.lexists(place):
+        yield place
 
 
 @contextmanager
@@ -190,3 +184,28 @@ def lock_of(folder: Path) -> FileLock:
             f"'{path}' is not a lock of railkd: expected an empty file. Fix: move it elsewhere, or name another folder"
         )
     return FileLock(path)
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """Refuse a folder that this user may not write into, before any work is done for it.
+
+    Args:
+        path: the folder, or where it will be created.
+        flag: that named it.
+
+    Raises:
+        RailkdError: the message names the owner of the folder.
+    """
+    above = next((parent for parent in (path, *path.absolute().parents) if parent.is_dir()), path)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise RailkdError(
+            f"{flag}: '{above}' belongs to {_owner(above)}, and this user may not write into it. Fix: name another "
+            f"{flag}"
+        )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return f"the user '{path.owner()}'"
+    except (KeyError, OSError, NotImplementedError):
+        return f"user number {path.stat().st_uid}"

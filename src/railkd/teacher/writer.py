@@ -7,24 +7,28 @@ its rows. So a build that was killed is continued by adopting the finished shard
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from filelock import FileLock
 
 from railkd.data.keys import key_array
 from railkd.errors import RailkdError
 from railkd.runtime import files, ranks
+from railkd.runtime.ownership import check_writable, lock_of
 from railkd.teacher import index, shards
 from railkd.teacher.identity import Identity
-from railkd.teacher.manifest import MANIFEST, Manifest, ShardFile, stored_manifest
+from railkd.teacher.manifest import FORMAT, MANIFEST, Manifest, ShardFile, stored_manifest
 from railkd.teacher.outputs import StoredOutputs
 from railkd.teacher.protocol import TeacherInfo
 
-LOCK = ".lock"
 ROWS_PER_SHARD = 8192
+_PATTERNS = MANIFEST, "index-*.npy", f"shard-*{shards.SUFFIX}"
+#: The names of the files that railkd writes, each with what its first bytes hold.
+_SHARD = re.compile(r"shard-[0-9a-f]{16}" + re.escape(shards.SUFFIX)), b'"railkd"'
+_INDEX = re.compile(r"index-[0-9a-f]{16}\.npy"), b"\x93NUMPY"
 
 
 class CacheWriter:
@@ -62,7 +66,6 @@ class CacheWriter:
         self._leads = not self._together or ranks.is_main_process()
         self.path, self.info, self.identity, self.poolings = Path(path), info, identity, tuple(poolings)
         self._digest = identity.digest()
-        self._lock = FileLock(self.path / LOCK)
         self._keys: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
         self._states: dict[str, list[np.ndarray]] = {name: [] for name in self.poolings}
@@ -75,22 +78,21 @@ class CacheWriter:
     def __enter__(self) -> CacheWriter:
         if self.path.exists() and not self.path.is_dir():
             raise RailkdError(f"The cache '{self.path}' is a file, wanted a folder. Fix: name another path.")
+        check_writable(self.path, "--cache")
         self.path.mkdir(parents=True, exist_ok=True)
-        for name in (MANIFEST, LOCK):
-            file = self.path / name
-            if file.is_symlink() or (file.exists() and not file.is_file()):
-                raise RailkdError(
-                    f"Expected a regular file or nothing at '{file}', got a folder, a link or a pipe. Fix: name "
-                    "another cache folder."
-                )
+        own = _own_files(self.path)
+        for foreign in sorted(path for name in _PATTERNS for path in self.path.glob(name) if path not in own)[:1]:
+            raise RailkdError(
+                f"'{foreign}' has the name of a file of a cache, but railkd did not write it, or it is no regular "
+                "file. Fix: move it elsewhere, or name another cache folder."
+            )
+        self._lock = lock_of(self.path)
         try:
             if self._leads:
                 self._lock.acquire()
                 if self._overwrite:
                     clear(self.path)
-                for leftover in self.path.glob(".*.tmp"):
-                    if leftover.is_file():
-                        leftover.unlink(missing_ok=True)
+                _remove(path for path in self.path.iterdir() if _is_leftover(path))
             self._barrier()
             self._adopt_all()
             self._barrier()  # nobody writes before all have looked, so all see the same rows missing
@@ -175,7 +177,7 @@ class CacheWriter:
         """Take over all finished shards in the folder that this writer can go on from."""
         stored = stored_manifest(self.path)
         named = {entry.file for entry in stored.shards} if stored else set()
-        paths = sorted(self.path.glob(f"shard-*{shards.SUFFIX}"), key=lambda path: (path.name not in named, path.name))
+        paths = sorted(self.path.glob(_PATTERNS[-1]), key=lambda path: (path.name not in named, path.name))
         full: list[shards.Shard] = []
         alone: list[shards.Shard] = []
         for path in paths:
@@ -242,9 +244,8 @@ class CacheWriter:
         # The files of the previous manifest stay until the next build: a reader may have opened that manifest.
         keep = {file.file for each in (manifest, stored_manifest(self.path)) if each for file in each.files}
         manifest.write(self.path)
-        for old in (*self.path.glob("index-*.npy"), *self._outputs_alone):
-            if old.name not in keep:
-                old.unlink(missing_ok=True)
+        done = (path for path in _own_files(self.path) if _INDEX[0].fullmatch(path.name) or path in self._outputs_alone)
+        _remove(path for path in done if path.name not in keep)
 
 
 def _overlap(shard: shards.Shard, others: Sequence[shards.Shard]) -> bool:
@@ -261,7 +262,7 @@ def poolings_of_unfinished(folder: Path) -> tuple[str, ...]:
     """
     if (folder / MANIFEST).exists():
         return ()
-    return next((shards.Shard(path).poolings for path in sorted(folder.glob(f"shard-*{shards.SUFFIX}"))), ())
+    return next((shards.Shard(path).poolings for path in sorted(folder.glob(_PATTERNS[-1]))), ())
 
 
 def _entry(shard: shards.Shard) -> ShardFile:
@@ -274,9 +275,36 @@ def clear(path: str | Path) -> None:
     """Delete the files of the cache in a folder. The manifest goes first, so that the rest is never taken for a cache.
 
     Args:
-        path: the folder.
+        path: the folder. What railkd did not write stays in it.
     """
-    folder = Path(path)
-    for pattern in (MANIFEST, "index-*.npy", f"shard-*{shards.SUFFIX}"):
-        for file in folder.glob(pattern):
-            file.unlink(missing_ok=True)
+    own = _own_files(Path(path))
+    _remove(file for file in own if file.name == MANIFEST)
+    _remove(own)
+
+
+def _own_files(folder: Path) -> set[Path]:
+    """Return the files of a cache that railkd wrote: by name, and by the manifest or by their first bytes."""
+    own: set[Path] = set()
+    manifest, named = folder / MANIFEST, b""
+    if manifest.is_file() and not manifest.is_symlink():
+        named = manifest.read_bytes()
+        if FORMAT.encode() in named or (b'"identity"' in named and b'"shards"' in named):  # one of them may be damaged
+            own.add(manifest)
+    for name, start in (_SHARD, _INDEX):
+        for path in folder.iterdir():
+            if name.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    if start in file.read(4096) or (manifest in own and path.name.encode() in named):
+                        own.add(path)
+    return own
+
+
+def _is_leftover(path: Path) -> bool:
+    """Return whether a build that was killed left this file under a temporary name."""
+    return files.is_temporary(path) and path.name.startswith((".shard-", ".index-", f".{MANIFEST}."))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)

@@ -20,10 +20,12 @@ from rich.table import Table
 from railkd.cli.demo.archive import Row
 from railkd.cli.demo.data import SentimentSets, sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
+from railkd.errors import RailkdError
 from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.records import RunRecord
+from railkd.runtime.ownership import Ledger
 from railkd.runtime.words import duration
 
 METHODS = ("finetune", "kd", "rail-kd-l", "rail-kd-c")
@@ -111,6 +113,7 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
     start = time.perf_counter()
     say(f"railkd demo ({name}): {size.estimate} on two CPU cores, after the first download")
     folder = Path(output)
+    _claim(folder)
     data = _write_data(sentiment_sets(), size, folder / "data", say)
     teacher = _teacher(folder, data, size, say, quiet)
     pass_seconds = _cache(folder, data, say, quiet)
@@ -130,6 +133,16 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
         "      --eval dev.tsv --test test.tsv --method rail-kd-l --output out/"
     )
     return lines
+
+
+def _claim(folder: Path) -> None:
+    """Put the files of the demo on the list of those that railkd wrote, and refuse to replace any others."""
+    ledger = Ledger(folder)
+    names = [*(f"data/{name}.tsv" for name in ("train", "dev", *TESTS)), "results.md", "results.json"]
+    for path in ledger.foreign(folder / name for name in names)[:1]:
+        raise RailkdError(f"'{path}' was not written by this demo and would be replaced. Fix: name another --output.")
+    folder.mkdir(parents=True, exist_ok=True)
+    ledger.add(*names)
 
 
 def _write_data(sets: SentimentSets, size: Size, folder: Path, say: Say) -> dict[str, Path]:
