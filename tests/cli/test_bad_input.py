@@ -155,6 +155,8 @@ ROWS = [
     (f"{DISTILL} --live --pooling cls", "--pooling has no effect with --live"),
     ("distill --teacher teacher --student teacher --train train.tsv --output out --keep last", "--keep has no effect"),
     ("cache --verify --cache mine --teacher teacher", "--teacher has no effect with --verify"),
+    ("predict --model teacher --test dev.tsv --label-map 0=neg", "--label-map has no effect without --glue-submission"),
+    ("predict --model teacher --test dev.tsv --problem-type regression", "--problem-type has no effect here"),
     ("methods rail-kd-l --strategy cyclic", "--strategy has no effect without --draws"),
     # files and models
     (f"{DISTILL} --train trian.tsv", "--train trian.tsv: no such file. Did you mean 'train.tsv'? Fix: check the path."),

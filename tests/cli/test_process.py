@@ -21,6 +21,7 @@ from railkd.cli.verb import Verb, printer
 from railkd.data.predictions import write_predictions
 from railkd.jobs.options import option
 from railkd.jobs.request import Request
+from railkd.runtime.progress import bar
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(railkd.__file__).parents[1])}
 # A verb that prints a message and a result, and opens a file in between.
@@ -160,6 +161,13 @@ def test_control_characters_of_names_never_reach_the_terminal(
 def test_messages_escape_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     printer(False)(f"reads {EVIL}\tand \udcff")
     assert "\\x1b" in (err := capsys.readouterr().err) and "\\udcff" in err and not has_control_characters(err)
+
+
+def test_titles_of_progress_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar(f"evaluating [red]{EVIL}", "rows") as advance:
+        advance(1, 1)
+    err = capsys.readouterr().err
+    assert "evaluating [red]a\\x1b" in err and not has_control_characters(err)
 
 
 class Terminal(StringIO):

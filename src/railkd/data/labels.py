@@ -161,7 +161,7 @@ def match_label_space(
         raise RailkdError(
             f"{where} has the classes {named(data.names)}, {model} has {named(names)}, {why}. "
             f"Fix: --label-map {' '.join(f'{quoted(shortened(name))}=NEW' for name in lacking[:3])}"
-            f"{' ...' if len(lacking) > 3 else ''} (NEW: a class of the model)."
+            f"{' ...' if len(lacking) > 3 else ''} (NEW: a class of the model; it applies to all files of the command)."
         )
     return LabelSpace(names, spellings=spellings)
 

@@ -80,7 +80,9 @@ class DataOptions:
         group="data",
     )
     max_length: int | None = option(
-        f"cut texts after this many tokens (default: {DEFAULT_MAX_LENGTH})", metavar="N", group="data"
+        f"cut texts after this many tokens (default: as in the training of the model, or {DEFAULT_MAX_LENGTH})",
+        metavar="N",
+        group="data",
     )
 
 

@@ -131,6 +131,9 @@ def check_predict(request: Request[PredictOptions]) -> None:
     problems.require(options, "model", "test")
     if len(options.test) > 1:
         problems.add(f"--test: expected one file, whose order the predictions keep, got {len(options.test)}")
+    check_effect(problems, options, "here: the model decides the task", "problem_type", "label_column")
+    if not options.glue_submission:
+        check_effect(problems, options, "without --glue-submission", "label_map")
     check_data(problems, options)
     check_model(problems, options.model, "--model")
     if options.glue_submission:

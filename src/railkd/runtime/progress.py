@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from railkd.runtime.words import duration
+from railkd.runtime.words import duration, visible
 
 #: Called with (items done, items in total).
 Advance = Callable[[int, int], None]
@@ -36,7 +36,7 @@ def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
         yield lambda done, total: None
         return
     console = Console(stderr=True)
-    start = time.perf_counter()
+    start, title = time.perf_counter(), visible(title)
     if not console.is_terminal:
         last = start
 
@@ -53,7 +53,7 @@ def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rate]}"),
