@@ -197,6 +197,32 @@ def test_half_precision_teacher_states_give_nearly_the_same_loss(method: str) ->
 
 
 @every_method
+@every_shape
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_of_half_precision_compute_in_the_precision_of_the_states(method: str, shapes: Any, dtype: Any) -> None:
+    case = make(method, shapes)
+    case.objective.to(dtype)
+    rounded = case.loss()
+    rounded.backward()
+    assert all(p.grad is not None and p.grad.dtype == dtype for p in case.objective.parameters() if p.requires_grad)
+    case.objective.float()  # the same weights, still rounded
+    torch.testing.assert_close(rounded, case.loss(), rtol=0, atol=0)
+
+
+@every_method
+@every_shape
+def test_states_of_double_precision_are_computed_so_whatever_the_maps(method: str, shapes: Any) -> None:
+    case = make(method, shapes)
+    doubled = {
+        "student": Signals(case.student.logits.double(), case.student.states.double()),
+        "teacher": with_states(case.teacher, case.teacher.states.double()),
+    }
+    single_maps = case.loss(**doubled)
+    case.objective.double()
+    torch.testing.assert_close(single_maps, case.loss(**doubled), rtol=1e-6, atol=1e-7)
+
+
+@every_method
 def test_an_objective_is_the_same_for_the_same_seed_and_in_one_run_twice(method: str) -> None:
     one, two = make(method, seed=5), make(method, seed=5)
     assert torch.equal(one.loss(), two.loss()) and torch.equal(one.loss(), one.loss())

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from railkd.errors import RailkdError
 from railkd.mapping import Draw, check_choice
 from railkd.objectives.base import Objective, intermediate_blocks, states_of
-from railkd.objectives.maps import Constants
+from railkd.objectives.maps import Constants, Linear
 from railkd.signals import Signals
 
 BUCKETINGS = ("regular", "overlapping", "skipping", "cross")
@@ -96,7 +96,7 @@ class CombinedKD(Objective):
         self.buckets = buckets(self.m, self.teacher_shape.blocks, bucketing)
         self.positions = Constants([block - 1 for bucket in self.buckets for block in bucket])  # 0-based
         d_s, d_t = self.student_shape.width, self.teacher_shape.width
-        self.teacher_maps = nn.ModuleList(nn.Linear(len(bucket) * d_t, d_s) for bucket in self.buckets)
+        self.teacher_maps = nn.ModuleList(Linear(len(bucket) * d_t, d_s) for bucket in self.buckets)
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """Return the term, a scalar; see `Objective.intermediate`. ``draw`` is ignored, the buckets are fixed."""

@@ -24,6 +24,7 @@ from railkd.errors import RailkdError
 from railkd.functional import full_precision, info_nce, unit
 from railkd.mapping import Draw
 from railkd.objectives.base import Objective, states_of
+from railkd.objectives.maps import Linear
 from railkd.signals import Signals
 
 
@@ -60,8 +61,8 @@ class ContrastiveKD(Objective):
                 f"Expected numbers above 0, got tau {tau}, {negatives} negatives, shared_size {shared_size}."
             )
         self.tau, self.negatives = tau, negatives
-        self.student_map = nn.Linear(self.student_shape.blocks * self.student_shape.width, shared_size)
-        self.teacher_map = nn.Linear(self.teacher_shape.blocks * self.teacher_shape.width, shared_size)
+        self.student_map = Linear(self.student_shape.blocks * self.student_shape.width, shared_size)
+        self.teacher_map = Linear(self.teacher_shape.blocks * self.teacher_shape.width, shared_size)
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """Return the term, a scalar; see `Objective.intermediate`. Needs negatives; ``draw`` is ignored."""
@@ -72,9 +73,9 @@ class ContrastiveKD(Objective):
                 "--live), or give teacher=Signals(..., negatives=Negatives(...))."
             )
         z_s = self._z(self.student_map, self.student_states(student))  # (B, u)
-        z_t = self._z(self.teacher_map, states_of(teacher, self.teacher_shape, "teacher").to(z_s.device))  # (B, u)
+        z_t = self._z(self.teacher_map, states_of(teacher, self.teacher_shape, "teacher").to(z_s))  # (B, u)
         groups, k = held.states.shape[:2]
-        states = held.states.detach().to(z_s.device)  # (G, K, n, d_t)
+        states = full_precision(held.states.detach()).to(z_s)  # (G, K, n, d_t)
         others = self._z(self.teacher_map, states.flatten(0, 1)).reshape(groups, k, -1)  # (G, K, u)
         return info_nce(z_s, z_t, others[held.group.to(z_s.device)], self.tau, held.keep)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from railkd.errors import RailkdError
@@ -41,6 +42,14 @@ class Constants(nn.Module):
         return self
 
 
+class Linear(nn.Linear):
+    """A linear map that computes in the precision of its input, whatever the precision of its weights."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., d_in) to (..., d_out)."""
+        return F.linear(input, self.weight.to(input.dtype), self.bias.to(input.dtype))
+
+
 def map_between(d_in: int, d_out: int) -> nn.Module:
     """Return a trainable linear map between two widths, or the identity if they are equal.
 
@@ -51,7 +60,7 @@ def map_between(d_in: int, d_out: int) -> nn.Module:
     Returns:
         A module from (..., d_in) to (..., d_out).
     """
-    return nn.Identity() if d_in == d_out else nn.Linear(d_in, d_out)
+    return nn.Identity() if d_in == d_out else Linear(d_in, d_out)
 
 
 class MapBank(nn.Module):

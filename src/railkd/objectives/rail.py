@@ -28,13 +28,13 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from railkd.errors import RailkdError
 from railkd.functional import normalized_distance
 from railkd.mapping import Draw, Draws, check_choice, order_statistics
 from railkd.objectives.base import Objective, states_of
-from railkd.objectives.maps import Constants, MapBank
+from railkd.objectives.maps import Constants, Linear, MapBank
 from railkd.signals import Moments, Signals
 
 TEACHER_MAPS = ("trained", "orthogonal", "whitening", "centring")
@@ -227,8 +227,8 @@ class RailConcatenated(Objective):
         _check_size(shared_size)
         self.draws = _draws_for(self, draws)
         self.m = self.draws.m
-        self.student_map = nn.Linear(self.m * self.student_shape.width, shared_size)
-        self.teacher_map = nn.Linear(self.m * self.teacher_shape.width, shared_size)
+        self.student_map = Linear(self.m * self.student_shape.width, shared_size)
+        self.teacher_map = Linear(self.m * self.teacher_shape.width, shared_size)
 
     def projected(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> tuple[Tensor, Tensor]:
         """Return the projected concatenations of both models.
