@@ -87,6 +87,66 @@ class Moments:
     covariance: Tensor
 
 
+def checked_outputs(outputs: Tensor) -> Tensor:
+    """Refuse outputs of an empty batch, whose mean is not a number.
+
+    Args:
+        outputs: (B, C).
+
+    Returns:
+        The outputs.
+
+    Raises:
+        RailkdError: not two dimensions, or no row.
+    """
+    if outputs.dim() != 2 or outputs.shape[0] == 0:
+        raise RailkdError(f"Expected outputs (B, C) of at least one row, got {tuple(outputs.shape)}.")
+    return outputs
+
+
+def shaped_like(outputs: Tensor, other: Tensor, name: str) -> Tensor:
+    """Refuse a tensor that would broadcast against the outputs of a model. Reads shapes only.
+
+    Args:
+        outputs: (B, C), or (B,) for one output.
+        other: (B, C); for one output (B,) or (B, 1).
+        name: of the tensor, for the message.
+
+    Returns:
+        The tensor in the shape of the outputs.
+
+    Raises:
+        RailkdError: the shapes differ, or there is no row.
+    """
+    one_each = outputs.shape[:1] == other.shape[:1] == (other.numel(),) == (outputs.numel(),)
+    if outputs.shape[:1] == (0,) or (other.shape != outputs.shape and not one_each):
+        raise RailkdError(
+            f"Expected {name} of the shape {tuple(outputs.shape)} with at least one row, got {tuple(other.shape)}."
+        )
+    return other.reshape(outputs.shape)
+
+
+def class_indices(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Refuse labels that are not one integer for each row. Reads shape and type only.
+
+    Args:
+        outputs: (B, C).
+        labels: (B,) integers.
+
+    Returns:
+        (B,) int64.
+
+    Raises:
+        RailkdError: the labels are floats, or of another shape.
+    """
+    if labels.is_floating_point() or labels.shape != outputs.shape[:1]:
+        raise RailkdError(
+            f"Expected one class index for each of {len(outputs)} rows, got labels {tuple(labels.shape)} of "
+            f"{labels.dtype}. Fix: give integers, or name the problem type of these labels."
+        )
+    return labels.long()
+
+
 def checked_poolings(poolings: Sequence[str]) -> tuple[str, ...]:
     """Return the poolings that a list of names means.
 

@@ -21,7 +21,7 @@ from railkd.objectives.codir import ContrastiveKD
 from railkd.objectives.finetune import Finetune
 from railkd.objectives.kd import KD
 from railkd.objectives.pkd import PatientKD
-from railkd.objectives.rail import RailConcatenated, RailLayerwise
+from railkd.objectives.rail import UNUSED_WITHOUT_DRAW, RailConcatenated, RailLayerwise
 from railkd.signals import Signals
 
 
@@ -60,7 +60,9 @@ class MethodSpec:
             found |= _defaults(make)
         if "__init__" in vars(self.objective):
             found |= _defaults(self.objective.__init__)
-        return {name: value for name, value in found.items() if name not in self.objective.groups} | dict(self.settings)
+        found |= self.settings
+        unused = {*self.objective.groups, *(UNUSED_WITHOUT_DRAW if found.get("match", "drawn") != "drawn" else ())}
+        return {name: value for name, value in found.items() if name not in unused}
 
 
 def _defaults(make: Callable[..., Any]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Objective(nn.Module):
         weights: the normalised weights of those terms.
         m: the method reads the student blocks 1..m. Default: all.
         draws: the rule by which teacher blocks are drawn; None for a method that draws none.
+        checks_draws: check each draw that is in main memory. A trainer whose draws come from `draw` turns this off.
         groups: keyword of the constructor -> function that makes its value from the options of a user. The parameters
             ``s`` and ``n`` of the function are the numbers of blocks; the others are names of options.
 
@@ -72,6 +73,7 @@ class Objective(nn.Module):
         self.student_shape, self.teacher_shape = BlockShape(*student_shape), BlockShape(*teacher_shape)
         self.m = self.student_shape.blocks
         self.draws: Draws | None = None
+        self.checks_draws = True
         self.weights = normalised_weights(weights, self.terms)
         if not (math.isfinite(temperature) and temperature > 0):
             raise RailkdError(f"Expected a finite number above 0 (default 1), got temperature {temperature}.")
@@ -101,6 +103,7 @@ class Objective(nn.Module):
         """
         # Distances of unit vectors are small differences, so they need full precision under autocast too.
         with torch.autocast(student.logits.device.type, enabled=False):
+            _check_rows(student, teacher, labels)
             terms = self._terms(student, teacher, labels, draw)
         scale = {"intermediate": intermediate_scale}
         parts = [self.weights[name] * scale.get(name, 1.0) * term for name, term in terms.items()]
@@ -185,6 +188,19 @@ class Objective(nn.Module):
             (B, ..., u) of student and teacher; None for a method without projections into a shared space.
         """
         return None
+
+
+def _check_rows(student: Signals, teacher: Signals | None, labels: Tensor | None) -> None:
+    """Refuse an empty batch, and tensors of another number of rows, which would broadcast. Reads shapes only."""
+    rows = student.logits.shape[0]
+    if rows == 0:
+        raise RailkdError("Expected a batch of at least one row, got an empty one.")
+    given = {"student states": student.states, "labels": labels}
+    if teacher is not None:
+        given |= {"teacher logits": teacher.logits, "teacher states": teacher.states}
+    for name, tensor in given.items():
+        if tensor is not None and tensor.shape[:1] != (rows,):
+            raise RailkdError(f"Expected {name} of {rows} rows, as the student's logits, got {tuple(tensor.shape)}.")
 
 
 def normalised_weights(weights: Sequence[float] | None, terms: Sequence[str]) -> dict[str, float]:

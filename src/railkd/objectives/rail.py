@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from types import MappingProxyType
 from typing import Any
 
@@ -35,11 +36,16 @@ from railkd.functional import normalized_distance
 from railkd.mapping import Draw, Draws, check_choice, order_statistics
 from railkd.objectives.base import Objective, states_of
 from railkd.objectives.maps import Constants, Linear, MapBank
+from railkd.runtime.words import listed
 from railkd.signals import Moments, Signals
 
 TEACHER_MAPS = ("trained", "orthogonal", "whitening", "centring")
 MAPS_BY = ("match", "block", "teacher-block")
 MATCHES = ("drawn", "all", "expected")
+#: Options that have no effect if every candidate takes part, with their defaults.
+UNUSED_WITHOUT_DRAW: Mapping[str, Any] = MappingProxyType(
+    {"strategy": "uniform", "ordered": True, "redraw": "epoch", "maps_by": "match"}
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,8 @@ class RailLayerwise(Objective):
         super().__init__(student_shape, teacher_shape, **options)
         check_choice("match", match, MATCHES)
         draws, maps = _draws_for(self, draws), maps or Maps()
+        if match != "drawn":
+            _refuse_unused(match, draws, maps)
         self.m, self.candidates, self.match, self.maps = draws.m, draws.candidates, match, maps
         self.draws = draws if match == "drawn" else None
         self.by_block = maps.frozen or match != "drawn" or maps.maps_by != "match"
@@ -272,11 +280,23 @@ def _drawn_states(
         raise RailkdError(
             f"Expected {wanted} teacher blocks, got the draw {draw}. Fix: use objective.draw(seed, epoch=, step=)."
         )
-    n = objective.teacher_shape.blocks
-    if isinstance(draw, tuple) and not all(1 <= block <= n for block in draw):
-        raise RailkdError(f"Expected teacher blocks from 1 to {n}, got the draw {draw}.")
+    # A tensor of another device is not read, because that would wait for the device.
+    if objective.checks_draws and (not isinstance(draw, Tensor) or draw.device.type == "cpu"):
+        n, blocks = objective.teacher_shape.blocks, draw.tolist() if isinstance(draw, Tensor) else list(draw)
+        if not all(isinstance(block, Integral) and 1 <= int(block) <= n for block in blocks):
+            raise RailkdError(f"Expected teacher blocks from 1 to {n}, got the draw {tuple(blocks)}.")
     drawn = torch.as_tensor(draw, device=device) - 1
     return states_of(teacher, objective.teacher_shape, "teacher", blocks=drawn), drawn
+
+
+def _refuse_unused(match: str, draws: Draws, maps: Maps) -> None:
+    given = vars(draws) | vars(maps)
+    unused = [f"{name}={given[name]!r}" for name, default in UNUSED_WITHOUT_DRAW.items() if given[name] != default]
+    if unused:
+        raise RailkdError(
+            f"match='{match}' draws nothing and has one teacher map for each block, so {listed(unused)} would have no "
+            "effect. Fix: leave it out, or use match='drawn'."
+        )
 
 
 def _check_size(shared_size: int) -> None:
