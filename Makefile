@@ -24,7 +24,7 @@ help:
 	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, quality, ...)"
 	@echo "make gpu    measure on a CUDA card, bare machine and no network (7 minutes); make gpu-wheels: what to bring along (FOR=3.12);"
 	@echo "            make gpu-table RECORD=...: the section of docs/performance.md about a record"
-	@echo "make statistics  check coverage and error rates of the report's statistics on 4,000 simulated grids of each design"
+	@echo "make statistics  check coverage and error rates of the statistics on simulated grids and pairs of models"
 	@echo "make docs   run every example in the docstrings; make house: draw docs/house.svg from the imports; make schema: write docs/record.schema.json"
 	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
 	@echo "make soak   20,000 steps with flat memory and file handles; make audit: known holes in what we depend on"
@@ -64,6 +64,7 @@ gpu-wheels:
 
 statistics: $(READY)
 	$(ONE_THREAD) $(BIN)/python tests/simulated_grids.py $(ARGS)
+	$(ONE_THREAD) PYTHONPATH=src $(BIN)/python tests/simulated_drops.py
 
 docs: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest --doctest-modules src/railkd $(ARGS)
