@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from objectives.test_laws import Case, make
+from objectives.cases import Case, make
 from railkd import Distiller
 from railkd.functional import kd_loss, masked_mean, task_loss, token_at_edge
 from railkd.objectives import METHODS

@@ -21,12 +21,17 @@ def far(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
     return max(float((one[name].double() - two[name].double()).abs().max()) for name in one)
 
 
+def trainer_of(folder: Path, teacher: Any, rows: Dataset, tokenizer: Any, **settings: Any) -> DistillationTrainer:
+    """Return a trainer of a student that starts apart from the teacher, without dropout unless asked."""
+    if settings.get("method") == "codir":
+        settings = {"negatives": 4, "shared_size": 8} | settings
+    student = settings.pop("student", None) or make_small(make_model(4, seed=11), dropout=settings.pop("dropout", 0.0))
+    return make_trainer(folder, teacher, rows, tokenizer, student=student, **settings)
+
+
 def run(folder: Path, teacher: Any, rows: Dataset, tokenizer: Any, **settings: Any) -> DistillationTrainer:
-    """Train a student that starts apart from the teacher, without dropout unless asked."""
-    student = settings.pop("student", None) or make_small(
-        make_model(4, seed=11), 3, dropout=settings.pop("dropout", 0.0)
-    )
-    trainer = make_trainer(folder, teacher, rows, tokenizer, student=student, **settings)
+    """Train as `trainer_of` says."""
+    trainer = trainer_of(folder, teacher, rows, tokenizer, **settings)
     trainer.train()
     return trainer
 
