@@ -20,6 +20,7 @@ from railkd.report.content import content
 from railkd.report.study import read
 from railkd.report.text import csv_text, markdown
 from railkd.tasks import task_of
+from report.made_grid import Shape, write
 from report.make_records import FIXED, HERE, make
 
 SUMMARY = HERE / "summary.json"
@@ -300,3 +301,16 @@ def test_disagreement_by_hand() -> None:
         detail["examples"][2]["text"]
     ) == predictions.MAX_TEXT
     assert detail["by_class"][0] == {"gold": "n", "rows": 2, "agree": 0.5, "teacher": 0.5, "student": 1.0}
+
+
+def test_the_true_effects_of_a_made_benchmark_are_found(tmp_path: Path) -> None:
+    effects = {"finetune": 0.0, "kd": 1.5, "x": -2.0}
+    shape = Shape(("A", "B", "C"), ("one", "two"), effects, seeds=4, noise=0.05, missing=(("A", "one", "x"),))
+    write(tmp_path, shape)
+    report = content(read([tmp_path], "finetune"))
+    assert len(report["failed"]) == 4
+    pooled = [row for row in report["differences"] if row["over"] == "tasks"]
+    assert {(row["student"], row["arm"]) for row in pooled} == {(s, a) for s in shape.students for a in ("kd", "x")}
+    assert all(row["mean"] == pytest.approx(effects[row["arm"]], abs=0.2) for row in pooled)
+    averages = [row for row in report["scores"]["in"]["groups"][1]["rows"] if row["average"]]
+    assert [row["arm"] for row in averages] == ["finetune", "kd"]  # x lacks a task for this student

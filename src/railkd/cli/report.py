@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from railkd.cli.verb import Verb, printer
 from railkd.jobs.options import option
@@ -26,6 +27,7 @@ class ReportOptions:
     baseline: str | None = option(
         "arm that the others are compared with (default: that of the grid, or kd)", metavar="ARM"
     )
+    all: bool = option("print every arm (default: of more than 12 arms those that matter most)", False)
     quiet: bool = option("print the results only", False)
 
 
@@ -56,7 +58,7 @@ def run(request: Request[ReportOptions]) -> None:
     """
     from railkd.report.content import content
     from railkd.report.study import read
-    from railkd.report.text import csv_text, markdown, terminal
+    from railkd.report.text import csv_text, markdown
     from railkd.runtime.files import write_text
 
     options = request.options
@@ -73,11 +75,20 @@ def run(request: Request[ReportOptions]) -> None:
     for target in _targets(options).values():
         say(f"written: {target}")
     if not _targets(options):
-        from rich.console import Console
+        _print(report, every_arm=options.all)
 
-        console = Console(highlight=False)
-        for part in terminal(report):
-            console.print(part)
+
+def _print(report: dict[str, Any], *, every_arm: bool) -> None:
+    """Print the tables: in blocks as wide as the terminal, or with whole rows in a pipe or file."""
+    from rich.console import Console
+
+    from railkd.report.terminal import terminal
+
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else None
+    for line in terminal(report, width, every_arm=every_arm):
+        # Rich would cut a line of a table at the width; only sentences are wrapped.
+        console.print(line, soft_wrap=width is None or line.cell_len <= width)
 
 
 def _targets(options: ReportOptions) -> dict[str, str]:

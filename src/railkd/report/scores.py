@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -225,12 +225,11 @@ def _averages(scores: Scores, student: str, rows: list[dict[str, Any]], domain: 
     complete = list(by_arm)
     ranks = dict(zip(complete, statistics.average_ranks(np.array([by_arm[a] for a in complete]).T), strict=True))
     means = [float(np.mean(by_arm[arm])) for arm in complete]
-    p = [[_p_value(scores.pooled(a, b, domain, [student])) if a != b else np.nan for b in complete] for a in complete]
-    best = dict(zip(complete, statistics.best_arms(means, p), strict=True))
+    best = _mark_best(complete, means, lambda a, b: _p_value(scores.pooled(a, b, domain, [student])))
     for row in rows:
         if row["arm"] in by_arm:
             row["rank"] = float(ranks[row["arm"]])
-            row["average"]["best"] = bool(best[row["arm"]])
+            row["average"]["best"] = row["arm"] in best
 
 
 def _sd_of_average(values: dict[Column, Seeds], columns: Sequence[Column], tasks: Sequence[str]) -> float | None:
@@ -250,12 +249,16 @@ def _best_of_column(scores: Scores, student: str, arms: Sequence[str], column: C
         return [False] * len(arms)
     sign = 1 if column.points else -1  # of squared errors, the lowest is the best
     means = [sign * float(np.mean(list(scores.values[student, arm][column].values()))) for arm in present]
-    p = [
-        [_p_value(_estimate(scores.differences(student, a, b, column))) if a != b else np.nan for b in present]
-        for a in present
-    ]
-    best = dict(zip(present, statistics.best_arms(means, p), strict=True))
-    return [bool(best.get(arm, False)) for arm in arms]
+    best = _mark_best(present, means, lambda a, b: _p_value(_estimate(scores.differences(student, a, b, column))))
+    return [arm in best for arm in arms]
+
+
+def _mark_best(arms: Sequence[str], means: Sequence[float], p_value: Callable[[str, str], float]) -> set[str]:
+    """Return the arm that `statistics.best_arms` marks, if any. Only the arm with the highest mean is tested."""
+    first = int(np.argmax(means))
+    p = np.full((len(arms), len(arms)), np.nan)
+    p[first] = [np.nan if place == first else p_value(arms[first], arm) for place, arm in enumerate(arms)]
+    return {arm for arm, best in zip(arms, statistics.best_arms(means, p), strict=True) if best}
 
 
 def _p_value(result: Estimate | statistics.Contrast | None) -> float:

@@ -1,18 +1,15 @@
-"""Write the report as Markdown, as CSV and as tables for a terminal: the numbers of the page, without plots."""
+"""Write the report as Markdown and as CSV: the numbers of the page, without plots."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from railkd.report import format
 from railkd.report.headline import EXPLORATORY, NOT_SHOWN, NOT_TESTABLE, SHOWN, scores_note
 from railkd.runtime.words import counted, visible_all
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 _CSV = (
     "domain", "task", "set", "metric", "student", "arm", "seeds", "mean", "sd", "low", "high", "best",
@@ -104,42 +101,6 @@ def _csv_row(
         row |= {"baseline": difference["baseline"], "difference": difference["mean"]}
         row |= {f"difference_{name}": difference[name] for name in ("low", "high", "p")}
     return row
-
-
-def terminal(content: dict[str, Any]) -> Iterable[RenderableType]:
-    """Yield the score tables, the sentences and the notes, to print with rich.
-
-    Args:
-        content: the dict of `content.content`.
-
-    Yields:
-        Parts to print in this order.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    content = visible_all(content)
-    for domain, title in (("in", content["name"]), ("out", "out of the domain")):
-        scores = content["scores"][domain]
-        if not scores["columns"]:
-            continue
-        header, rows = _score_rows(content, scores, mark="**")
-        table = Table(
-            title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-        )
-        for place, name in enumerate(header):
-            table.add_column(Text(name), justify="left" if place == 0 else "right", style="" if place else "bold")
-        for row in rows:
-            cells = [
-                Text(str(cell).replace("**", ""), style="bold" if str(cell).startswith("**") else "") for cell in row
-            ]
-            table.add_row(*cells)
-        yield table
-        yield Text()
-    for line in content["headline"]:
-        yield Text(line["text"] + (f": {line['verdict']}." if line["verdict"] else ""))
-    for note in content["notes"]:
-        yield Text(f"note: {note}", style="yellow")
 
 
 def _score_rows(content: dict[str, Any], table: dict[str, Any], mark: str) -> tuple[list[str], list[list[str]]]:

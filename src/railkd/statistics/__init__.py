@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 #: Confidence level of every interval.
 LEVEL = 0.95
@@ -96,12 +96,13 @@ def t_test(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[An
     Returns:
         Low end of the interval, high end and p-value, each (...).
     """
-    spread = values.std(axis=-1) > 1e-9 * np.maximum(1.0, np.abs(values.mean(axis=-1)))  # (...)
-    low, high, p = (np.full(spread.shape, np.nan) for _ in range(3))
-    result = stats.ttest_1samp(values[spread], 0.0, axis=-1)
-    low[spread], high[spread] = result.confidence_interval(LEVEL)
-    p[spread] = result.pvalue
-    return low, high, p
+    n, mean = values.shape[-1], values.mean(axis=-1)
+    spread = values.std(axis=-1) > 1e-9 * np.maximum(1.0, np.abs(mean))  # (...)
+    # A report makes thousands of these tests, and scipy.stats.ttest_1samp takes 50 times as long for the same numbers.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(spread, values.std(axis=-1, ddof=1) / np.sqrt(n), np.nan)  # (...) standard error of the mean
+    half = special.stdtrit(n - 1, (1 + LEVEL) / 2) * error
+    return mean - half, mean + half, 2 * special.stdtr(n - 1, -np.abs(mean / error))
 
 
 def estimate(values: ArrayLike) -> Estimate:
