@@ -76,7 +76,7 @@ ROWS = [
     (f"{TUNE} empty.tsv", "empty.tsv: expected a header line and rows, got an empty file"),
     (f"{CACHE} ragged.tsv", "line 4 has 1 fields, the header has 2"),
     (f"{SCORE} latin.tsv", "byte 0xe9 at offset 41 (line 4) is not UTF-8. Fix: convert the file"),
-    (f"{TRAIN} utf16.csv", "byte 0xff at offset 0 (line 1) is not UTF-8"),
+    (f"{TRAIN} utf16.csv", "expected UTF-8, got UTF-16"),
     (f"{TRAIN} not.tsv.gz", "not a complete gzip file"),
     (f"{TRAIN} cut.jsonl", "line 2 is not JSON"),
     (f"{TRAIN} quote.csv", "close every quote"),
@@ -88,7 +88,7 @@ ROWS = [
     (f"{TRAIN} RTE:dev", "no split 'dev'. Splits: train"),
     (f"{TRAIN} CoLA", "line 2 has 3 fields, the header has 4"),
     (f"{TRAIN} huge.tsv", "line 2 has 3 fields"),
-    (f"{TRAIN} lone.jsonl", "column 'text' does not fit one type"),
+    (f"{TRAIN} lone.jsonl", "column 'text' holds half of a surrogate pair in row 1"),
     # columns
     (f"{TRAIN} no-text.tsv", "no column has a common name of a text column; the columns are 'words' and 'label'"),
     (
@@ -108,7 +108,7 @@ ROWS = [
     # labels
     (f"{TRAIN} gap.tsv", "gap.tsv: row 3 has no label. Fix: fill it in, or give the rows as --unlabelled"),
     (f"{TRAIN} null.jsonl", "null.jsonl: row 2 has no label"),
-    (f"{TRAIN} mixed.jsonl", "column 'label' does not fit one type (its values: int, str)"),
+    (f"{TRAIN} mixed.jsonl", "column 'label' does not fit one type (its values: int in row 1, str in row 2)"),
     (f"{TRAIN} other.tsv", "has the classes 'great' and 'awful', teacher has 'neg' and 'pos'"),
     (f"{TRAIN} other.tsv", "Fix: --label-map great=NEW awful=NEW"),
     (f"{TRAIN} third.tsv", "without 'neutral'"),

@@ -68,7 +68,7 @@ def find_ood_sets(root: str, task: str) -> list[str]:
 def _has_labels(path: Path) -> bool:
     """Return whether a test file has a label column. The test files of GLUE itself have none."""
     row = find_task(str(path))
-    columns = read_table(path).column_names
+    columns = read_table(path)[0].column_names
     return row.label in columns if row else any(name in columns for name in LABEL_CONVENTIONS)
 
 

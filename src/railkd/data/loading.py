@@ -28,14 +28,9 @@ SPLITS: dict[str, tuple[str, ...]] = {
     "test": ("test", "test_matched"),
 }
 _ALIASES = {name: names for names in SPLITS.values() for name in names[:4]}
+#: Marks what the description of rows says about how their file was read.
+NOTE = "railkd: "
 _ARROW_FILES = ("dataset_dict.json", "state.json")
-
-
-def _dataset(table: Any) -> datasets.Dataset:
-    import datasets
-    from datasets.table import InMemoryTable
-
-    return datasets.Dataset(InMemoryTable(table))
 
 
 def read_file(path: Path) -> datasets.Dataset:
@@ -45,9 +40,14 @@ def read_file(path: Path) -> datasets.Dataset:
         path: of the file.
 
     Returns:
-        Its rows.
+        Its rows. A note for the user stands in ``info.description``, after `NOTE`.
     """
-    return _dataset(read_table(path))
+    import datasets
+    from datasets.table import InMemoryTable
+
+    table, note = read_table(path)
+    info = datasets.DatasetInfo(description=f"{NOTE}{note}" if note else "")
+    return datasets.Dataset(InMemoryTable(table), info=info)
 
 
 def _pick_split(wanted: str | None, available: Iterable[str], where: object) -> str:

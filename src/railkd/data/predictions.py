@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -12,6 +10,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from railkd.data.delimited import format_tsv
+from railkd.data.reader import TEXT_COLUMNS
 from railkd.errors import RailkdError
 from railkd.runtime.files import write_text
 from railkd.runtime.words import visible
@@ -27,7 +27,8 @@ def write_answers(
 ) -> None:
     """Write the predictions of a labelled set as tsv.
 
-    The columns are ``index``, ``gold``, ``label``, a ``logit_NAME`` for each class of the model, and ``text``.
+    The columns are ``index``, ``gold``, ``label``, a ``logit_NAME`` for each class, ``text`` and, for pairs,
+    ``text_pair``. Texts and names are written as they are: a spreadsheet may run a cell that begins with = + - or @.
 
     Args:
         target: the file.
@@ -41,17 +42,9 @@ def write_answers(
     for i, row in enumerate(logits):
         answers = {"index": i, "gold": gold[i], "label": given[i]}
         answers |= {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, row, strict=True)}
-        rows.append(answers | ({"text": " | ".join(texts[i])} if texts is not None else {}))
-    write_text(target, _as_tsv(rows))
-
-
-def _as_tsv(rows: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    names = list(rows[0]) if rows else ["index"]
-    writer = csv.DictWriter(buffer, fieldnames=names, delimiter="\t", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return buffer.getvalue()
+        kept = zip(TEXT_COLUMNS, texts[i], strict=False) if texts is not None else ()
+        rows.append(answers | dict(kept))
+    write_text(target, format_tsv([{name: _cell(value) for name, value in row.items()} for row in rows]))
 
 
 def _cell(value: Any) -> Any:
@@ -74,7 +67,7 @@ def write_predictions(target: str | None, rows: Sequence[dict[str, Any]], stream
     if suffix == ".jsonl":
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     elif suffix == ".tsv":
-        text = _as_tsv(rows)
+        text = format_tsv([{name: _cell(value) for name, value in row.items()} for row in rows])
     else:
         raise RailkdError(f"cannot write predictions as '{target}'. Expected a name that ends in .tsv or .jsonl")
     if target:

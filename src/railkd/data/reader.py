@@ -12,9 +12,10 @@ from railkd.data.columns import Columns, find_columns
 from railkd.data.label_lists import FLAG_NAMES, multi_hot_width, refuse_lists_in_text
 from railkd.data.label_names import apply_label_map, is_missing, label_name, parse_label_map
 from railkd.data.labels import LabelSpace
+from railkd.data.loading import NOTE
 from railkd.data.sources import Source
 from railkd.errors import RailkdError, did_you_mean
-from railkd.runtime.words import joined, named, shortened
+from railkd.runtime.words import counted, joined, named, shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -109,7 +110,7 @@ class Cells:
         if not suspects or len(self.columns) > 1 or set(suspects) & {*self.label_map, *self.label_map.values()}:
             return ""
         return (
-            f"warning: {self.where}: the label {named(suspects)} is read as a class, not as a missing label. "
+            f"warning: the label {named(suspects)} is read as a class, not as a missing label. "
             "Fix: leave the cell empty if the label is missing."
         )
 
@@ -185,6 +186,7 @@ class Table:
         metrics: names of the metrics that count; None: the usual ones of the kind of task.
         positive: of two classes, the one whose F1 is meant; None: the second.
         domain: "in" or "out" of the domain of the training rows.
+        notes: what the user should know about the rows, in words.
     """
 
     rows: Dataset
@@ -195,6 +197,7 @@ class Table:
     metrics: Sequence[str] | None = None
     positive: str | None = None
     domain: str = "in"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -232,7 +235,18 @@ def read(source: Source, reading: Reading, *, split: str, labelled: bool = True)
         refuse_lists_in_text([cell for cell in raw[names[0]][:] if isinstance(cell, str) and cell], source.text)
         columns = Columns(columns.text, " + ".join(names))
     texts = {role: _texts(raw, name, source.text) for role, name in zip(TEXT_COLUMNS, columns.text, strict=False)}
-    return Table(Dataset.from_dict(texts), source, columns, cells)
+    notes = (_file_note(raw), _empty_note(list(zip(*texts.values(), strict=True))), cells.doubt if cells else "")
+    said = tuple(f"{source.text}: {note}" for note in notes if note)
+    return Table(Dataset.from_dict(texts), source, columns, cells, notes=said)
+
+
+def _file_note(rows: Dataset) -> str:
+    return rows.info.description.removeprefix(NOTE) if rows.info.description.startswith(NOTE) else ""
+
+
+def _empty_note(texts: Sequence[tuple[str, ...]]) -> str:
+    blank = [row for row, cells in enumerate(texts, 1) if not all(map(str.strip, cells))]
+    return f"{counted(len(blank), 'row')} with an empty text, the first is row {blank[0]}" if blank else ""
 
 
 def _find(source: Source, reading: Reading, names: Sequence[str], labelled: bool) -> Columns:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from railkd.data import loading
-from railkd.data.formats import check_names, stem_of
+from railkd.data.delimited import check_names
+from railkd.data.formats import stem_of
 from railkd.data.glue import GlueTask
 from railkd.data.loading import SPLITS
 from railkd.data.ood import find_row

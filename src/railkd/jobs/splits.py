@@ -98,10 +98,9 @@ class TableReader:
         words = table.described
         self._say(f"{source.text}: {len(table):,} rows" + (f"; {words}" if words != self._last else ""))
         self._last = words
-        if table.cells is not None:
-            self._cells.append(table.cells)
-            if table.cells.doubt:
-                self._say(table.cells.doubt)
+        for note in table.notes:
+            self._say(note)
+        self._cells += [table.cells] if table.cells is not None else []
         return table
 
     def labelled(self, source: Source, target: Target, *, split: str) -> Table:

@@ -123,7 +123,7 @@ class Predictions:
             columns = [f"logit_{label}" for label in run.record.labels]
             logits = np.array([[float(row[column]) for column in columns] for row in rows])
             gold, predicted = ([row[column] for row in rows] for column in ("gold", "label"))
-            texts = [row.get("text") or "" for row in rows]
+            texts = [" | ".join(filter(None, (row.get("text"), row.get("text_pair")))) for row in rows]
             answers = Answers(gold, predicted, logits, texts, run.record.labels, task)
             return answers if rows and answers.scores.size else None
         except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
