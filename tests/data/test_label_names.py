@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from railkd.data.label_names import describe_look_alikes, parse_label_map
 from railkd.data.reader import Cells, Reading, read, refuse_unused_entries
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
@@ -119,15 +120,29 @@ def test_an_entry_that_renames_nothing_in_any_table_is_refused(tmp_path: Path) -
         (["x|Y", "y|z"], "'Y' and 'y'"),
     ],
 )
-def test_classes_that_matching_cannot_tell_apart_ask(cells: list[Any], pair: str) -> None:
+def test_classes_that_differ_in_case_are_kept_and_said(cells: list[Any], pair: str) -> None:
     several = isinstance(cells[0], list) or "|" in cells[0]
     task = task_of("multi_label_classification") if several else CLASSES
-    with pytest.raises(RailkdError, match=f"{pair} differ in case or separators only.*--label-map"):
-        task.infer(Cells({"label": cells}, "f"))
     first, second = pair.replace("'", "").split(" and ")
-    apart = task.infer(Cells({"label": cells}, "f", {first: first, second: second}))
-    merged = task.infer(Cells({"label": cells}, "f", {second: first}))
+    apart = task.infer(Cells({"label": cells}, "f"))
+    said = describe_look_alikes(apart.names, {})
+    assert f"{pair} differ in case or separators only" in said
+    entry = said.partition("--label-map ")[2].strip('"')
+    label_map = parse_label_map([entry])
+    merged = task.infer(Cells({"label": cells}, "f", label_map))
     assert len(apart.names) == len(merged.names) + 1
+    assert {first, second} <= set(apart.names) and not describe_look_alikes(merged.names, label_map)
+    assert not describe_look_alikes(apart.names, {first: first, second: second})
+    # A model with both takes each by its exact spelling. A third spelling could mean either.
+    both = task.match(Cells({"label": cells}, "f"), apart.names, model="m")
+    assert [both.index(name, where="f") for name in apart.names] == list(range(len(apart.names)))
+    third = first.swapcase()
+    if third not in apart.names:
+        with pytest.raises(RailkdError, match=f"without '{third}'"):
+            task.match(Cells({"label": [[third]] if several else [third]}, "f"), apart.names, model="m")
+    # A model with one of them takes both as that class, and says so.
+    one = task.match(Cells({"label": cells}, "f"), merged.names, model="m")
+    assert f"{pair} as " in one.describe_merged() and not both.describe_merged()
 
 
 def test_messages_stay_short_whatever_the_labels() -> None:

@@ -118,10 +118,7 @@ def parse_tsv(path: Path, text: str, headerless: Sequence[str] = (), *, plain: b
         plain: a quote is an ordinary character.
 
     Returns:
-        The table, with a note if its cells were quoted.
-
-    Raises:
-        RailkdError: the numbers of cells are wrong.
+        The table, with a note if its cells were quoted. Wrong numbers of cells raise `RailkdError`.
     """
     lines = split_lines(text)
     first = next(filter(None, lines))

@@ -63,29 +63,32 @@ def apply_label_map(values: Iterable[Any], mapping: Mapping[str, str]) -> list[A
     return [value if is_missing(value) else mapping.get(label_name(value), value) for value in values]
 
 
-def refuse_look_alikes(names: Iterable[str], label_map: Mapping[str, str], where: str) -> None:
-    """Refuse classes that differ only in what matching elsewhere leaves out: case and separators.
+def describe_look_alikes(names: Iterable[str], label_map: Mapping[str, str]) -> str:
+    """Return a warning about classes that differ in case or separators only. They are kept apart.
 
     Args:
         names: of the classes of training rows.
-        label_map: old name -> new name. Names in it were chosen by the user, who may keep such classes apart.
-        where: the source, for the message.
+        label_map: old name -> new name. Names in it were chosen by the user.
 
-    Raises:
-        RailkdError: there are such classes.
+    Returns:
+        The warning with the flag that makes them one; empty if there are no such classes.
+
+    Example:
+        >>> describe_look_alikes(["bad", "Good", "good"], {})[-21:]
+        '--label-map good=Good'
     """
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(normalize(name), []).append(name)
     chosen = {*label_map, *label_map.values()}
-    for group in alike.values():
-        if len(group) > 1 and not chosen & set(group):
-            keep, *others = map(quoted, map(shortened, sorted(group)))
-            raise RailkdError(
-                f"{where}: the classes {named(sorted(group))} differ in case or separators only. Fix: make them one: "
-                f"--label-map {' '.join(f'{other}={keep}' for other in others)}, or keep them apart: "
-                f"--label-map {' '.join(f'{name}={name}' for name in (keep, *others))}."
-            )
+    groups = [sorted(group) for group in alike.values() if len(group) > 1 and not chosen & set(group)]
+    if not groups:
+        return ""
+    merged = (quoted(f"{shortened(other)}={shortened(keep)}") for keep, *others in groups for other in others)
+    return (
+        f"warning: the classes {' and '.join(named(group) for group in groups)} differ in case or separators only and "
+        f"are kept apart. To make them one: --label-map {' '.join(merged)}"
+    )
 
 
 def is_missing(value: Any) -> bool:

@@ -76,6 +76,15 @@ class LabelSpace:
             )
         return self._known[name]
 
+    def describe_merged(self) -> str:
+        """Return which names of the data are read as one class, in words; empty: each is a class of its own."""
+        if self.fold is not None:
+            return self.fold.describe(self.names)
+        groups = [[name for name, place in self.spellings.items() if place == at] for at in range(len(self.names))]
+        pairs = zip(self.names, groups, strict=True)
+        merged = [f"{named(group)} as {shortened(name)!r}" for name, group in pairs if len(group) > 1]
+        return f"case and separators do not count: {', '.join(merged)}" if merged else ""
+
     @cached_property
     def _known(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.names)} | dict(self.spellings)

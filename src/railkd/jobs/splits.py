@@ -10,6 +10,7 @@ from datasets import Dataset, concatenate_datasets
 
 from railkd.data.glue import GlueTask
 from railkd.data.keys import held_out
+from railkd.data.label_names import describe_look_alikes
 from railkd.data.ood import OodSet, is_out_of_domain
 from railkd.data.reader import Cells, Reading, Table, read, refuse_unused_entries
 from railkd.data.sources import SELECTION_SET, Source, parse_named
@@ -108,10 +109,11 @@ class TableReader:
         return self.label(self.read(source, split=split), target)
 
     def label(self, table: Table, target: Target) -> Table:
-        """Encode the labels of a table, and print which classes are merged, if any."""
+        """Encode the labels of a table, and print which classes are read as one, if any."""
         table = target.label(table)
-        if table.space is not None and table.space.fold is not None:
-            self._say(f"{table.source.text}: {table.space.fold.describe(target.space.names)}")
+        words = table.space.describe_merged() if table.space is not None else ""
+        if words:
+            self._say(f"{table.source.text}: {words}")
         return table
 
     def tests(self, sources: Sources, target: Target) -> dict[str, Table]:
@@ -165,6 +167,8 @@ class Splits:
         target = replace(find_target(raw), asked=asked_task(options), row=sources.row)
         if target.source is not None:
             say(f"labels of {target.source.text}: {target.task.describe(target.space.names)}")
+            if line := describe_look_alikes(target.space.names, raw.cells.label_map if raw.cells else {}):
+                say(line)
         train, unlabelled, chosen, words = reader.label(raw, target), None, None, cls.selecting
         if sources.unlabelled is not None:
             unlabelled = reader.read(sources.unlabelled, split="train", labelled=False)

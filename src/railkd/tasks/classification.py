@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from railkd.data.label_names import is_missing, label_name, refuse_look_alikes
+from railkd.data.label_names import is_missing, label_name
 from railkd.data.labels import MISSING, LabelSpace, fold_onto, infer_classes, match_label_space
 from railkd.data.reader import Cells
 from railkd.runtime.words import joined, shortened
@@ -39,9 +39,7 @@ class Classification(Task):
         return False  # As the first row of the table, it takes what fits no other kind.
 
     def infer(self, cells: Cells, official: Sequence[str] = ()) -> LabelSpace:
-        space = infer_classes(cells.present, names=official, where=cells.where)
-        refuse_look_alikes(space.names, cells.label_map, cells.where)
-        return space
+        return infer_classes(cells.present, names=official, where=cells.where)
 
     def match(self, cells: Cells, names: Sequence[str], *, model: str, row: OodSet | None = None) -> LabelSpace:
         seen = dict.fromkeys(label_name(value, where=cells.where) for value in cells.values if not is_missing(value))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from railkd.data.label_names import is_missing, label_name, no_label, refuse_look_alikes
+from railkd.data.label_names import is_missing, label_name, no_label
 from railkd.data.labels import LabelSpace, match_label_space
 from railkd.data.reader import Cells
 from railkd.errors import RailkdError
@@ -61,7 +61,6 @@ class MultiLabel(Task):
                 f"{cells.where}: expected at least two classes, got {only}. "
                 "Fix: separate the classes of a row by ',', ';' or '|'."
             )
-        refuse_look_alikes(known, cells.label_map, cells.where)
         return LabelSpace(known)
 
     def match(self, cells: Cells, names: Sequence[str], *, model: str, row: OodSet | None = None) -> LabelSpace:
