@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from railkd import functional
 from railkd.errors import RailkdError
+from railkd.models.probe import hidden_states_come_from, is_causal
+from railkd.runtime.words import listed
 from railkd.signals import BlockShape, checked_poolings
 
 _NAME_THEM = (
@@ -61,7 +63,7 @@ class BlockReader:
     Attributes:
         blocks: the modules that are hooked.
         shape: (number of blocks n, width d).
-        causal: ``cls`` is the last real token.
+        causal: ``cls`` is the last real token. It is found out by a probe, only if ``cls`` is pooled.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class BlockReader:
         self.poolings = tuple(poolings)
         self.blocks = find_blocks(model, blocks)
         self.shape = _shape(model, self.blocks, named=blocks is not None)
-        self.causal = is_causal(self.blocks)
+        self.causal = "cls" in self.poolings and is_causal(model, self.blocks)
         self._first = self.shape.blocks if first is None else first
         self._seen = 0
         self._pooled: list[tuple[Tensor, ...]] = []
@@ -100,7 +102,7 @@ class BlockReader:
             self._seen += 1
             if self._seen > self._first:
                 return
-            states = output[0] if isinstance(output, tuple) else output  # (B, L, d)
+            states = output[0] if isinstance(output, tuple | list) else output  # (B, L, d)
             if not isinstance(states, Tensor) or states.shape != wanted:
                 raise self._unreadable(states, wanted)
             self._pooled.append(
@@ -145,7 +147,11 @@ def find_blocks(model: nn.Module, pattern: str | None = None) -> list[nn.Module]
 
     The blocks are the outermost `torch.nn.ModuleList` whose modules have one type and whose length is the config's
     number of hidden layers. If blocks share their weights, the length is the number of groups of layers. In an
-    encoder-decoder they are the blocks of the encoder, because its tokens are those of the text.
+    encoder-decoder they are the blocks of the encoder, because its tokens are those of the text. If there are several
+    such lists (XLM, FlauBERT), the blocks are the one whose outputs are the model's hidden states.
+
+    States are read as a block returns them. The last block of a pre-norm model (ModernBERT, decoders, T5) is therefore
+    read before the model's final norm, and block 1 of a DeBERTa-v2 with a convolution before that convolution.
 
     Args:
         model: a transformers model.
@@ -170,20 +176,39 @@ def find_blocks(model: nn.Module, pattern: str | None = None) -> list[nn.Module]
                 f"blocks='{pattern}' matches no module of {name}. Fix: take the names from model.named_modules()."
             )
         return found
+    lists = block_lists(model)
+    if not lists:
+        raise RailkdError(f"cannot find the blocks of {name}: no list is as long as it has layers. Fix: {_NAME_THEM}.")
+    if len(lists) == 1:
+        return list(*lists.values())
+    found_list = hidden_states_come_from(model, list(lists.values()))
+    if found_list is None:
+        raise RailkdError(
+            f"cannot tell which modules are the blocks of {name}: {listed(lists)} are equally long, and none of them "
+            f"returns the hidden states. Fix: {_NAME_THEM}."
+        )
+    return list(found_list)
+
+
+def block_lists(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """Return the outermost lists with one module for each layer of a model, or for each group of layers.
+
+    Args:
+        model: a transformers model. Of an encoder-decoder the encoder is searched.
+
+    Returns:
+        Path -> list. Most models have one. XLM has one for each part of its blocks.
+    """
     config: Any = getattr(model, "config", None)
     wanted = {int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "num_hidden_groups")} - {0}
     inside: Any = model.get_encoder() if getattr(config, "is_encoder_decoder", False) else model  # type: ignore[operator]
-    lists = [
-        (path.count("."), path, module)
+    lists = {
+        path: module
         for path, module in inside.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) in wanted and len({type(part) for part in module}) == 1
-    ]
-    if not lists:
-        raise RailkdError(
-            f"cannot find the blocks of {name}: it has no list of {sorted(wanted) or 'any known number of'} modules of "
-            f"one type. Fix: {_NAME_THEM}."
-        )
-    return list(min(lists, key=lambda item: item[:2])[2])
+    }
+    outermost = min((path.count(".") for path in lists), default=0)
+    return {path: module for path, module in lists.items() if path.count(".") == outermost}
 
 
 def accepted_inputs(model: nn.Module) -> frozenset[str]:
@@ -217,8 +242,3 @@ def _shape(model: nn.Module, blocks: Sequence[nn.Module], *, named: bool) -> Blo
     if depth is None or (named and not shared):
         depth = len(blocks)
     return BlockShape(int(depth), int(width))
-
-
-def is_causal(blocks: Sequence[nn.Module]) -> bool:
-    """Return True if a token sees only the tokens before it, so that the last real token sums up the text."""
-    return any(getattr(module, "is_causal", False) is True for module in blocks[0].modules())

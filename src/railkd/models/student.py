@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from railkd.errors import RailkdError
-from railkd.models.blocks import find_blocks
+from railkd.models.blocks import block_lists, find_blocks
 from railkd.models.checkpoints import Checkpoint, empty_classifier
 from railkd.models.heads import fit_head, say, task_of_config
 from railkd.models.quiet import quiet_transformers
@@ -250,11 +250,12 @@ def _stacks(
     """Map the path of each list of blocks in the student to the source blocks that go there."""
     first = find_blocks(student, blocks)[0]
     names = {module: name for name, module in student.named_modules()}
-    stacks = {names[first].rpartition(".")[0]: tuple(chosen)}
+    parent, lists = names[first].rpartition(".")[0], block_lists(student)
+    stacks = {path: tuple(chosen) for path in (lists if parent in lists else [parent])}
     if behind:
         kind = type(first)
-        lists = [m for m in student.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == len(behind)]
-        found = next((m for m in lists if isinstance(m[0], kind) or "Decoder" in type(m[0]).__name__), None)
+        same = [m for m in student.get_decoder().modules() if isinstance(m, nn.ModuleList) and len(m) == len(behind)]
+        found = next((m for m in same if isinstance(m[0], kind) or "Decoder" in type(m[0]).__name__), None)
         if found is None:
             raise RailkdError(
                 f"Expected a list of {len(behind)} decoder blocks in {type(student).__name__}, got none. Fix: give a "

@@ -64,6 +64,16 @@ T5_NAMES = {
     "decoder_start_token_id": 0,
 }
 DISTIL_NAMES = {"dim": WIDTH, "n_layers": BLOCKS, "n_heads": 2, "hidden_dim": 32, "max_position_embeddings": 64}
+XLM_NAMES = {
+    "emb_dim": WIDTH,
+    "n_layers": BLOCKS,
+    "n_heads": 2,
+    "n_words": 32,
+    "max_position_embeddings": 64,
+    "embed_init_std": 0.2,
+    "init_std": 0.2,
+    "pad_index": 0,
+}
 DISENTANGLED = {
     "relative_attention": True,
     "pos_att_type": ["p2c", "c2p"],
@@ -98,6 +108,20 @@ FAMILIES: dict[str, Family] = {
     "llama": Family("llama", BERT_NAMES | {"num_key_value_heads": 1}, **DECODER),
     "qwen2": Family("qwen2", BERT_NAMES | {"num_key_value_heads": 1}, **DECODER),
     "qwen3": Family("qwen3", BERT_NAMES | {"num_key_value_heads": 1, "head_dim": 8}, **DECODER),
+    # Causal, but nothing in their first block says so.
+    "bloom": Family(
+        "bloom",
+        {"hidden_size": WIDTH, "n_layer": BLOCKS, "n_head": 2, "initializer_range": 0.2},
+        **DECODER | {"final_norm": "transformer.ln_f"},
+    ),
+    "mpt": Family(
+        "mpt",
+        {"d_model": WIDTH, "n_layers": BLOCKS, "n_heads": 2, "max_seq_len": 64, "initializer_range": 0.2},
+        **DECODER | {"final_norm": "transformer.norm_f"},
+    ),
+    # Each part of their blocks is in a list of its own.
+    "xlm": Family("xlm", XLM_NAMES),
+    "flaubert": Family("flaubert", XLM_NAMES),
     "t5": Family("t5", T5_NAMES, final_norm="transformer.encoder.final_layer_norm", template="$A [SEP]"),
 }
 

@@ -83,7 +83,7 @@ def test_a_student_has_the_chosen_blocks_the_embeddings_and_the_head(family: Fam
     ours, theirs = student.state_dict(), teacher.state_dict()
     shared = getattr(teacher.config, "num_hidden_groups", None)
     for name, tensor in ours.items():
-        place = re.search(r"\.(?:layer|layers|block)\.(\d+)\.", name)
+        place = re.search(r"\.(?:layer|layers|block|blocks|h|attentions|ffns|layer_norm[12])\.(\d+)\.", name)
         source = name
         if place and not shared:
             old = chosen[int(place[1])] - 1
