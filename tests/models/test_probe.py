@@ -130,3 +130,24 @@ def test_lists_without_the_hidden_states_are_refused() -> None:
         find_blocks(model)
     with pytest.raises(RailkdError, match="are equally long"):
         make_student(model, 2)
+
+
+#: Family, changes of its config, and a pattern that names the modules behind which the family's own hidden states are.
+BEHIND = {
+    "llama": ({}, r"model\.layers\.[0-2]|model\.norm"),
+    "modernbert": ({}, r"model\.layers\.[0-2]|model\.final_norm"),
+    "deberta-v2": ({"conv_kernel_size": 3}, r"deberta\.encoder\.(conv|layer\.[1-3])"),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+@torch.no_grad()
+def test_a_pattern_reads_states_behind_the_final_norm_or_a_convolution(name: str) -> None:
+    changes, pattern = BEHIND[name]
+    model, ids = model_of(name, **changes), torch.tensor([[9, 11, 13, 14], [5, 6, 7, 8]])
+    for blocks in (pattern, None):
+        reader = BlockReader(model, ("cls", "mean"), blocks)
+        with reader.reading(torch.ones_like(ids)):
+            hidden = model(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True).hidden_states
+        wanted = torch.stack([states.mean(1) for states in hidden[1:]], dim=1)
+        assert torch.allclose(reader.states()["mean"], wanted, atol=1e-6) == (blocks is not None)

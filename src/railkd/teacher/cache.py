@@ -227,7 +227,7 @@ class TeacherCache:
             pooling: its name.
 
         Raises:
-            RailkdError: it is not stored.
+            RailkdError: it is not stored, or an earlier release read it from the wrong place.
         """
         if not self.poolings:
             raise RailkdError(self._second_pass(pooling))
@@ -236,6 +236,13 @@ class TeacherCache:
                 f"the cache '{self.path}' stores the pooling {', '.join(self.poolings)}, but '{pooling}' is wanted. "
                 f"Fix: build it with --pooling {','.join(dict.fromkeys([*self.poolings, pooling]))} --overwrite."
             )
+        if self.identity.is_read_anew([pooling]):
+            for number in np.flatnonzero(self._has_states):
+                if self._shard(int(number)).identity != self.identity.digest(self.poolings):
+                    raise RailkdError(
+                        f"the cache '{self.path}' holds {pooling} states that an earlier release read from the wrong "
+                        f"place of a {self.identity.config['model_type']}. Fix: build it again with --overwrite."
+                    )
 
     def verify(self, on_progress: Progress | None = None) -> None:
         """Read every byte and compare every checksum.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ _VOLATILE = {
     "_commit_hash",
 }
 _LIBRARIES = ("torch", "transformers", "tokenizers")
+#: Families that the first release read elsewhere: ``cls`` at the first token of a causal model, and every pooling at
+#: the attention layers instead of the blocks. The digest of such states differs from that of the old ones.
+_OTHER_CLS = {"bloom", "doge", "jamba", "mpt", "openai-gpt", "qwen3_5_text", "qwen3_next", "zamba", "zamba2"}
+_OTHER_BLOCKS = {"flaubert", "xlm"}
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,27 @@ class Identity:
     blocks: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
-    def digest(self) -> str:
-        """Return a digest of everything except the versions."""
+    def digest(self, poolings: Sequence[str] = ()) -> str:
+        """Return a digest of everything except the versions.
+
+        Args:
+            poolings: of the states that it is for; empty: outputs alone.
+        """
         kept = {name: value for name, value in asdict(self).items() if name != "versions"}
+        if self.is_read_anew(poolings):
+            kept["reading"] = 2
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
+    def is_read_anew(self, poolings: Sequence[str]) -> bool:
+        """Return True if the first release read other states of this family for one of the poolings.
+
+        Args:
+            poolings: of the states.
+        """
+        family = self.config.get("model_type")
+        return (family in _OTHER_CLS and "cls" in poolings) or (
+            family in _OTHER_BLOCKS and self.blocks is None and bool(poolings)
+        )
 
     def differences(self, other: Identity, *, ignore: tuple[str, ...] = ()) -> list[str]:
         """Return the differences to another identity, in words; an empty list means the same teacher.

@@ -65,7 +65,6 @@ class CacheWriter:
         self._overwrite, self._together = overwrite, together and ranks.world_size() > 1
         self._leads = not self._together or ranks.is_main_process()
         self.path, self.info, self.identity, self.poolings = Path(path), info, identity, tuple(poolings)
-        self._digest = identity.digest()
         self._keys: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
         self._states: dict[str, list[np.ndarray]] = {name: [] for name in self.poolings}
@@ -208,9 +207,9 @@ class CacheWriter:
             RailkdError: the shard belongs to another teacher or stores other poolings.
         """
         fix = "Fix: name another cache folder, or build it again with 'railkd cache --overwrite'."
-        if shard.identity != self._digest:
+        if shard.identity != self.identity.digest(shard.poolings):
             raise RailkdError(
-                f"The cache '{self.path}' holds states of another teacher, max length or precision "
+                f"The cache '{self.path}' holds states of another teacher, max length, precision or release of railkd "
                 f"({shard.path.name}). {fix}"
             )
         if shard.poolings not in ((), self.poolings) and not (anything and not self.poolings):
@@ -223,9 +222,10 @@ class CacheWriter:
         self, keys: np.ndarray, logits: np.ndarray, states: Mapping[str, Sequence[np.ndarray]]
     ) -> ShardFile:
         """Write rows as a shard and return its entry; outputs alone never share a name with the same rows in full."""
-        data = shards.pack(keys, logits, states, self.identity.states_dtype, self._digest)
+        digest = self.identity.digest(tuple(states))
+        data = shards.pack(keys, logits, states, self.identity.states_dtype, digest)
         kind = b"" if states else b"outputs alone"
-        name = hashlib.blake2b(keys.tobytes() + self._digest.encode() + kind, digest_size=8).hexdigest()
+        name = hashlib.blake2b(keys.tobytes() + digest.encode() + kind, digest_size=8).hexdigest()
         path = self.path / f"shard-{name}{shards.SUFFIX}"
         files.write_bytes(path, data, durable=True)
         return _entry(shards.Shard(path))
