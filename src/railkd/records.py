@@ -41,6 +41,8 @@ class RunRecord:
             all do.
         arm: name of the arm, a method with its options; empty outside a benchmark.
         config: the settings as the user gave them.
+        start: the rule (``keep``) and the numbers (``blocks``) of the source blocks that the student copied; empty if
+            it took a whole checkpoint.
         metrics: set name -> metric -> value; the first metric is the main one. "eval" is the selection set: it picked
             the best epoch and is not reported as a test result.
         domains: set name -> "in" or "out" of the domain of the training rows.
@@ -74,6 +76,7 @@ class RunRecord:
     student: str = ""
     arm: str = ""
     config: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     domains: dict[str, str] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)

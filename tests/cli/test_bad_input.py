@@ -103,7 +103,7 @@ ROWS = [
     ("evaluate --model teacher --test dev.tsv --batch-size 0", "--batch-size: expected at least 1, got 0"),
     (f"{DISTILL} --student-layers 0", "--student-layers: expected at least 1, got 0"),
     (f"{DISTILL} --student-layers 7", "--student-layers: expected at most 6, the blocks of 'teacher', got 7"),
-    (f"{DISTILL} --keep evn", "--keep: expected even, first, last or block numbers such as 1,3,6, got 'evn'."),
+    (f"{DISTILL} --keep evn", "--keep: expected even, spaced, first, last or block numbers such as 1,3,6, got 'evn'."),
     (f"{DISTILL} --keep 1,3", "--keep: expected 3 block numbers, as many as --student-layers, got 2"),
     # names
     (f"{DISTILL} --method rail-kd", "unknown method 'rail-kd'"),

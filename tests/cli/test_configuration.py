@@ -164,7 +164,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options=st.builds(
         DistillOptions,
         teacher=st.none() | NAMES,
-        keep=st.sampled_from(["even", "last", "1,3,6"]),
+        keep=st.sampled_from(["even", "spaced", "last", "1,3,6"]),
         text_column=st.none() | st.lists(NAMES, min_size=1),
         test=st.lists(NAMES),
         pooling=st.none() | st.just(["mean", "cls"]),

@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
 from railkd.cli import main
 from railkd.jobs import evaluate
 from railkd.jobs.options import EvaluateOptions
+from railkd.models import load_classifier
+from railkd.records import RunRecord
 from railkd.teacher import TeacherCache
 
 
@@ -53,6 +56,25 @@ def test_a_resumed_run_keeps_its_settings(
     assert distil(teacher, files, tmp_path / "out", "--method", "kd", "--seed", "1", "--resume") == 2
     assert "method was not given, is kd" in capsys.readouterr().err
     assert distil(teacher, files, tmp_path / "out", *RAIL, "--seed", "1", "--save-steps", "1", "--resume") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "rule", "blocks"),
+    [((), "even", [1, 4]), (("--keep", "spaced"), "spaced", [2, 4]), (("--keep", "2,3"), "2,3", [2, 3])],
+)
+def test_a_record_names_the_blocks_that_a_student_starts_from(
+    given: tuple[str, ...], rule: str, blocks: list[int], teacher: str, files: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The rate is so small that the student keeps its first weights, but for the last digits."""
+    still = ("--method", "kd", "--learning-rate", "1e-30", "--weight-decay", "0")
+    assert distil(teacher, files, tmp_path / "out", *still, *given) == 0
+    record = RunRecord.read(tmp_path / "out" / "metrics.json")
+    assert record.start == {"keep": rule, "blocks": blocks}
+    source = tiny.weights_of(load_classifier(teacher))
+    student = tiny.weights_of(load_classifier(tmp_path / "out" / "student"))
+    for place, block in enumerate(blocks):
+        name = "bert.encoder.layer.{}.output.dense.weight"
+        torch.testing.assert_close(student[name.format(place)], source[name.format(block - 1)], atol=0, rtol=0)
 
 
 def test_a_finished_run_is_not_resumed(

@@ -64,7 +64,7 @@ DAMAGE: dict[str, tuple[Callable[[Weights], Weights], str]] = {
     "distiller": (renamed("student."), "start with 'student.'.*Distiller"),
     "both": (renamed("module._orig_mod."), "start with 'module.'"),
     "another model": (renamed("roberta."), f"missing: .*without a place in the model: roberta.{'bert'}"),
-    "a block is missing": (without("layer.1."), r"missing: bert.encoder.layer.1\..* and 13 more"),
+    "a block is missing": (without("layer.3."), r"missing: bert.encoder.layer.3\..* and 13 more"),
     "one bias is missing": (without("layer.3.output.dense.bias"), f"missing: {BIAS}"),
     "no embeddings": (without("word_embeddings"), f"missing: {WORDS}"),
     "a fifth block": (

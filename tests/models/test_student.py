@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,51 @@ from transformers import (
 
 from railkd import make_student
 from railkd.errors import RailkdError
-from railkd.models.student import blocks_to_keep
+from railkd.models.starts import RULES, blocks_to_keep
 from tiny import make_model, save
 
-KEEP = {"even": (1, 3, 4), "first": (1, 2, 3), "last": (2, 3, 4), "explicit": (1, 2, 4)}
+KEEP = {"even": (1, 2, 4), "spaced": (1, 3, 4), "first": (1, 2, 3), "last": (2, 3, 4), "explicit": (1, 3, 4)}
 
 
 @pytest.mark.parametrize("depth", range(1, 49))
 def test_each_rule_keeps_rising_blocks_of_the_source(depth: int) -> None:
     for layers in range(1, depth + 1):
-        kept = {rule: blocks_to_keep(layers, depth, rule) for rule in ("even", "first", "last")}
+        kept = {rule: blocks_to_keep(layers, depth, rule) for rule in RULES}
         for blocks in kept.values():
             assert (
                 len(blocks) == layers and sorted(set(blocks)) == list(blocks) and blocks[0] >= 1 and blocks[-1] <= depth
             )
-        assert kept["even"][-1] == kept["last"][-1] == depth and kept["first"][0] == 1
+        assert kept["even"][-1] == kept["spaced"][-1] == kept["last"][-1] == depth and kept["first"][0] == 1
+        gaps = [after - before for before, after in itertools.pairwise(kept["even"])]
+        assert max(gaps, default=0) - min(gaps, default=0) <= 1  # evenly between the first and the last
+        if layers > 1:  # the first one stands in the middle of the first n/s blocks
+            assert abs(kept["even"][0] - depth / (2 * layers)) <= 0.5
 
 
-def test_even_halves_and_thirds() -> None:
-    assert blocks_to_keep(6, 12) == (2, 4, 6, 8, 10, 12)
-    assert blocks_to_keep(3, 6) == (2, 4, 6)
-    assert blocks_to_keep(2, 6) == (3, 6)
-    assert blocks_to_keep(4, 4) == (1, 2, 3, 4)
+@pytest.mark.parametrize(
+    ("depth", "blocks"),
+    [
+        (6, (1, 3, 6)),
+        (6, (2, 6)),
+        (6, (6,)),
+        (12, (1, 3, 5, 8, 10, 12)),  # what DistilBERT's authors keep, counted from 1
+        (12, (2, 5, 9, 12)),
+        (12, (2, 7, 12)),
+        (4, (1, 2, 3, 4)),
+    ],
+)
+def test_even_by_hand(depth: int, blocks: tuple[int, ...]) -> None:
+    assert blocks_to_keep(len(blocks), depth) == blocks_to_keep(len(blocks), depth, "even") == blocks
 
 
-@pytest.mark.parametrize("rule", ["even", "first", "last", "explicit"])
+def test_spaced_is_the_rule_of_the_first_version() -> None:
+    assert blocks_to_keep(6, 12, "spaced") == (2, 4, 6, 8, 10, 12)
+    assert blocks_to_keep(3, 6, "spaced") == (2, 4, 6)
+    assert blocks_to_keep(2, 6, "spaced") == (3, 6)
+    assert blocks_to_keep(4, 4, "spaced") == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("rule", list(KEEP))
 @pytest.mark.parametrize("source", ["folder", "module"])
 def test_a_student_has_exactly_the_chosen_blocks_the_embeddings_and_the_head(
     rule: str, source: str, teacher_folder: Path
@@ -100,7 +121,8 @@ def test_the_blocks_of_other_families_are_chosen_alike() -> None:
     config = DistilBertConfig(vocab_size=32, dim=16, hidden_dim=32, n_layers=4, n_heads=2, max_position_embeddings=32)
     teacher = DistilBertForSequenceClassification(config)
     student = make_student(teacher, 2)
-    ours, theirs = student.distilbert.transformer.layer[0], teacher.distilbert.transformer.layer[1]
+    first = blocks_to_keep(2, 4)[0]
+    ours, theirs = student.distilbert.transformer.layer[0], teacher.distilbert.transformer.layer[first - 1]
     assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
     assert student.config.n_layers == student.config.num_hidden_layers == 2
 
@@ -119,7 +141,7 @@ def test_a_saved_student_loads_with_the_same_weights(tmp_path: Path, teacher_fol
     [
         (0, "even", "a student of at least 1 block, got 0"),
         (5, "even", "a student of at most 4 blocks.* got 5"),
-        (2, "evn", "keep to be even, first, last or .* got 'evn'"),
+        (2, "evn", "keep to be even, spaced, first, last or .* got 'evn'"),
         (2, [1, 2, 3], "Expected 2 rising numbers from 1 to 4"),
         (2, [2, 1], "Expected 2 rising numbers"),
         (2, [0, 1], "Expected 2 rising numbers"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from railkd.jobs.splits import Splits
 from railkd.jobs.train import Trainee, fit, training_arguments
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
-from railkd.models.student import blocks_to_keep, describe_student, make_student
+from railkd.models.starts import Keep, blocks_to_keep
+from railkd.models.student import describe_student, make_student
 from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.progress import bar
@@ -60,7 +61,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     teacher.check_max_length(options.max_length)
     splits.check_lengths(start, args.max_length, "the student")
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
-    record = RunRecord("distill", spec.name, args.seed, config=request.as_dict())
+    record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=_start(options, start))
     signals: LiveTeacher | TeacherCache | None = None
     with ExitStack() as run:
         # The check and the teacher pass share one model, which is released before the student is made.
@@ -75,7 +76,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
                     signals = _cache(options, teacher, splits.texts(), args, spec.pooling, say)
         set_seed(args.seed)
         student = make()
-        say(f"student: {describe_student(start, student)}")
+        say(f"student: {describe_student(start, student)}{_start_line(record.start)}")
         return fit(Trainee(args, student, start.tokenizer, signals, splits), request, record, say, callbacks)
 
 
@@ -157,7 +158,6 @@ def _shapes(options: DistillOptions, start: Checkpoint, teacher: BlockShape) -> 
 
 def _student_plan(options: DistillOptions, target: Target, start: Checkpoint, blocks: str | None) -> Callable[[], Any]:
     """Return a function that makes the student, and refuse a bad number of layers before the teacher runs."""
-    keep = options.keep if not options.keep[:1].isdigit() else [int(block) for block in options.keep.split(",")]
     head = target.head if options.student else {}
     layers = options.student_layers
     if layers is None and not options.student:
@@ -167,8 +167,28 @@ def _student_plan(options: DistillOptions, target: Target, start: Checkpoint, bl
         )
     if layers is None:  # a head with another number of outputs is replaced by a new one
         return lambda: start.model(**head)
-    blocks_to_keep(layers, start.shape.blocks, keep)
-    return lambda: make_student(start, layers, keep, blocks=blocks, **head)
+    blocks_to_keep(layers, start.shape.blocks, _keep(options))
+    return lambda: make_student(start, layers, _keep(options), blocks=blocks, **head)
+
+
+def _keep(options: DistillOptions) -> Keep:
+    """Return the rule, or the block numbers, of ``--keep``."""
+    return [int(block) for block in options.keep.split(",")] if options.keep[:1].isdigit() else options.keep
+
+
+def _start(options: DistillOptions, start: Checkpoint) -> dict[str, Any]:
+    """Return the rule and the blocks that the student copies, for the record; empty if it takes a whole checkpoint."""
+    if options.student_layers is None:
+        return {}
+    blocks = blocks_to_keep(options.student_layers, start.shape.blocks, _keep(options))
+    return {"keep": options.keep, "blocks": list(blocks)}
+
+
+def _start_line(start: Mapping[str, Any]) -> str:
+    """Return the end of the line about the student: its blocks, and the rule that chose them."""
+    if not start:
+        return ""
+    return f"; starts from blocks {', '.join(map(str, start['blocks']))} (--keep {start['keep']})"
 
 
 def _starts_from(options: DistillOptions, teacher: Checkpoint | None) -> Checkpoint:

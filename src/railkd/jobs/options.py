@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from railkd.errors import RailkdError
+from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
 
 DEFAULT_MAX_LENGTH = 128
@@ -162,7 +163,7 @@ class DistillOptions(RunOptions):
         "start the student from this checkpoint instead of the teacher's blocks", metavar="MODEL", group="models"
     )
     keep: str = option(
-        "which blocks the student copies: even, first, last, or block numbers such as 1,3,6",
+        f"which blocks the student copies: {KEEP_WORDS}",
         "even",
         metavar="BLOCKS",
         group="models",

@@ -30,8 +30,7 @@ from railkd.jobs.validation import (
     check_training,
     depth_of,
 )
-
-_KEEP = ("even", "first", "last")
+from railkd.models.starts import KEEP_WORDS, RULES
 
 
 def check_finetune(request: Request[FinetuneOptions]) -> None:
@@ -182,12 +181,12 @@ def _check_blocks(problems: Problems, options: DistillOptions) -> None:
     check_at_least(problems, options, 1, "student_layers")
     if layers is not None and depth is not None and layers > depth:
         problems.add(f"--student-layers: expected at most {depth}, the blocks of '{origin}', got {layers}")
-    if options.keep in _KEEP:
+    if options.keep in RULES:
         return
     parts = options.keep.split(",")
     if not all(part.strip().isdecimal() for part in parts):
-        near = did_you_mean(options.keep, _KEEP)
-        problems.add(f"--keep: expected even, first, last or block numbers such as 1,3,6, got '{options.keep}'.{near}")
+        near = did_you_mean(options.keep, RULES)
+        problems.add(f"--keep: expected {KEEP_WORDS}, got '{options.keep}'.{near}")
     elif layers is not None and len(parts) != layers:
         problems.add(f"--keep: expected {layers} block numbers, as many as --student-layers, got {len(parts)}")
 

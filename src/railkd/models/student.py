@@ -17,59 +17,10 @@ from railkd.models.blocks import block_lists, find_blocks
 from railkd.models.checkpoints import Checkpoint, empty_classifier
 from railkd.models.heads import fit_head, say, task_of_config
 from railkd.models.quiet import quiet_transformers
+from railkd.models.starts import Keep, blocks_to_keep
 from railkd.models.trust import is_foreign
 from railkd.models.weights import check_finite, read_weights
 from railkd.runtime.words import listed
-
-Keep = str | Sequence[int]
-
-
-def blocks_to_keep(num_layers: int, depth: int, keep: Keep = "even") -> tuple[int, ...]:
-    """Return the source blocks (1-based) that a student starts from.
-
-    Args:
-        num_layers: blocks of the student, s.
-        depth: blocks of the source, n.
-        keep: ``even`` (blocks round(i n / s)), ``first``, ``last``, or the block numbers themselves.
-
-    Returns:
-        The s block numbers, rising.
-
-    Raises:
-        RailkdError: the student has more blocks than the source, or ``keep`` is unknown.
-
-    >>> blocks_to_keep(3, 12), blocks_to_keep(3, 12, "last"), blocks_to_keep(2, 12, [1, 12])
-    ((4, 8, 12), (10, 11, 12), (1, 12))
-    """
-    if num_layers < 1:
-        raise RailkdError(f"Expected a student of at least 1 block, got {num_layers}. Fix: give a larger number.")
-    if num_layers > depth:
-        raise RailkdError(
-            f"Expected a student of at most {depth} blocks, as many as its source has, got {num_layers}. Fix: give a "
-            "smaller number, or start from another checkpoint (--student)."
-        )
-    if keep == "even":
-        return tuple(round(i * depth / num_layers) for i in range(1, num_layers + 1))
-    if keep == "first":
-        return tuple(range(1, num_layers + 1))
-    if keep == "last":
-        return tuple(range(depth - num_layers + 1, depth + 1))
-    if isinstance(keep, str):
-        raise RailkdError(
-            f"Expected keep to be even, first, last or block numbers such as 1,3,6, got '{keep}'. Fix: give one of "
-            "these."
-        )
-    chosen = tuple(int(block) for block in keep)
-    if (
-        len(chosen) != num_layers
-        or not all(1 <= block <= depth for block in chosen)
-        or sorted(set(chosen)) != list(chosen)
-    ):
-        raise RailkdError(
-            f"Expected {num_layers} rising numbers from 1 to {depth} of the blocks to keep, got {chosen}. Fix: give as "
-            "many block numbers as the student has blocks."
-        )
-    return chosen
 
 
 def make_student(
@@ -90,7 +41,8 @@ def make_student(
             checkpoint with Python code of its own give ``Checkpoint.find(name, trust=True)``.
         num_layers: blocks of the student. In an encoder-decoder both stacks get this depth, and the decoder gets no
             more blocks than it had.
-        keep: source blocks to copy; see `blocks_to_keep`. A decoder of another depth than the encoder is cut evenly.
+        keep: source blocks to copy; see `railkd.models.starts.blocks_to_keep`. Block numbers are those of the encoder.
+            A decoder of another depth is cut by the rule ``even``.
         blocks: see `railkd.models.blocks.find_blocks`.
         config: overrides of the config, e.g. ``num_labels``. A head that does not fit is drawn anew.
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 from models.families.table import BLOCKS, FAMILIES, SGD, WIDTH, Family, make_model, make_tokenizer
 from railkd import make_student
 from railkd.models.blocks import BlockReader, find_blocks, pool
-from railkd.models.student import blocks_to_keep
+from railkd.models.starts import blocks_to_keep
 from railkd.teacher import LiveTeacher, TeacherCache
 from tiny import losses, make_trainer, save, text_rows, weights_of
 
@@ -75,7 +75,7 @@ def test_padding_changes_nothing(family: Family) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("keep", ["even", "first", "last", [1, 3]], ids=str)
+@pytest.mark.parametrize("keep", ["even", "spaced", "first", "last", [1, 3]], ids=str)
 def test_a_student_has_the_chosen_blocks_the_embeddings_and_the_head(family: Family, keep: Any) -> None:
     teacher = make_model(family)
     student = make_student(teacher, 2, keep)

@@ -15,6 +15,7 @@ from railkd import make_student
 from railkd.errors import RailkdError
 from railkd.models import load_classifier
 from railkd.models.blocks import BlockReader
+from railkd.models.starts import blocks_to_keep
 from railkd.models.student import describe_student
 from tiny import make_model as make_bert
 from tiny import make_tokenizer as bert_tokenizer
@@ -45,7 +46,7 @@ def test_a_bare_t5_encoder_gives_its_blocks_and_its_position_bias(tmp_path: Path
     encoder = T5EncoderModel(make_model(FAMILIES["t5"]).config)
     student = make_student(save(tmp_path / "encoder", encoder), 2)
     ours, theirs = student.transformer.encoder.block, encoder.encoder.block
-    for place, block in ((0, 2), (1, 4)):
+    for place, block in enumerate(blocks_to_keep(2, 4)):
         source = theirs[block - 1].state_dict()
         assert all(torch.equal(ours[place].state_dict()[name], tensor) for name, tensor in source.items())
     bias = "layer.0.SelfAttention.relative_attention_bias.weight"
@@ -58,7 +59,7 @@ def test_a_decoder_stack_of_another_depth_is_cut_on_its_own() -> None:
         student = make_student(teacher, 2, keep)
         assert student.config.num_decoder_layers == 2
         theirs, ours = teacher.transformer.decoder.block, student.transformer.decoder.block
-        for place, block in ((0, 2), (1, 3)):  # evenly: 2 and 3 of 3
+        for place, block in ((0, 1), (1, 3)):  # even: 1 and 3 of 3
             source = theirs[block - 1].state_dict()
             assert all(torch.equal(ours[place].state_dict()[name], tensor) for name, tensor in source.items())
     assert make_student(teacher, 4).config.num_decoder_layers == 3
@@ -78,7 +79,7 @@ def test_albert_keeps_its_groups_unless_there_is_one_for_each_block(groups: int)
         assert student.config.num_hidden_groups == (groups if groups < 4 else layers)
         theirs = teacher.albert.encoder.albert_layer_groups
         for place, block in enumerate(student.albert.encoder.albert_layer_groups):
-            source = theirs[place if groups < 4 else 4 // layers * (place + 1) - 1].state_dict()
+            source = theirs[place if groups < 4 else blocks_to_keep(layers, 4)[place] - 1].state_dict()
             assert all(torch.equal(block.state_dict()[name], tensor) for name, tensor in source.items())
 
 

@@ -1,6 +1,6 @@
 """Run the demo: distil a real teacher into small students within minutes, and compare them in one table.
 
-Every student starts from the same weights (blocks 2, 4 and 6 of the teacher) and trains on the same rows in the same
+Every student starts from the same weights (blocks 1, 3 and 6 of the teacher) and trains on the same rows in the same
 order; only the loss differs. The dev rows pick the best epoch, never the test rows.
 """
 
