@@ -50,10 +50,10 @@ def write(folder: Path, *parts: tuple[Any, ...], dtype: str = "float32") -> Teac
     return TeacherCache.open(folder)
 
 
-def read(cache: TeacherCache, keys: np.ndarray) -> dict[str, np.ndarray]:
+def read(cache: TeacherCache, keys: np.ndarray, poolings: tuple[str, ...] = ("mean", "cls")) -> dict[str, np.ndarray]:
     """Everything the cache holds of these rows."""
     batch = {KEY: torch.from_numpy(keys.copy())}
-    signals = {name: cache(batch, name) for name in ("mean", "cls")}
+    signals = {name: cache(batch, name) for name in poolings}
     found = {name: both.states.float().numpy() for name, both in signals.items() if both.states is not None}
     return found | {"logits": cache(batch, None).logits.numpy()}
 
@@ -74,5 +74,7 @@ def keys_of(dataset: Dataset, tokenizer: Any) -> np.ndarray:
     return keyed_tokens(dataset, tokenizer, max_length=128).keys
 
 
-def read_all(cache: TeacherCache, rows: Dataset, tokenizer: Any) -> dict[str, np.ndarray]:
-    return read(cache, keys_of(rows, tokenizer))
+def read_all(
+    cache: TeacherCache, rows: Dataset, tokenizer: Any, poolings: tuple[str, ...] = ("mean", "cls")
+) -> dict[str, np.ndarray]:
+    return read(cache, keys_of(rows, tokenizer), poolings)

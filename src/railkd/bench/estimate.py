@@ -155,7 +155,7 @@ def _expected_seconds(job: Job, jobs: Sequence[Job], rows: int | None) -> float 
     options = job.request.options
     teacher, length = _base_model(job, jobs), options.max_length or DEFAULT_MAX_LENGTH
     if job.kind == "cache":
-        speed = _measure_speed(teacher, None, str(options.train[0]), length, options.batch_size)
+        speed = _measure_speed(teacher, None, str(options.train[0]), length, options.batch_size or 32)
         return None if speed is None or rows is None else speed.forward * rows
     start = options.student or teacher if job.kind == "distill" else teacher
     layers = options.student_layers if job.kind == "distill" else None

@@ -66,7 +66,7 @@ class _GridReader(YamlReader):
             seeds=self.read_seeds(found.get("seeds", 1)),
             settings=self.read_settings(found.get("settings"), "settings"),
             selection={} if "eval" in selection else selection,
-            cache=self.read_mapping(found.get("cache"), "cache", ("dtype", "batch_size", "blocks")),
+            cache=self.read_mapping(found.get("cache"), "cache", ("dtype", "batch_size", "batch_tokens", "blocks")),
             baseline=self.read_arm_name(found.get("baseline"), arms, "baseline"),
             contrasts=self.read_contrasts(found.get("contrasts"), arms),
             machine=self.read_machine(found),

@@ -50,6 +50,7 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
             pooling=options.pooling or ("mean",),
             dtype=options.dtype,
             batch_size=options.batch_size,
+            batch_tokens=options.batch_tokens,
             bf16=bf16,
             blocks=options.blocks,
             overwrite=options.overwrite,

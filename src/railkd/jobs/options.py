@@ -204,7 +204,10 @@ class CacheOptions(ModelOptions, DataOptions):
         "pooled states to store: mean, cls, or none for outputs alone (default: mean)", metavar="POOLING"
     )
     dtype: str = option("number format of the stored states", "float16", choices=["float16", "float32"])
-    batch_size: int = option("rows per batch", 64, metavar="N")
+    batch_size: int | None = option("the most rows in a batch (default: no limit but --batch-tokens)", metavar="N")
+    batch_tokens: int | None = option(
+        "the most tokens in a batch; halved if memory runs out (default: 2,048 on a CPU, 32,768 elsewhere)", metavar="N"
+    )
     bf16: bool | None = option("run the teacher in bfloat16 (default: if the hardware is fast at it)")
     blocks: str | None = option(
         "regular expression for the names of the teacher's blocks, for models whose blocks are not found",

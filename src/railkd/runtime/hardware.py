@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,31 @@ def to_device(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in main memory. A copy from a CUDA device may still run: call `copies_from` and then its result.
+
+    Args:
+        tensor: on any device.
+    """
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+def copies_from(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until the copies from a device that were started so far are complete.
+
+    Args:
+        device: the one that was copied from.
+    """
+    if device.type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event.synchronize
 
 
 def fast_bf16() -> bool:

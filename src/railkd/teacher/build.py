@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
+import torch
 from torch import nn
 
 from railkd.data.given import as_dataset
@@ -17,15 +18,16 @@ from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_length
-from railkd.runtime import ranks
 from railkd.runtime.progress import tqdm_bar
 from railkd.signals import checked_poolings
+from railkd.teacher.batches import Padder, plan_batches
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
+from railkd.teacher.runner import Progress, Runner, run_batches
 from railkd.teacher.writer import CacheWriter, poolings_of_unfinished
 
-#: Called with (rows done, rows to do).
-Progress = Callable[[int, int], None]
+#: Tokens in a batch. A CPU is fastest while the activations fit into its caches; an accelerator needs much to do.
+_TOKENS_ON_CPU, _TOKENS = 2048, 32_768
 
 
 class BuildOptions(TypedDict, total=False):
@@ -36,7 +38,8 @@ class BuildOptions(TypedDict, total=False):
     max_length: int
     pooling: str | Sequence[str]
     dtype: str
-    batch_size: int
+    batch_size: int | None
+    batch_tokens: int | None
     bf16: bool
     blocks: str | None
     overwrite: bool
@@ -53,7 +56,9 @@ class PassSettings:
         max_length: of the inputs, in tokens.
         pooling: ``mean``, ``cls`` or both, or ``none``: outputs alone.
         dtype: of the stored states, ``float16`` or ``float32``.
-        batch_size: rows per batch.
+        batch_size: the most rows in a batch; None: any number.
+        batch_tokens: the most tokens in a batch, padding included. None: 2,048 on a CPU and 32,768 elsewhere, or any
+            number if ``batch_size`` is given. A batch that does not fit into memory is halved.
         bf16: run the teacher under bfloat16 autocast.
         blocks: regular expression for the blocks of the teacher; see `railkd.models.blocks.find_blocks`.
         overwrite: replace a cache of another teacher; without it such a cache is an error.
@@ -65,7 +70,8 @@ class PassSettings:
     max_length: int = 128
     pooling: str | Sequence[str] = ("mean",)
     dtype: str = "float16"
-    batch_size: int = 64
+    batch_size: int | None = None
+    batch_tokens: int | None = None
     bf16: bool = False
     blocks: str | None = None
     overwrite: bool = False
@@ -150,27 +156,17 @@ class TeacherPass:
         overwrite = settings.overwrite
         with CacheWriter(path, live.info, self.identity, poolings, overwrite=overwrite, together=True) as writer:
             todo = writer.missing(rows.keys)
-            with live.in_a_row(), _progress(settings, len(todo)) as advance:
-                _run_batches(live, rows, todo, writer, settings.batch_size, advance)
+            padder = Padder(model.config, self._tokenizer, live.causal, rows)
+            batches = self._plan(rows.lengths, todo, live.device)
+            with live.in_a_row(), padder.named(), _progress(settings, len(todo)) as advance:
+                run_batches(Runner(live, rows, padder), batches, writer, advance)
 
-
-def _run_batches(
-    live: LiveTeacher, rows: KeyedTokens, todo: np.ndarray, writer: CacheWriter, batch_size: int, advance: Progress
-) -> None:
-    """Run the longest rows first: the time left is not underestimated, and a lack of memory shows at once."""
-    order = todo[np.argsort(-rows.lengths[todo], kind="stable")]
-    stride = batch_size * ranks.world_size()
-    for start in range(batch_size * ranks.rank(), len(order), stride):
-        chosen = order[start : start + batch_size].tolist()
-        unpadded = {name: [values[i] for i in chosen] for name, values in rows.inputs.items()}
-        batch = live.tokenizer.pad(unpadded, return_tensors="pt")
-        logits, states = live.run(batch, live.poolings)
-        writer.add(
-            rows.keys[chosen],
-            logits.float().cpu().numpy(),
-            {name: value.float().cpu().numpy() for name, value in states.items()},
-        )
-        advance(min(start + stride, len(order)), len(order))  # of all ranks, estimated from this one
+    def _plan(self, lengths: np.ndarray, todo: np.ndarray, device: torch.device) -> list[np.ndarray]:
+        """Return the rows of each batch."""
+        rows, tokens = self._settings.batch_size, self._settings.batch_tokens
+        if tokens is None and rows is None:
+            tokens = _TOKENS_ON_CPU if device.type == "cpu" else _TOKENS
+        return plan_batches(lengths, todo, tokens=tokens, rows=rows)
 
 
 def _progress(settings: PassSettings, rows: int) -> AbstractContextManager[Progress]:

@@ -20,11 +20,12 @@ from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.runtime.words import size
 from railkd.signals import Moments, Signals
-from railkd.teacher.build import BuildOptions, PassSettings, Progress, TeacherPass
+from railkd.teacher.build import BuildOptions, PassSettings, TeacherPass
 from railkd.teacher.identity import Identity
 from railkd.teacher.index import Index
 from railkd.teacher.manifest import MANIFEST, REBUILD, Manifest, read_manifest
 from railkd.teacher.moments import moments_of
+from railkd.teacher.runner import Progress
 from railkd.teacher.shards import Shard
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ class TeacherCache:
                 `Dataset`, a list of dicts or texts, or a pandas data frame.
             path: folder of the cache; created if it does not exist.
             **options: see `railkd.teacher.build.PassSettings`: ``tokenizer``, ``text_columns``, ``max_length``,
-                ``pooling``, ``dtype``, ``batch_size``, ``bf16``, ``blocks``, ``overwrite`` and ``on_progress``.
+                ``pooling``, ``dtype``, ``batch_size``, ``batch_tokens``, ``bf16``, ``blocks``, ``overwrite`` and
+                ``on_progress``.
 
         Returns:
             The cache, which holds at least these rows.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from railkd.errors import RailkdError
 from railkd.models.blocks import BlockReader, accepted_inputs
 from railkd.models.heads import label_names, task_of_config
 from railkd.models.limits import warn_of_padding
+from railkd.models.probe import is_causal
+from railkd.runtime import hardware
 from railkd.signals import Signals
 from railkd.teacher.protocol import TeacherInfo
 
@@ -49,6 +53,8 @@ class LiveTeacher:
         self.bf16 = bf16
         self._reader = BlockReader(model, self.poolings, blocks)
         self._takes = accepted_inputs(model)
+        # Keys and values are for generating text: a pass would fill the memory with them.
+        self._fixed = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
         config: Any = model.config
         warn_of_padding(config, tokenizer, "the teacher")
         task = task_of_config(config)
@@ -85,14 +91,18 @@ class LiveTeacher:
         Raises:
             RailkdError: a pooling that was not named when the teacher was made.
         """
-        device = next(self.model.parameters()).device
-        inputs = {name: value.to(device) for name, value in inputs.items() if name in self._takes}
+        device = self.device
+        tensors: dict[str, Any] = {
+            name: hardware.to_device(value, device) for name, value in inputs.items() if name in self._takes
+        }
+        mask = tensors["attention_mask"]
+        tensors |= self._fixed
         # no_grad, not inference_mode: a loss must be able to save the output for its backward pass.
         with torch.no_grad(), self._autocast(device):
             if not poolings:
-                return getattr(self.model(**inputs), self._output), {}
-            with self._reader.reading(inputs["attention_mask"]):
-                logits = getattr(self.model(**inputs), self._output)
+                return getattr(self.model(**tensors), self._output), {}
+            with self._reader.reading(mask):
+                logits = getattr(self.model(**tensors), self._output)
         states = self._reader.states()
         for name in poolings:
             if name not in states:
@@ -104,7 +114,20 @@ class LiveTeacher:
 
     def in_a_row(self) -> AbstractContextManager[Any]:
         """Return a context for several calls, in which autocast casts every weight once instead of once a call."""
-        return self._autocast(next(self.model.parameters()).device)
+        return self._autocast(self.device)
+
+    @cached_property
+    def causal(self) -> bool:
+        """True for a decoder: a token sees only the tokens before it. False if a probe cannot tell."""
+        try:
+            return is_causal(self.model, self._reader.blocks)
+        except RailkdError:
+            return False
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the inputs go to."""
+        return next(self.model.parameters()).device
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()
