@@ -80,3 +80,15 @@ def test_lists_of_class_labels_come_by_name(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_dict({"text": ["a", "b"], "labels": [[1, 0], []]}, features=features)
     rows.save_to_disk(tmp_path / "rows")
     assert load_rows(str(tmp_path / "rows"))["labels"][:] == [["glad", "sad"], []]
+
+
+@pytest.mark.parametrize(
+    "cells", [["1", "0", "", "0"], [1.0, 0.0, None, 0], ["spam", "", "", "false"], [["spam"], [], [], [0]]]
+)
+def test_a_model_of_one_class_reads_whether_it_applies(cells: list[Any]) -> None:
+    cells = [cell if cell is not None else "" for cell in cells]
+    assert encode(cells, ["Spam"]) == [[1.0], [0.0], [0.0], [0.0]]
+    with pytest.raises(RailkdError, match="without 'ham'.*--label-map ham=NEW"):
+        encode(["ham", "spam"], ["Spam"])
+    space, outputs = MULTI.space(["Spam"]), np.array([[3.0], [-1.0], [-2.0], [2.0]])
+    assert MULTI.score(outputs, np.array([[1.0], [0], [0], [0]]), space)["subset_accuracy"] == 0.75

@@ -123,6 +123,7 @@ def match_label_space(
     label_map: Mapping[str, str] | None = None,
     model: str = "the model",
     where: str = "the data",
+    several: bool = False,
 ) -> LabelSpace:
     """Return the model's classes with the spellings of the data.
 
@@ -136,6 +137,7 @@ def match_label_space(
         label_map: the one that was applied to the data: old name -> new name.
         model: in words, for messages.
         where: the source, for messages.
+        several: any number of classes may apply to a row, so that a model may have one.
 
     Raises:
         RailkdError: the model lacks a class of the data, or has one output.
@@ -146,7 +148,7 @@ def match_label_space(
         (('NEGATIVE', 'POSITIVE'), [1, 0])
     """
     names = tuple(model_names)
-    if len(names) == 1:
+    if len(names) == 1 and not several:
         raise RailkdError(
             f"{model} has one output (regression), but {where} has the classes {named(data.names)}. "
             "Fix: use a classifier, or --problem-type regression."

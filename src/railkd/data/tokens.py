@@ -35,6 +35,40 @@ def model_inputs(tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int
     return {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
 
 
+def _give_each_row_a_token(inputs: dict[str, list[Any]], tokenizer: Any) -> dict[str, list[Any]]:
+    """Put one attended token into rows without tokens, because a model cannot read a batch of empty rows.
+
+    Only tokenizers that add no tokens of their own, as those of many decoders, make such rows: of empty texts.
+
+    Args:
+        inputs: input name -> N unpadded lists.
+        tokenizer: its first token of those below is taken.
+
+    Returns:
+        The inputs.
+
+    Raises:
+        RailkdError: there is a row without tokens, and the tokenizer names no token to put in.
+    """
+    empty = [row for row, ids in enumerate(inputs["input_ids"]) if not len(ids)]
+    if not empty:
+        return inputs
+    names = ("bos", "cls", "eos", "sep", "unk", "pad")
+    found = (getattr(tokenizer, f"{name}_token_id", None) for name in names)
+    token = next((number for number in found if number is not None), None)
+    if token is None:
+        raise RailkdError(
+            f"row {empty[0] + 1} has no tokens, because its text is empty, and the tokenizer names no token to stand "
+            "for it. Fix: drop rows with an empty text, or name a bos_token."
+        )
+    fill = {"input_ids": token, "attention_mask": 1}
+    filled = {name: list(values) for name, values in inputs.items()}
+    for name, values in filled.items():
+        for row in empty:
+            values[row] = [fill.get(name, 0)]
+    return filled
+
+
 def student_inputs(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Return a batch without the keys and the columns that only the teacher reads.
 
@@ -128,6 +162,7 @@ def keyed_tokens(
                 "Fix: add one that identifies each example, or give the raw text columns."
             )
         inputs = {name: dataset[name][:] for name in tokenizer.model_input_names if name in names}
+        inputs = _give_each_row_a_token(inputs, tokenizer)
         if key_column not in names:
             return KeyedTokens(inputs, key_array(example_key(*ids) for ids in inputs["input_ids"]))
         given = dataset[key_column][:]
@@ -136,7 +171,8 @@ def keyed_tokens(
         )
     chosen = find_columns(names, text=text).text
     rows = list(zip(*[_texts(dataset, column) for column in chosen], strict=True))
-    return KeyedTokens(model_inputs(tokenizer, rows, max_length), key_array(example_key(*row) for row in rows))
+    inputs = _give_each_row_a_token(model_inputs(tokenizer, rows, max_length), tokenizer)
+    return KeyedTokens(inputs, key_array(example_key(*row) for row in rows))
 
 
 def _texts(dataset: Any, column: str) -> list[str]:

@@ -160,6 +160,11 @@ class Checkpoint:
             raise RailkdError(f"'{self}' holds no tokenizer that loads: {_reason(error)}") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token is None:
+            raise RailkdError(
+                f"the tokenizer of '{self}' has neither a pad_token nor an eos_token, so that texts of different "
+                "length cannot share a batch. Fix: name a pad_token in its tokenizer_config.json."
+            )
         if config is not None and left_padding_counts(config, tokenizer):
             tokenizer.padding_side = "right"
         return tokenizer

@@ -11,6 +11,7 @@ import torch
 from railkd.data.tokens import keyed_tokens
 from railkd.models.blocks import accepted_inputs
 from railkd.models.heads import task_of_config
+from railkd.models.limits import check_tokens
 from railkd.runtime import ranks
 from railkd.runtime.progress import Advance
 
@@ -42,6 +43,7 @@ def predict_logits(
         (N, C) float32 logits, in the order of the rows.
     """
     tokens = keyed_tokens(dataset, tokenizer, max_length=max_length)
+    check_tokens(model.config, tokenizer, tokens, max_length, "the model")
     order = np.argsort(-tokens.lengths, kind="stable")
     device = next(model.parameters()).device
     takes, output = accepted_inputs(model), task_of_config(model.config).output

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from railkd.data.columns import find_columns
-from railkd.data.tokens import _SHIFTED_TABLES, _TABLES, full_lengths, some_rows
+from railkd.data.tokens import _SHIFTED_TABLES, _TABLES, KeyedTokens, full_lengths, some_rows
 from railkd.errors import RailkdError
 
 logger = logging.getLogger(__name__)
@@ -93,6 +93,36 @@ def check_length(config: Any, lengths: np.ndarray, max_length: int, who: str) ->
         f"{int(lengths.max()):,} tokens at max length {max_length}); wanted at most {limit}; give --max-length {limit} "
         f"(max_length={limit})"
     )
+
+
+def check_tokens(config: Any, tokenizer: Any, tokens: KeyedTokens, max_length: int, who: str) -> None:
+    """Refuse rows that a model cannot read, before the model fails on them: `check_length`, and unknown token numbers.
+
+    Args:
+        config: of the model.
+        tokenizer: that made the tokens.
+        tokens: of N rows.
+        max_length: in tokens.
+        who: such as "the student", for the message.
+
+    Raises:
+        RailkdError: a row is too long, or has a token that the model has no embedding for.
+    """
+    lengths = tokens.lengths
+    check_length(config, lengths, max_length, who)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if not rows or not len(lengths):
+        return
+    used = {"a text": max(map(max, tokens.inputs["input_ids"]))}
+    if lengths.min() < lengths.max():
+        used["the padding"] = tokenizer.pad_token_id or 0
+    for what, number in used.items():
+        if number >= rows:
+            raise RailkdError(
+                f"Expected token numbers below {rows:,}, for which {who} has embeddings, got {number:,} "
+                f"({tokenizer.convert_ids_to_tokens(int(number))!r}) in {what}. Fix: use the tokenizer of the model, "
+                "or call model.resize_token_embeddings(len(tokenizer)) and save it."
+            )
 
 
 def check_texts(config: Any, tokenizer: Any, dataset: Any, max_length: int, who: str) -> None:

@@ -71,14 +71,15 @@ class MultiLabel(Task):
                     "Fix: write a 0 or 1 for each of them, or, if 0 and 1 are classes: --label-map 0=NAME 1=NAME."
                 )
             return self.space(names)
-        seen = LabelSpace(tuple(dict.fromkeys(name for found in classes_of(cells) if found for name in found)))
-        return match_label_space(names, seen, label_map=cells.label_map, model=model, where=cells.where)
+        rows = _rows(cells, names)
+        seen = LabelSpace(tuple(dict.fromkeys(name for found in rows if found for name in found)))
+        return match_label_space(names, seen, label_map=cells.label_map, model=model, where=cells.where, several=True)
 
     def encode(self, cells: Cells, space: LabelSpace) -> list[Any]:
         if cells.multi_hot:
             return [_flags(cell, cells.where, row) for row, cell in enumerate(cells.columns[cells.column], 1)]
         vectors = []
-        for number, row in enumerate(classes_of(cells), 1):
+        for number, row in enumerate(_rows(cells, space.names), 1):
             if row is None:
                 raise RailkdError(no_label(cells.where, number))
             here = {space.index(name, where=f"{cells.where}: row {number}") for name in row}
@@ -136,6 +137,15 @@ def _flags(cell: Sequence[Any] | None, where: str, row: int) -> list[float]:
     if cell is None or is_missing(cell):
         raise RailkdError(no_label(where, row))
     return [float(flag) for flag in cell]
+
+
+def _rows(cells: Cells, names: Sequence[str]) -> list[Classes]:
+    """Return the classes of each row. For a model of one class 1 and 0 say whether it applies."""
+    rows = classes_of(cells)
+    if len(names) != 1:
+        return rows
+    flags: dict[str, tuple[str, ...]] = {name: tuple(names) if applies else () for name, applies in _FLAGS.items()}
+    return [flags.get(row[0].casefold(), row) if row and row[0] not in names else row for row in rows]
 
 
 def classes_of(cells: Cells) -> list[Classes]:

@@ -17,7 +17,7 @@ from railkd.data.given import as_dataset
 from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
-from railkd.models.limits import check_length
+from railkd.models.limits import check_tokens
 from railkd.runtime.progress import tqdm_bar
 from railkd.signals import checked_poolings
 from railkd.teacher.batches import Padder, plan_batches
@@ -128,7 +128,7 @@ class TeacherPass:
         settings = self._settings
         given = as_dataset(dataset)
         rows = keyed_tokens(given, self._tokenizer, text=settings.text_columns, max_length=settings.max_length)
-        check_length(self._source.config, rows.lengths, settings.max_length, "the teacher")
+        check_tokens(self._source.config, self._tokenizer, rows, settings.max_length, "the teacher")
         return rows
 
     def run(self, rows: KeyedTokens, path: Path, poolings: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from railkd.data.keys import KEY
 from railkd.data.tokens import TEACHER_PREFIX, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.models.heads import label_names, task_of_config
-from railkd.models.limits import check_length, warn_of_padding
+from railkd.models.limits import check_tokens, warn_of_padding
 from railkd.teacher.identity import tokenizer_digest
 from railkd.training.arguments import DistillationTrainingArguments
 
@@ -102,7 +102,7 @@ class Preparer:
             key_column=self.args.key_column,
             need_keys=training,
         )
-        check_length(self.config, tokens.lengths, max_length, "the student")
+        check_tokens(self.config, self.tokenizer, tokens, max_length, "the student")
         columns: dict[str, Any] = dict(tokens.inputs)
         columns["length"] = tokens.lengths.tolist()
         columns[KEY] = tokens.keys.tolist()
@@ -116,7 +116,7 @@ class Preparer:
                     "tokens that both read; give the raw text columns (text_columns=), or a cache of the teacher"
                 )
             if self.teacher_config is not None:
-                check_length(self.teacher_config, theirs.lengths, max_length, "the teacher")
+                check_tokens(self.teacher_config, self.teacher_tokenizer, theirs, max_length, "the teacher")
             columns |= {TEACHER_PREFIX + name: values for name, values in theirs.inputs.items()}
         label = find_columns(
             dataset.column_names, text=("input_ids",) if ready else text, label=self.args.label_column
