@@ -164,6 +164,7 @@ changes = st.tuples(st.sampled_from(places(GRID)[1:]), st.lists(new_keys, max_si
 @given(changed_places=st.lists(changes, max_size=3))
 @example(changed_places=[])
 @example(changed_places=[(("tasks",), [], {"": None})])  # found by make fuzz
+@example(changed_places=[(("methods", 1, "shared_size"), [], 10**9)])  # took all memory
 def test_any_grid_is_planned_or_refused_in_words(grid_room: Path, changed_places: list[Any]) -> None:
     grid: Any = GRID
     for path, more, put in changed_places:

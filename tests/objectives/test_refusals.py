@@ -82,6 +82,7 @@ def test_a_student_of_one_block_is_told_of_the_other_candidates(method: str) -> 
         ({"redraw": "steps"}, "Did you mean 'step'"),
         ({"strategy": "cycle"}, "Did you mean 'cyclic'"),
         ({"shared_size": 0}, "got shared_size 0"),
+        ({"shared_size": 10**9}, "got shared_size 1000000000"),
     ],
 )
 def test_rail_options_that_make_no_sense_are_refused(method: str, options: dict[str, Any], said: str) -> None:

@@ -24,7 +24,7 @@ from railkd.errors import RailkdError
 from railkd.functional import full_precision, info_nce, unit
 from railkd.mapping import Draw
 from railkd.objectives.base import Objective, states_of
-from railkd.objectives.maps import Linear
+from railkd.objectives.maps import Linear, check_shared_size
 from railkd.signals import Signals
 
 
@@ -56,10 +56,9 @@ class ContrastiveKD(Objective):
         **options: Any,
     ) -> None:
         super().__init__(student_shape, teacher_shape, **options)
-        if not tau > 0 or negatives < 1 or shared_size < 1:
-            raise RailkdError(
-                f"Expected numbers above 0, got tau {tau}, {negatives} negatives, shared_size {shared_size}."
-            )
+        check_shared_size(shared_size)
+        if not tau > 0 or negatives < 1:
+            raise RailkdError(f"Expected numbers above 0, got tau {tau}, {negatives} negatives.")
         self.tau, self.negatives = tau, negatives
         self.student_map = Linear(self.student_shape.blocks * self.student_shape.width, shared_size)
         self.teacher_map = Linear(self.teacher_shape.blocks * self.teacher_shape.width, shared_size)

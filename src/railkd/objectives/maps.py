@@ -18,6 +18,25 @@ from torch import Tensor, nn
 from railkd.errors import RailkdError
 from railkd.signals import Moments
 
+#: More numbers than any model's states have. A larger shared space would only take memory.
+LARGEST_SHARED_SIZE = 65_536
+
+
+def check_shared_size(shared_size: int) -> None:
+    """Refuse a shared space of no numbers, or of more than any use.
+
+    Args:
+        shared_size: u, the size of the shared space.
+
+    Raises:
+        RailkdError: it is not between 1 and 65,536.
+    """
+    if not 1 <= shared_size <= LARGEST_SHARED_SIZE:
+        raise RailkdError(
+            f"Expected 1 to {LARGEST_SHARED_SIZE:,} (default 128), got shared_size {shared_size}. Fix: choose a size "
+            "no larger than the width of the models."
+        )
+
 
 class Constants(nn.Module):
     """Fixed numbers that move with the module that holds them: to a device once, and not at every step.
@@ -142,6 +161,8 @@ class MapBank(nn.Module):
         Returns:
             The bank.
         """
+        if self.weight.is_meta:  # only the shapes are wanted
+            return self
         maker = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for weight in self.weight:

@@ -35,7 +35,7 @@ from railkd.errors import RailkdError
 from railkd.functional import normalized_distance
 from railkd.mapping import Draw, Draws, check_choice, order_statistics
 from railkd.objectives.base import Objective, states_of
-from railkd.objectives.maps import Constants, Linear, MapBank
+from railkd.objectives.maps import Constants, Linear, MapBank, check_shared_size
 from railkd.runtime.words import listed
 from railkd.signals import Moments, Signals
 
@@ -63,7 +63,7 @@ class Maps:
         map_seed: determines the orthogonal maps.
 
     Raises:
-        RailkdError: a choice is unknown, or shared_size is below 1.
+        RailkdError: a choice is unknown, or shared_size is not between 1 and 65,536.
     """
 
     shared_size: int = 128
@@ -74,7 +74,7 @@ class Maps:
     def __post_init__(self) -> None:
         check_choice("maps_by", self.maps_by, MAPS_BY)
         check_choice("teacher_map", self.teacher_map, TEACHER_MAPS)
-        _check_size(self.shared_size)
+        check_shared_size(self.shared_size)
 
     @property
     def frozen(self) -> bool:
@@ -232,7 +232,7 @@ class RailConcatenated(Objective):
         **options: Any,
     ) -> None:
         super().__init__(student_shape, teacher_shape, **options)
-        _check_size(shared_size)
+        check_shared_size(shared_size)
         self.draws = _draws_for(self, draws)
         self.m = self.draws.m
         self.student_map = Linear(self.m * self.student_shape.width, shared_size)
@@ -297,11 +297,6 @@ def _refuse_unused(match: str, draws: Draws, maps: Maps) -> None:
             f"match='{match}' draws nothing and has one teacher map for each block, so {listed(unused)} would have no "
             "effect. Fix: leave it out, or use match='drawn'."
         )
-
-
-def _check_size(shared_size: int) -> None:
-    if shared_size < 1:
-        raise RailkdError(f"Expected at least 1 (default 128), got shared_size {shared_size}.")
 
 
 def _alphas(alpha: str | Sequence[float], m: int) -> list[float]:

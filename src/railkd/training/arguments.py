@@ -60,7 +60,7 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         options = self.objective_options()
         if shapes is None and not isinstance(options.get("alpha"), str):
             options.pop("alpha", None)  # its length is the number of matches, which is not known here
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # shapes alone: no memory, and no random numbers are used
             build_objective(self.method, *(shapes or ((3, 256), (6, 256))), **options)
 
     def intermediate_scale(self, progress: float) -> float:
