@@ -41,8 +41,8 @@ class RunRecord:
             all do.
         arm: name of the arm, a method with its options; empty outside a benchmark.
         config: the settings as the user gave them.
-        start: the rule (``keep``) and the numbers (``blocks``) of the source blocks that the student copied; empty if
-            it took a whole checkpoint.
+        start: the rule (``keep``) and the numbers (``blocks``) of the source blocks that the student copied, without
+            these if it took a whole checkpoint; the parts that were not trained (``frozen``).
         metrics: set name -> metric -> value; the first metric is the main one. "eval" is the selection set: it picked
             the best epoch and is not reported as a test result.
         domains: set name -> "in" or "out" of the domain of the training rows.
@@ -53,7 +53,7 @@ class RunRecord:
         seconds: phase -> wall-clock seconds.
         examples_per_second: examples per second of training.
         peak_memory: highest memory use of the process, in bytes.
-        sizes: number of parameters, bytes on disk, rows of a cache.
+        sizes: number of parameters and of trained ones, bytes on disk, rows of a cache.
         labels: names of the outputs, in the order of the logits.
         folder: the run folder, relative to the records file.
         predictions: set name -> file of predictions, relative to the run folder.

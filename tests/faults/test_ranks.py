@@ -142,6 +142,16 @@ def test_two_ranks_train_the_student_of_one_and_agree_on_every_weight(folder: Pa
             torch.testing.assert_close(ours[key], theirs[key], rtol=1e-5, atol=1e-5, msg=key)
 
 
+def test_two_ranks_leave_frozen_parts_alone_and_agree_on_the_others(folder: Path, two: dict[str, Any]) -> None:
+    """Block 1 of the student is block 1 of the teacher."""
+    first, second = (load_file(folder / f"frozen-{rank}.safetensors") for rank in (0, 1))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    before = load_file(folder / "teacher" / "model.safetensors")
+    same = {name for name, value in before.items() if torch.equal(first.get(f"student.{name}", torch.empty(0)), value)}
+    assert same == {name for name in before if "embeddings" in name or "layer.0." in name}
+    assert RunRecord.read(folder / "frozen" / "metrics.json").start["frozen"] == ["embeddings", "1"]
+
+
 def test_the_record_of_two_ranks_is_that_of_one(folder: Path, one: Path) -> None:
     """Losses and terms are the mean over the ranks."""
     ours, theirs = (json.loads((path / "metrics.json").read_text()) for path in (folder / "out", one))

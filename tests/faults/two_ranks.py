@@ -75,8 +75,11 @@ class At(TrainerCallback):
 class Witness(TrainerCallback):
     """Writes down the weights of the whole distiller as this rank has them, undrawn maps included."""
 
+    def __init__(self, name: str = "weights") -> None:
+        self.name = name
+
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: object) -> None:
-        safetensors.torch.save_file(model.state_dict(), f"weights-{ranks.rank()}.safetensors")
+        safetensors.torch.save_file(model.state_dict(), f"{self.name}-{ranks.rank()}.safetensors")
 
 
 def sharded() -> None:
@@ -120,6 +123,8 @@ def first() -> None:
     """All of a job; then the launcher is told to end while another runs, and passes that on to both ranks."""
     assert railkd("cache", "--teacher", "teacher", *FILES, "--cache", "cache", "--batch-size", 5, "--no-bf16") == 0
     assert same("--output", "out", callback=Witness()) == 0
+    frozen = ["--output", "frozen", "--freeze", "embeddings,1", "--epochs", 1]
+    assert same(*frozen, callback=Witness("frozen")) == 0
     assert railkd("evaluate", "--model", "out/student", "--test", "dev.tsv", "--output", "scores.json") == 0
     Path(f"first-{ranks.rank()}").touch()
     code = same("--output", "stopped", callback=At(2, rank=0, process=os.getppid(), number=signal.SIGTERM))

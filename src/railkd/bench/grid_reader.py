@@ -28,7 +28,7 @@ OWNED = frozenset(
 )
 _DATA = (*settings_of(DataOptions), *_ROWS)
 _MOST_ARMS = 1000
-_LISTS = {name for name, setting in settings_of(DistillOptions).items() if setting.many} | {"weights"}
+_LISTS = {name for name, setting in settings_of(DistillOptions).items() if setting.many} | {"weights", "freeze"}
 _TASK_KEYS = (*_DATA, "teacher", "settings")
 _KEYS = (
     *("name", "data", "ood", "tasks", "teacher", "students", "methods", "seeds", "settings", "selection", "cache"),

@@ -15,6 +15,7 @@ from railkd.jobs.splits import Splits, asked_task
 from railkd.jobs.train import Trainee, fit, training_arguments
 from railkd.jobs.trained import trained_length
 from railkd.models.checkpoints import Checkpoint
+from railkd.models.freezing import check_names
 from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
 from railkd.tasks.target import Target
@@ -41,6 +42,8 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     args = training_arguments(
         request.with_training(method="finetune"), len(splits.train), splits.metric, say, max_length
     )
+    if args.freeze:
+        check_names(args.freeze, start.shape.blocks)
     splits.check_lengths(start, args.max_length, "the model")
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
     set_seed(args.seed)

@@ -25,7 +25,7 @@ from railkd.runtime.yaml_text import read_yaml
 #: Settings that are not part of the run: how to treat the folder and how much to print. A token is a secret.
 NEVER_WRITTEN = frozenset({"overwrite", "resume", "quiet", "hub_token"})
 #: Lists that may also be written with commas. Column names are not among them: a column name may hold a comma.
-_WITH_COMMAS = frozenset({"pooling", "weights"})
+_WITH_COMMAS = frozenset({"pooling", "weights", "freeze"})
 #: Builds no more of a representation than a message shows.
 _SHORT = reprlib.Repr()
 vars(_SHORT).update(maxlevel=4, maxlist=8, maxtuple=8, maxdict=8, maxstring=90, maxlong=90, maxother=90)
@@ -73,6 +73,7 @@ def _training(name: str, kind: type, help: str, metavar: str | None = None, fiel
 
 
 _WEIGHTS_HELP = "weights of the task, logit and intermediate terms, scaled to a sum of 1 (default: the method's own)"
+_FREEZE_HELP = "parts that are not trained: embeddings (all before block 1) or block numbers, e.g. embeddings,1"
 #: Short names of training arguments, shared by finetune and distill.
 TRAINING = (
     _training("method", str, "distillation method; 'railkd methods' lists them (default: rail-kd-l)", "NAME"),
@@ -82,6 +83,7 @@ TRAINING = (
     _training("batch_size", int, "rows per step and device (default: 32)", "N", "per_device_train_batch_size"),
     _training("learning_rate", float, "highest learning rate (default: 5e-5)", "RATE"),
     _training("seed", int, "seed of the initial weights, the order of the rows and the draws (default: 42)", "N"),
+    _training("freeze", str, _FREEZE_HELP, "PART", many=True),
     _training("save_steps", int, "number of steps between checkpoints (default: one epoch)", "N"),
     _training("bf16", bool, "train in bfloat16 (default: if the hardware is fast at it)"),
 )

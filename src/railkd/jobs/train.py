@@ -18,6 +18,7 @@ from railkd.jobs.options import RunOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits
+from railkd.models.freezing import frozen_line, sizes
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
 from railkd.records import RunRecord
@@ -74,6 +75,8 @@ def fit(
         folder.write_settings(request)
     trainer = _make_trainer(trainee)
     trainer.gauging.warn = trainer.say = say
+    if args.freeze:
+        say(frozen_line(trainer.model.student, args.freeze))
     with record.phase("training"), bar(f"training {args.method}", "steps", quiet=request.options.quiet) as advance:
         interruption = Interruption(say)
         for callback in (StepProgress(advance), *callbacks, interruption):
@@ -143,7 +146,9 @@ def complete(record: RunRecord, trainer: DistillationTrainer) -> None:
         record.gauges = trainer.gauging.as_dict()
     if (draws := trainer.model.objective.draws) is not None:
         _record_draws(record, draws, trainer)
-    record.sizes = {"parameters": sum(parameter.numel() for parameter in trainer.model.student.parameters())}
+    record.sizes = sizes(trainer.model.student)
+    if trainer.args.freeze:
+        record.start["frozen"] = list(trainer.args.freeze)
 
 
 def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from railkd.errors import RailkdError
+from railkd.models.freezing import check_names
 from railkd.objectives import build_objective, method_spec
 from railkd.objectives.base import normalised_weights
 from railkd.signals import BlockShape
@@ -45,6 +46,7 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
                 f"got label_smoothing_factor {self.label_smoothing_factor}, wanted 0: the teacher's logits are the "
                 "soft labels here"
             )
+        check_names(self.freeze or (), shapes[0].blocks if shapes else None)
         self.intermediate_scale(0.0)
         self._try_objective(shapes)
         if self.skip_nonfinite and int(os.environ.get("WORLD_SIZE", "1")) > 1:

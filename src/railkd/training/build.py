@@ -15,6 +15,7 @@ from transformers import set_seed
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.distiller import Distiller
+from railkd.models.freezing import freeze
 from railkd.objectives import method_spec
 from railkd.teacher import LiveTeacher, Teacher, TeacherCache
 from railkd.training import pairing
@@ -112,6 +113,7 @@ def make_distiller(student: nn.Module, teacher: Teacher | None, args: Distillati
     if teacher is not None:
         pairing.check_labels(student.config, teacher.info)
         shape = teacher.info.shape
+    freeze(student, args.freeze or (), blocks=args.blocks)
     if args.freeze_embeddings:
         student.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
     set_seed(args.seed)  # for the initial weights of the projections

@@ -83,7 +83,14 @@ class DistillationFields:
     )
     gauges: bool = _field("measure the intermediate term at each epoch and warn of a collapse", True)
     skip_nonfinite: bool = _field("skip a batch whose loss or gradient is not finite, instead of stopping", False)
-    freeze_embeddings: bool = _field("do not train the word embeddings of the student; each step is cheaper", False)
+    freeze: list[str] | None = _field(
+        "parts that are not trained: embeddings (all before block 1) or block numbers; they need no gradient and no "
+        "optimizer state",
+        metavar="PART",
+    )
+    freeze_embeddings: bool = _field(
+        "do not train the table of word embeddings; --freeze embeddings freezes more", False
+    )
     keep_freed_memory: bool = _field("on a CPU with glibc: keep freed memory of the process for the next step", True)
     length_groups: bool = _field("form batches of texts of similar length, to pad less", True)
     text_columns: list[str] | None = _field("text column, or two for pairs (default: columns with common names)")
