@@ -99,14 +99,7 @@ class Peers:
             for t, s in self.matches
         ]
         with tempfile.TemporaryDirectory() as folder:
-            args = TrainingArguments(
-                output_dir=folder,
-                num_train_epochs=self.settings["epochs"],
-                per_device_train_batch_size=self.settings["batch"],
-                learning_rate=self.settings["rate"],
-                seed=seed,
-                **work.QUIET,
-            )
+            args = TrainingArguments(**work.arguments(self.settings, folder, seed))
             HolisticDistiller(
                 student_model=student,
                 teacher_model=self.teacher,

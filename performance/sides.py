@@ -73,15 +73,10 @@ class Sides:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             args = DistillationTrainingArguments(
-                output_dir=folder,
                 method=method,
-                num_train_epochs=self.settings["epochs"],
-                per_device_train_batch_size=self.settings["batch"],
-                learning_rate=self.settings["rate"],
                 max_length=self.settings["max_length"],
                 bf16=self.bf16,
-                seed=seed,
-                **work.QUIET,
+                **work.arguments(self.settings, folder, seed),
             )
             DistillationTrainer(
                 model=student, teacher_model=teacher, args=args, train_dataset=rows, processing_class=self.tokenizer
@@ -100,14 +95,7 @@ class Sides:
 
         tokens = (rows or self.rows).map(tokenise, batched=True, remove_columns=["text"], keep_in_memory=True)
         with tempfile.TemporaryDirectory() as folder:
-            args = TrainingArguments(
-                output_dir=folder,
-                num_train_epochs=self.settings["epochs"],
-                per_device_train_batch_size=self.settings["batch"],
-                learning_rate=self.settings["rate"],
-                seed=seed,
-                **work.QUIET,
-            )
+            args = TrainingArguments(**work.arguments(self.settings, folder, seed))
             collator = DataCollatorWithPadding(self.tokenizer)
             Trainer(model=student, args=args, train_dataset=tokens, data_collator=collator).train()
         return {"all": time.perf_counter() - start}

@@ -31,6 +31,26 @@ QUIET: dict[str, Any] = {
 }
 
 
+def arguments(settings: dict[str, Any], folder: str, seed: int) -> dict[str, Any]:
+    """Return the arguments that every Trainer in a timed job gets.
+
+    Args:
+        settings: those in work.json.
+        folder: where the Trainer writes.
+        seed: of the run.
+
+    Returns:
+        Fields of transformers' TrainingArguments.
+    """
+    return QUIET | {
+        "output_dir": folder,
+        "num_train_epochs": settings["epochs"],
+        "per_device_train_batch_size": settings["batch"],
+        "learning_rate": settings["rate"],
+        "seed": seed,
+    }
+
+
 def prepare(folder: Path, pair: str, sentences: int) -> dict[str, Any]:
     """Write the folder.
 

@@ -100,6 +100,14 @@ def save(folder: Path, model: Any, tokenizer: Any = None) -> Path:
     return folder
 
 
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> Path:
+    """Write files by their paths inside of a folder, and return the folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
 def text_rows(count: int = 22, *, seed: int = 0, labels: str | None = "classes", **columns: list[Any]) -> Dataset:
     """Rows of 1 to 12 words, no two alike.
 

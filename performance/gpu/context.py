@@ -19,6 +19,27 @@ from record import Record
 from railkd import TeacherCache
 
 
+@dataclass(frozen=True)
+class Size:
+    """How much work a part does.
+
+    Args:
+        batches: batch sizes of the steps. rows: of the steps; FULL has 64 steps an epoch at the larger batch.
+        steps: of a turn. warm_turns: turns of each side before the first that counts. most_rounds: rounds after which
+            a ratio is good enough.
+    """
+
+    batches: tuple[int, ...]
+    rows: int
+    steps: int
+    warm_turns: int
+    most_rounds: int
+
+
+FULL = Size(batches=(32, 128), rows=8192, steps=8, warm_turns=4, most_rounds=40)
+QUICK = Size(batches=(4, 8), rows=128, steps=3, warm_turns=1, most_rounds=3)
+
+
 @dataclass
 class Context:
     """Settings of a run.
@@ -48,34 +69,14 @@ class Context:
         In their order, the rows make batches whose longest row is a multiple of 16 tokens, so shapes repeat.
         """
         if pair.name not in self._material:
-            rows = pair.rows(self.rows, batch=self.batches[0])
+            rows = pair.rows(self.size.rows, batch=self.size.batches[0])
             self._material[pair.name] = rows, pair.cache(rows, self.folder / f"cache-{len(self._material)}")
         return self._material[pair.name]
 
     @property
-    def batches(self) -> tuple[int, ...]:
-        """Batch sizes of the steps."""
-        return (4, 8) if self.quick else (32, 128)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the steps: enough for 64 steps an epoch at the larger batch."""
-        return 128 if self.quick else 8192
-
-    @property
-    def warm_turns(self) -> int:
-        """Turns of each side before the first that counts."""
-        return 1 if self.quick else 4
-
-    @property
-    def steps(self) -> int:
-        """Steps of a turn."""
-        return 3 if self.quick else 8
-
-    @property
-    def most_rounds(self) -> int:
-        """Rounds after which a ratio is good enough."""
-        return 3 if self.quick else 40
+    def size(self) -> Size:
+        """How much work the parts do."""
+        return QUICK if self.quick else FULL
 
     def share(self, mine: float, of: float) -> AbstractContextManager[float]:
         """Give a piece of work its share of the time that is left; see `within`."""

@@ -19,12 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers.models import WordLevel
-from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from railkd import TeacherCache
+from tiny import make_tokenizer
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 #: The longest row of a batch is a multiple of this, where batches are taken in the order of the rows.
@@ -82,18 +80,7 @@ class Pair:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """One token a word, with [CLS] before and [SEP] behind."""
-        words = [*SPECIAL, *(f"w{i}" for i in range(len(SPECIAL), self.shape.vocabulary))]
-        rules = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-        rules.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        rules.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-        return PreTrainedTokenizerFast(
-            tokenizer_object=rules,
-            pad_token="[PAD]",
-            unk_token="[UNK]",
-            cls_token="[CLS]",
-            sep_token="[SEP]",
-            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        )
+        return make_tokenizer([f"w{i}" for i in range(len(SPECIAL), self.shape.vocabulary)])
 
     def student(self) -> BertForSequenceClassification:
         """Return a fresh student on the device; all are equal."""

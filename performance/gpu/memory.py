@@ -26,7 +26,7 @@ def measure(context: Context) -> None:
         context.note("memory", "skipped", "only a CUDA device counts its memory")
         context.say("  skipped: only a CUDA device counts its memory")
         return
-    batch = context.batches[0]
+    batch = context.size.batches[0]
     for pair in context.pairs.values():
         name = f"{pair.name}, batch {batch}"
         try:

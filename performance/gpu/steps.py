@@ -44,7 +44,7 @@ GUEST_SHARE = 1.4
 
 def measure(context: Context) -> None:
     """Measure every pair and batch size within a share of the time that is left each time."""
-    settings = [(pair, batch) for batch in context.batches for pair in context.pairs.values()]
+    settings = [(pair, batch) for batch in context.size.batches for pair in context.pairs.values()]
     shares = [GUEST_SHARE, *(1.0 for _ in settings[1:])]
     for number, (pair, batch) in enumerate(settings):
         name = f"{pair.name}, batch {batch}"
@@ -73,10 +73,10 @@ def one(context: Context, pair: Pair, batch: int, deadline: float, *, guests: bo
         made, errors = _sides(context, pair, folder, batch, guests=guests)
         rounds = interleave(
             made,
-            warm_turns=context.warm_turns,
-            steps=context.steps,
+            warm_turns=context.size.warm_turns,
+            steps=context.size.steps,
             deadline=deadline,
-            most=context.most_rounds,
+            most=context.size.most_rounds,
             order=lambda names: rng.permutation(names).tolist(),
         )
     names = [side.name for side in made]
@@ -87,9 +87,9 @@ def one(context: Context, pair: Pair, batch: int, deadline: float, *, guests: bo
         torch.cuda.empty_cache()
     turns = {name: [taken[name] for taken in rounds if name in taken] for name in names}
     return {
-        "steps a turn": context.steps,
-        "warm-up steps": context.steps * context.warm_turns,
-        "ms a step": {n: round(1000 * float(np.median(s)) / context.steps, 2) for n, s in turns.items() if s},
+        "steps a turn": context.size.steps,
+        "warm-up steps": context.size.steps * context.size.warm_turns,
+        "ms a step": {n: round(1000 * float(np.median(s)) / context.size.steps, 2) for n, s in turns.items() if s},
         "ratios": _ratios(rounds),
         "not measured": errors,
         "seconds a turn": {name: [round(value, 4) for value in values] for name, values in turns.items()},

@@ -139,7 +139,7 @@ def measure_copies(context: Context) -> None:
 def _stand(context: Context) -> Iterator[Run]:
     """Yield what trains by name with context managers around its quiet steps."""
     pair = list(context.pairs.values())[-1]
-    batch = context.batches[0]
+    batch = context.size.batches[0]
     rows, cache = context.material(pair)
     with scratch() as folder:
 

@@ -27,6 +27,23 @@ RECORD_FILE, RECORDS_FILE = "metrics.json", "records.jsonl"
 VARYING = ("started", "seconds", "examples_per_second", "peak_memory", "commit", "machine", "predictions")
 
 
+@dataclass(frozen=True)
+class Question:
+    """A comparison of two arms that a grid names before the runs: is ``arm`` better than ``baseline``?
+
+    Attributes:
+        name: the question in words.
+        arm: the arm in question.
+        baseline: the arm to compare with.
+        domain: "in" or "out": whether the test sets are of the domain of the training rows.
+    """
+
+    name: str
+    arm: str
+    baseline: str
+    domain: str = "in"
+
+
 @dataclass
 class RunRecord:
     """The record of one job: the ``metrics.json`` of its run folder, and a line of ``records.jsonl`` in a benchmark.

@@ -176,10 +176,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bad-data")
-    for name, content in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    folder = tiny.write_files(tmp_path_factory.mktemp("bad-data"), FILES)
     tokenizer = tiny.make_tokenizer()
     tiny.save(folder / "teacher", tiny.make_model(), tokenizer)
     tiny.save(folder / "several", tiny.make_model(1, problem_type="multi_label_classification"), tokenizer)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import tiny
 from railkd.cli import main
 
 # The rows below stand in a folder of these files.
@@ -39,6 +40,13 @@ FILES = {
     "mapping.yaml": "max_length: {a: 1}\n",
     "bool.yaml": "live: maybe\n",
 }
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_files(tmp_path_factory.mktemp("bad-input"), FILES)
+
+
 DISTILL = "distill --teacher teacher --student-layers 3 --train train.tsv --output out"
 FINETUNE = "finetune --model teacher --train train.tsv --output out"
 
@@ -216,15 +224,6 @@ ROWS = [
     (f"{DISTILL} --config bool.yaml", "live: expected true or false, got 'maybe'"),
     (f"{DISTILL} --config list.yaml --config", "--config: expected a value, got none"),
 ]
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bad-input")
-    for name, text in FILES.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -87,15 +87,22 @@ def test_a_flipped_bit_is_found_wherever_it_is(killed: Path, tmp_path: Path) -> 
     assert find_damage(copy) is None
 
 
+def resumed(railkd: Driver, folder: Path, by_steps: dict[str, Any]) -> str:
+    """Resume a run, which must end as if nothing had happened; return its messages."""
+    code, said = railkd(folder, "distill", *LOUD, "--output", "out", "--resume")
+    assert code == 0, said
+    assert differences(left(folder), by_steps) == []
+    return said
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", SEAL])
 def test_a_run_resumes_from_the_checkpoint_before(
     tmp_path: Path, killed: Path, railkd: Driver, by_steps: dict[str, Any], name: str
 ) -> None:
     folder = again(killed, tmp_path / "run")
     flip(folder / "out" / "checkpoint-9" / name, random.Random(3))
-    code, said = railkd(folder, "distill", *LOUD, "--output", "out", "--resume")
-    assert code == 0 and "checkpoint-9' is skipped: " in said and name in said, said
-    assert differences(left(folder), by_steps) == []
+    said = resumed(railkd, folder, by_steps)
+    assert "checkpoint-9' is skipped: " in said and name in said, said
     assert not (folder / "out" / "checkpoint-9").exists() or find_damage(folder / "out" / "checkpoint-9") is None
 
 
@@ -105,9 +112,8 @@ def test_without_a_whole_checkpoint_a_run_starts_anew(
     folder = again(killed, tmp_path / "run")
     for path in sorted((folder / "out").glob("checkpoint-*")):
         flip(path / "objective.safetensors", random.Random(path.name))
-    code, said = railkd(folder, "distill", *LOUD, "--output", "out", "--resume")
-    assert code == 0 and said.count("is skipped: ") == 3 and "objective.safetensors" in said, said
-    assert differences(left(folder), by_steps) == []
+    said = resumed(railkd, folder, by_steps)
+    assert said.count("is skipped: ") == 3 and "objective.safetensors" in said, said
 
 
 def test_the_best_checkpoint_is_compared_too(
@@ -117,9 +123,8 @@ def test_the_best_checkpoint_is_compared_too(
     folder = again(killed, tmp_path / "run")
     best = json.loads((folder / "out" / "checkpoint-9" / "trainer_state.json").read_text())["best_global_step"]
     flip(folder / "out" / f"checkpoint-{best}" / "model.safetensors", random.Random(5))
-    code, said = railkd(folder, "distill", *LOUD, "--output", "out", "--resume")
-    assert code == 0 and "model.safetensors is damaged" in said, said
-    assert differences(left(folder), by_steps) == []
+    said = resumed(railkd, folder, by_steps)
+    assert "model.safetensors is damaged" in said, said
 
 
 def test_a_best_checkpoint_that_is_damaged_while_training_is_refused(

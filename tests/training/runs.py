@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from railkd import DistillationTrainer, TeacherCache
 from railkd.data.keys import KEY
 from railkd.signals import Signals
+from railkd.training.gauges import Gauging
 from tiny import make_model, make_small, make_trainer
 
 
@@ -34,6 +35,13 @@ def run(folder: Path, teacher: Any, rows: Dataset, tokenizer: Any, **settings: A
     trainer = trainer_of(folder, teacher, rows, tokenizer, **settings)
     trainer.train()
     return trainer
+
+
+def gauge(trainer: DistillationTrainer, warn: Callable[[str], None] = lambda line: None) -> Gauging:
+    """Return the gauges that watch a trainer."""
+    gauging = Gauging(trainer.probe, trainer.log, warn=warn)
+    trainer.add_callback(gauging)
+    return gauging
 
 
 class Spoilt:

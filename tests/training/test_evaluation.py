@@ -14,7 +14,7 @@ from transformers import BertForSequenceClassification, EvalPrediction
 
 from railkd.teacher import TeacherCache
 from tiny import CountingTeacher, make_model, make_small, make_trainer, save, text_rows, weights_of
-from training.runs import far, run
+from training.runs import far, run, trainer_of
 
 # ---- evaluation ---------------------------------------------------------------------------------
 
@@ -23,15 +23,7 @@ def test_evaluation_and_prediction_never_call_the_teacher(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any
 ) -> None:
     teacher = CountingTeacher(cache)
-    trainer = make_trainer(
-        tmp_path,
-        teacher,
-        rows,
-        tokenizer,
-        student=make_small(make_model(4, seed=11)),
-        eval_dataset=rows,
-        eval_strategy="epoch",
-    )
+    trainer = trainer_of(tmp_path, teacher, rows, tokenizer, eval_dataset=rows, eval_strategy="epoch")
     trainer.evaluate()
     trainer.predict(rows)
     assert teacher.calls == 0

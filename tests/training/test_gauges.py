@@ -11,9 +11,8 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from railkd.teacher import TeacherCache
-from railkd.training.gauges import Gauging
 from tiny import losses, text_rows
-from training.runs import trainer_of
+from training.runs import gauge, trainer_of
 
 
 class Report(TrainerCallback):
@@ -32,8 +31,7 @@ def test_gauges_reach_the_log_and_whoever_reports_it(
 ) -> None:
     report = Report()
     trainer = trainer_of(tmp_path, cache, rows, tokenizer, method=method, callbacks=[report])
-    gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
-    trainer.add_callback(gauging)
+    gauging = gauge(trainer)
     trainer.train()
     kept = [entry for entry in trainer.state.log_history if "gauge_rank" in entry]
     told = [entry for entry in report.told if "gauge_rank" in entry]
@@ -51,8 +49,7 @@ def test_a_live_teacher_is_gauged_like_its_cache(
     read = []
     for teacher in (cache, str(teacher_folder)):
         trainer = trainer_of(tmp_path, teacher, rows, tokenizer, method=method, max_steps=2)
-        gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
-        trainer.add_callback(gauging)
+        gauging = gauge(trainer)
         trainer.train()
         read.append(gauging)
     for moment in ("before", "after"):
@@ -67,8 +64,7 @@ def test_the_gauged_term_is_that_of_the_blocks_that_were_drawn(
     # One batch of all rows without dropout and a learning rate of 0: every term of an epoch is the gauge's.
     settings: dict[str, Any] = {"per_device_train_batch_size": 22, "learning_rate": 0.0, "num_train_epochs": 6}
     trainer = trainer_of(tmp_path, cache, rows, tokenizer, method="rail-kd-l", **settings)
-    gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
-    trainer.add_callback(gauging)
+    gauging = gauge(trainer)
     trainer.train()
     terms = losses(trainer, "intermediate")
     assert [reading["term"] for reading in gauging.readings] == pytest.approx([terms[0], *terms], rel=1e-5)
@@ -81,8 +77,7 @@ def test_a_resumed_run_keeps_the_readings_from_the_start(
     read = []
     for resume in (False, True):
         trainer = trainer_of(tmp_path, cache, rows, tokenizer, save_strategy="epoch", num_train_epochs=3)
-        gauging = Gauging(trainer.probe, trainer.log, warn=lambda _: None)
-        trainer.add_callback(gauging)
+        gauging = gauge(trainer)
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6") if resume else None)
         read.append(gauging.readings)
     assert read[0] == read[1] and len(read[0]) == 4
@@ -105,8 +100,7 @@ def test_the_warning_fires_on_a_run_that_collapses_and_not_on_a_whitened_one(
         num_train_epochs=6,
         lr_scheduler_type="constant",
     )
-    gauging = Gauging(trainer.probe, trainer.log, warn=said.append)
-    trainer.add_callback(gauging)
+    gauging = gauge(trainer, said.append)
     trainer.train()
     assert len(said) == collapses and (gauging.warning is not None) == collapses  # once, in words
     first, last = gauging.readings[0], gauging.readings[-1]

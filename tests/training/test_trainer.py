@@ -18,7 +18,7 @@ from railkd.models import load_classifier
 from railkd.objectives import METHODS
 from railkd.teacher import TeacherCache
 from tiny import CountingTeacher, arguments, losses, make_model, make_small, make_trainer, text_rows, weights_of
-from training.runs import far, run
+from training.runs import far, run, trainer_of
 
 SETTINGS: dict[str, Any] = {
     "optim": "sgd",
@@ -35,17 +35,7 @@ SETTINGS: dict[str, Any] = {
 def test_student_and_projections_move(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, method: str
 ) -> None:
-    extra = {"negatives": 4, "shared_size": 8} if method == "codir" else {}
-    trainer = make_trainer(
-        tmp_path,
-        cache,
-        rows,
-        tokenizer,
-        student=make_small(make_model(4, seed=11)),
-        method=method,
-        max_steps=2,
-        **extra,
-    )
+    trainer = trainer_of(tmp_path, cache, rows, tokenizer, method=method, max_steps=2)
     before = weights_of(trainer.model)
     trainer.train()
     after = weights_of(trainer.model)
@@ -79,16 +69,8 @@ def test_the_projections_may_have_a_learning_rate_of_their_own(
 ) -> None:
     moved = {}
     for rate in (None, 0.0, 0.1):
-        trainer = make_trainer(
-            tmp_path,
-            cache,
-            rows,
-            tokenizer,
-            student=make_small(make_model(4, seed=11)),
-            projection_learning_rate=rate,
-            max_steps=2,
-            weight_decay=0.01,
-        )
+        settings = {"projection_learning_rate": rate, "max_steps": 2, "weight_decay": 0.01}
+        trainer = trainer_of(tmp_path, cache, rows, tokenizer, **settings)
         before = weights_of(trainer.model.objective), weights_of(trainer.model.student)
         trainer.train()
         moved[rate] = far(before[0], weights_of(trainer.model.objective))

@@ -34,18 +34,33 @@ def set_threads(threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
 
 
-def run_with_log(job: Job, output: str) -> str:
-    """Run a job as `run` does, and append everything that the process prints to the job's log.
+@contextmanager
+def logged(job: Job, output: str) -> Iterator[None]:
+    """Append everything that the process prints to the job's log, including the output of compiled code.
 
     Args:
-        job: what to run.
+        job: what is run.
         output: the bench's folder.
 
-    Returns:
-        The error in words, or an empty text.
+    Yields:
+        Nothing.
     """
-    with _redirect_output(Path(output) / job.folder / LOG):
-        return run(job, output)
+    log = Path(output) / job.folder / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    saved = os.dup(1), os.dup(2)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}, process {os.getpid()}\n")
+        file.flush()
+        try:
+            for number in (1, 2):
+                os.dup2(file.fileno(), number)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, descriptor in zip((1, 2), saved, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
 
 
 def run(job: Job, output: str) -> str:
@@ -113,23 +128,3 @@ def _write(record: RunRecord, folder: Path) -> None:
 
 def _print(line: str) -> None:
     print(visible(line), file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _redirect_output(log: Path) -> Iterator[None]:
-    """Send standard output and standard error to a file, including the output of compiled code."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    saved = os.dup(1), os.dup(2)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"# {time.strftime('%Y-%m-%d %H:%M:%S')}, process {os.getpid()}\n")
-        file.flush()
-        try:
-            for number in (1, 2):
-                os.dup2(file.fileno(), number)
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, descriptor in zip((1, 2), saved, strict=True):
-                os.dup2(descriptor, number)
-                os.close(descriptor)

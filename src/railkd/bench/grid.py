@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from railkd.records import Question
+
 Settings = Mapping[str, Any]
 """Settings by name, as a user wrote them. `railkd.bench.plan` checks them with the code of the command line."""
 
@@ -73,23 +75,6 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """A comparison of two arms that the user named before the runs.
-
-    Attributes:
-        name: for the report.
-        arm: the name of an arm.
-        baseline: the name of the arm it is compared with.
-        domain: "in" or "out": which tests are compared.
-    """
-
-    name: str
-    arm: str
-    baseline: str
-    domain: str = "in"
-
-
-@dataclass(frozen=True)
 class Machine:
     """Where the runs go. Flags of the command line override it.
 
@@ -135,5 +120,5 @@ class Grid:
     selection: Settings = field(default_factory=dict)
     cache: Settings = field(default_factory=dict)
     baseline: str | None = None
-    contrasts: tuple[Contrast, ...] = ()
+    contrasts: tuple[Question, ...] = ()
     machine: Machine = Machine()

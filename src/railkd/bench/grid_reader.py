@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from railkd.bench.folders import find_ood_sets, find_splits
-from railkd.bench.grid import Arm, Contrast, Grid, Machine, Settings, Student, Task, Teacher
+from railkd.bench.grid import Arm, Grid, Machine, Settings, Student, Task, Teacher
 from railkd.bench.yaml_reader import YamlReader, slugify
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs import settings
 from railkd.jobs.options import DataOptions, DistillOptions
 from railkd.jobs.settings import Setting, convert, settings_of, shown
+from railkd.records import Question
 
 _ROWS = ("train", "test", "ood", "eval", "unlabelled")
 _MODELS = ("teacher", "student", "student_layers", "keep", "cache", "pooling", "live")
@@ -216,7 +217,7 @@ class _GridReader(YamlReader):
 
     # ---- comparisons, machine --------------------------------------------------------------------
 
-    def read_contrasts(self, value: Any, arms: Sequence[Arm]) -> tuple[Contrast, ...]:
+    def read_contrasts(self, value: Any, arms: Sequence[Arm]) -> tuple[Question, ...]:
         contrasts = []
         for number, item in enumerate(self.as_list(value), 1):
             where = f"contrasts[{number}]"
@@ -228,7 +229,7 @@ class _GridReader(YamlReader):
             arm = self.read_arm_name(given.get("arm"), arms, f"{where}.arm") or ""
             baseline = self.read_arm_name(given.get("baseline"), arms, f"{where}.baseline") or ""
             name = self.read_text(given.get("name"), f"{where}.name")
-            contrasts.append(Contrast(name, arm, baseline, str(domain)))
+            contrasts.append(Question(name, arm, baseline, str(domain)))
         self.unique_names([contrast.name for contrast in contrasts], "contrasts")
         return tuple(contrasts)
 

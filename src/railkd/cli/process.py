@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any
 
-#: Signals that end a command in order. SIGHUP comes when a terminal is closed; Windows lacks it.
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+from railkd.runtime.handlers import handling
 
 
 class Terminated(BaseException):
@@ -75,30 +71,14 @@ def standard_streams() -> Iterator[None]:
 
 @contextmanager
 def termination() -> Iterator[None]:
-    """Raise `Terminated` inside the block at SIGTERM or SIGHUP.
-
-    A signal that was ignored at the start, as SIGHUP is under nohup, stays ignored. Only the main thread may install
-    handlers; in other threads the block runs without them.
+    """Raise `Terminated` inside the block at SIGTERM or SIGHUP, which comes when a terminal is closed.
 
     Yields:
         Nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    owner = os.getpid()
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a forked data loader worker inherits the handler; it must end as if it had none
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
+    def terminate(number: int) -> None:
         raise Terminated
 
-    honoured = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, terminate) for number in honoured}
-    try:
+    with handling(("SIGTERM", "SIGHUP"), terminate):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

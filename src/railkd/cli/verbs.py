@@ -9,15 +9,7 @@ from importlib import import_module
 
 from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, messages_only, print_results, printer
 from railkd.errors import RailkdError
-from railkd.jobs import preconditions as needs
-from railkd.jobs.options import (
-    CacheOptions,
-    CheckOptions,
-    DistillOptions,
-    EvaluateOptions,
-    FinetuneOptions,
-    PredictOptions,
-)
+from railkd.jobs import options, preconditions
 from railkd.jobs.request import Request
 from railkd.runtime.words import counted
 
@@ -37,7 +29,7 @@ def find_verb(name: str) -> Verb:
     return verb
 
 
-def _finetune(request: Request[FinetuneOptions]) -> None:
+def _finetune(request: Request[options.FinetuneOptions]) -> None:
     from railkd.jobs.finetune import finetune
 
     with messages_only(request.options.quiet):
@@ -45,7 +37,7 @@ def _finetune(request: Request[FinetuneOptions]) -> None:
     print_results(record.summary())
 
 
-def _distill(request: Request[DistillOptions]) -> None:
+def _distill(request: Request[options.DistillOptions]) -> None:
     from railkd.jobs.distill import distill
 
     with messages_only(request.options.quiet):
@@ -53,14 +45,14 @@ def _distill(request: Request[DistillOptions]) -> None:
     print_results(record.summary())
 
 
-def _cache(request: Request[CacheOptions]) -> None:
+def _cache(request: Request[options.CacheOptions]) -> None:
     from railkd.jobs.cache import build_cache
 
     with messages_only(request.options.quiet):
         build_cache(request.options, printer(request.options.quiet))
 
 
-def _evaluate(request: Request[EvaluateOptions]) -> None:
+def _evaluate(request: Request[options.EvaluateOptions]) -> None:
     from railkd.jobs.evaluate import evaluate
 
     with messages_only(request.options.quiet):
@@ -68,30 +60,30 @@ def _evaluate(request: Request[EvaluateOptions]) -> None:
     print_results(record.summary())
 
 
-def _predict(request: Request[PredictOptions]) -> None:
+def _predict(request: Request[options.PredictOptions]) -> None:
     from railkd.jobs import predict
 
-    options, results = request.options, sys.stdout
-    with messages_only(options.quiet):
-        if options.glue_submission:
-            files = predict.glue_submission(options, printer(options.quiet))
+    asked, results = request.options, sys.stdout
+    with messages_only(asked.quiet):
+        if asked.glue_submission:
+            files = predict.glue_submission(asked, printer(asked.quiet))
         else:
-            predict.predict(options, printer(options.quiet), results)
-    if options.glue_submission:
+            predict.predict(asked, printer(asked.quiet), results)
+    if asked.glue_submission:
         print_results("\n".join(map(str, files)))
 
 
-def _check(request: Request[CheckOptions]) -> None:
+def _check(request: Request[options.CheckOptions]) -> None:
     # Prints the findings, worst first, and a verdict. An error among them is raised, for the exit code.
-    options = request.options
+    asked = request.options
     from railkd.jobs import check, findings
 
-    with messages_only(options.quiet or options.json):
-        found = check.check(options, printer(options.quiet or options.json))
+    with messages_only(asked.quiet or asked.json):
+        found = check.check(asked, printer(asked.quiet or asked.json))
     found.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
     verdict = findings.verdict(found)
     errors = [finding for finding in found if finding.level == "error"]
-    if options.json:
+    if asked.json:
         print(json.dumps({"verdict": verdict, "ready": not errors, "findings": [asdict(f) for f in found]}, indent=1))
     else:
         print_results("\n".join([*map(str, found), verdict]))
@@ -107,9 +99,9 @@ _ROWS = (
         "finetune",
         "Fine-tune a checkpoint on labelled rows. The result is a teacher, or a student without one.",
         "railkd finetune --model bert-base-uncased --train train.tsv --eval dev.tsv --output runs/teacher",
-        FinetuneOptions,
+        options.FinetuneOptions,
         _finetune,
-        needs.check_finetune,
+        preconditions.check_finetune,
         training=FINETUNE_TRAINING,
         spellings=_MODEL,
     ),
@@ -117,45 +109,45 @@ _ROWS = (
         "cache",
         "Run a teacher once over the rows and store its logits and pooled block states.",
         "railkd cache --teacher runs/teacher/model --train train.tsv --cache cache/",
-        CacheOptions,
+        options.CacheOptions,
         _cache,
-        needs.check_cache,
+        preconditions.check_cache,
     ),
     Verb(
         "distill",
         "Distil a fine-tuned teacher, or the cache of one, into a small student.",
         "railkd distill --teacher runs/teacher/model --student-layers 3 --train train.tsv --eval dev.tsv "
         "--method rail-kd-l --output runs/student",
-        DistillOptions,
+        options.DistillOptions,
         _distill,
-        needs.check_distill,
+        preconditions.check_distill,
         training=ALL_TRAINING,
     ),
     Verb(
         "evaluate",
         "Score a model on labelled rows.",
         "railkd evaluate --model runs/student/student --test test.tsv --test hans=ood/hans.tsv",
-        EvaluateOptions,
+        options.EvaluateOptions,
         _evaluate,
-        needs.check_evaluate,
+        preconditions.check_evaluate,
         spellings=_MODEL,
     ),
     Verb(
         "predict",
         "Label each row of a file, with score and logits, in the order of the file.",
         "railkd predict --model runs/student/student --test new.tsv --output predictions.tsv",
-        PredictOptions,
+        options.PredictOptions,
         _predict,
-        needs.check_predict,
+        preconditions.check_predict,
         spellings=_MODEL,
     ),
     Verb(
         "check",
         "Look for problems before a run starts: a weak teacher, permuted labels, leaks, truncation, too little disk.",
         "railkd check --teacher runs/teacher/model --student-layers 3 --train train.tsv --eval dev.tsv",
-        CheckOptions,
+        options.CheckOptions,
         _check,
-        needs.check_check,
+        preconditions.check_check,
         spellings={"num_train_epochs": "epochs"},
     ),
 )

@@ -42,6 +42,16 @@ _FREE_ON_RESUME = {
 }
 
 
+class _Place:
+    """A file or folder of a run folder, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of a run, each by its name.
@@ -69,35 +79,12 @@ class RunFolder:
     #: Job -> folder of the model that it makes.
     MODELS: ClassVar[dict[str, str]] = {"distill": "student", "finetune": "model"}
 
-    @property
-    def config(self) -> Path:
-        """The settings of the run."""
-        return self.path / "config.yaml"
-
-    @property
-    def record(self) -> Path:
-        """The record of a finished run."""
-        return self.path / RECORD_FILE
-
-    @property
-    def draws(self) -> Path:
-        """The draws of teacher blocks."""
-        return self.path / "draws.json"
-
-    @property
-    def gauges(self) -> Path:
-        """Collapse readings and block similarities."""
-        return self.path / "gauges.json"
-
-    @property
-    def objective(self) -> Path:
-        """The weights of the objective."""
-        return self.path / OBJECTIVE_FILE
-
-    @property
-    def cache(self) -> Path:
-        """The teacher cache of this run alone."""
-        return self.path / "cache"
+    config = _Place("config.yaml")
+    record = _Place(RECORD_FILE)
+    draws = _Place("draws.json")
+    gauges = _Place("gauges.json")
+    objective = _Place(OBJECTIVE_FILE)
+    cache = _Place("cache")
 
     @property
     def ledger(self) -> Ledger:

