@@ -174,7 +174,10 @@ def test_all_problems_are_reported_together(tmp_path: Path, capsys: Capture) -> 
     [
         (["bench"], "no grid file is given"),
         (["bench", "nowhere.yaml", "--output", "x"], "nowhere.yaml: no such file"),
-        (["bench", "--copy", "smok"], "expected one of ablation, own, paper, smoke, got 'smok'. Did you mean 'smoke'?"),
+        (
+            ["bench", "--copy", "smok"],
+            "expected one of ablation, glue, own, paper, smoke, got 'smok'. Did you mean 'smoke'?",
+        ),
         (["bench", "g", "--output", "x", "--resume", "--overwrite"], "--resume and --overwrite exclude each other"),
         (["bench", "g", "--output", "x", "--processes", "0"], "--processes: expected at least 1, got 0"),
         (["bench", "g", "--output", "x", "--executor", "slurm"], "expected local or ray, got 'slurm'"),

@@ -156,17 +156,31 @@ def test_a_doomed_grid_is_refused_before_the_first_teacher(
     assert not (tmp_path / "run" / "out").exists() and "Traceback" not in capsys.readouterr().err
 
 
-def test_the_paper_grid_is_all_of_glue_by_every_method_with_five_seeds(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["bench", "--copy", "paper", str(tmp_path / "paper.yaml")]) == 0
-    grid = grid_reader.load(tmp_path / "paper.yaml")
-    assert [task.name for task in grid.tasks] == [task.name for task in GLUE]
-    assert [arm.name for arm in grid.arms] == list(METHODS) and len(grid.seeds) == 5
+def test_the_grids_paper_and_glue_have_every_method_with_five_seeds(tmp_path: Path, capsys: Capture) -> None:
+    """The paper has the tasks of GLUE without WNLI, the only one whose teacher may be weak."""
+    names = [task.name for task in GLUE]
+    for name, tasks in (("paper", [task for task in names if task != "WNLI"]), ("glue", names)):
+        file = str(tmp_path / f"{name}.yaml")
+        assert main(["bench", "--copy", name, file]) == 0
+        grid = grid_reader.load(file)
+        assert [task.name for task in grid.tasks] == tasks
+        assert [arm.name for arm in grid.arms] == list(METHODS) and len(grid.seeds) == 5
+        assert {task.name: task.settings for task in grid.tasks if task.settings} == (
+            {"WNLI": {"allow_weak_teacher": True}} if name == "glue" else {}
+        )
     capsys.readouterr()
-    assert main(["bench", str(tmp_path / "paper.yaml"), "--dry-run"]) == 0
+    assert main(["bench", file, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "9 tasks x 2 students x 18 arms x 5 seeds = 1,620 runs, 18 teachers, 18 teacher passes" in out
     assert re.search(r"RTE +2 +2 +180 +0 +not known +not known +not known", out), out
     assert "0 of 1656 jobs done; caches not known; time left not known" in out
+
+
+def test_a_guard_is_set_for_one_task_of_a_grid(base: Path, tmp_path: Path) -> None:
+    settings = {key: value for key, value in SMOKE["settings"].items() if key != "allow_weak_teacher"}
+    grid = SMOKE | {"settings": settings, "tasks": {"one": {"settings": {"allow_weak_teacher": True}}, "two": None}}
+    jobs = [job for job in plan(base, tmp_path / "run", grid) if job.kind == "distill"]
+    assert {(job.task, job.request.options.allow_weak_teacher) for job in jobs} == {("one", True), ("two", False)}
 
 
 @pytest.mark.parametrize("name", bundled_grids.list_grids())
@@ -188,6 +202,6 @@ def test_a_bundled_grid_runs_with_tiny_models(name: str, base: Path, tmp_path: P
     runs = 2 * len(students) * len(grid["methods"]) * grid["seeds"]
     assert f"= {runs} runs, 2 teachers, 2 teacher passes" in out
     # 48 rows, each with 4 blocks of 8 two-byte numbers for every pooling, 2 four-byte logits and a 16-byte key.
-    size = 48 * (4 * 8 * 2 * (2 if name == "paper" else 1) + 2 * 4 + 16) / 1e3
+    size = 48 * (4 * 8 * 2 * (2 if name in ("paper", "glue") else 1) + 2 * 4 + 16) / 1e3
     assert re.search(rf"one +1 +1 +{runs // 2} +0 +48 +{size:.1f} kB +\d.* (s|min)", out), out
     assert "caches not known" not in out and "time left not known" not in out
