@@ -74,6 +74,8 @@ class RunRecord:
         labels: names of the outputs, in the order of the logits.
         folder: the run folder, relative to the records file.
         predictions: set name -> file of predictions, relative to the run folder.
+        finding: of a teacher that was fine-tuned: what was found about its answers on the selection set. ``level`` is
+            "error" for a teacher that no student should learn from; ``title``, ``detail`` and ``fix`` say why.
         selection: which weights were saved: those of the last step, or the best on the selection set.
         started: start time, UTC, ISO 8601.
         versions: library -> version.
@@ -107,6 +109,7 @@ class RunRecord:
     labels: list[str] = field(default_factory=list)
     folder: str = ""
     predictions: dict[str, str] = field(default_factory=dict)
+    finding: dict[str, str] = field(default_factory=dict)
     selection: str = "last step"
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: dict[str, str] = field(default_factory=lambda: versions())

@@ -204,6 +204,19 @@ def test_a_run_that_fails_leaves_a_record_and_the_others_go_on(base: Path, tmp_p
         print_end(list(found.values()), folder / "out")
 
 
+def test_a_teacher_is_judged_when_it_is_scored_and_a_weak_one_teaches_no_student(base: Path, tmp_path: Path) -> None:
+    settings = {key: value for key, value in ALONE["settings"].items() if key != "allow_weak_teacher"}
+    grid = ALONE | {"teacher": ALONE["teacher"] | {"epochs": 1, "learning_rate": 1e-12}, "settings": settings}
+    folder = room(base, tmp_path / "run", grid | {"methods": ["finetune", "kd"]})
+    teacher, teacher_pass, finetune, kd = in_process(folder)
+    assert (teacher.finding["level"], teacher.finding["title"]) == ("error", "weak teacher")
+    assert (finetune.state, kd.state, teacher_pass.state) == ("finished", "failed", "failed")
+    for record in (kd, teacher_pass):
+        assert record.error.startswith(f"not run, because its teacher is weak: {teacher.finding['detail']}")
+    with pytest.raises(RunFailed, match=r"2 of 4 jobs were left out, because their teachers are weak\. Fix: "):
+        print_end([teacher, teacher_pass, finetune, kd], folder / "out")
+
+
 def test_the_choice_of_weights_never_looks_at_test(base: Path, tmp_path: Path) -> None:
     """With other test rows, in and out of domain, the student is the same to the last bit, and so is the choice."""
     weights, chosen = [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from railkd.bench.loop import lock_folder, run
 from railkd.bench.plan import Job
 from railkd.bench.results import find_removed, read_finished, write_failure
 from railkd.errors import RailkdError
-from railkd.jobs.options import DistillOptions, FinetuneOptions
+from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions
 from railkd.jobs.request import Request
 from railkd.records import RECORD_FILE, RunRecord, read_lines
 
@@ -49,9 +50,15 @@ class Scripted:
         if what == "failed":
             write_failure(job, str(self.output), "on purpose")
             return Outcome(job, "on purpose")
+        if what == "finds its teacher weak":
+            write_failure(job, str(self.output), "weak teacher: 0.5 and 0.5; more")
+            return Outcome(job, "weak teacher: 0.5 and 0.5; more")
         folder = self.output / job.folder
         folder.mkdir(parents=True, exist_ok=True)
-        RunRecord(job.kind, "kd", 1, config=job.config).write(folder / RECORD_FILE)
+        record = RunRecord(job.kind, "kd", 1, config=job.config)
+        if what == "weak":
+            record.finding = {"level": "error", "title": "weak teacher", "detail": "0.5 and 0.5", "fix": "more"}
+        record.write(folder / RECORD_FILE)
         return Outcome(job)
 
     def close(self) -> None:
@@ -98,6 +105,61 @@ def test_jobs_that_need_a_failed_teacher_are_not_run_and_say_so(tmp_path: Path) 
     assert "runs/a1" not in executor.order and states(tmp_path)["runs/b1"] == "finished"
     errors = {record.folder: record.error for record in read_lines(tmp_path / "records.jsonl")}
     assert errors["runs/a1"] == "not run, because 'teachers/a' failed"
+
+
+def guarded_plan(given: bool = False) -> list[Job]:
+    """Return the jobs of two teachers: a pass, five guarded runs, one without a guard and one without a teacher."""
+    plan = []
+    for name in ("a", "b"):
+        teacher, cache = f"teachers/{name}", f"caches/{name}"
+        model = f"{name}-given" if given else f"out/{teacher}/model"
+        if not given:
+            plan.append(
+                Job(teacher, "finetune", "t", "", "teacher", 1, Request(FinetuneOptions(output=f"out/{teacher}")))
+            )
+        needs = () if given else (teacher,)
+        plan.append(Job(cache, "cache", "t", "", "", 0, Request(CacheOptions(teacher=model)), needs))
+        for number in range(7):
+            options = DistillOptions(teacher=model, cache=None if number == 6 else "c", allow_weak_teacher=number == 5)
+            reads = (*needs, cache) if options.cache else needs
+            folder = f"runs/{name}{number}"
+            plan.append(Job(folder, "distill", "t", "s", f"arm{number}", 1, Request(options), reads))
+    return plan
+
+
+def test_a_weak_teacher_is_said_once_and_its_runs_are_left_out_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = guarded_plan()
+    executor = play(tmp_path, {"teachers/a": ["weak"]}, plan)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "weak" in line]
+    assert line.endswith("t, teacher: 5 runs left out: its teacher is weak: 0.5 and 0.5; more")
+    left_out = {f"runs/a{number}" for number in range(5)}
+    assert left_out == {job.folder for job in plan} - set(executor.order)
+    assert {name for name, state in states(tmp_path).items() if state == "failed"} == left_out
+    again = play(tmp_path, {}, plan)  # A resumed bench says it again, and runs nothing.
+    assert again.order == [] and capsys.readouterr().err.count("left out") == 1
+    opened = [
+        replace(job, request=job.request.with_options(allow_weak_teacher=True)) if job.folder in left_out else job
+        for job in plan
+    ]
+    assert set(play(tmp_path, {}, opened).order) == left_out
+    assert set(states(tmp_path).values()) == {"finished"}
+
+
+def test_a_teacher_pass_that_no_run_needs_is_left_out_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = [job for job in guarded_plan() if job.folder[-1] != "5"]
+    executor = play(tmp_path, {"teachers/a": ["weak"]}, plan)
+    assert "caches/a" not in executor.order and "caches/b" in executor.order and "runs/a6" in executor.order
+    assert "1 teacher pass and 5 runs left out" in capsys.readouterr().err
+
+
+def test_a_given_teacher_that_a_run_finds_weak_is_not_tried_by_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    executor = play(tmp_path, {"runs/a0": ["finds its teacher weak"]}, guarded_plan(given=True), slots=1)
+    assert [name for name in executor.order if "runs/a" in name] == ["runs/a0", "runs/a5", "runs/a6"]
+    assert "t: 4 runs left out: its teacher is weak: 0.5 and 0.5; more" in capsys.readouterr().err
 
 
 def test_resume_runs_what_failed_and_what_is_new_and_nothing_else(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from rich import box
@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from railkd.bench.plan import Job
+from railkd.bench.results import NOT_RUN
 from railkd.records import RunRecord
-from railkd.runtime.words import duration, visible
+from railkd.runtime.words import counted, duration, listed, visible
 
 
 def describe_job(job: Job) -> str:
@@ -197,6 +198,22 @@ class Progress:
         left = self._time_left() if self._live is None else ""
         self._print(f"{count} {describe_job(job)}: {result}{time_}" + (f"; {left}" if left else ""))
 
+    def leave_out(self, job: Job, left_out: Sequence[Job], records: Mapping[str, RunRecord], reason: str) -> None:
+        """Print in one line that jobs are left out because of another job.
+
+        Args:
+            job: the job that failed, or whose teacher is weak.
+            left_out: the jobs that are not run.
+            records: what is written of them, by folder.
+            reason: in words.
+        """
+        self._records |= records
+        counts = Counter(other.kind for other in left_out)
+        kinds = {"cache": "teacher pass", "distill": "run"}
+        parts = [counted(count, kinds.get(kind, kind)) for kind, count in counts.items()]
+        where = describe_job(job) if job.kind != "distill" else job.task
+        self._print(f"[{len(self._records)}/{len(self._jobs)}] {where}: {listed(parts)} left out: {reason}", loud=True)
+
     def note(self, line: str) -> None:
         """Print a line.
 
@@ -223,9 +240,11 @@ class Progress:
     def render(self) -> Group:
         """Return the live table in its current state."""
         records = list(self._records.values())
-        failed = sum(record.state == "failed" for record in records)
-        head = [f"{self.title}: {len(records)} of {len(self._jobs)} jobs done"]
+        left_out = sum(record.error.startswith(NOT_RUN) for record in records)
+        failed = sum(record.state == "failed" for record in records) - left_out
+        head = [f"{self.title}: {len(records) - left_out} of {len(self._jobs)} jobs done"]
         head += [f"{failed} failed"] if failed else []
+        head += [f"{left_out} left out"] if left_out else []
         head += [left] if (left := self._time_left()) else []
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False)
         for name in ("task", "teacher", "students", "best so far"):

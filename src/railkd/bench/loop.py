@@ -14,14 +14,17 @@ from railkd.bench.display import Progress
 from railkd.bench.executors.protocol import Executor, Outcome
 from railkd.bench.ownership import GRID, claim, is_bench
 from railkd.bench.plan import Job
-from railkd.bench.results import read_record, write_failure
+from railkd.bench.results import NOT_RUN, read_record, write_failure
 from railkd.errors import RailkdError
+from railkd.jobs.run_folder import RunFolder
 from railkd.records import RECORDS_FILE, RunRecord, write_lines
 from railkd.runtime.files import write_text
 from railkd.runtime.ownership import LOCK, hold
 
 #: Seconds that the loop waits for a job to end before it looks again.
 _WAIT = 0.25
+#: Starts the error of a run whose teacher is no better than an answer without a model.
+_WEAK = "weak teacher: "
 
 
 @contextmanager
@@ -87,6 +90,9 @@ def run(
     loop = _Loop(jobs, executor, output, done, retries, progress)
     loop.write_records()
     progress.begin(jobs, loop.records, executor.slots)
+    for job in jobs:
+        if job.folder in done:
+            loop.leave_out_followers(job)
     while loop.waiting or loop.running:
         loop.start_ready()
         outcome = executor.next(_WAIT) if loop.running else None
@@ -120,14 +126,9 @@ class _Loop:
         write_lines(self.output / RECORDS_FILE, ended)
 
     def start_ready(self) -> None:
-        """Start the jobs whose needs are met while slots are free; fail those that need a failed job."""
+        """Start the jobs whose needs are met while slots are free."""
         for job in list(self.waiting.values()):
-            failed = [need for need in job.needs if need in self.records and self.records[need].state != "finished"]
-            if failed:
-                del self.waiting[job.folder]
-                write_failure(job, str(self.output), f"not run, because '{failed[0]}' failed")
-                self.end(job)
-            elif len(self.running) < self.executor.slots and all(need in self.records for need in job.needs):
+            if len(self.running) < self.executor.slots and all(need in self.records for need in job.needs):
                 del self.waiting[job.folder]
                 self.executor.submit(job)
                 self.running[job.folder] = time.monotonic()
@@ -152,3 +153,50 @@ class _Loop:
         self.records[job.folder] = record
         self.write_records()
         self.progress.end(job, record, seconds)
+        self.leave_out_followers(job)
+
+    def leave_out_followers(self, job: Job) -> None:
+        """Leave out what would fail because of a job that ended: said in one line, however many jobs it are."""
+        record = self.records[job.folder]
+        followers, reason = find_followers(job, record, self.waiting.values())
+        for follower in followers:
+            del self.waiting[follower.folder]
+            write_failure(follower, str(self.output), f"{NOT_RUN}{reason}")
+            left = read_record(follower, str(self.output))
+            assert left is not None
+            self.records[follower.folder] = left
+        if followers:
+            self.write_records()
+            self.progress.leave_out(job, followers, {f.folder: self.records[f.folder] for f in followers}, reason)
+
+
+def find_followers(job: Job, record: RunRecord, waiting: Iterable[Job]) -> tuple[list[Job], str]:
+    """Find the jobs that would fail because of a job that ended.
+
+    Args:
+        job: the job that ended.
+        record: what it left.
+        waiting: the jobs that have not started.
+
+    Returns:
+        The jobs, and the reason in words: the job failed, or it is a teacher that is too weak, or the first run found
+        its teacher too weak.
+    """
+    jobs = list(waiting)
+    if record.state != "finished" and not record.error.startswith(_WEAK):
+        lost = {job.folder}
+        for other in jobs:  # each stands behind the jobs that it needs
+            lost |= {other.folder} if lost.intersection(other.needs) else set()
+        return [other for other in jobs if other.folder in lost], f"'{job.folder}' failed"
+    if record.state != "finished":
+        teacher, reason = job.request.options.teacher, record.error.removeprefix(_WEAK)
+    elif job.kind == "finetune" and record.finding.get("level") == "error":
+        teacher = str(RunFolder(Path(str(job.request.options.output))).model("finetune"))
+        reason = f"{record.finding['detail']}; {record.finding['fix']}"
+    else:
+        return [], ""
+    runs = [other for other in jobs if other.kind == "distill" and other.request.options.teacher == teacher]
+    guarded = [run for run in runs if run.request.options.cache and not run.request.options.allow_weak_teacher]
+    needed = {need for run in runs if run not in guarded for need in run.needs}
+    passes = [j for j in jobs if j.kind == "cache" and j.request.options.teacher == teacher and j.folder not in needed]
+    return [*passes, *guarded], f"its teacher is weak: {reason}"

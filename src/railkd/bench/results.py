@@ -17,6 +17,8 @@ from railkd.records import RECORD_FILE, RunRecord
 
 #: Files in a job's folder, which is a `RunFolder` too: its record when it failed, and its console output.
 FAILURE, LOG = "failure.json", "log.txt"
+#: Starts the error of a job that was not started.
+NOT_RUN = "not run, because "
 
 
 def read_record(job: Job, output: str) -> RunRecord | None:

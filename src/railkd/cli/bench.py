@@ -18,6 +18,7 @@ from railkd.jobs.options import BenchOptions
 from railkd.jobs.request import Request
 from railkd.jobs.validation import Problems, check_at_least, check_target
 from railkd.runtime.files import write_text
+from railkd.runtime.words import counted
 
 
 def check(request: Request[BenchOptions]) -> None:
@@ -145,21 +146,30 @@ def print_end(records: Sequence[Any], output: Path) -> None:
         RunFailed: some jobs failed.
     """
     from railkd.bench.display import describe_best
+    from railkd.bench.results import NOT_RUN
 
-    failed = [record for record in records if record.state == "failed"]
+    unfinished = [record for record in records if record.state == "failed"]
+    failed = [record for record in unfinished if not record.error.startswith(NOT_RUN)]
+    left_out = len(unfinished) - len(failed)
     for task in dict.fromkeys(record.task for record in records):
         best = describe_best(records, task)
         if best:
             print_results(f"{task}: best {best}")
     print_results(
-        f"{len(records) - len(failed)} of {len(records)} jobs finished; records: {output / 'records.jsonl'}; "
+        f"{len(records) - len(unfinished)} of {len(records)} jobs finished; records: {output / 'records.jsonl'}; "
         f"railkd report {output} --html report.html makes a page of them"
     )
+    if left_out and not failed:
+        raise RunFailed(
+            f"{left_out} of {len(records)} jobs were left out, because their teachers are weak. Fix: see the lines "
+            "above; --resume runs them when the teacher is better or the guard is open"
+        )
     if failed:
         folders = ", ".join(record.folder for record in failed[:5]) + (", ..." if len(failed) > 5 else "")
+        more = f"{counted(left_out, 'more job')} {'was' if left_out == 1 else 'were'} left out. " if left_out else ""
         raise RunFailed(
-            f"{len(failed)} of {len(records)} jobs failed: {folders}. The reasons are in failure.json and log.txt of "
-            "each folder. Fix: --resume runs them again"
+            f"{len(failed)} of {len(records)} jobs failed: {folders}. {more}The reasons are in failure.json and "
+            "log.txt of each folder. Fix: --resume runs them again"
         )
 
 

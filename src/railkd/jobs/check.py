@@ -13,11 +13,12 @@ import torch
 from datasets import Dataset
 
 from railkd.data.keys import KEY, example_key, key_array
-from railkd.data.reader import TEXT_COLUMNS, Table
+from railkd.data.reader import TEXT_COLUMNS
 from railkd.data.sources import SELECTION_SET
 from railkd.data.tokens import full_lengths, some_rows
 from railkd.errors import RailkdError
 from railkd.jobs import findings
+from railkd.jobs.evaluate import judge
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.options import CheckOptions, DistillOptions, Say
 from railkd.jobs.splits import Splits
@@ -26,7 +27,6 @@ from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
 from railkd.signals import checked_poolings
 from railkd.tasks.judging import FEWEST_ROWS, Finding
-from railkd.tasks.target import Target
 from railkd.teacher import TeacherCache
 
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
@@ -64,7 +64,7 @@ def before_distilling(
     if judged is None:
         say("teacher: not checked, because its cache holds too few rows of --eval. Fix: run railkd check --teacher.")
         return
-    finding = _about_teacher(judged, splits.target, splits.eval, options.allow_weak_teacher)
+    finding = judge(judged.logits, judged.labels, splits.target, splits.eval, allowed=options.allow_weak_teacher)
     if finding.level == "error":
         raise RailkdError(f"{finding.title}: {finding.detail}; {finding.fix}")
     say(str(finding))
@@ -95,7 +95,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     max_length = teacher.max_length(options.max_length, say)
     measured = _measured(options, splits, teacher, max_length)
     if measured is not None and splits.eval is not None:
-        found.append(_about_teacher(measured, target, splits.eval, options.allow_weak_teacher))
+        allowed = options.allow_weak_teacher
+        found.append(judge(measured.logits, measured.labels, target, splits.eval, allowed=allowed))
     else:
         reason = "its cache holds too few rows of --eval" if splits.eval else "there is no --eval"
         found.append(Finding("warning", "teacher", f"not checked: {reason}", "give --teacher and --eval"))
@@ -159,12 +160,6 @@ def _keys(table: Any) -> np.ndarray:
 def _complete(stored: TeacherCache, train: Any) -> bool:
     """Return True if a cache holds every labelled training row, so that the teacher need not run."""
     return not len(stored.missing(_keys(train)))
-
-
-def _about_teacher(judged: _Judged, target: Target, table: Table, allowed: bool) -> Finding:
-    names = target.space.names
-    cells = {name: table.cells.spellings(name) for name in names} if table.cells else None
-    return target.task.judge(judged.logits, judged.labels, names, cells, allowed=allowed)
 
 
 def _about_texts(splits: Splits) -> list[Finding]:

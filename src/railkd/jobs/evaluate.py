@@ -22,6 +22,7 @@ from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.files import write_json
 from railkd.runtime.progress import bar
+from railkd.tasks.judging import Finding
 from railkd.tasks.target import Target
 
 
@@ -56,6 +57,24 @@ def score(
     columns = [column for column in TEXT_COLUMNS if column in table.rows.column_names]
     rows = list(zip(*[table.rows[column][:] for column in columns], strict=True)) if texts else None
     write_answers(file, *target.answers(table, outputs), outputs, record.labels, rows)
+
+
+def judge(outputs: np.ndarray, labels: np.ndarray, target: Target, table: Table, *, allowed: bool = False) -> Finding:
+    """Judge whether a teacher knows more than the answer that needs no model.
+
+    Args:
+        outputs: (N, C), its answers.
+        labels: (N,) of the same rows.
+        target: task and classes of the teacher.
+        table: where the rows come from.
+        allowed: a weak teacher is only warned of.
+
+    Returns:
+        The finding.
+    """
+    names = target.space.names
+    cells = {name: table.cells.spellings(name) for name in names} if table.cells else None
+    return target.task.judge(outputs, labels, names, cells, allowed=allowed)
 
 
 def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) -> RunRecord:

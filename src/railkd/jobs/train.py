@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import EvalPrediction, PrinterCallback
 
 from railkd import mapping
 from railkd.errors import RailkdError
-from railkd.jobs.evaluate import score
+from railkd.jobs.evaluate import judge, score
 from railkd.jobs.options import RunOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
@@ -84,7 +85,7 @@ def fit(
         with interruption.listening():
             trainer.train(resume_from_checkpoint=request.options.resume)
     with record.phase("evaluation"):
-        _score_tables(record, trainee, trainer, request.options.keep_predictions)
+        _score_tables(record, trainee, trainer, request.options.keep_predictions, say)
     complete(record, trainer)
     if args.should_save:
         folder.leave(record, trainer.model, trainee.tokenizer)
@@ -116,7 +117,9 @@ def _make_trainer(trainee: Trainee) -> DistillationTrainer:
     return trainer
 
 
-def _score_tables(record: RunRecord, trainee: Trainee, trainer: DistillationTrainer, kept: str | None) -> None:
+def _score_tables(
+    record: RunRecord, trainee: Trainee, trainer: DistillationTrainer, kept: str | None, say: Say
+) -> None:
     """Score the trained model on the test sets and on the rows that chose the epoch.
 
     This runs in float32 and outside Trainer, so that the saved model gives the same numbers after loading.
@@ -126,6 +129,7 @@ def _score_tables(record: RunRecord, trainee: Trainee, trainer: DistillationTrai
         trainee: model and data.
         trainer: trainer after training.
         kept: "answers" keeps predictions, "texts" keeps them with their texts, None keeps nothing.
+        say: receives what was found about the answers of a model that may become a teacher.
     """
     splits, args = trainee.splits, trainee.args
     record.labels = list(label_names(trainee.model.config))
@@ -133,6 +137,11 @@ def _score_tables(record: RunRecord, trainee: Trainee, trainer: DistillationTrai
     for name, table in splits.scored.items():
         outputs = predict_logits(trainer.model.student, trainee.tokenizer, table.rows, max_length=args.max_length)
         score(record, splits.target, name, table, outputs, keep=folder, texts=kept == "texts")
+        if record.job == "finetune" and table is splits.eval:
+            finding = judge(outputs, np.asarray(table.rows["label"]), splits.target, table)
+            record.finding = asdict(finding)
+            if finding.level != "note":  # fine-tuning itself succeeded
+                say(str(replace(finding, level="warning")))
     if splits.metric is not None:
         record.selection = selection(trainer, splits.metric, splits.selecting)
 
