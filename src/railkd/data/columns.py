@@ -101,7 +101,7 @@ def find_columns(names: Sequence[str], *, text: Sequence[str] | None = None, lab
     if text:
         chosen = _asked_for(text, names, label)
     else:
-        found = (_match(wanted, names, without=(label,)) for wanted in TEXT_CONVENTIONS)
+        found = (match_columns(wanted, names, without=(label,)) for wanted in TEXT_CONVENTIONS)
         chosen = next((match for match in found if match), ())
         if not chosen:
             raise RailkdError(
@@ -109,9 +109,37 @@ def find_columns(names: Sequence[str], *, text: Sequence[str] | None = None, lab
                 "Fix: name one, or two for pairs: --text-column NAME [NAME]."
             )
     if label is None:
-        matches = (_match((wanted,), names, without=chosen) for wanted in LABEL_CONVENTIONS)
+        matches = (match_columns((wanted,), names, without=chosen) for wanted in LABEL_CONVENTIONS)
         label = next((match[0] for match in matches if match), None)
     return Columns(chosen, label)
+
+
+def compare_texts(trained: Sequence[str], chosen: Sequence[str], names: Sequence[str]) -> str:
+    """Return how the text columns of a file differ from those that a model was trained on, in words.
+
+    Args:
+        trained: the text columns of the training; empty: not known.
+        chosen: the text columns that are read.
+        names: of all columns of the file.
+
+    Returns:
+        The difference; empty if there is none, or if the file names its columns otherwise.
+
+    Example:
+        >>> compare_texts(["question", "answer"], ["question"], ["question", "label"])
+        "the model was trained on pairs of texts ('question' and 'answer'), this is one text ('question')"
+    """
+    if not trained or list(chosen) == list(trained):
+        return ""
+    if len(chosen) != len(trained):
+        kinds = [
+            f"{'pairs of texts' if len(texts) > 1 else 'one text'} ({named(texts)})" for texts in (trained, chosen)
+        ]
+        return f"the model was trained on {kinds[0]}, this is {kinds[1]}"
+    usual = match_columns(trained, names)
+    if not usual or usual == tuple(chosen):
+        return ""
+    return f"the model was trained on the text of {named(trained)}, this is the text of {named(chosen)}"
 
 
 def _asked_for(text: Sequence[str], names: Sequence[str], label: str | None) -> tuple[str, ...]:
@@ -132,8 +160,14 @@ def _require(name: str, names: Sequence[str], flag: str) -> None:
         )
 
 
-def _match(wanted: tuple[str, ...], names: Sequence[str], without: Sequence[str | None]) -> tuple[str, ...]:
-    """Return the wanted columns as the file spells them, or () if one is missing."""
+def match_columns(wanted: Sequence[str], names: Sequence[str], without: Sequence[str | None] = ()) -> tuple[str, ...]:
+    """Return the wanted columns as the file spells them, in any case, or () if one is missing.
+
+    Args:
+        wanted: names.
+        names: of all columns.
+        without: columns that do not count.
+    """
     # Reversed, so that the first of several spellings is kept.
     spelled = {name.casefold(): name for name in reversed(names) if name not in without}
     found = tuple(spelled[name.casefold()] for name in wanted if name.casefold() in spelled)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from railkd.data.columns import Columns, find_columns
+from railkd.data.columns import Columns, compare_texts, find_columns, match_columns
 from railkd.data.label_lists import FLAG_NAMES, multi_hot_width, refuse_lists_in_text
 from railkd.data.label_names import apply_label_map, is_missing, label_name, parse_label_map
 from railkd.data.labels import LabelSpace
@@ -152,11 +152,16 @@ class Reading:
         text: names of the text columns.
         label: names of the label columns; each of several columns is a class, with cells of 0 and 1.
         label_map: old name -> new name of a class; None: that of the tables.
+        trained: the text columns that the model was trained on, taken where a file has them; empty: not known.
+        strict: a file with one text where the model was trained on two is refused, and the reverse, unless ``text``
+            says so. Otherwise it is told, because training follows.
     """
 
     text: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     label_map: Mapping[str, str] | None = None
+    trained: tuple[str, ...] = ()
+    strict: bool = True
 
     @classmethod
     def parse(
@@ -235,13 +240,28 @@ def read(source: Source, reading: Reading, *, split: str, labelled: bool = True)
         refuse_lists_in_text([cell for cell in raw[names[0]][:] if isinstance(cell, str) and cell], source.text)
         columns = Columns(columns.text, " + ".join(names))
     texts = {role: _texts(raw, name, source.text) for role, name in zip(TEXT_COLUMNS, columns.text, strict=False)}
-    notes = (_file_note(raw), _empty_note(list(zip(*texts.values(), strict=True))), cells.doubt if cells else "")
+    notes = (
+        _file_note(raw),
+        _other_texts(reading, columns.text, raw.column_names, source),
+        _empty_note(list(zip(*texts.values(), strict=True))),
+        cells.doubt if cells else "",
+    )
     said = tuple(f"{source.text}: {note}" for note in notes if note)
     return Table(Dataset.from_dict(texts), source, columns, cells, notes=said)
 
 
 def _file_note(rows: Dataset) -> str:
     return rows.info.description.removeprefix(NOTE) if rows.info.description.startswith(NOTE) else ""
+
+
+def _other_texts(reading: Reading, chosen: Sequence[str], names: Sequence[str], source: Source) -> str:
+    """Return a warning if a model was trained on other texts; refuse another number of them that nobody asked for."""
+    other = compare_texts(reading.trained, chosen, names)
+    if other and reading.strict and not reading.text and len(chosen) != len(reading.trained):
+        raise RailkdError(
+            f"{source.text}: {other}; the columns are {named(names)}. Fix: name the columns to read with --text-column."
+        )
+    return f"warning: {other}" if other else ""
 
 
 def _empty_note(texts: Sequence[tuple[str, ...]]) -> str:
@@ -252,6 +272,7 @@ def _empty_note(texts: Sequence[tuple[str, ...]]) -> str:
 def _find(source: Source, reading: Reading, names: Sequence[str], labelled: bool) -> Columns:
     row, asked = source.row, reading.label if labelled else ()
     known = row.text if row and set(row.text) <= set(names) else None
+    known = match_columns(reading.trained, names, without=asked) or known
     wanted = asked[0] if asked else row.label if row and labelled and row.label in names else None
     columns = find_columns(names, text=reading.text or known, label=wanted)
     if labelled and columns.label is None:

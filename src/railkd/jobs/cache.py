@@ -7,7 +7,7 @@ from datasets import concatenate_datasets
 from railkd.data.sources import Source
 from railkd.jobs.options import CacheOptions, Say, required
 from railkd.jobs.splits import TableReader
-from railkd.jobs.trained import trained_length
+from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
@@ -36,7 +36,8 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
         say(f"verified: every checksum of {cache.rows:,} rows is right: {path}")
         return cache
     teacher = Checkpoint.find(required(options.teacher, "--teacher"), trust=options.trust_remote_code)
-    reader, sources = TableReader(options, say), map(Source.parse, required(options.train, "--train"))
+    reader = TableReader(options, say, Trained.of(teacher.config))
+    sources = map(Source.parse, required(options.train, "--train"))
     tables = [reader.read(source, split="train", labelled=False).rows for source in sources]
     bf16 = fast_bf16() if options.bf16 is None else options.bf16
     rows, max_length = concatenate_datasets(tables), trained_length(options.max_length, teacher.config, say)

@@ -89,7 +89,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         given.check_weights(new_head=True)
     found = target.task.describe_outputs(target.space.names, _own_names(given))
     try:
-        splits = Splits.read(options, lambda table: target, say)
+        splits = Splits.read(options, lambda table: target, say, teacher.trained)
     except RailkdError as error:
         return [*found, Finding("error", "data", str(error))]
     max_length = teacher.max_length(options.max_length, say)

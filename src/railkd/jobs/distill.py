@@ -50,7 +50,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     options = request.options
     spec = method_spec(request.training.get("method", "rail-kd-l"))
     teacher = GivenTeacher.find(options)
-    splits = Splits.read(options, lambda table: teacher.target, say)
+    splits = Splits.read(options, lambda table: teacher.target, say, teacher.trained)
     splits = splits.choosing_by(request.training.get("metric_for_best_model"))
     start = _starts_from(options, teacher.checkpoint)
     max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)

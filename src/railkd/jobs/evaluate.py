@@ -13,7 +13,7 @@ from railkd.jobs.options import EvaluateOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Sources, TableReader, asked_task
-from railkd.jobs.trained import trained_length
+from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
@@ -97,7 +97,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     required(list(sources.tests), "--test")
     target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(checkpoint), asked_task(options))
     target = replace(target, row=sources.row)
-    tables = TableReader(options, say).tests(sources, target)
+    tables = TableReader(options, say, Trained.of(checkpoint.config)).tests(sources, target)
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     max_length = trained_length(options.max_length, model.config, say)
     record.labels = list(label_names(model.config))

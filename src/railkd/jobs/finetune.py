@@ -13,7 +13,7 @@ from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits, asked_task
 from railkd.jobs.train import Trainee, fit, training_arguments
-from railkd.jobs.trained import trained_length
+from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.freezing import check_names
 from railkd.models.limits import truncation_line
@@ -36,7 +36,8 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     """
     options = request.options
     start = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
-    splits = Splits.read(options, lambda table: Target.infer(table, asked_task(options)), say)
+    task, trained = asked_task(options), Trained.of(start.config)
+    splits = Splits.read(options, lambda table: Target.infer(table, task), say, trained, strict=False)
     splits = splits.choosing_by(request.training.get("metric_for_best_model"))
     max_length = trained_length(options.max_length, start.config, say)
     args = training_arguments(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from railkd.errors import RailkdError
 from railkd.jobs.options import CheckOptions, DistillOptions, Say, required
-from railkd.jobs.trained import trained_length
+from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.signals import BlockShape
 from railkd.tasks.target import Target
@@ -58,6 +58,11 @@ class GivenTeacher:
     def shape(self) -> BlockShape:
         """The number of blocks and the width of the teacher."""
         return self.checkpoint.shape if self.checkpoint is not None else self._stored.info.shape
+
+    @property
+    def trained(self) -> Trained:
+        """What the folder of the teacher says of its training."""
+        return Trained.of(self.checkpoint.config if self.checkpoint is not None else None)
 
     def max_length(self, given: int | None, say: Say) -> int:
         """Return the length in tokens at which texts are cut.

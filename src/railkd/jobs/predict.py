@@ -12,7 +12,7 @@ from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.options import PredictOptions, Say, required
 from railkd.jobs.splits import TableReader
-from railkd.jobs.trained import trained_length
+from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names, task_of_config
 from railkd.models.inference import predict_logits
@@ -38,7 +38,8 @@ def predict(options: PredictOptions, say: Say, stream: TextIO | None = None) -> 
     checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     if len(options.test) != 1:
         raise RailkdError(f"--test: expected one file to predict, got {len(options.test)}. Fix: give --test FILE.")
-    table = TableReader(options, say).read(Source.parse(options.test[0]), split="test", labelled=False)
+    reader = TableReader(options, say, Trained.of(checkpoint.config))
+    table = reader.read(Source.parse(options.test[0]), split="test", labelled=False)
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     length = trained_length(options.max_length, model.config, say)
     say(truncation_line(table.rows, tokenizer, length))
@@ -73,7 +74,8 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
     task_of(first.task.problem_type).check_outputs(names, model=f"'{options.model}'", where=first.name)
     words = submission.check_model(first, names, model=str(options.model), label_map=renamed)
     for row, source in found.items():
-        table = TableReader(options, say).read(Source.parse(source), split="test", labelled=False)
+        reader = TableReader(options, say, Trained.of(checkpoint.config))
+        table = reader.read(Source.parse(source), split="test", labelled=False)
         say(f"{row.name}: {truncation_line(table.rows, tokenizer, length)}")
         with bar(f"predicting {row.name}", "rows", quiet=options.quiet) as advance:
             logits = predict_logits(

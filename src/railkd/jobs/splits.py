@@ -16,6 +16,7 @@ from railkd.data.reader import Cells, Reading, Table, read, refuse_unused_entrie
 from railkd.data.sources import SELECTION_SET, Source, parse_named
 from railkd.errors import RailkdError
 from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
+from railkd.jobs.trained import Trained
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_texts
 from railkd.tasks import Task, task_named
@@ -77,10 +78,13 @@ class TableReader:
     Args:
         options: name the columns to read.
         say: receives a line for each table.
+        trained: what the folder of the model says of its training; None: there is no model.
+        strict: see `railkd.data.reader.Reading`.
     """
 
-    def __init__(self, options: DataOptions, say: Say) -> None:
-        self._reading = Reading.parse(options.text_column, options.label_column, options.label_map)
+    def __init__(self, options: DataOptions, say: Say, trained: Trained | None = None, *, strict: bool = True) -> None:
+        reading = Reading.parse(options.text_column, options.label_column, options.label_map)
+        self._reading = replace(reading, trained=trained.text_columns if trained else (), strict=strict)
         self._say, self._last = say, ""
         self._cells: list[Cells] = []
 
@@ -149,7 +153,15 @@ class Splits:
     chosen_metric: str | None = None
 
     @classmethod
-    def read(cls, options: TrainingDataOptions, find_target: Callable[[Table], Target], say: Say) -> Splits:
+    def read(
+        cls,
+        options: TrainingDataOptions,
+        find_target: Callable[[Table], Target],
+        say: Say,
+        trained: Trained | None = None,
+        *,
+        strict: bool = True,
+    ) -> Splits:
         """Read every table that the options name.
 
         Rows that cannot be read, or that do not fit each other or the model, raise `RailkdError`.
@@ -158,11 +170,13 @@ class Splits:
             options: settings of a job that trains, or of its check.
             find_target: returns task and classes of the model, given the training rows with raw labels.
             say: receives lines for the user.
+            trained: see `TableReader`.
+            strict: see `railkd.data.reader.Reading`.
 
         Returns:
             The tables.
         """
-        sources, reader = Sources.parse(options), TableReader(options, say)
+        sources, reader = Sources.parse(options), TableReader(options, say, trained, strict=strict)
         raw = reader.read(required(sources.train, "--train"), split="train")
         target = replace(find_target(raw), asked=asked_task(options), row=sources.row)
         if target.source is not None:

@@ -19,6 +19,7 @@ from railkd.jobs.options import RunOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits
+from railkd.jobs.trained import Trained
 from railkd.models.freezing import frozen_line, sizes
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
@@ -103,7 +104,7 @@ def _make_trainer(trainee: Trainee) -> DistillationTrainer:
         assert splits.eval is not None
         return splits.target.score(splits.eval, prediction.predictions, prediction.label_ids)
 
-    trainee.model.config.railkd = {"method": args.method, "max_length": args.max_length}
+    trainee.model.config.railkd = Trained.entry(args.method, args.max_length, splits.train.columns.text)
     trainer = DistillationTrainer(
         model=trainee.model,
         teacher_model=trainee.teacher,
