@@ -38,7 +38,9 @@ def mean_weights(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return real / real.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
+def masked_mean(
+    states: Tensor, mask: Tensor, weights: Tensor | None = None, tests: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Return the mean state of the real tokens: ``sum_k mask_k h_k / sum_k mask_k``.
 
     Source: RAIL-KD, Haidar et al. 2022 (arXiv 2109.10164), section 3. The paper writes the mean over all L positions.
@@ -48,6 +50,7 @@ def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
         states: (B, L, d). Values at padding are ignored, even NaN.
         mask: (B, L), nonzero at real tokens.
         weights: `mean_weights` of the mask, to compute them once for many states. Default: computed here.
+        tests: of the weights, likewise: (B, L, 1), True at padding, and (B, 1), the largest weight.
 
     Returns:
         (B, d), at least float32, because a sum over a long text overflows in half precision.
@@ -56,7 +59,7 @@ def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
     tensor([[2.]])
     """
     if weights is None or states.dtype is torch.float64:
-        weights = mean_weights(mask, torch.promote_types(states.dtype, torch.float32))
+        weights, tests = mean_weights(mask, torch.promote_types(states.dtype, torch.float32)), None
     if states.device.type == "cpu" and not torch.compiler.is_compiling():
         # One matrix product reads the states once, forward and backward, which is several times faster than fill and
         # sum. But 0 * NaN is NaN, so NaN at padding needs the fill. Autocast would compute it in half precision.
@@ -66,8 +69,8 @@ def masked_mean(states: Tensor, mask: Tensor, weights: Tensor | None = None) -> 
             if all_finite(mean):
                 return mean
             return torch.bmm(rows, full.masked_fill((rows == 0).transpose(1, 2), 0)).squeeze(1)
-    total = states.masked_fill((weights == 0).unsqueeze(2), 0).sum(dim=1, dtype=weights.dtype)
-    return total * weights.amax(dim=1, keepdim=True)
+    padding, share = tests or ((weights == 0).unsqueeze(2), weights.amax(dim=1, keepdim=True))
+    return states.masked_fill(padding, 0).sum(dim=1, dtype=weights.dtype) * share
 
 
 def token_at_edge(states: Tensor, mask: Tensor, *, last: bool = False) -> Tensor:
@@ -85,8 +88,7 @@ def token_at_edge(states: Tensor, mask: Tensor, *, last: bool = False) -> Tensor
     >>> token_at_edge(h, torch.tensor([[0, 1, 1]])), token_at_edge(h, torch.tensor([[1, 1, 0]]), last=True)
     (tensor([[2.]]), tensor([[2.]]))
     """
-    real = mask.to(torch.bool)
-    length = real.shape[1]
+    real, length = mask.to(torch.bool), mask.shape[1]
     position = torch.arange(length, device=states.device)
     if last:
         index = torch.where(real, position, -1).amax(dim=1).clamp(min=0)
@@ -234,8 +236,8 @@ def _elementwise_loss(loss: Callable[..., Tensor], outputs: Tensor, labels: Tens
 def kl_of_classes(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Return ``T^2 KL( softmax(z_t/T) || softmax(z_s/T) )``, summed over classes, mean over the batch.
 
-    Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2. They minimise the cross-entropy with the soft
-    targets, which has the same gradient but is not 0 at the optimum.
+    Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2. Their cross-entropy with soft targets has the
+    same gradient but is not 0 at the optimum.
 
     Args:
         student_logits: (B, C) logits z_s.
@@ -262,10 +264,10 @@ def kl_of_each_class(student_logits: Tensor, teacher_logits: Tensor, temperature
         A scalar.
     """
     z_s, z_t = _soften(student_logits, teacher_logits, temperature)
-    p = torch.sigmoid(z_t)
     log_t, log_s = _of_possible(F.logsigmoid(z_t), F.logsigmoid(z_s))
     log_not_t, log_not_s = _of_possible(F.logsigmoid(-z_t), F.logsigmoid(-z_s))
-    kl = p * (log_t - log_s) + (1 - p) * (log_not_t - log_not_s)  # (B, C)
+    p = torch.sigmoid(z_t)  # (B, C)
+    kl = p * (log_t - log_s) + (1 - p) * (log_not_t - log_not_s)
     return temperature**2 * kl.mean(dim=-1).mean()
 
 
@@ -317,8 +319,7 @@ def kd_loss(
         student_logits: (B, C).
         teacher_logits: (B, C), without gradient.
         temperature: T > 0.
-        problem_type: selects `kl_of_classes` (single label), `kl_of_each_class` (multi-label) or `squared_difference`
-            (regression).
+        problem_type: selects `kl_of_classes`, `kl_of_each_class` or `squared_difference`.
 
     Returns:
         A scalar; 0 for equal outputs.
@@ -338,8 +339,7 @@ def task_loss(
         logits: (B, C).
         labels: (B,) class indices; (B,) or (B, 1) floats for regression; (B, C) floats for multi-label; None if no row
             has a label.
-        problem_type: selects `cross_entropy` (single label), `binary_cross_entropy` (multi-label, mean over classes) or
-            `squared_error` (regression).
+        problem_type: selects `cross_entropy`, `binary_cross_entropy` (mean over classes) or `squared_error`.
 
     Returns:
         A scalar.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
@@ -143,3 +146,42 @@ def test_a_model_without_blocks_is_refused() -> None:
 def test_states_without_a_pass_are_refused() -> None:
     with pytest.raises(RailkdError, match="Expected the output of 2 blocks, got 0"):
         BlockReader(make_model(2)).states()
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of a pass by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+class Stack(nn.Module):
+    """Blocks on a device without values, whose pass has no operations of its own but their products."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(num_hidden_layers=blocks, hidden_size=3, is_encoder_decoder=False)
+        self.layer = nn.ModuleList(nn.Linear(3, 3, device="meta") for _ in range(blocks))
+
+    def forward(self, states: torch.Tensor) -> None:
+        for block in self.layer:
+            states = block(states)
+
+
+def test_on_a_device_the_mask_is_tested_once_for_all_blocks() -> None:
+    def counts(blocks: int) -> Counter[str]:
+        model, mask = Stack(blocks), torch.ones(2, 5, device="meta")
+        reader = BlockReader(model)
+        with Operations() as found, reader.reading(mask):
+            model(torch.ones(2, 5, 3, device="meta"))
+        assert reader.states()["mean"].shape == (2, blocks, 3)
+        return Counter(found.names)
+
+    few, many = counts(2), counts(7)
+    assert few["amax"] == many["amax"] == 1 and few["eq"] == many["eq"]
+    assert (few["masked_fill"], many["masked_fill"]) == (2, 7)  # one for each block, so the blocks were pooled

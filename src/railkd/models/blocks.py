@@ -23,7 +23,15 @@ _NAME_THEM = (
 )
 
 
-def pool(states: Tensor, mask: Tensor, pooling: str, *, causal: bool = False, weights: Tensor | None = None) -> Tensor:
+def pool(
+    states: Tensor,
+    mask: Tensor,
+    pooling: str,
+    *,
+    causal: bool = False,
+    weights: Tensor | None = None,
+    tests: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Pool token states into one vector per text.
 
     ``mean`` is the mean over real tokens. ``cls`` is the first real token of an encoder, and the last real token of a
@@ -36,12 +44,13 @@ def pool(states: Tensor, mask: Tensor, pooling: str, *, causal: bool = False, we
         causal: the model is causal. Only ``cls`` depends on it.
         weights: (B, L) of `railkd.functional.mean_weights`. They are computed from the mask if they are not given. Only
             ``mean`` uses them.
+        tests: of the weights; see `railkd.functional.masked_mean`.
 
     Returns:
         (B, d) pooled states.
     """
     if pooling == "mean":
-        return functional.masked_mean(states, mask, weights)
+        return functional.masked_mean(states, mask, weights, tests)
     checked_poolings([pooling])
     return functional.token_at_edge(states, mask, last=causal)
 
@@ -96,7 +105,11 @@ class BlockReader:
         """
         self._seen, self._pooled = 0, []
         wanted = (*mask.shape, self.shape.width)
-        weights = functional.mean_weights(mask) if "mean" in self.poolings else None  # once for all blocks
+        # Once for all blocks. A CPU pools by one matrix product, which needs no tests of the weights.
+        weights = functional.mean_weights(mask) if "mean" in self.poolings else None
+        tests = None
+        if weights is not None and (weights.device.type != "cpu" or torch.compiler.is_compiling()):
+            tests = (weights == 0).unsqueeze(2), weights.amax(dim=1, keepdim=True)
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             self._seen += 1
@@ -105,9 +118,8 @@ class BlockReader:
             states = output[0] if isinstance(output, tuple | list) else output  # (B, L, d)
             if not isinstance(states, Tensor) or states.shape != wanted:
                 raise self._unreadable(states, wanted)
-            self._pooled.append(
-                tuple(pool(states, mask, name, causal=self.causal, weights=weights) for name in self.poolings)
-            )
+            options: Any = {"causal": self.causal, "weights": weights, "tests": tests}
+            self._pooled.append(tuple(pool(states, mask, name, **options) for name in self.poolings))
 
         handles = [block.register_forward_hook(hook) for block in self.blocks]
         try:

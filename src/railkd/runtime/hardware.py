@@ -57,6 +57,18 @@ def copies_from(device: torch.device) -> Callable[[], None]:
     return event.synchronize
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error says that memory ran out, on any device.
+
+    Args:
+        error: of torch or of Python.
+    """
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or (isinstance(error, Exception) and bool(should_reduce_batch_size(error)))
+
+
 def fast_bf16() -> bool:
     """Return True if the hardware computes in bfloat16: a recent GPU, or a CPU with AVX512-BF16 or AMX.
 

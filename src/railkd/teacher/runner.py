@@ -142,7 +142,7 @@ class Runner:
         try:
             logits, states = self._live.run(self._padder.pad(piece), self._live.poolings)
         except (RuntimeError, MemoryError) as error:
-            if not _is_memory(error):
+            if not hardware.is_out_of_memory(error):
                 raise
             return None
         tensors = {name: hardware.to_host(value) for name, value in {"": logits, **states}.items()}
@@ -159,13 +159,6 @@ class Runner:
         with contextlib.suppress(AttributeError, RuntimeError):
             torch.accelerator.empty_cache()
         logger.warning("Memory ran out: batches of the teacher have at most %d tokens from now on.", self._most_tokens)
-
-
-def _is_memory(error: Exception) -> bool:
-    """Return True if an error says that memory ran out."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
 def run_batches(runner: Runner, batches: Sequence[np.ndarray], writer: CacheWriter, advance: Progress) -> None:

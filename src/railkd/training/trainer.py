@@ -27,7 +27,7 @@ from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
 from railkd.runtime import hardware, ranks
 from railkd.teacher import LiveTeacher, TeacherCache
-from railkd.training import build, checkpoint, checkpoint_folders, pairing, prepare
+from railkd.training import build, checkpoint, checkpoint_folders, memory, pairing, prepare
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.gauges import Gauging
 from railkd.training.loss import TrainingLoss, current_draw
@@ -46,7 +46,7 @@ class DistillationTrainer(Trainer):
             `TeacherCache`. ``finetune`` needs none.
         args: `DistillationTrainingArguments`.
         train_dataset, eval_dataset: rows with raw text columns, or tokenised beforehand with a key column. Evaluation
-            reads labels only. A `datasets.IterableDataset` is tokenised as it is read. It needs ``max_steps`` and keeps
+            reads labels only. A `datasets.IterableDataset` is tokenised as it is read, needs ``max_steps`` and keeps
             its order. One pass over it is an epoch (``redraw="step"`` draws within an epoch).
         processing_class: the student's tokenizer. By default it is loaded from the student's folder.
         teacher_processing_class: a live teacher's tokenizer. By default it is loaded from the teacher's folder. A
@@ -54,13 +54,12 @@ class DistillationTrainer(Trainer):
         others: other arguments of `transformers.Trainer`.
 
     Raises:
-        RailkdError: the run cannot succeed. The labels of student and teacher differ, for example, or the cache lacks
-            rows or the pooling.
+        RailkdError: the run cannot succeed: labels of student and teacher differ, say, or the cache lacks rows.
 
     Overrides:
         Methods of Trainer and the reason for each. `tests/training/test_private_names.py` lists the private ones.
 
-        - `train`: keep freed memory of a CPU for the next step.
+        - `train`: keep freed memory of a CPU for the next step, and explain a lack of memory in words.
         - `compute_loss`: training uses the objective, not the task loss of the model.
         - `training_step`: a loss that is not finite counts as 0 in the log of a run that skips it.
         - `prediction_step`: the student does not read the teacher's columns.
@@ -148,7 +147,8 @@ class DistillationTrainer(Trainer):
         if self.args.keep_freed_memory and self.args.device.type == "cpu":
             hardware.keep_freed_memory()
         resume = checkpoint_folders.find_resumable(resume_from_checkpoint, str(self.args.output_dir), self.say)
-        return super().train(resume, *args, **options)
+        with memory.explained(self.args):
+            return super().train(resume, *args, **options)
 
     def probe(self) -> Probed | None:
         """Run student and teacher on the probe rows. Return None for methods without states and for streams."""
