@@ -71,6 +71,8 @@ class RunRecord:
         examples_per_second: examples per second of training.
         peak_memory: highest memory use of the process, in bytes.
         sizes: number of parameters and of trained ones, bytes on disk, rows of a cache.
+        contents: what the job read -> digest: "train", "eval" and "unlabelled" rows, a "model", "teacher" or "student"
+            that it started from, and each test set as "test NAME".
         labels: names of the outputs, in the order of the logits.
         folder: the run folder, relative to the records file.
         predictions: set name -> file of predictions, relative to the run folder.
@@ -106,6 +108,7 @@ class RunRecord:
     examples_per_second: float = 0.0
     peak_memory: int = 0
     sizes: dict[str, int] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     folder: str = ""
     predictions: dict[str, str] = field(default_factory=dict)

@@ -151,11 +151,11 @@ def test_a_name_that_is_too_long_is_refused_first(tmp_path: Path, name: str) -> 
 def test_a_finished_run_has_nothing_to_resume(full: RunFolder) -> None:
     """Its checkpoints may stand there still, as --save-steps keeps them."""
     with pytest.raises(RailkdError, match="is finished, nothing is left to resume"):
-        full.claim(Request(DistillOptions(resume=True)))
+        full.check_resumed(Request(DistillOptions(resume=True)), {}, 1)
 
 
 def test_a_run_resumes_with_its_own_settings_alone(full: RunFolder) -> None:
     full.record.unlink()
-    full.claim(Request(DistillOptions(resume=True, keep_predictions="texts")))
+    assert full.check_resumed(Request(DistillOptions(resume=True, keep_predictions="texts")), {}, 1) == []
     with pytest.raises(RailkdError, match="seed was not given, is 1"):
-        full.claim(Request(DistillOptions(resume=True), {"seed": 1}))
+        full.check_resumed(Request(DistillOptions(resume=True), {"seed": 1}), {}, 1)

@@ -114,7 +114,7 @@ def _build_cache(job: Job, folder: Path) -> None:
     with record.phase("teacher pass"):
         built = cache.build_cache(job.request.options, _print)
     record.sizes = {"rows": built.rows, "bytes": built.bytes}
-    record.labels = list(built.info.labels)
+    record.labels, record.contents = list(built.info.labels), {"teacher": built.identity.content()}
     record.examples_per_second = built.rows / max(time.perf_counter() - start, 1e-9)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     _write(record, folder)

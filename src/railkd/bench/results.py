@@ -12,6 +12,7 @@ from pathlib import Path
 
 from railkd.bench.plan import Job
 from railkd.errors import Problems, RailkdError
+from railkd.jobs.contents import UNSEEN, changed_settings
 from railkd.jobs.run_folder import RunFolder
 from railkd.records import RECORD_FILE, RunRecord
 
@@ -96,12 +97,8 @@ def list_changes(job: Job, record: RunRecord) -> list[str]:
     Returns:
         A text such as ``epochs was 1, is 3`` for each setting that differs.
     """
-    then, now = record.config, json.loads(json.dumps(job.config))
-    return [
-        f"{name} was {then.get(name, 'not given')}, is {now.get(name, 'not given')}"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    ]
+    models = record.contents.keys() & {"model", "teacher", "student"}  # which are compared by their content
+    return changed_settings(record.config, json.loads(json.dumps(job.config)), UNSEEN, models)
 
 
 def find_removed(jobs: Sequence[Job], output: Path) -> list[str]:

@@ -108,6 +108,7 @@ def _bench(options: BenchOptions) -> None:
 
 def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, options: BenchOptions) -> list[Any]:
     from railkd.bench import loop
+    from railkd.bench.contents import refuse_other_contents
     from railkd.bench.display import Progress
     from railkd.bench.ownership import check_inputs
     from railkd.bench.results import find_removed, read_finished
@@ -117,6 +118,8 @@ def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, o
     folders = [job.folder for job in jobs]
     with loop.lock_folder(output, resume=options.resume, overwrite=options.overwrite, folders=folders):
         done, removed = read_finished(jobs, str(output)), find_removed(jobs, output)
+        if options.resume:
+            refuse_other_contents(jobs, output, done)
         with Progress(grid.name, quiet=options.quiet) as progress:
             if removed:
                 progress.note(f"finished runs that are no longer in the grid, kept: {', '.join(removed)}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import xxhash
 
 from railkd.data.columns import Columns, compare_texts, find_columns, match_columns
 from railkd.data.label_lists import FLAG_NAMES, multi_hot_width, refuse_lists_in_text
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TEXT_COLUMNS = ("text", "text_pair")
+#: Rows that `Table.digest` holds in memory.
+_ROWS_AT_ONCE = 4096
 #: What programs write as text for a missing value.
 _LIKE_MISSING = frozenset(("nan", "none", "null", "<na>", "nat", "n/a"))
 
@@ -206,6 +211,19 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the texts and of the labels as the file writes them, row by row.
+
+        It has 128 bits. It protects against mistakes, not against forgery.
+        """
+        digest, cells = xxhash.xxh3_128(), self.cells.columns if self.cells is not None else {}
+        texts = [self.rows[name] for name in TEXT_COLUMNS if name in self.rows.column_names]
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            columns = [column[start : start + _ROWS_AT_ONCE] for column in (*texts, *cells.values())]
+            digest.update(json.dumps(columns, default=str).encode())
+        return str(digest.hexdigest())
 
     @property
     def described(self) -> str:

@@ -18,7 +18,7 @@ from railkd.jobs.options import DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits
-from railkd.jobs.train import Trainee, fit, training_arguments
+from railkd.jobs.train import Trainee, fit, reserved, training_arguments
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.models.starts import Keep, blocks_to_keep
@@ -30,6 +30,7 @@ from railkd.signals import NO_POOLING, BlockShape, checked_poolings
 from railkd.tasks.metrics import check_choice
 from railkd.tasks.target import Target
 from railkd.teacher import LiveTeacher, TeacherCache
+from railkd.teacher.identity import content_of
 from railkd.training import DistillationTrainingArguments
 from railkd.training.arguments import Shapes
 
@@ -62,13 +63,14 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     splits.check_lengths(start, args.max_length, "the student")
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
     record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=_start(options, start))
+    record.contents = splits.contents | {"teacher": teacher.content} | _own_start(options, start)
     signals: LiveTeacher | TeacherCache | None = None
     with ExitStack() as run:
         # The check and the teacher pass share one model, which is released before the student is made.
         with teacher.sharing():
             if spec.needs_teacher and not options.resume:  # skip the check on resume: it passed when the run began
                 check.before_distilling(options, splits, teacher, args.max_length, say)
-            run.enter_context(RunFolder(Path(str(args.output_dir))).reserve(options))
+            run.enter_context(reserved(request, record, say))
             if spec.needs_teacher and options.live:
                 signals = _live(teacher.checkpoint, args, spec.pooling)
             elif spec.needs_teacher:
@@ -189,6 +191,11 @@ def _start_line(start: Mapping[str, Any]) -> str:
     if not start:
         return ""
     return f"; starts from blocks {', '.join(map(str, start['blocks']))} (--keep {start['keep']})"
+
+
+def _own_start(options: DistillOptions, start: Checkpoint) -> dict[str, str]:
+    """Return the digest of the checkpoint that the student starts from, if it is not the teacher."""
+    return {"student": content_of(start)} if options.student else {}
 
 
 def _starts_from(options: DistillOptions, teacher: Checkpoint | None) -> Checkpoint:

@@ -12,7 +12,7 @@ from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.jobs.options import EvaluateOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
-from railkd.jobs.splits import Sources, TableReader, asked_task
+from railkd.jobs.splits import Sources, TableReader, asked_task, digests
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import label_names
@@ -24,6 +24,7 @@ from railkd.runtime.files import write_json
 from railkd.runtime.progress import bar
 from railkd.tasks.judging import Finding
 from railkd.tasks.target import Target
+from railkd.teacher.identity import content_of
 
 
 def score(
@@ -98,6 +99,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(checkpoint), asked_task(options))
     target = replace(target, row=sources.row)
     tables = TableReader(options, say, Trained.of(checkpoint.config)).tests(sources, target)
+    record.contents = {**digests({}, tables), "model": content_of(checkpoint)}
     model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
     max_length = trained_length(options.max_length, model.config, say)
     record.labels = list(label_names(model.config))

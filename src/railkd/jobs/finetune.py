@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from railkd.jobs.options import FinetuneOptions, Say, required
 from railkd.jobs.request import Request
-from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits, asked_task
-from railkd.jobs.train import Trainee, fit, training_arguments
+from railkd.jobs.train import Trainee, fit, reserved, training_arguments
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.freezing import check_names
 from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
 from railkd.tasks.target import Target
+from railkd.teacher.identity import content_of
 
 
 def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
@@ -49,6 +48,7 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
     set_seed(args.seed)
     model = start.model(**splits.target.head)
-    record = RunRecord("finetune", None, args.seed, config=request.as_dict())
-    with RunFolder(Path(str(args.output_dir))).reserve(options):
+    contents = {**splits.contents, "model": content_of(start)}
+    record = RunRecord("finetune", None, args.seed, config=request.as_dict(), contents=contents)
+    with reserved(request, record, say):
         return fit(Trainee(args, model, start.tokenizer, None, splits), request, record, say, callbacks)

@@ -12,7 +12,7 @@ from railkd.models.checkpoints import Checkpoint
 from railkd.signals import BlockShape
 from railkd.tasks.target import Target
 from railkd.teacher import TeacherCache
-from railkd.teacher.identity import identify
+from railkd.teacher.identity import content_of, identify
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class GivenTeacher:
     def trained(self) -> Trained:
         """What the folder of the teacher says of its training."""
         return Trained.of(self.checkpoint.config if self.checkpoint is not None else None)
+
+    @property
+    def content(self) -> str:
+        """A digest of the weights, config and tokenizer of the teacher, also if its cache alone is given."""
+        return content_of(self.checkpoint) if self.checkpoint is not None else self._stored.identity.content()
 
     def max_length(self, given: int | None, say: Say) -> int:
         """Return the length in tokens at which texts are cut.

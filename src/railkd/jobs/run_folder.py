@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from railkd.data.sources import parse_named
 from railkd.errors import RailkdError
 from railkd.jobs import settings
+from railkd.jobs.contents import UNSEEN, Beginning, changed_settings
 from railkd.jobs.options import RunOptions
 from railkd.jobs.request import Request
 from railkd.jobs.unmarked import written_without_mark
@@ -28,18 +29,6 @@ from railkd.training.checkpoint_folders import checkpoints_in, foreign_files, ow
 
 if TYPE_CHECKING:
     from railkd.models.distiller import Distiller
-
-#: Settings that change nothing of what training computes: a resumed run may have others.
-_FREE_ON_RESUME = {
-    "test",
-    "ood",
-    "cache",
-    "save_steps",
-    "save_total_limit",
-    "logging_steps",
-    "allow_weak_teacher",
-    "keep_predictions",
-}
 
 
 class _Place:
@@ -122,8 +111,10 @@ class RunFolder:
         return settings.load(self.config) if self.config.is_file() else {}
 
     def can_go_on(self, config: dict[str, Any]) -> bool:
-        """Return whether the folder holds checkpoints of a run with exactly these settings."""
-        return bool(self.checkpoints) and self.config.is_file() and self.settings() == config
+        """Return whether the folder holds checkpoints of a run with these settings."""
+        return (
+            bool(self.checkpoints) and self.config.is_file() and not changed_settings(self.settings(), config, UNSEEN)
+        )
 
     def own(self, *paths: Path) -> None:
         """Put files on the list of those that railkd wrote. Call it before they are written.
@@ -196,13 +187,10 @@ class RunFolder:
         return problems
 
     def claim(self, request: Request[RunOptions]) -> None:
-        """Make the folder that of this run: clear what stands there, or refuse to resume it.
+        """Make the folder that of this run, and clear what stands there if it is replaced.
 
         Args:
             request: what the run was asked.
-
-        Raises:
-            RailkdError: a run to resume that is finished, or was started with other settings.
         """
         from railkd.runtime import ranks
 
@@ -213,17 +201,39 @@ class RunFolder:
                 self.clear()
             self._adopt()
         ranks.barrier()
-        if not request.options.resume:
-            return
+
+    def check_resumed(self, request: Request[RunOptions], contents: Mapping[str, str], threads: int) -> list[str]:
+        """Refuse to resume a run that is finished, or that began with other settings, rows or models.
+
+        Args:
+            request: what the run was asked.
+            contents: part -> digest of what it reads.
+            threads: of this process.
+
+        Returns:
+            Lines for the user.
+
+        Raises:
+            RailkdError: the message says what differs.
+        """
         if self.record.is_file():
             raise RailkdError(
                 f"the run in '{self.path}' is finished, nothing is left to resume; --overwrite runs it again"
             )
-        self._refuse_other_settings(request.as_dict())
+        if not self.config.is_file():
+            return []
+        facts = self.ledger.facts()
+        before = Beginning(self.settings(), facts.get("contents", {}), facts.get("threads", threads))
+        return before.compare(Beginning(request.as_dict(), contents, threads), f"the run in '{self.path}'")
 
-    def write_settings(self, request: Request[RunOptions]) -> None:
-        """Write the settings of a run that starts."""
+    def contents(self) -> dict[str, str]:
+        """Return part -> digest of what the run read when it began; empty if it was not noted."""
+        return dict(self.ledger.facts().get("contents", {}))
+
+    def write_settings(self, request: Request[RunOptions], contents: Mapping[str, str], threads: int) -> None:
+        """Write the settings of a run that starts or goes on, and note what it reads."""
         self.own(self.config)
+        self.ledger.note({"threads": threads, **self.ledger.facts(), "contents": dict(contents)})
         write_text(self.config, request.dump())
 
     def leave(self, record: RunRecord, distiller: Distiller, tokenizer: Any) -> None:
@@ -285,21 +295,6 @@ class RunFolder:
     def _refuse_obstacles(self, options: RunOptions) -> None:
         for problem in self.find_obstacles(options)[:1]:
             raise RailkdError(problem)
-
-    def _refuse_other_settings(self, now: dict[str, Any]) -> None:
-        if not self.config.is_file():
-            return
-        before = self.settings()
-        other = [
-            f"{name} was {before.get(name, 'not given')}, is {now.get(name, 'not given')}"
-            for name in sorted(set(before) | set(now))
-            if before.get(name) != now.get(name) and name not in _FREE_ON_RESUME
-        ]
-        if other:
-            raise RailkdError(
-                f"the run in '{self.path}' was started with other settings: {'; '.join(other)}; resume with those, "
-                "or start anew with --overwrite"
-            )
 
 
 def clear_unfinished(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -142,6 +142,7 @@ class Splits:
         tests: name -> rows that are scored at the end.
         selecting: description of ``eval`` for messages.
         chosen_metric: metric that the user chooses the epoch by; None takes the first of the task.
+        contents: "train", "eval", "unlabelled", "test NAME" -> digest of the rows that were read.
     """
 
     target: Target
@@ -151,6 +152,7 @@ class Splits:
     tests: Mapping[str, Table]
     selecting: str = "--eval"
     chosen_metric: str | None = None
+    contents: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -183,19 +185,22 @@ class Splits:
             say(f"labels of {target.source.text}: {target.task.describe(target.space.names)}")
             if line := describe_look_alikes(target.space.names, raw.cells.label_map if raw.cells else {}):
                 say(line)
-        train, unlabelled, chosen, words = reader.label(raw, target), None, None, cls.selecting
+        train, unlabelled, given, words = reader.label(raw, target), None, None, cls.selecting
         if sources.unlabelled is not None:
             unlabelled = reader.read(sources.unlabelled, split="train", labelled=False)
             _refuse_other_texts(unlabelled, train)
         if sources.eval is not None:
-            chosen = target.choosing(reader.labelled(sources.eval, target, split="dev"))
+            given = target.choosing(reader.labelled(sources.eval, target, split="dev"))
+        chosen = given
         if (share := getattr(options, "eval_share", None)) is not None:
             seed = getattr(options, "eval_seed", 0)
             rest, held = held_out(train.rows, share, seed)
             train, chosen = replace(train, rows=rest), target.choosing(replace(train, rows=held))
             words = f"{len(held):,} training rows held out (seed {seed})"
             say(f"the epoch is chosen by {words}; {len(rest):,} are trained on")
-        return cls(target, train, unlabelled, chosen, reader.tests(sources, target), words)
+        tests = reader.tests(sources, target)
+        contents = digests({"train": raw, "unlabelled": unlabelled, "eval": given}, tests)
+        return cls(target, train, unlabelled, chosen, tests, words, contents=contents)
 
     def choosing_by(self, name: str | None) -> Splits:
         """Return the tables with another metric that chooses the best epoch, computed beside the usual ones.
@@ -256,6 +261,12 @@ class Splits:
         columns = {name: rows[name] for name in rows.column_names}
         marked = Dataset.from_dict({**columns, "label": [mark] * len(rows)}, features=self.train.rows.features)
         return concatenate_datasets([self.train.rows, marked])
+
+
+def digests(tables: Mapping[str, Table | None], tests: Mapping[str, Table]) -> dict[str, str]:
+    """Return part -> digest of its rows; None is left out, and test sets are named "test NAME"."""
+    parts = {**tables, **{f"test {name}": table for name, table in tests.items()}}
+    return {part: table.digest for part, table in parts.items() if table is not None}
 
 
 def _refuse_other_texts(unlabelled: Table, train: Table) -> None:

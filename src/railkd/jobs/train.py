@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def fit(
     folder = RunFolder(Path(str(args.output_dir)))
     folder.claim(request)
     if args.should_save:
-        folder.write_settings(request)
+        folder.write_settings(request, record.contents, torch.get_num_threads())
     trainer = _make_trainer(trainee)
     trainer.gauging.warn = trainer.say = say
     if args.freeze:
@@ -95,6 +96,26 @@ def fit(
     ranks.barrier()  # every rank returns after the model is on disk
     say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")
     return record
+
+
+@contextmanager
+def reserved(request: Request[RunOptions], record: RunRecord, say: Say) -> Iterator[None]:
+    """Hold the folder of a run, and refuse to resume a run that began otherwise.
+
+    Args:
+        request: options and training arguments of the run.
+        record: of the run, with its contents.
+        say: receives lines for the user.
+
+    Yields:
+        Nothing.
+    """
+    folder = RunFolder(Path(required(request.options.output, "--output")))
+    with folder.reserve(request.options):
+        if request.options.resume:
+            for line in folder.check_resumed(request, record.contents, torch.get_num_threads()):
+                say(line)
+        yield
 
 
 def _make_trainer(trainee: Trainee) -> DistillationTrainer:

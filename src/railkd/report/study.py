@@ -124,6 +124,7 @@ def read(folders: Sequence[str | Path], baseline: str | None = None) -> Study:
         runs += _read_folder(folder)
         grids += [_read_grid(folder / GRID)] if (folder / GRID).is_file() else []
     latest, notes = _drop_repeats([run for run in runs if run.record.state == "finished"])
+    notes += _separate_unlike_sets(latest)
     by_job: dict[str, list[Run]] = defaultdict(list)
     for run in latest:
         by_job[run.record.job].append(run)
@@ -223,6 +224,30 @@ def _drop_repeats(runs: list[Run]) -> tuple[list[Run], list[str]]:
         f"{repeats} run{' repeats' if repeats == 1 else 's repeat'} another of the same task, student, arm and seed. "
     )
     return list(by_key.values()), [note + "Only the run that started last counts."] if repeats else []
+
+
+def _separate_unlike_sets(runs: Sequence[Run]) -> list[str]:
+    """Give test sets of one name and unlike rows names of their own, so that no table mixes them. Return the notes."""
+    known: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for record in (run.record for run in runs):
+        for name in record.metrics:
+            if digest := record.contents.get(f"test {name}"):
+                known[record.task, name][digest] = None
+    notes = []
+    for (task, name), digests in known.items():
+        if len(digests) < 2:
+            continue
+        for record in (run.record for run in runs if run.record.task == task):
+            new = f"{name} ({record.contents.get(f'test {name}', 'unknown')[:6]})"
+            fields: list[dict[str, Any]] = [record.metrics, record.domains, record.predictions]
+            for held in fields:
+                if name in held:
+                    held[new] = held.pop(name)
+        notes.append(
+            f"The runs of {task} were scored on {len(digests)} test sets of the name {name}, whose rows differ. Each "
+            "has a column of its own, and nothing is averaged over them."
+        )
+    return notes
 
 
 def _read_grid(path: Path) -> dict[str, Any]:

@@ -81,6 +81,11 @@ class Identity:
             family in _OTHER_BLOCKS and self.blocks is None and bool(poolings)
         )
 
+    def content(self) -> str:
+        """Return a digest of the model alone: weights, config and tokenizer."""
+        kept = [self.weights, self.config, self.tokenizer]
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
     def differences(self, other: Identity, *, ignore: tuple[str, ...] = ()) -> list[str]:
         """Return the differences to another identity, in words; an empty list means the same teacher.
 
@@ -139,6 +144,11 @@ def identify(
         blocks=blocks,
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
     )
+
+
+def content_of(checkpoint: Checkpoint) -> str:
+    """Return a digest of the weights, config and tokenizer of a checkpoint; see `Identity.content`."""
+    return identify(checkpoint, checkpoint.tokenizer, max_length=0, precision="", states_dtype="").content()
 
 
 def module_digest(model: nn.Module) -> str:

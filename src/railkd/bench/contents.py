@@ -1,0 +1,99 @@
+"""Refuses to resume a bench whose rows or models have changed since its jobs began."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from railkd.bench.plan import Job
+from railkd.errors import RailkdError
+from railkd.jobs.contents import changed_contents
+from railkd.jobs.options import FinetuneOptions
+from railkd.jobs.run_folder import RunFolder
+from railkd.jobs.splits import Sources, TableReader
+from railkd.jobs.trained import Trained
+from railkd.models.checkpoints import Checkpoint
+from railkd.records import RunRecord
+from railkd.runtime.words import listed
+from railkd.teacher.identity import content_of
+
+#: Parts that are models, the one that rows are read for first.
+_MODELS = ("model", "teacher", "student")
+
+
+def refuse_other_contents(jobs: Sequence[Job], output: Path, done: Mapping[str, RunRecord]) -> None:
+    """Compare what the jobs read with what they read when they began. Each file and model is read once.
+
+    Args:
+        jobs: the plan.
+        output: the bench's folder.
+        done: records of the finished jobs, by folder.
+
+    Raises:
+        RailkdError: names what changed, and the jobs.
+    """
+    reader, changed = _Reader(output), dict[str, list[str]]()
+    for job in jobs:
+        before = done[job.folder].contents if job.folder in done else RunFolder(output / job.folder).contents()
+        if before:
+            for what in changed_contents(before, reader.contents(job.request.options, before), job.config):
+                changed.setdefault(what, []).append(job.folder)
+    if changed:
+        folders = list(dict.fromkeys(folder for found in changed.values() for folder in found))
+        raise RailkdError(
+            f"{listed(changed, 5)} changed since {listed(map(repr, folders), 3)} began. Fix: restore the old contents, "
+            "remove the folders of these jobs, or use another --output"
+        )
+
+
+class _Reader:
+    """Reads what jobs read, each file and model once.
+
+    Args:
+        output: the bench's folder. A model in it that does not exist yet is left out, with the rows of its jobs.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._models: dict[str, Checkpoint] = {}
+        self._known: dict[Any, str] = {}
+
+    def contents(self, options: Any, parts: Mapping[str, str]) -> dict[str, str]:
+        """Return part -> digest, as `RunRecord.contents` has them.
+
+        Args:
+            options: of the job.
+            parts: those to read.
+        """
+        models = {
+            part: str(getattr(options, part)) for part in _MODELS if part in parts and getattr(options, part, None)
+        }
+        there = {part: name for part, name in models.items() if self._exists(Path(name))}
+        found = {part: self._model(name, options.trust_remote_code) for part, name in there.items()}
+        if isinstance(options.train, list) or there != models:  # a cache of a teacher pass takes other rows too
+            return found
+        source = self._models[next(iter(models.values()))] if models else None
+        trained, sources = Trained.of(source.config if source else None), Sources.parse(options)
+        reader = TableReader(options, lambda line: None, trained, strict=not isinstance(options, FinetuneOptions))
+        rows = {"train": (sources.train, "train"), "unlabelled": (sources.unlabelled, "train")}
+        rows |= {"eval": (sources.eval, "dev")}
+        rows |= {f"test {name}": (source, source.scored_split) for name, source in sources.tests.items()}
+        asked = json.dumps([options.text_column, options.label_column, options.label_map, trained.text_columns])
+        for part, (table, split) in rows.items():
+            if table is not None and part in parts:
+                key = table.text, split, part == "unlabelled", asked, type(options)
+                if key not in self._known:
+                    self._known[key] = reader.read(table, split=split, labelled=part != "unlabelled").digest
+                found[part] = self._known[key]
+        return found
+
+    def _exists(self, model: Path) -> bool:
+        return model.exists() or self._output not in model.parents
+
+    def _model(self, name: str, trust: bool) -> str:
+        if name not in self._models:
+            self._models[name] = Checkpoint.find(name, trust=trust)
+            self._known[name] = content_of(self._models[name])
+        return self._known[name]

@@ -1,0 +1,167 @@
+"""Compares a job with one that has begun: what it reads by digests, its settings, and places by where they lead.
+
+The name of a file or folder does not matter if its content is known to be equal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from railkd.data.sources import Source
+from railkd.errors import RailkdError
+from railkd.runtime.words import counted, listed
+
+#: Settings that change nothing of what a job computes or keeps.
+UNSEEN = frozenset(
+    {
+        "output",
+        "cache",
+        "disable_tqdm",
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "dataloader_persistent_workers",
+        "dataloader_prefetch_factor",
+        "log_level",
+        "log_level_replica",
+        "logging_nan_inf_filter",
+        "report_to",
+        "run_name",
+    }
+)
+#: Settings that change nothing of what training computes: a resumed run may have others.
+FREE_ON_RESUME = UNSEEN | {
+    "test",
+    "ood",
+    "save_steps",
+    "save_total_limit",
+    "logging_steps",
+    "allow_weak_teacher",
+    "keep_predictions",
+}
+_ROWS = ("train", "eval", "unlabelled")
+#: Starts the name of a test set among contents.
+_TEST = "test "
+_MODELS = ("model", "teacher", "student")
+
+
+def changed_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str], equal: Collection[str] = ()
+) -> list[str]:
+    """List the settings in which a job differs from the one that has begun.
+
+    Args:
+        before: settings of the job that has begun, by short name.
+        now: the settings to compare.
+        free: settings that may differ.
+        equal: what is known to have equal contents, as `equal_contents` returns it.
+
+    Returns:
+        A text such as ``epochs was 1, is 3`` for each setting.
+    """
+    return [
+        f"{name} was {before.get(name, 'not given')}, is {now.get(name, 'not given')}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in free and not _same(name, before.get(name), now.get(name), name in equal)
+    ]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a run began, or is about to go on.
+
+    Attributes:
+        settings: by short name.
+        contents: part -> digest of what it reads; empty if they are not known.
+        threads: of its process.
+    """
+
+    settings: Mapping[str, Any]
+    contents: Mapping[str, str]
+    threads: int
+
+    def compare(self, now: Beginning, who: str) -> list[str]:
+        """Refuse to go on otherwise than the run began.
+
+        Args:
+            now: how it is about to go on.
+            who: the run in words.
+
+        Returns:
+            Lines for the user on what may differ.
+
+        Raises:
+            RailkdError: other settings, rows or models. Test sets may be others: they are scored at the end.
+        """
+        trained_on = {part: digest for part, digest in now.contents.items() if not is_test(part)}
+        if changed := changed_contents(self.contents, trained_on, now.settings):
+            raise RailkdError(
+                f"{who} began with other contents of {listed(changed)}. Fix: restore them, or start anew with "
+                "--overwrite"
+            )
+        equal = equal_contents(self.contents, now.contents)
+        if other := changed_settings(self.settings, now.settings, FREE_ON_RESUME, equal):
+            raise RailkdError(
+                f"{who} was started with other settings: {'; '.join(other)}; resume with those, or start anew with "
+                "--overwrite"
+            )
+        if self.threads == now.threads:
+            return []
+        return [
+            f"the run began with {counted(self.threads, 'thread')} and goes on with {now.threads}, so the last digits "
+            "of its weights may differ from those of a run without a break"
+        ]
+
+
+def equal_contents(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
+    """Return the parts whose digests are known and equal.
+
+    Args:
+        before: part -> digest, such as the contents of a record.
+        now: the same of the job to compare.
+    """
+    return {part for part in before.keys() & now.keys() if before[part] == now[part]}
+
+
+def changed_contents(before: Mapping[str, str], now: Mapping[str, str], config: Mapping[str, Any]) -> list[str]:
+    """List what has another content than when a job began.
+
+    Args:
+        before: part -> digest. What is not in both has nothing to be compared with.
+        now: the same of the job to compare.
+        config: its settings, which name the files.
+
+    Returns:
+        A text such as ``--train 'train.tsv'`` for each part.
+    """
+    parts = [part for part in now if part in before and before[part] != now[part]]
+    words = {part: f"the test set '{part.removeprefix(_TEST)}'" for part in parts if is_test(part)}
+    words |= {part: f"--{part} '{config[part]}'" for part in parts if config.get(part)}
+    return [words.get(part, f"the {part}") for part in parts]
+
+
+def is_test(part: str) -> bool:
+    """Return whether a part of the contents is a test set."""
+    return part.startswith(_TEST)
+
+
+def _same(name: str, one: Any, two: Any, equal: bool) -> bool:
+    if one == two:
+        return True
+    if one is None or two is None:
+        return False
+    if name in ("test", "ood"):
+        sources = [[Source.parse_named(text) for text in texts] for texts in (one, two)]
+        return [_place(source, source.name) for source in sources[0]] == [_place(s, s.name) for s in sources[1]]
+    if name in _ROWS:
+        first, second = Source.parse(one), Source.parse(two)
+        # A data set that railkd knows by its name brings metrics of its own.
+        return _place(first) == _place(second) or (equal and first.row == second.row)
+    return name in _MODELS and (equal or os.path.realpath(one) == os.path.realpath(two))
+
+
+def _place(source: Source, name: str = "") -> tuple[str | None, ...]:
+    base = os.path.realpath(source.base) if source.on_disk else source.base
+    return name, base, source.revision, *source.hints
