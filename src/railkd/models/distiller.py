@@ -8,6 +8,7 @@ inputs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,40 @@ from railkd.models.heads import problem_type_of, task_of_config
 from railkd.objectives import Objective, build_objective, method_spec
 from railkd.signals import Negatives, Signals
 from railkd.tasks import task_of
+
+
+@dataclass(frozen=True)
+class TeacherInputs:
+    """The keyword arguments of `Distiller.forward` beside the batch.
+
+    They are tensors and no `Signals`, because DDP, compile and Trainer pass tensors by keyword.
+
+    Attributes:
+        teacher_logits: (B, C). None: the objective gets no signals of a teacher.
+        teacher_states: (B, n, d_t), pooled as the method reads them.
+        draw: (m,) teacher blocks, 1-based.
+        intermediate_scale: () factor of a schedule.
+        negative_states: see `railkd.signals.Negatives`.
+        negative_group: see `railkd.signals.Negatives`.
+        negative_keep: see `railkd.signals.Negatives`.
+    """
+
+    teacher_logits: Tensor | None = None
+    teacher_states: Tensor | None = None
+    draw: Tensor | None = None
+    intermediate_scale: Tensor | None = None
+    negative_states: Tensor | None = None
+    negative_group: Tensor | None = None
+    negative_keep: Tensor | None = None
+
+    def signals(self) -> Signals | None:
+        """Return the teacher's signals."""
+        if self.teacher_logits is None:
+            return None
+        negatives = None
+        if self.negative_states is not None and self.negative_group is not None:
+            negatives = Negatives(self.negative_states, self.negative_group, self.negative_keep)
+        return Signals(self.teacher_logits, self.teacher_states, negatives)
 
 
 class Distiller(nn.Module):
@@ -80,13 +115,7 @@ class Distiller(nn.Module):
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        teacher_logits: Tensor | None = None,
-        teacher_states: Tensor | None = None,
-        draw: Tensor | None = None,
-        intermediate_scale: Tensor | None = None,
-        negative_states: Tensor | None = None,
-        negative_group: Tensor | None = None,
-        negative_keep: Tensor | None = None,
+        **signals: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Run the student and, in training, compute its loss.
 
@@ -95,18 +124,13 @@ class Distiller(nn.Module):
             attention_mask: (B, L), 1 for real tokens.
             token_type_ids: (B, L).
             labels: (B,), or (B, C) of several classes. -100, and NaN among floats, marks a row without a label.
-            teacher_logits: (B, C).
-            teacher_states: (B, n, d_t), pooled as the method reads them.
-            draw: (m,) teacher blocks, 1-based.
-            intermediate_scale: () factor of a schedule.
-            negative_states: see `railkd.signals.Negatives`.
-            negative_group: see `railkd.signals.Negatives`.
-            negative_keep: see `railkd.signals.Negatives`.
+            signals: what the loss needs beside the batch, see `TeacherInputs`. Evaluation does not read them.
 
         Returns:
             In training (loss, logits (B, C), terms (number of terms,) in the order of `term_names`). In evaluation
             (task loss, logits), or (logits,) without labels: evaluation does not need the teacher.
         """
+        given = TeacherInputs(**signals)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         inputs = {name: value for name, value in inputs.items() if value is not None and name in self._takes}
         if not self.training:
@@ -123,12 +147,10 @@ class Distiller(nn.Module):
             states = reader.states()[self.pooling]  # type: ignore[index]
         else:
             logits = getattr(self.student(**inputs), self._output)
-        negatives = None
-        if negative_states is not None and negative_group is not None:
-            negatives = Negatives(negative_states, negative_group, negative_keep)
-        teacher = None if teacher_logits is None else Signals(teacher_logits, teacher_states, negatives)
-        scale = 1.0 if intermediate_scale is None else intermediate_scale
-        loss, terms = self.objective(Signals(logits, states), teacher, labels, draw, intermediate_scale=scale)
+        scale = 1.0 if given.intermediate_scale is None else given.intermediate_scale
+        loss, terms = self.objective(
+            Signals(logits, states), given.signals(), labels, given.draw, intermediate_scale=scale
+        )
         return loss, logits, torch.stack([terms[name].float() for name in self.term_names])
 
     @property

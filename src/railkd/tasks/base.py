@@ -77,12 +77,8 @@ class Task(ABC):
         """Return the config entries of a head for these classes, in this order."""
         if self.width is not None:
             return {"num_labels": self.width, "problem_type": self.problem_type}
-        return {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: index for index, name in enumerate(names)},
-            "problem_type": self.problem_type,
-        }
+        by_name = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+        return {"num_labels": len(names), **by_name, "problem_type": self.problem_type}
 
     def check_outputs(self, names: Sequence[str], *, model: str, where: str) -> None:
         """Refuse a model whose number of outputs cannot be of this kind.

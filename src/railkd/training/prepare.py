@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from railkd.data.collator import PaddingCollator
 from railkd.data.columns import find_columns
 from railkd.data.given import as_dataset
 from railkd.data.keys import KEY
@@ -44,6 +45,10 @@ class Preparer:
         self.task = task_of_config(config)
         # Marks prepared data sets in `info.description`, which survives select() and shuffle().
         self._mark = f"railkd: prepared rows {uuid.uuid4().hex}"
+
+    def collator(self) -> PaddingCollator:
+        """Return a collator of the rows that are prepared here."""
+        return PaddingCollator(self.tokenizer, self.teacher_tokenizer, real_labels=self.task.real_labels)
 
     def train(self, dataset: Any) -> tuple[Any, np.ndarray | None]:
         """Return training rows with tokens and keys.

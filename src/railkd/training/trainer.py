@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from railkd.data.collator import Batch, PaddingCollator
+from railkd.data.collator import Batch
 from railkd.data.keys import KEY
 from railkd.data.tokens import TEACHER_PREFIX, student_inputs
 from railkd.errors import RailkdError
@@ -112,9 +112,7 @@ class DistillationTrainer(Trainer):
         live = self.teacher if isinstance(self.teacher, LiveTeacher) else None
         live_tokenizer, live_config = (live.tokenizer, live.model.config) if live else (None, None)
         preparer = prepare.Preparer(distiller.config, processing_class, args, live_tokenizer, live_config)
-        if others.get("data_collator") is None:
-            real = preparer.task.real_labels
-            others["data_collator"] = PaddingCollator(processing_class, live_tokenizer, real_labels=real)
+        others["data_collator"] = others.get("data_collator") or preparer.collator()
         train_dataset, keys = preparer.train(train_dataset)
         if isinstance(self.teacher, TeacherCache) and keys is not None:
             pairing.check_rows(self.teacher, keys, distiller.pooling)
