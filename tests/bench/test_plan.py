@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from bench.room import ALONE, SMOKE, inside, room
@@ -169,7 +170,9 @@ def test_the_grids_paper_and_glue_have_every_method_with_five_seeds(tmp_path: Pa
             {"WNLI": {"allow_weak_teacher": True}} if name == "glue" else {}
         )
     capsys.readouterr()
-    assert main(["bench", file, "--dry-run"]) == 0
+    threads = torch.get_num_threads()
+    assert main(["bench", file, "--dry-run", "--threads", str(threads + 1)]) == 0
+    assert torch.get_num_threads() == threads  # Otherwise later trainings in this process would differ in the last bit.
     out = capsys.readouterr().out
     assert "9 tasks x 2 students x 18 arms x 5 seeds = 1,620 runs, 18 teachers, 18 teacher passes" in out
     assert re.search(r"RTE +2 +2 +180 +0 +not known +not known +not known", out), out

@@ -70,10 +70,10 @@ def print_estimate(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machi
         console: where the table goes.
     """
     slots, threads = machine.processes or 1, machine.threads or 1
-    torch.set_num_threads(threads)
     records = {job.folder: record for job in jobs if (record := read_record(job, str(output))) is not None}
     done = {folder: record for folder, record in records.items() if record.state == "finished"}
-    lines = [_line(task, [job for job in jobs if job.task == task], done, slots) for task in _tasks(jobs)]
+    with hardware.limited_threads(threads):
+        lines = [_line(task, [job for job in jobs if job.task == task], done, slots) for task in _tasks(jobs)]
     counts = Counter(job.kind for job in jobs)
     head = [counted(len(part), name) for part, name in _parts(grid)]
     totals = [counted(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
