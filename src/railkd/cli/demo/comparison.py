@@ -6,6 +6,7 @@ order; only the loss differs. The dev rows pick the best epoch, never the test r
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -180,7 +181,12 @@ def _teacher(folder: Path, data: dict[str, Path], size: Size, say: Say, quiet: b
     )
     say("teacher: all-MiniLM-L6-v2, 6 blocks, fine-tuned")
     training = {"num_train_epochs": size.teacher_epochs, "learning_rate": 1e-4, "seed": SEED}
-    record = finetune.finetune(Request(options, training), _silent)
+    heads = logging.getLogger("railkd.models.heads")
+    heads.setLevel(logging.ERROR)  # an encoder gets a new head, which is not worth a warning here
+    try:
+        record = finetune.finetune(Request(options, training), _silent)
+    finally:
+        heads.setLevel(logging.NOTSET)
     say(f"  teacher: movie accuracy {record.metrics['movie']['accuracy']:.3f}")
     return record
 
