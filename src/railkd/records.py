@@ -45,6 +45,24 @@ class Question:
 
 
 @dataclass
+class Baseline:
+    """What the scores of a set compare with: those of the best answer that needs no model.
+
+    Attributes:
+        answer: this answer in words: the commonest class or classes, or the mean.
+        metrics: metric -> value of giving it to every row.
+        positive: of two classes, the one whose f1 is given; empty: f1 is not given, or is a mean over classes.
+        remark: what is wrong with the scores of the model: one answer to every row, or none better than this one.
+            Empty: nothing.
+    """
+
+    answer: str
+    metrics: dict[str, float]
+    positive: str = ""
+    remark: str = ""
+
+
+@dataclass
 class RunRecord:
     """The record of one job: the ``metrics.json`` of its run folder, and a line of ``records.jsonl`` in a benchmark.
 
@@ -62,6 +80,7 @@ class RunRecord:
             these if it took a whole checkpoint; the parts that were not trained (``frozen``).
         metrics: set name -> metric -> value; the first metric is the main one. "eval" is the selection set: it picked
             the best epoch and is not reported as a test result.
+        baselines: set name -> what its scores compare with; records of earlier releases have none.
         domains: set name -> "in" or "out" of the domain of the training rows.
         curve: the training log, one dict per entry.
         draws: teacher blocks of each draw, in order.
@@ -99,6 +118,7 @@ class RunRecord:
     config: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
     domains: dict[str, str] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     draws: list[list[int]] = field(default_factory=list)
@@ -204,7 +224,8 @@ class RunRecord:
         """Return the results as text, to print at the end of a job.
 
         Returns:
-            A line for each teacher block that could be drawn, and then a line for each scored set.
+            A line for each teacher block that could be drawn, and then a line for each scored set, with a warning below
+            it if the model is no better than an answer without a model.
         """
         lines = []
         if self.coverage:
@@ -212,7 +233,10 @@ class RunRecord:
             lines += [
                 f"  teacher block {block}: {' '.join(map(str, counts))}" for block, counts in self.coverage.items()
             ]
-        lines += [score_line(name, metrics, self.domains.get(name)) for name, metrics in self.metrics.items()]
+        for name, metrics in self.metrics.items():
+            lines.append(score_line(name, metrics, self.domains.get(name), self.baselines.get(name)))
+            if name in self.baselines and (remark := self.baselines[name].remark):
+                lines.append(f"  warning: {name}: {remark}")
         return "\n".join(lines)
 
 
@@ -240,19 +264,29 @@ def read_lines(path: str | Path) -> list[RunRecord]:
     return [RunRecord.from_text(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def score_line(name: str, metrics: Mapping[str, float], domain: str | None = None) -> str:
+def score_line(
+    name: str, metrics: Mapping[str, float], domain: str | None = None, baseline: Baseline | None = None
+) -> str:
     """Return the scores of one set as a line of text.
 
     Args:
         name: name of the set.
         metrics: metric -> value.
         domain: "in" or "out" of the domain of the training rows, if known.
+        baseline: what the scores compare with, if known.
 
     Returns:
         The line.
 
     >>> score_line("hans", {"accuracy": 0.8125}, "out")
     'hans (out of domain): accuracy 0.8125'
+    >>> score_line("dev", {"f1": 0.9}, baseline=Baseline("'pos'", {"f1": 0.8}, "pos"))
+    "dev: f1 of 'pos' 0.9000 (always 'pos': f1 0.8000)"
     """
-    values = ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-    return f"{name}{' (out of domain)' if domain == 'out' else ''}: {values}"
+    f1 = f"f1 of {baseline.positive!r}" if baseline and baseline.positive else "f1"
+    line = f"{name}{' (out of domain)' if domain == 'out' else ''}: {_scores(metrics, f1)}"
+    return f"{line} (always {baseline.answer}: {_scores(baseline.metrics)})" if baseline else line
+
+
+def _scores(metrics: Mapping[str, float], f1: str = "f1") -> str:
+    return ", ".join(f"{f1 if metric == 'f1' else metric} {value:.4f}" for metric, value in metrics.items())

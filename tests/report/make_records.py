@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from railkd.data.predictions import write_answers
-from railkd.records import RunRecord, write_lines
+from railkd.records import Baseline, RunRecord, write_lines
 from railkd.tasks import task_of
 
 HERE = Path(__file__).resolve().parent
@@ -205,8 +205,10 @@ def _run(
 
 def _score(folder: Path, record: RunRecord, task: Task, gold: list[Any], logits: list[list[float]], texts: Any) -> None:
     table, regression = np.round(np.array(logits), 3), not task.classes
-    scored = task_of(None, table.shape[1]).score(table, np.array(gold))
+    kind = task_of(None, table.shape[1])
+    scored, constant = kind.score(table, np.array(gold)), kind.baseline(np.array(gold), kind.space(task.classes))
     record.metrics["test"] = {name: round(value, 6) for name, value in scored.items()}
+    record.baselines["test"] = Baseline("invented", {name: round(value, 6) for name, value in constant.items()})
     record.domains["test"] = "in"
     record.metrics["eval"], record.domains["eval"] = dict(record.metrics["test"]), "in"
     predicted = table[:, 0].tolist() if regression else [task.classes[i] for i in table.argmax(axis=1)]

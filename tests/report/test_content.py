@@ -17,7 +17,9 @@ from railkd.errors import RailkdError
 from railkd.records import RunRecord, read_lines, write_lines
 from railkd.report import format, headline, predictions
 from railkd.report.content import content
+from railkd.report.html import html
 from railkd.report.study import read
+from railkd.report.terminal import terminal
 from railkd.report.text import csv_text, markdown
 from railkd.tasks import task_of
 from report.made_grid import Shape, write
@@ -68,6 +70,28 @@ def test_markdown_and_csv_hold_the_numbers_of_the_page(report: dict[str, Any]) -
         assert f"| {format.signed(row['mean'])} | {format.interval(row['low'], row['high'])} |" in text
     for row in report["commands"]:
         assert row["command"] in text
+
+
+def test_the_answer_that_needs_no_model_stands_in_every_table(report: dict[str, Any], grid: Path) -> None:
+    """Of sets whose records hold it: the others show a dash, and a report of old records has no such row."""
+    for domain, table in report["scores"].items():
+        if domain == "out":
+            assert table["constant"] is None
+            continue
+        for column, cell in zip(table["columns"], table["constant"]["cells"], strict=True):
+            (value,) = {
+                record.baselines[column["set"]].metrics[column["metric"]]
+                for record in read_lines(grid / "records.jsonl")
+                if record.task == column["task"] and record.metrics
+            }
+            assert cell["mean"] == (100 * value if column["points"] else value) and cell["sd"] is None
+    shown = [format.number(cell["mean"]) for cell in report["scores"]["in"]["constant"]["cells"]]
+    views = [markdown(report), *("\n".join(line.plain for line in terminal(report, width)) for width in (60, None))]
+    for text in [*views, re.sub(r"<[^>]+>", " ", html(report))]:
+        row = text[text.index("no model") :]
+        assert all(number in row[:2000] for number in shown)
+    rows = [row for row in csv.DictReader(io.StringIO(csv_text(report))) if row["arm"] == "no model" and row["set"]]
+    assert [float(row["mean"]) for row in rows] == [c["mean"] for c in report["scores"]["in"]["constant"]["cells"]]
 
 
 def test_failed_runs_are_listed_but_do_not_count(report: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.files import write_json
 from railkd.runtime.progress import bar
+from railkd.tasks.comparison import compare
 from railkd.tasks.judging import Finding
 from railkd.tasks.target import Target
 from railkd.teacher.identity import content_of
@@ -48,7 +49,9 @@ def score(
         keep: folder that receives the predictions; None keeps none.
         texts: True writes the texts beside the predictions.
     """
-    record.metrics[name], record.domains[name] = target.score(table, outputs), table.domain
+    scores = target.score(table, outputs)
+    record.metrics[name], record.domains[name] = scores, table.domain
+    record.baselines[name] = compare(target, table, outputs, scores)
     if keep is None:
         return
     file = keep.predictions(name)

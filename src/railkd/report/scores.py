@@ -19,6 +19,8 @@ from railkd.tasks.metrics import greater_is_better
 #: The selection set: it picked the best epoch, so it is not a test set.
 SELECTION_SET = "eval"
 TEACHER = "teacher"
+#: The row of the tables with the scores of the best answer that needs no model.
+NO_MODEL = "no model"
 DOMAINS = ("in", "out")
 
 #: Seed -> value.
@@ -56,6 +58,10 @@ class Column:
         """True if the score is in points (times 100): every metric except squared error. Only points are averaged."""
         return greater_is_better(self.metric)
 
+    def scaled(self, value: float) -> float:
+        """Return a value of the metric as the tables show it: in points, or as it is."""
+        return 100 * value if self.points else value
+
 
 class Scores:
     """The test scores of a study, in points (times 100) where `Column.points` is true.
@@ -63,6 +69,7 @@ class Scores:
     Attributes:
         study: the study.
         values: (student, arm) -> column -> seed -> score. Teachers are arms of the student "", named by `teacher_arm`.
+        constants: column -> score of the commonest class or of the mean, which needs no model.
         columns: "in" and "out" -> the columns of that domain, by task and set.
         students: names of the students.
     """
@@ -70,6 +77,7 @@ class Scores:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.values: dict[tuple[str, str], dict[Column, Seeds]] = defaultdict(lambda: defaultdict(dict))
+        self.constants: dict[Column, float] = {}
         domains: dict[Column, str] = {}
         for run, owner in [
             *((run, (run.record.student, run.record.arm)) for run in study.students),
@@ -78,6 +86,8 @@ class Scores:
             for column, domain, value in test_scores(run):
                 domains[column] = domain
                 self.values[owner][column][run.record.seed] = value
+                if baseline := run.record.baselines.get(column.set):
+                    self.constants[column] = column.scaled(baseline.metrics[column.metric])
         self.columns = {d: sorted(column for column in domains if domains[column] == d) for d in DOMAINS}
         self.students = sorted({student for student, _ in self.values} - {""})
 
@@ -160,7 +170,7 @@ def test_scores(run: Run) -> list[tuple[Column, str, float]]:
         if name != SELECTION_SET and metrics:
             metric, value = next(iter(metrics.items()))
             column = Column(run.record.task, name, metric)
-            scores.append((column, run.record.domains.get(name, "in"), 100 * value if column.points else value))
+            scores.append((column, run.record.domains.get(name, "in"), column.scaled(value)))
     return scores
 
 
@@ -172,10 +182,12 @@ def table(scores: Scores, domain: str) -> dict[str, Any]:
         domain: "in" or "out".
 
     Returns:
-        ``domain``; ``columns``; and ``groups``, one for the teachers (student "") and one for each student, with rows
-        of ``arm``, ``cells``, ``average`` and ``rank``.
+        ``domain``; ``columns``; ``constant``, the row of the best answer that needs no model, None if it is not known;
+        and ``groups``, one for the teachers (student "") and one for each student, with rows of ``arm``, ``cells``,
+        ``average`` and ``rank``.
     """
     columns = scores.columns[domain]
+    cells = [_cell(_estimate({0: scores.constants[c]} if c in scores.constants else None)) for c in columns]
     groups = []
     for student in ["", *scores.students]:
         arms = scores.arms(student)
@@ -185,6 +197,7 @@ def table(scores: Scores, domain: str) -> dict[str, Any]:
     return {
         "domain": domain,
         "columns": [scores.column_dict(column, domain) for column in columns],
+        "constant": {"arm": NO_MODEL, "cells": cells, "average": None, "rank": None} if any(cells) else None,
         "groups": groups,
     }
 

@@ -109,7 +109,11 @@ def _table(table: dict[str, Any], student: str, shown: set[str], width: int | No
     """Yield the lines of the table of one student, with its teachers above its arms."""
     groups = {group["student"]: group["rows"] for group in table["groups"]}
     teachers = [row for row in groups.get("", []) if student and _teaches(row["arm"], student)]
-    rows = [*teachers, *(row for row in groups[student] if not student or row["arm"] in shown)]
+    rows = [
+        *filter(None, [table["constant"]]),
+        *teachers,
+        *(row for row in groups[student] if not student or row["arm"] in shown),
+    ]
     first = _Column(("arm",), tuple(row["arm"] for row in rows))
     columns = []
     if any(row["average"] for row in rows):

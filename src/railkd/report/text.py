@@ -82,7 +82,7 @@ def csv_text(content: dict[str, Any]) -> str:
     writer = csv.DictWriter(buffer, fieldnames=_CSV, restval="", lineterminator="\n")
     writer.writeheader()
     for domain, table in content["scores"].items():
-        for student, row in ((group["student"], row) for group in table["groups"] for row in group["rows"]):
+        for student, row in ((group["student"], row) for group in _groups(table) for row in group["rows"]):
             cells = [*zip(table["columns"], row["cells"], strict=True), (average, row["average"])]
             for column, cell in cells:
                 if cell:
@@ -103,6 +103,12 @@ def _csv_row(
     return row
 
 
+def _groups(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the groups of a score table, after one with the row of the answer that needs no model."""
+    constant = [{"student": "", "rows": [table["constant"]]}] if table["constant"] else []
+    return [*constant, *table["groups"]]
+
+
 def _score_rows(content: dict[str, Any], table: dict[str, Any], mark: str) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a score table. ``mark`` is put around the best score of a student."""
     several = len(content["students"]) > 1
@@ -113,7 +119,7 @@ def _score_rows(content: dict[str, Any], table: dict[str, Any], mark: str) -> tu
     ]
     header += ["average", "rank"] if averaged else []
     rows = []
-    for group in table["groups"]:
+    for group in _groups(table):
         for row in group["rows"]:
             name = row["arm"] + (f", {group['student']}" if several and group["student"] else "")
             cells = [
