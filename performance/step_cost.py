@@ -35,7 +35,7 @@ BATCHES_AN_EPOCH = 24
 
 
 class Setup:
-    """What all methods share: a student to copy, tokens sorted by length, and a cache whose rows are verified."""
+    """The parts that all methods share: a student to copy, tokens sorted by length, and a verified cache."""
 
     def __init__(self, folder: Path, pair: str, bf16: bool) -> None:
         from datasets import Dataset

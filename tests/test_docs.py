@@ -1,4 +1,4 @@
-"""What the documents quote stands in the code, and what they tell a reader to paste runs."""
+"""The documents quote lines that stand in the code, and the commands and code that they show run."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_a_manifest_cannot_name_files_elsewhere(copied: Path, which: str, kind: 
 
 @pytest.mark.parametrize("kind", ["mine", "bert"])
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, teacher_folder: Path, kind: str) -> None:
-    """Of a type that transformers does not know, it is refused; otherwise transformers' own class is taken."""
+    """A type that transformers does not know is refused. For a known type, transformers' own class is used."""
     folder = Path(shutil.copytree(teacher_folder, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())
     named = dict.fromkeys(["AutoConfig", "AutoModelForSequenceClassification", "AutoTokenizer"], "mine.Mine")

@@ -126,7 +126,7 @@ def text_rows(count: int = 22, *, seed: int = 0, labels: str | None = "classes",
 
 
 def batch_of(dataset: Any, tokenizer: Any, rows: list[int], *, max_length: int = 128) -> dict[str, Tensor]:
-    """What a live teacher reads, of chosen rows: its own padded tokens, and the keys."""
+    """Return the inputs of a live teacher for chosen rows: its own padded tokens, and the keys."""
     tokens = keyed_tokens(dataset, tokenizer, max_length=max_length)
     padded = tokenizer.pad({name: [v[i] for i in rows] for name, v in tokens.inputs.items()}, return_tensors="pt")
     return {TEACHER_PREFIX + name: value for name, value in padded.items()} | {KEY: torch.from_numpy(tokens.keys[rows])}

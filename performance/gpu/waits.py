@@ -1,6 +1,6 @@
 """Part "waits": the calls of quiet steps that make the host wait for the device, each with its line of code.
 
-A quiet step neither logs, saves nor evaluates. Counted from the end of one such step to the end of a later one:
+A quiet step does not log, save or evaluate. The part counts, from the end of one quiet step to the end of a later one:
 synchronising CUDA calls (`torch.cuda.set_sync_debug_mode`), copies to the device from memory that is not pinned (a
 stream waits before it starts one), and host reads (`tests/device/reads.py`; on any device).
 `copies.py` is the part that counts copies and CUDA calls by the profiler.

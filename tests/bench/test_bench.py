@@ -138,7 +138,9 @@ def check_smoke(folder: Path) -> None:
     assert {record.seed for record in found if record.job == "distill"} == {1, 2}
 
 
-def test_killed_twice_and_resumed_is_never_killed(base: Path, small: dict[str, Any], tmp_path: Path) -> None:
+def test_a_bench_that_is_killed_twice_and_resumed_equals_an_uninterrupted_one(
+    base: Path, small: dict[str, Any], tmp_path: Path
+) -> None:
     """kill -9 hits first a worker, which is replaced, and then the bench, whose workers exit."""
     folder = room(base, tmp_path / "run", SMALL)
     out = folder / "out"

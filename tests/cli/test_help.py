@@ -124,7 +124,7 @@ def test_help_of_a_verb_has_two_spellings(verb: str, capsys: Capture) -> None:
 
 
 def complete(*words: str) -> set[str]:
-    """What bash offers for the last word of a command."""
+    """Return the completions that bash offers for the last word of a command."""
     script = bash_script() + 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _railkd; printf "%s\\n" "${COMPREPLY[@]}"'
     done = subprocess.run(
         ["bash", "--norc", "-c", script, "bash", "railkd", *words],

@@ -45,7 +45,7 @@ KINDS = [(suffix, kind) for suffix in SUFFIXES for kind in TASKS if suffix[1] in
 
 
 @pytest.mark.parametrize(("suffix", "kind"), KINDS)
-def test_a_gap_is_a_missing_label_in_every_format(suffix: str, kind: str, tmp_path: Path) -> None:
+def test_an_empty_label_is_missing_in_every_format(suffix: str, kind: str, tmp_path: Path) -> None:
     gap: Any = None if suffix in (".csv", ".tsv") else [Gap, Gap] if TASKS[kind].several else Gap
     cells: list[Any] = [[1.0, 0.0], [0.0, 1.0]] if TASKS[kind].several else [3.0, 4.5]
     table = read(Source.parse(write(tmp_path / f"a{suffix}", [*cells, gap])), Reading(), split="train")

@@ -119,7 +119,7 @@ def test_answers_are_matched_by_name_and_numbers_are_clipped() -> None:
 
 
 def check(row: Submission, names: list[str]) -> None:
-    """As a job checks a model before it predicts."""
+    """Check a model as a job does before it predicts."""
     task_of(row.task.problem_type).check_outputs(names, model="'m'", where=row.name)
     submission.check_model(row, names, model="m")
 

@@ -24,7 +24,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def whole(tmp_path_factory: pytest.TempPathFactory, base: Path, railkd: Driver, words: list[Any]) -> dict[str, Any]:
-    """What the uninterrupted run leaves."""
+    """Return the files of an uninterrupted run."""
     folder = room(base, tmp_path_factory.mktemp("whole") / "run")
     code, said = railkd(folder, "distill", *words, "--output", "out")
     assert code == 0, said

@@ -35,7 +35,7 @@ def room(base: Path, folder: Path) -> Path:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """What a finished run leaves behind, but for times."""
+    """Return the files of a finished run, without times."""
     out = folder / "out"
     files: dict[str, Any] = {
         str(path.relative_to(out)): path.read_bytes()

@@ -20,7 +20,7 @@ def test_a_hole_fails_and_is_named() -> None:
     assert code == 1 and "pyyaml 5.3: PYSEC-2021-142" in words and "2 of 3 packages audited, 1 known holes" in words
 
 
-def test_what_was_not_audited_is_said() -> None:
+def test_the_audit_counts_what_it_did_not_read() -> None:
     assert told(0, SOUND) == (0, "1 of 1 packages audited, 0 known holes")
     assert told(0, UNKNOWN) == (
         0,

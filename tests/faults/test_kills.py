@@ -27,7 +27,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=str)
-def test_killed_and_resumed_is_never_killed(
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any], moment: str
 ) -> None:
     folder = room(base, tmp_path / "run")
@@ -79,7 +79,7 @@ def test_an_interruption_saves_a_checkpoint_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130), ("HUP", 143)])
-def test_an_interrupted_teacher_pass_is_gone_on_with(
+def test_an_interrupted_teacher_pass_is_continued(
     tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any], name: str, code: int
 ) -> None:
     folder = room(base, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""What railkd did not write is never lost, whatever stands where and whatever it is told."""
+"""Files that railkd did not write are never lost, wherever they lie and whatever the command is."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def make(path: Path, kind: str, elsewhere: Path) -> None:
 
 
 def seen(paths: Iterable[Path]) -> dict[Path, tuple[object, ...]]:
-    """What can be seen of some paths."""
+    """Return the kind and the content of each path."""
     found: dict[Path, tuple[object, ...]] = {}
     for path in paths:
         if path.is_symlink():

@@ -142,7 +142,7 @@ def test_another_number_of_threads_is_said(run: Path, railkd: Driver) -> None:
 
 
 def test_a_run_that_noted_no_contents_is_compared_by_its_settings(run: Path, railkd: Driver) -> None:
-    """As railkd 0.1.0 left it."""
+    """railkd 0.1.0 left such runs."""
     marks = run / "out" / "files.json"
     marks.write_text(json.dumps(json.loads(marks.read_text()) | {"started with": {}}))
     code, said = railkd(run, *(word if word != "more.tsv" else "dev.tsv" for word in RESUME))

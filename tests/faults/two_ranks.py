@@ -1,4 +1,4 @@
-"""What two ranks do, for `test_ranks.py`: ``LAUNCHER two_ranks.py first FOLDER``, then ``... second FOLDER``.
+"""The work of two ranks, for `test_ranks.py`: ``LAUNCHER two_ranks.py first FOLDER``, then ``... second FOLDER``.
 
 Two launches for all of it, since every start costs seconds; both launchers run cache, distill and evaluate through the
 command line. The first ends when its launcher is terminated in the middle of a run; the second resumes that run, trains
@@ -120,7 +120,7 @@ def sharded() -> None:
 
 
 def first() -> None:
-    """All of a job; then the launcher is told to end while another runs, and passes that on to both ranks."""
+    """Run all of a job. Then terminate the launcher during another job; it passes the signal on to both ranks."""
     assert railkd("cache", "--teacher", "teacher", *FILES, "--cache", "cache", "--batch-size", 5, "--no-bf16") == 0
     assert same("--output", "out", callback=Witness()) == 0
     frozen = ["--output", "frozen", "--freeze", "embeddings,1", "--epochs", 1]

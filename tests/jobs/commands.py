@@ -14,7 +14,7 @@ from railkd.records import RunRecord
 
 
 def some_lines(source: Path, target: Path, rows: int, *, header: bool = True) -> Path:
-    """Every so-many-th row of a real file, under the name of its folder: that is how a task is known."""
+    """Write evenly spaced rows of a real file. The target's folder has the name of the task, which identifies it."""
     lines = source.read_text(encoding="utf-8").rstrip("\n").split("\n")
     head, body = (lines[:1], lines[1:]) if header else ([], lines)
     chosen = body[:: max(1, len(body) // rows)][:rows]

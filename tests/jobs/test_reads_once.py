@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(folder: Path) -> dict[str, Any]:
-    """What `watched.py` says of each run, one after another."""
+    """Return the counts that `watched.py` prints for each run."""
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]),
         "OMP_NUM_THREADS": "1",

@@ -130,7 +130,7 @@ def test_a_set_is_out_of_domain_when_the_user_says_so(tmp_path: Path, capsys: Ca
 
 
 def test_answers_that_are_kept_give_the_metrics_of_the_record(base: Path, shared_data: Shared, tmp_path: Path) -> None:
-    """Of a set with coarser classes too: its answers are kept as they are scored."""
+    """This holds for a set with coarser classes too: its answers are kept as they are scored."""
     train = some_lines(shared_data("other", "SNLI_CAD", "train.tsv"), tmp_path / "SNLI_CAD" / "train.tsv", 40)
     hans = some_lines(shared_data("ood", "HANS", "test.tsv"), tmp_path / "HANS" / "test.tsv", 40)
     railkd(

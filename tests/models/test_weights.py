@@ -128,7 +128,7 @@ def test_every_verb_refuses_weights_that_do_not_fit(
 
 
 @pytest.mark.parametrize("keep", [[2, 4], "spaced", "last"], ids=str)
-def test_a_norm_that_the_first_block_cannot_have_is_said(
+def test_a_norm_that_the_first_block_cannot_have_is_logged(
     keep: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """ModernBERT's first block has no norm in front. Block 1 as the student's first block loses nothing."""

@@ -68,7 +68,7 @@ def test_more_matched_blocks_than_candidates_are_refused(method: str) -> None:
 
 
 @rail_methods
-def test_a_student_of_one_block_is_told_of_the_other_candidates(method: str) -> None:
+def test_a_student_of_one_block_gets_the_advice_to_include_the_last_block(method: str) -> None:
     with pytest.raises(RailkdError, match="candidates='all'"):
         build(method, ((1, 8), (6, 8)))
     assert build(method, ((1, 8), (6, 8)), candidates="all").m == 1

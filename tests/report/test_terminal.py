@@ -98,7 +98,7 @@ def test_average_and_rank_come_first(reports: dict[str, dict[str, Any]]) -> None
         pytest.fail("no average")
 
 
-def test_of_many_arms_those_that_matter_are_shown_and_the_rest_is_named(reports: dict[str, dict[str, Any]]) -> None:
+def test_a_table_of_many_arms_shows_those_that_matter_and_names_the_others(reports: dict[str, dict[str, Any]]) -> None:
     assert len(PAPER_ARMS) > MOST_ARMS
     lines = lines_of(reports["paper"], 80)
     first = [line.split()[0] for line in lines[: lines.index("a made benchmark: DistilRoBERTa")] if line]

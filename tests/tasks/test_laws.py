@@ -1,4 +1,4 @@
-"""What every kind of task keeps: a new row of the table inherits these tests, once it has a row of examples here."""
+"""Laws that every kind of task keeps. A new kind inherits these tests, once it has a row of examples here."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_right_teacher_is_no_worry_and_a_constant_one_is_refused(kind: str) ->
     assert task.describe(example.names)
 
 
-def test_what_is_no_kind_of_task_is_refused() -> None:
+def test_an_unknown_kind_of_task_is_refused() -> None:
     with pytest.raises(
         RailkdError, match="unknown problem_type 'ranking'. Expected one of single_label_classification, regr"
     ):

@@ -195,7 +195,7 @@ def test_the_same_teacher_as_a_folder_and_as_a_module_has_one_tokenizer_and_conf
     assert cache.identity.differences(module, ignore=("weights",)) == []
 
 
-def test_what_is_no_cache_is_refused(tmp_path: Path, rows: Dataset) -> None:
+def test_a_folder_that_is_not_a_cache_is_refused(tmp_path: Path, rows: Dataset) -> None:
     with pytest.raises(RailkdError, match="no teacher cache at"):
         TeacherCache.open(tmp_path / "nowhere")
     with pytest.raises(RailkdError, match="no teacher cache at"):

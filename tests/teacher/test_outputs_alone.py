@@ -117,7 +117,7 @@ def die(folder: Path, start: int, rows: int) -> None:
         raise KeyboardInterrupt
 
 
-def test_a_second_pass_that_was_killed_leaves_a_cache_of_outputs_and_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_second_pass_that_was_killed_leaves_a_cache_of_outputs_and_is_continued(tmp_path: Path) -> None:
     write_outputs(tmp_path, 0, 10)
     with pytest.raises(KeyboardInterrupt):
         die(tmp_path, 0, 6)
@@ -176,7 +176,7 @@ def test_the_teacher_runs_again_over_the_rows_without_states_alone(
     torch.testing.assert_close(cache(keys, "cls").states, whole(keys, "cls").states)
 
 
-def test_an_unfinished_build_with_states_is_gone_on_with_as_it_began(
+def test_an_unfinished_build_with_states_is_continued_as_it_began(
     tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any
 ) -> None:
     rows_read(counting, rows, tmp_path, tokenizer)

@@ -1,4 +1,4 @@
-"""What a step costs, counted and not timed (operations, casts, page faults): no clock can make these tests fail."""
+"""The cost of a step, counted in operations, casts and page faults. No clock can make these tests fail."""
 
 from __future__ import annotations
 

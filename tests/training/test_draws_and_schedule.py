@@ -104,7 +104,7 @@ def test_the_schedule_scales_the_intermediate_term_and_nothing_else(
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "0", "1.5", "-0.5", "nan"])
-def test_a_schedule_that_is_none_is_refused(
+def test_an_unknown_schedule_is_refused(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, schedule: str
 ) -> None:
     with pytest.raises(RailkdError, match=f"got intermediate_schedule '{schedule}', wanted constant, linear"):

@@ -1,4 +1,4 @@
-"""What a student answers: without the teacher, in the order of the rows, and alike once it is saved and loaded."""
+"""A student answers without the teacher, in the order of the rows, and in the same way once it is saved and loaded."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def key(rows: Dataset, tokenizer: Any) -> list[int]:
 
 
 @pytest.mark.parametrize(("where", "value"), [("logits", math.nan), ("states", math.inf)])
-def test_a_teacher_that_gives_no_numbers_stops_the_run(
+def test_teacher_signals_that_are_not_finite_stop_the_run(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, key: list[int], where: str, value: float
 ) -> None:
     trainer = make_trainer(
@@ -37,7 +37,7 @@ def test_a_teacher_that_gives_no_numbers_stops_the_run(
         trainer.train()
 
 
-def test_such_a_batch_can_be_skipped(
+def test_a_batch_with_nan_can_be_skipped(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, key: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(

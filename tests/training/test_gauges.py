@@ -58,7 +58,7 @@ def test_a_live_teacher_is_gauged_like_its_cache(
         assert one == pytest.approx(two, rel=1e-3)
 
 
-def test_the_gauged_term_is_that_of_the_blocks_that_were_drawn(
+def test_the_gauged_term_is_that_of_the_drawn_blocks(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any
 ) -> None:
     # One batch of all rows without dropout and a learning rate of 0: every term of an epoch is the gauge's.

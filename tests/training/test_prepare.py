@@ -149,7 +149,7 @@ def test_a_label_that_is_none_is_named_with_row_and_column(
     assert "set id2label and label2id" in message and "rename_column" in message
 
 
-def test_numbers_that_are_none_are_named_too(tokenizer: Any) -> None:
+def test_a_regression_label_that_is_not_a_number_is_named_by_row(tokenizer: Any) -> None:
     prepare = preparer(tokenizer, config={"id2label": {0: "score"}, "label2id": {"score": 0}})
     found = prepare.labelled(labelled(["0.5", "", "2"]))["labels"][:]
     assert found[0] == 0.5 and math.isnan(found[1]) and found[2] == 2

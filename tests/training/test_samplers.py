@@ -58,7 +58,7 @@ def test_hardly_a_batch_comes_again_in_the_next_epoch() -> None:
 
 @pytest.mark.parametrize("rows", [64, 128, 400, 1000])
 def test_which_rows_share_a_batch_changes_by_epoch(rows: int) -> None:
-    """Of small sets as well, whose lengths are all unlike: sorted as a whole they would make the same batches again."""
+    """This holds for small sets with unlike lengths too. Sorted as a whole, they would make the same batches again."""
     lengths = np.random.default_rng(1).permutation(rows) + 1
 
     def together(epoch: int) -> set[frozenset[int]]:

@@ -1,4 +1,4 @@
-"""What a run promises: the right things move, splitting and padding change nothing, what dooms it is refused."""
+"""Laws of a training run: the right weights move, splitting and padding change nothing, doomed runs are refused."""
 
 from __future__ import annotations
 

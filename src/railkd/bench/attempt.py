@@ -1,4 +1,4 @@
-"""Runs one job of the plan. Every executor calls this code, so a job does the same wherever it runs."""
+"""Runs one job of the plan. Every executor calls this code, so a job does the same everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user sees of a running bench: a live table on a terminal, otherwise a plain line for each job."""
+"""Shows a running bench: a live table on a terminal, otherwise a plain line for each job."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class _Speed:
 
 @dataclass(frozen=True)
 class _Line:
-    """What a task will take. None: not known until models and rows are on this machine."""
+    """The estimate for a task. None: not known until models and rows are on this machine."""
 
     task: str
     jobs: Counter[str]

@@ -46,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Student:
-    """What a run starts from.
+    """The student of a run: the weights that it starts from.
 
     Attributes:
         name: given by the user, or made of the settings.

@@ -1,4 +1,4 @@
-"""Which files of a bench's folder railkd wrote, and how a bench is overwritten: these are deleted, all others stay."""
+"""Overwrites a bench: deletes the files in its folder that railkd wrote, and keeps all others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What jobs leave in the bench's folder: a record or a failure for each job, and the comparison with the plan.
+"""Reads and writes the results of jobs in the bench's folder: a record or a failure each, compared with the plan.
 
 A finished job has its record in its folder, a failed job has `FAILURE`, and a job that was interrupted or never ran has
 neither. So the folders alone say what is left to do, and resuming needs no other state.

@@ -23,7 +23,7 @@ _CONFIG = Setting("config", str)
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a user asked for, as far as the verb itself knows the settings.
+    """The settings of a command: those that the verb knows, and the others.
 
     Attributes:
         request: the settings that the verb knows.

@@ -10,7 +10,7 @@ The rules, for reading and for writing:
 - tsv in a folder of GLUE: a quote is an ordinary character.
 - Any other tsv: either no cell is quoted, or cells are quoted as in csv (with a tab in place of the comma), as pandas
   and Python's csv write it. It is read as quoted if every cell that starts with a quote is a complete quoted cell, and
-  one of them needs it (doubled quotes, a tab, a line break) or the header is quoted too. The user is told so. If the
+  one of them needs it (doubled quotes, a tab, a line break) or the header is quoted too. A message says so. If the
   quotes of several lines fit each other and the lines fit the header too, the file can mean both and is refused.
   Otherwise quotes are ordinary characters.
 - railkd writes a cell in quotes if it holds a tab, a quote or a line break, and then the header too, so that its files

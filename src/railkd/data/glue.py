@@ -58,7 +58,7 @@ class GlueTask:
 
     @property
     def has_header(self) -> bool:
-        """Whether the files have a header line."""
+        """True if the files have a header line."""
         return not self.headerless
 
     @property

@@ -87,7 +87,7 @@ class Cells:
 
     @property
     def lone(self) -> bool:
-        """Whether every list has one entry, so that it may mean one class a row too."""
+        """True if every list has one entry, so that it may mean one class a row too."""
         lists = [cell for cell in self.columns[self.column] if isinstance(cell, list)]
         return len(self.columns) == 1 and bool(lists) and all(len(cell) == 1 for cell in lists)
 
@@ -159,7 +159,7 @@ class Reading:
         label_map: old name -> new name of a class; None: that of the tables.
         trained: the text columns that the model was trained on, taken where a file has them; empty: not known.
         strict: a file with one text where the model was trained on two is refused, and the reverse, unless ``text``
-            says so. Otherwise it is told, because training follows.
+            says so. Otherwise a message says it, because training follows.
     """
 
     text: tuple[str, ...] = ()

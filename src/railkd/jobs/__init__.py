@@ -1,1 +1,1 @@
-"""What a verb does: one file per verb, and what a job may be asked."""
+"""The jobs that verbs run, one file per verb, and the options and checks of each job."""

@@ -61,7 +61,7 @@ class GivenTeacher:
 
     @property
     def trained(self) -> Trained:
-        """What the folder of the teacher says of its training."""
+        """The teacher's training, as its folder describes it."""
         return Trained.of(self.checkpoint.config if self.checkpoint is not None else None)
 
     @property

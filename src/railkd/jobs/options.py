@@ -127,7 +127,7 @@ class RunFolderOptions:
 
 @dataclass
 class RunOptions(ModelOptions, RunFolderOptions, TrainingDataOptions):
-    """What every training run takes."""
+    """The options of every training run."""
 
     eval_share: float | None = option(
         "hold out this share of the training rows and select the best epoch on them", metavar="P", group="data"

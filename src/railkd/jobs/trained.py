@@ -1,4 +1,4 @@
-"""What a model folder says about the training of its model: the entry ``railkd`` of its config.json."""
+"""The training of a model, as its folder describes it: the entry ``railkd`` of its config.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognise the run folders of railkd 0.1.0, which bear no mark: a file is ours if its name and its content say so."""
+"""Recognise the run folders of railkd 0.1.0, which have no list of their files, by the names and contents of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells by a model's behaviour which tokens a state depends on, and which modules return its hidden states.
+"""Finds out by running a model which tokens a state depends on, and which modules return its hidden states.
 
 A probe runs the model on texts of two tokens. It changes nothing: no dropout, no gradients, no random numbers.
 """
@@ -62,7 +62,7 @@ def hidden_states_come_from(model: nn.Module, lists: Sequence[nn.ModuleList]) ->
         lists: of modules, of equal length.
 
     Returns:
-        The list; None if there is no such list, or if the model does not run on plain tokens.
+        The list. None if no list fits, or if the model does not run on plain tokens.
     """
     tokens = _plain_tokens(model)
     if len(tokens) < 2 or next(model.parameters()).is_meta:

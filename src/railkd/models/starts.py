@@ -1,4 +1,4 @@
-"""Which blocks of a source a student copies. Needs no torch.
+"""Choose the blocks that a student copies from its source. Needs no torch.
 
 Letters: n blocks of the source, s blocks of the student, k_1 < .. < k_s the copied blocks, counted from 1.
 """

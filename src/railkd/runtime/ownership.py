@@ -1,7 +1,7 @@
-"""What belongs to railkd in a folder: a mark, a list of the files that it wrote, and a lock.
+"""Keep a list of the files that railkd wrote into a folder, and a lock.
 
-Only what is on the list is ever deleted, renamed or overwritten. A folder of another program has no mark, whatever the
-names of its files are.
+railkd deletes, renames and overwrites only files on the list. The file of the list marks a folder as one of railkd. The
+folder of another program has no mark, whatever the names of its files are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Is one model worse than another by more than a margin? One-sided statistics of two models on the same rows.
+"""One-sided statistics of two models on the same rows: is one worse than the other by more than a margin?
 
 Tango's score method serves shares of correct rows. Sources: Tango 1998, "Equivalence test and confidence interval for
 the difference in proportions for the paired-sample design", Statistics in Medicine 17, 891-908; compared with eight

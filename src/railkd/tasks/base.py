@@ -1,4 +1,4 @@
-"""What a kind of task must define: its head, its labels, its two loss terms, its answers and its metrics.
+"""The base of every kind of task: its head, its labels, its two loss terms, its answers and its metrics.
 
 A kind of task is one final class in a file of its own and one row of `railkd.tasks.TASKS`. It inherits the law tests
 (tests/tasks/test_laws.py). Torch and numpy are imported inside methods: the report and the command line stay light.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """What the model of a job predicts.
+    """The target of a job: what its model predicts.
 
     Attributes:
         task: the kind of task.

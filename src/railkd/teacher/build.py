@@ -48,7 +48,7 @@ class BuildOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class PassSettings:
-    """What a teacher pass reads, how it runs and what it stores.
+    """The settings of a teacher pass: its inputs, how it runs, and what it stores.
 
     Attributes:
         tokenizer: of the teacher. A folder or `Checkpoint` brings its own; a module needs one.

@@ -166,7 +166,7 @@ def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None 
         say: receives a line for each newer checkpoint that is skipped. None sends the lines to the log.
 
     Returns:
-        Its folder, or None if there is no such checkpoint.
+        Its folder, or None if every checkpoint is damaged or there is none.
     """
     for path in reversed(checkpoints_in(Path(run_folder))):
         damage = find_damage(path) or _damage_of_best(path, missing=True)

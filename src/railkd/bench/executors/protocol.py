@@ -1,4 +1,4 @@
-"""What the loop asks of an executor: start a job, return the next job that ended, stop."""
+"""The protocol of an executor: start a job, return the next job that ended, stop."""
 
 from __future__ import annotations
 
