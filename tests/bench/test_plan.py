@@ -73,6 +73,13 @@ def test_a_job_survives_json_on_its_way_to_a_worker(base: Path, tmp_path: Path) 
         Job.from_plain(plain)
 
 
+def test_settings_of_a_grid_reach_its_runs(base: Path, tmp_path: Path) -> None:
+    teacher = ALONE["teacher"] | {"patience": 2}
+    jobs = plan(base, tmp_path / "run", ALONE | {"teacher": teacher, "settings": ALONE["settings"] | {"patience": 3}})
+    found = {job.kind: job.request.options.patience for job in jobs if job.kind != "cache"}
+    assert found == {"finetune": 2, "distill": 3}
+
+
 def test_a_finished_teacher_is_not_trained(base: Path, tmp_path: Path) -> None:
     jobs = plan(base, tmp_path / "run", SMOKE | {"teacher": "base"})
     assert Counter(job.kind for job in jobs) == {"evaluate": 2, "cache": 2, "distill": 12}

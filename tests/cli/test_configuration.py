@@ -132,14 +132,14 @@ def test_every_training_argument_is_a_flag(words: list[str], wanted: dict[str, A
 def test_every_training_argument_is_a_config_key(tmp_path: Path) -> None:
     text = (
         "warmup-steps: 7\neval_strategy: no\nlength_groups: false\nlr_scheduler_kwargs: {num_cycles: 2}\n"
-        "debug: [underflow_overflow]\nweight_decay: 1e-2\n"
+        "freeze: [embeddings]\nweight_decay: 1e-2\n"
     )
     assert read_back(tmp_path, text).training == {
         "warmup_steps": 7.0,
         "eval_strategy": "no",
         "length_groups": False,
         "lr_scheduler_kwargs": {"num_cycles": 2},
-        "debug": ["underflow_overflow"],
+        "freeze": ["embeddings"],
         "weight_decay": 0.01,
     }
 

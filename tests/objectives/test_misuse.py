@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from tests.objectives.test_laws import Case, build, every_method, make, of_rows
 
+import tiny
+from objectives.cases import Case, build, every_method, make, of_rows
+from railkd import Distiller
 from railkd.errors import RailkdError
 from railkd.functional import kd_loss, task_loss
 from railkd.objectives import METHODS
 from railkd.signals import Signals
+from railkd.teacher import LiveTeacher
 
 drawing = pytest.mark.parametrize("method", [name for name in METHODS if make(name).draw is not None])
 
@@ -114,13 +117,37 @@ IDLE: list[dict[str, Any]] = [
 
 @every_method
 def test_an_option_of_draws_has_an_effect_or_is_refused(method: str) -> None:
-    takes_all = METHODS[method].options.get("match", "drawn") != "drawn"
+    options = METHODS[method].options
+    takes_all = options.get("match", "drawn") != "drawn"
     draws_nothing = takes_all or make(method).draw is None
+    fixed_maps = options.get("teacher_map", "trained") != "trained"
     for option in IDLE:
-        assert not (draws_nothing and set(option) & set(METHODS[method].options))
-        if draws_nothing:
-            with pytest.raises(RailkdError, match=f"has no option '{next(iter(option))}'"):
+        name = next(iter(option))
+        idle = draws_nothing or (fixed_maps and name == "maps_by")
+        assert not (idle and name in options)
+        if idle:
+            with pytest.raises(RailkdError, match=f"has no option '{name}'"):
                 build(method, **option)
-    if not draws_nothing and "match" in METHODS[method].options:
+    if not draws_nothing and "match" in options:
         with pytest.raises(RailkdError, match="ordered=False .*have no effect"):
             build(method, match="expected", ordered=False)
+
+
+@pytest.mark.parametrize("teacher_map", ["orthogonal", "whitening", "centring"])
+@pytest.mark.parametrize("maps_by", ["block", "teacher-block"])
+def test_fixed_maps_are_not_indexed_by_choice(teacher_map: str, maps_by: str) -> None:
+    with pytest.raises(RailkdError, match=f"so maps_by='{maps_by}' would have no effect"):
+        build("rail-kd-l", teacher_map=teacher_map, maps_by=maps_by)
+
+
+def test_no_mask_is_a_mask_of_ones() -> None:
+    student, ids = tiny.make_model(3, dropout=0.0), torch.randint(4, 20, (5, 7))
+    distiller = Distiller.from_method("rail-kd-l", student, (4, 16), shared_size=8).train()
+    teacher = LiveTeacher(tiny.make_model(4), tiny.make_tokenizer(), poolings=("mean", "cls"))
+    found = []
+    for mask in ({}, {"attention_mask": None}, {"attention_mask": torch.ones_like(ids)}):
+        signals = teacher({f"teacher_{name}": value for name, value in ({"input_ids": ids} | mask).items()}, "mean")
+        batch = {"teacher_logits": signals.logits, "teacher_states": signals.states, "draw": torch.tensor([1, 3])}
+        found.append(distiller(input_ids=ids, labels=torch.zeros(5).long(), **mask, **batch)[0])
+    torch.testing.assert_close(found[0], found[2])
+    assert torch.equal(found[0], found[1])

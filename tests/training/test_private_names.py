@@ -16,6 +16,7 @@ from railkd.training import DistillationTrainer
 #: Private methods of Trainer that railkd overrides or calls -> their parameters after ``self``; None: any.
 METHODS: dict[str, list[str] | None] = {
     "_finalize_training": None,
+    "_get_dataloader": ["dataset", "description", "batch_size", "sampler_fn", "is_training", "dataloader_key"],
     "_get_eval_sampler": ["eval_dataset"],
     "_get_grad_norm": ["model", "grad_norm"],
     "_get_num_items_in_batch": ["batch_samples", "device"],

@@ -63,6 +63,60 @@ def test_a_stream_trains_as_its_rows_do(
         torch.testing.assert_close(tensor, trained["stream"][0][name], msg=name)
 
 
+class Draws(DistillationTrainer):
+    """Notes the drawn blocks of every step."""
+
+    def compute_loss(self, *args: Any, **options: Any) -> Any:
+        self.drawn = [*getattr(self, "drawn", []), self.current_draw()]
+        return super().compute_loss(*args, **options)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("redraw", ["epoch", "step", "never"])
+def test_the_draws_of_a_stream_are_those_of_its_rows(
+    redraw: str, accumulated: int, teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path
+) -> None:
+    rows = rows.select(range(16))  # four batches a pass
+    drawn = []
+    for dataset in (rows, rows.to_iterable_dataset()):
+        settings = {"gradient_accumulation_steps": accumulated, "max_steps": 13 // accumulated, "seed": 3}
+        trainer = Draws(
+            tiny.make_small(teacher_folder, 3),
+            tiny.make_model(6),
+            tiny.arguments(tmp_path, method="rail-kd-l", redraw=redraw, gauges=False, **settings),
+            train_dataset=dataset,
+            processing_class=tokenizer,
+        )
+        trainer.train()
+        drawn.append(trainer.drawn)
+    assert drawn[0] == drawn[1] and len(drawn[0]) == 13 // accumulated * accumulated
+    if redraw == "epoch":
+        assert [drawn[0][at] != drawn[0][at - 1] for at in range(1, 12)] == [at % 4 == 0 for at in range(1, 12)]
+
+
+def test_a_stream_resumes_in_its_first_pass_alone(
+    teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path
+) -> None:
+    rows = rows.select(range(16))
+    weights = {}
+    for steps in (0, 3, 4, 5):
+        settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 9}
+        student = tiny.make_small(teacher_folder, 3)
+        trainer = tiny.make_trainer(
+            tmp_path, tiny.make_model(), rows.to_iterable_dataset(), tokenizer, student=student, **settings
+        )
+        if steps < 5:
+            trainer.train(str(tmp_path / f"checkpoint-{steps}") if steps else None)
+            weights[steps] = tiny.weights_of(trainer.model)
+            continue
+        with pytest.raises(
+            RailkdError, match="first pass over the stream of training rows, got checkpoint-5 of pass 2"
+        ):
+            trainer.train(str(tmp_path / "checkpoint-5"))
+    for steps in (3, 4):
+        assert all(torch.equal(weights[0][name], weights[steps][name]) for name in weights[0])
+
+
 def test_a_stream_is_evaluated_too(teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path) -> None:
     student = tiny.make_small(teacher_folder, 3)
     trainer = tiny.make_trainer(tmp_path, None, rows, tokenizer, student=student, method="finetune")

@@ -275,7 +275,12 @@ def test_what_would_doom_a_run_is_refused_before_it_starts(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"label_smoothing_factor": 0.1}, "got label_smoothing_factor 0.1"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor has no effect in railkd. The teacher's logits"),
+        *(
+            ({name: value}, f"from 0 to .*, got {name} {value}")
+            for name in ("seed", "data_seed")
+            for value in (-1, 2**64)
+        ),
         ({"method": "rail-kd"}, "unknown method 'rail-kd'"),
         ({"weights": [1.0, -1.0, 1.0]}, "got weights"),
         ({"weights": [0.0, 0.0, 0.0]}, "got weights"),

@@ -133,6 +133,11 @@ class RunOptions(ModelOptions, RunFolderOptions, TrainingDataOptions):
         "hold out this share of the training rows and select the best epoch on them", metavar="P", group="data"
     )
     eval_seed: int = option("which rows --eval-share holds out", 0, metavar="N", group="data")
+    patience: int | None = option(
+        "end the training after this many evaluations without a better one; needs --eval or --eval-share",
+        metavar="N",
+        group="training",
+    )
     keep_predictions: str | None = option(
         "write the prediction for each scored row into the output folder, without or with its text",
         choices=["answers", "texts"],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from railkd.jobs.evaluate import judge, score
 from railkd.jobs.options import RunOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
+from railkd.jobs.settings import plain
 from railkd.jobs.splits import Splits
 from railkd.jobs.trained import Trained
 from railkd.models.freezing import frozen_line, sizes
@@ -32,7 +34,7 @@ from railkd.tasks.metrics import greater_is_better
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
 from railkd.training.arguments import Shapes
-from railkd.training.callbacks import Interruption, StepProgress
+from railkd.training.callbacks import Interruption, Patience, StepProgress
 
 _RATE = "train_samples_per_second"
 
@@ -81,13 +83,15 @@ def fit(
     if args.freeze:
         say(frozen_line(trainer.model.student, args.freeze))
     with record.phase("training"), bar(f"training {args.method}", "steps", quiet=request.options.quiet) as advance:
-        interruption = Interruption(say)
-        for callback in (StepProgress(advance), *callbacks, interruption):
+        interruption, patience = Interruption(say), Patience(request.options.patience or sys.maxsize, say)
+        for callback in (StepProgress(advance), *callbacks, patience, interruption):
             trainer.add_callback(callback)
         with interruption.listening():
             trainer.train(resume_from_checkpoint=request.options.resume)
     with record.phase("evaluation"):
         _score_tables(record, trainee, trainer, request.options.keep_predictions, say)
+    if patience.stopped:
+        record.selection += f"; {patience.stopped}"
     complete(record, trainer)
     if args.should_save:
         folder.leave(record, trainer.model, trainee.tokenizer)
@@ -243,14 +247,7 @@ def training_arguments(
     }
     if "save_steps" in training:
         chosen["save_strategy"] = "steps"
-    if metric is not None:
-        chosen |= {
-            "eval_strategy": training.get("save_strategy", chosen["save_strategy"]),
-            "eval_steps": training.get("save_steps"),
-            "load_best_model_at_end": True,
-            "metric_for_best_model": metric,
-            "greater_is_better": greater_is_better(metric),
-        }
+    chosen |= _evaluating(training, chosen["save_strategy"], metric)
     given = {name: value for name, value in training.items() if value is not None}
     if "bf16" not in given and "fp16" not in given:
         chosen["bf16"] = fast_bf16()
@@ -264,3 +261,22 @@ def training_arguments(
         raise RailkdError(
             f"Expected training arguments that fit together, got: {reason}. Fix: change the named argument."
         ) from error
+
+
+def _evaluating(training: Mapping[str, Any], saving: str, metric: str | None) -> dict[str, Any]:
+    """Return when a run evaluates and how it chooses its weights. ``saving`` is the default strategy."""
+    save = plain(training.get("save_strategy", saving))
+    if metric is None and save == "best":
+        raise RailkdError(
+            "Expected rows to compare the steps on for --save-strategy best, got none. Fix: give --eval FILE or "
+            "--eval-share P."
+        )
+    if metric is None:
+        return {}
+    return {
+        "eval_strategy": "epoch" if save == "best" else save,
+        "eval_steps": training.get("save_steps"),
+        "load_best_model_at_end": True,
+        "metric_for_best_model": metric,
+        "greater_is_better": greater_is_better(metric),
+    }

@@ -16,34 +16,21 @@ from transformers import HfArgumentParser
 from railkd.errors import RailkdError
 from railkd.jobs.settings import SPELLINGS, plain, shown, unknown
 from railkd.training.arguments import DistillationTrainingArguments
-from railkd.training.fields import NEED_TEACHER
+from railkd.training.fields import NEED_TEACHER, WITHOUT_EFFECT
 
-#: Arguments of an upload.
-HUB = (
-    "push_to_hub",
-    "hub_model_id",
-    "hub_strategy",
-    "hub_token",
-    "hub_private_repo",
-    "hub_always_push",
-    "hub_revision",
-)
 #: Arguments that another setting replaces, or that would have no effect: argument -> what to do instead.
-REPLACED = {
+REPLACED = WITHOUT_EFFECT | {
     "resume_from_checkpoint": "Fix: --resume continues from the newest checkpoint in --output",
     "do_train": "A job always trains",
     "do_eval": "Fix: give --eval FILE",
     "do_predict": "Fix: give --test FILE",
     "key_column": "The keys of rows are made from their texts",
-    "label_smoothing_factor": "The teacher's logits serve as soft labels",
-    "train_sampling_strategy": "Fix: --length-groups (default) or --no-length-groups decides the order of the rows",
-    "length_column_name": "The lengths of rows are counted in tokens",
     "include_for_metrics": "The metrics are those of the task",
     "batch_eval_metrics": "The metrics are computed over all rows",
     "eval_do_concat_batches": "The metrics are computed over all rows",
     "prediction_loss_only": "The metrics need the predictions",
-    "label_names": "The labels of a row are its column 'labels'",
-} | dict.fromkeys(HUB, "Nothing is uploaded. Fix: upload the folder of the finished student with 'hf upload'")
+    "enable_jit_checkpoint": "A run always saves a checkpoint when SIGTERM arrives",
+}
 _AT_LEAST_ONE = {"gradient_accumulation_steps", "per_device_eval_batch_size", "shared_size", "save_total_limit"}
 
 

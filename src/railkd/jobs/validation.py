@@ -63,7 +63,7 @@ def check_data(problems: Problems, options: DataOptions) -> None:
         problems: collects what is wrong.
         options: of the job.
     """
-    check_at_least(problems, options, 1, "max_length", "batch_size", "batch_tokens")
+    check_at_least(problems, options, 1, "max_length", "batch_size", "batch_tokens", "patience")
     if options.text_column is not None and len(options.text_column) > 2:
         problems.add(f"--text-column: expected one column, or two for pairs of texts, got {len(options.text_column)}")
     with problems.collect():
@@ -71,6 +71,8 @@ def check_data(problems: Problems, options: DataOptions) -> None:
     share = getattr(options, "eval_share", None)
     if share is None and hasattr(options, "eval_seed"):
         check_effect(problems, options, "without --eval-share", "eval_seed")
+        if not getattr(options, "eval", None):
+            check_effect(problems, options, "without --eval or --eval-share", "patience")
     if share is not None and not 0 < share < 1:
         problems.add(f"--eval-share: expected a share between 0 and 1, such as 0.1, got {share:g}")
     if share is not None and getattr(options, "eval", None):

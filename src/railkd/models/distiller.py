@@ -112,7 +112,7 @@ class Distiller(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         **signals: Tensor | None,
@@ -121,7 +121,7 @@ class Distiller(nn.Module):
 
         Args:
             input_ids: (B, L).
-            attention_mask: (B, L), 1 for real tokens.
+            attention_mask: (B, L), 1 for real tokens. None: all tokens are real.
             token_type_ids: (B, L).
             labels: (B,), or (B, C) of several classes. -100, and NaN among floats, marks a row without a label.
             signals: what the loss needs beside the batch, see `TeacherInputs`. Evaluation does not read them.
@@ -131,6 +131,8 @@ class Distiller(nn.Module):
             (task loss, logits), or (logits,) without labels: evaluation does not need the teacher.
         """
         given = TeacherInputs(**signals)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         inputs = {name: value for name, value in inputs.items() if value is not None and name in self._takes}
         if not self.training:
@@ -173,6 +175,11 @@ class Distiller(nn.Module):
         """
         options.pop("state_dict", None)  # Trainer's names carry the prefix of this module
         self.student.save_pretrained(folder, **options)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the word embeddings of the student, to which ``neftune_noise_alpha`` adds noise."""
+        embeddings: nn.Module = self.student.get_input_embeddings()
+        return embeddings
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Turn activation checkpointing on in the student.

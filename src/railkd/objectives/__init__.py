@@ -62,6 +62,7 @@ class MethodSpec:
             found |= _defaults(self.objective.__init__)
         found |= self.settings
         unused = {*self.objective.groups, *(UNUSED_WITHOUT_DRAW if found.get("match", "drawn") != "drawn" else ())}
+        unused |= {"maps_by"} if found.get("teacher_map", "trained") != "trained" else set()
         return {name: value for name, value in found.items() if name not in unused}
 
 

@@ -119,7 +119,9 @@ class RailLayerwise(Objective):
         check_choice("match", match, MATCHES)
         draws, maps = _draws_for(self, draws), maps or Maps()
         if match != "drawn":
-            _refuse_unused(match, draws, maps)
+            _refuse_unused(f"match='{match}' draws nothing and has", draws, maps, UNUSED_WITHOUT_DRAW)
+        if maps.frozen:
+            _refuse_unused(f"teacher_map='{maps.teacher_map}' is fixed and has", draws, maps, {"maps_by": "match"})
         self.m, self.candidates, self.match, self.maps = draws.m, draws.candidates, match, maps
         self.draws = draws if match == "drawn" else None
         self.by_block = maps.frozen or match != "drawn" or maps.maps_by != "match"
@@ -289,13 +291,12 @@ def _drawn_states(
     return states_of(teacher, objective.teacher_shape, "teacher", blocks=drawn), drawn
 
 
-def _refuse_unused(match: str, draws: Draws, maps: Maps) -> None:
+def _refuse_unused(reason: str, draws: Draws, maps: Maps, defaults: Mapping[str, Any]) -> None:
     given = vars(draws) | vars(maps)
-    unused = [f"{name}={given[name]!r}" for name, default in UNUSED_WITHOUT_DRAW.items() if given[name] != default]
+    unused = [f"{name}={given[name]!r}" for name, default in defaults.items() if given[name] != default]
     if unused:
         raise RailkdError(
-            f"match='{match}' draws nothing and has one teacher map for each block, so {listed(unused)} would have no "
-            "effect. Fix: leave it out, or use match='drawn'."
+            f"{reason} one teacher map for each block, so {listed(unused)} would have no effect. Fix: leave it out."
         )
 
 

@@ -82,7 +82,7 @@ class LiveTeacher:
         """Run the teacher on tokens.
 
         Args:
-            inputs: the teacher's own tokens by input name, each (B, L).
+            inputs: the teacher's own tokens by input name, each (B, L). Without ``attention_mask`` all are real.
             poolings: of the states to return.
 
         Returns:
@@ -92,10 +92,9 @@ class LiveTeacher:
             RailkdError: a pooling that was not named when the teacher was made.
         """
         device = self.device
-        tensors: dict[str, Any] = {
-            name: hardware.to_device(value, device) for name, value in inputs.items() if name in self._takes
-        }
-        mask = tensors["attention_mask"]
+        given = {name: value for name, value in inputs.items() if name in self._takes and value is not None}
+        tensors: dict[str, Any] = {name: hardware.to_device(value, device) for name, value in given.items()}
+        mask = tensors["attention_mask"] if "attention_mask" in tensors else torch.ones_like(tensors["input_ids"])
         tensors |= self._fixed
         # no_grad, not inference_mode: a loss must be able to save the output for its backward pass.
         with torch.no_grad(), self._autocast(device):

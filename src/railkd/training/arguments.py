@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, fields
 from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations.integration_utils import (
+    INTEGRATION_TO_CALLBACK,
+    get_available_reporting_integrations,
+)
 
 from railkd.errors import RailkdError
 from railkd.models.freezing import check_names
 from railkd.objectives import build_objective, method_spec
 from railkd.objectives.base import normalised_weights
 from railkd.signals import BlockShape
-from railkd.training.fields import METHOD_OPTIONS, DistillationFields
+from railkd.training.fields import METHOD_OPTIONS, WITHOUT_EFFECT, DistillationFields
 
 #: (number of blocks, width) of the student and of the teacher.
 Shapes = tuple[BlockShape, BlockShape]
@@ -41,12 +45,8 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
     def __post_init__(self, shapes: Shapes | None) -> None:
         spec = method_spec(self.method)
         normalised_weights(self.weights, spec.objective.terms)
-        if self.label_smoothing_factor:
-            raise RailkdError(
-                f"got label_smoothing_factor {self.label_smoothing_factor}, wanted 0: the teacher's logits are the "
-                "soft labels here"
-            )
         check_names(self.freeze or (), shapes[0].blocks if shapes else None)
+        self._refuse_fields()
         self.intermediate_scale(0.0)
         self._try_objective(shapes)
         if self.skip_nonfinite and int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -56,6 +56,36 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise Trainer refuses bf16 on a CPU
         super().__post_init__()
+        self._check_trackers()
+
+    def _refuse_fields(self) -> None:
+        """Refuse values that have no effect here, or that fail later in words of other libraries."""
+        for field_ in fields(type(self)):
+            value, default = getattr(self, field_.name), field_.default
+            if field_.name in WITHOUT_EFFECT and value != default and (value or default is True):
+                # Without the value, which may be a token.
+                raise RailkdError(f"{field_.name} has no effect in railkd. {WITHOUT_EFFECT[field_.name]}.")
+        for name, limit in (("seed", 2**32), ("data_seed", 2**63)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < limit:
+                raise RailkdError(f"Expected a whole number from 0 to {limit - 1}, got {name} {value}.")
+        if self.ddp_backend and "WORLD_SIZE" not in os.environ:
+            raise RailkdError(
+                f"ddp_backend={self.ddp_backend} has no effect in a run of one process. Fix: start it with torchrun."
+            )
+
+    def _check_trackers(self) -> None:
+        """Refuse trackers whose packages are missing, before anything is trained."""
+        wanted = [self.report_to] if isinstance(self.report_to, str) else list(self.report_to or ())
+        unknown = [name for name in wanted if name not in (*INTEGRATION_TO_CALLBACK, "none", "all")]
+        if unknown:
+            raise RailkdError(f"Expected trackers out of {', '.join(INTEGRATION_TO_CALLBACK)}, got {unknown[0]}.")
+        there = get_available_reporting_integrations()
+        missing = [name for name in wanted if name not in (*there, "none", "all", "azure_ml", "flyte")]
+        if missing:
+            raise RailkdError(
+                f"report_to: the package of {missing[0]} is not installed. Fix: pip install {missing[0]}."
+            )
 
     def _try_objective(self, shapes: Shapes | None) -> None:
         """Build the objective once, so that options which do not fit raise an error at construction."""

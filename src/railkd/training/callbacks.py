@@ -1,4 +1,4 @@
-"""Callbacks for signals and for the progress bar.
+"""Callbacks for signals, for the progress bar and for the early end of a training.
 
 After SIGINT, SIGTERM or SIGHUP training finishes the step, saves a checkpoint and stops. A second signal stops at once.
 """
@@ -97,3 +97,43 @@ class StepProgress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Advance the bar (called by Trainer)."""
         self.advance(state.global_step, state.max_steps)
+
+
+class Patience(TrainerCallback):
+    """End training after a number of evaluations without a better one.
+
+    The evaluations are counted in the log of Trainer. So all ranks agree, and so does a resumed run.
+
+    Args:
+        limit: this many evaluations in a row that are not better than the best one before them end the training.
+        say: receives a line when it ends.
+
+    Attributes:
+        stopped: when and why the training ended; empty if it did not end early.
+    """
+
+    def __init__(self, limit: int, say: Callable[[str], None]) -> None:
+        self._limit, self._say = limit, say
+        self.stopped = ""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """End a resumed training that has no patience left (called by Trainer)."""
+        self._count(args, state, control)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Count the evaluations since the best one (called by Trainer)."""
+        self._count(args, state, control)
+
+    def _count(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        metric = str(args.metric_for_best_model).removeprefix("eval_")
+        values = [float(entry[f"eval_{metric}"]) for entry in state.log_history if f"eval_{metric}" in entry]
+        best, since = float("-inf"), 0
+        for value in values if args.greater_is_better else [-value for value in values]:
+            best, since = (value, 0) if value > best else (best, since + 1)
+        if since >= self._limit:
+            control.should_training_stop = True
+            of = f"at step {state.global_step} of {state.max_steps}"
+            self.stopped = f"stopped {of}, after {since} evaluations without a better {metric}"
+            self._say(self.stopped)

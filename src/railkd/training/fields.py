@@ -34,6 +34,35 @@ NEED_TEACHER = frozenset(
 )
 #: Fields that options of a job replace on the command line.
 REPLACED_BY_OPTIONS = frozenset({"text_columns", "label_column", "key_column", "max_length"})
+_NO_UPLOAD = "Nothing is uploaded. Fix: upload the folder of the finished student with 'hf upload'"
+_NO_SHARDS = "Every rank holds the whole model. Fix: start the run with torchrun"
+#: Fields of Trainer that would have no effect, or could not work, and what to do instead.
+WITHOUT_EFFECT = {
+    "label_smoothing_factor": "The teacher's logits serve as soft labels",
+    "train_sampling_strategy": "Fix: --length-groups (default) or --no-length-groups decides the order of the rows",
+    "length_column_name": "The lengths of rows are counted in tokens",
+    "label_names": "The labels of a row are its column 'labels'",
+    "average_tokens_across_devices": "The loss is always the mean over the rows of all ranks",
+    "use_liger_kernel": "Its kernels replace parts of language models, which a classifier does not use",
+    "liger_kernel_config": "Its kernels replace parts of language models, which a classifier does not use",
+    "debug": "A run always stops at the first value that is not finite, and names it",
+    "fsdp": _NO_SHARDS,
+    "fsdp_config": _NO_SHARDS,
+    "deepspeed": _NO_SHARDS,
+    "parallelism_config": _NO_SHARDS,
+    **dict.fromkeys(
+        (
+            "push_to_hub",
+            "hub_model_id",
+            "hub_strategy",
+            "hub_token",
+            "hub_private_repo",
+            "hub_always_push",
+            "hub_revision",
+        ),
+        _NO_UPLOAD,
+    ),
+}
 #: Heading of ``--help`` -> the fields under it. Options of a method are not listed here.
 GROUPS = {
     "training": ("gauges", "skip_nonfinite", "freeze_embeddings", "keep_freed_memory", "length_groups"),

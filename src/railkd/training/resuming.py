@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 
+from railkd.errors import RailkdError
 from railkd.training.checkpoint_folders import SUMS, best_checkpoint
 
 
@@ -34,13 +36,28 @@ class Resuming(TrainerCallback):
         self._deferred = False
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **_: object,
     ) -> None:
-        """Restore the sums of the checkpoint, after Trainer has set its own to zero (called by Trainer)."""
+        """Restore the sums of the checkpoint, after Trainer has set its own to zero (called by Trainer).
+
+        Raises:
+            RailkdError: the checkpoint lies in a later pass over a stream, so Trainer would go on with other rows.
+        """
         self._deferred = False
         folder, self.checkpoint = Path(self.checkpoint) if self.checkpoint else None, None
         if folder is None:
             return
+        if float(state.epoch or 0) >= 1 and not has_length(train_dataloader):
+            raise RailkdError(
+                f"Expected a checkpoint of the first pass over the stream of training rows, got {folder.name} of pass "
+                f"{int(state.epoch) + 1}, from which training would go on with other rows. Fix: train from the start, "
+                "or on a Dataset."
+            )
         best = best_checkpoint(folder.parent, state.best_global_step)
         if best is not None and best.is_dir():  # the run may have been moved since
             state.best_model_checkpoint = str(best)

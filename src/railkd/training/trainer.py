@@ -29,11 +29,12 @@ from railkd.runtime import hardware, ranks
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.training import build, checkpoint, checkpoint_folders, memory, pairing, prepare
 from railkd.training.arguments import DistillationTrainingArguments
+from railkd.training.evaluation import Evaluation
 from railkd.training.gauges import Gauging
 from railkd.training.loss import TrainingLoss, current_draw
 from railkd.training.probe import Probed, probe
 from railkd.training.resuming import Resuming
-from railkd.training.samplers import EpochSampler, epoch_order, longest_first, restored, row_lengths
+from railkd.training.samplers import EpochSampler, check_batches, epoch_order, row_lengths
 from railkd.training.teaching import Teaching
 
 
@@ -70,6 +71,7 @@ class DistillationTrainer(Trainer):
         - `create_optimizer`: the projections may have a learning rate of their own.
         - `_get_train_sampler`: the order of rows is a function of seed and epoch; rows of similar length share a batch.
         - `_get_eval_sampler`: the longest rows come first.
+        - `_get_dataloader`: ``dataloader_drop_last`` drops rows of training, not of evaluation.
         - `evaluation_loop`: predictions are returned in the order of the data set.
         - `get_eval_dataloader`: raw text is tokenised.
         - `get_test_dataloader`: raw text is tokenised.
@@ -77,7 +79,7 @@ class DistillationTrainer(Trainer):
         - `log`: the mean of each loss term is logged with the loss.
         - `_save`: writes the student as plain transformers loads it, and the objective separately, without a pickle.
         - `_save_checkpoint`: a killed run leaves no incomplete checkpoint.
-        - `_run_epoch`: a run that resumes at its end does not take one more step.
+        - `_run_epoch`: a run that resumes at its end does not take one more step, and a pass over a stream is an epoch.
         - `_load_from_checkpoint`: loads the files of `_save` and the sums of the log.
         - `_load_best_model`: loads the files of `_save`.
         - `_finalize_training`: deletes only files that railkd wrote.
@@ -120,8 +122,7 @@ class DistillationTrainer(Trainer):
         teaching = None if self.teacher is None else Teaching(args, self.teacher, negatives)
         self._loss = TrainingLoss(args, teaching, distiller.term_names)
         self._prepare_rows = preparer
-        self._eval_order: np.ndarray | None = None
-        self._user_metrics = compute_metrics
+        self._evaluation = Evaluation(args, compute_metrics)
         super().__init__(
             model=distiller if model_init is None else None,
             args=args,
@@ -129,7 +130,7 @@ class DistillationTrainer(Trainer):
             eval_dataset=preparer.labelled(eval_dataset),
             processing_class=processing_class,
             model_init=model_init,
-            compute_metrics=self._metrics_in_dataset_order if compute_metrics else None,
+            compute_metrics=self._evaluation.metrics,
             **others,
         )
         self.say: Callable[[str], None] | None = None  # receives messages on checkpoints; None uses the log
@@ -223,31 +224,27 @@ class DistillationTrainer(Trainer):
         # From the prepared rows, because Trainer has removed the length column from `dataset`.
         lengths = row_lengths(self.train_dataset, len(dataset)) if self.args.length_groups else None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        order = epoch_order(len(dataset), lengths, self._train_batch_size * self.args.world_size, seed=seed)
+        batch = self._train_batch_size * self.args.world_size
+        check_batches(len(dataset), batch, drop_last=self.args.dataloader_drop_last)
+        order = epoch_order(len(dataset), lengths, batch, seed=seed)
         return EpochSampler(len(dataset), order, lambda: int(self.state.epoch or 0))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
-        if not hasattr(eval_dataset, "__len__"):
-            return None
-        order = longest_first(eval_dataset)
-        return EpochSampler(len(order), lambda _: order, lambda: 0)
+        return self._evaluation.sampler(eval_dataset)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> EvalLoopOutput:
         """Evaluate the longest rows first, and return the results in the order of the data set."""
         self._loss.settle()
-        dataset = dataloader.dataset
-        order = longest_first(dataset) if hasattr(dataset, "__len__") else None
-        self._eval_order = order
-        output = super().evaluation_loop(dataloader, *args, **options)
-        self._eval_order = None
-        return output._replace(
-            predictions=restored(output.predictions, order), label_ids=restored(output.label_ids, order)
-        )
+        with self._evaluation.of(dataloader.dataset) as in_dataset_order:
+            return in_dataset_order(super().evaluation_loop(dataloader, *args, **options))
 
-    def _metrics_in_dataset_order(self, prediction: EvalPrediction) -> dict[str, float]:
-        logits, labels = (restored(part, self._eval_order) for part in (prediction.predictions, prediction.label_ids))
-        assert self._user_metrics is not None
-        return self._user_metrics(EvalPrediction(predictions=logits, label_ids=labels))
+    def _get_dataloader(self, *args: Any, is_training: bool = False, **options: Any) -> Any:
+        drop = self.args.dataloader_drop_last
+        self.args.dataloader_drop_last = drop and is_training
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **options)
+        finally:
+            self.args.dataloader_drop_last = drop
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Return Trainer's loader. Raw text is tokenised first."""
@@ -323,11 +320,14 @@ class DistillationTrainer(Trainer):
         self._loss.sums.restore([held["steps"], *held["terms"]], self.args.device)
         self.gauging.restore(held["gauges"])
 
-    def _run_epoch(self, *args: Any, **options: Any) -> None:
+    def _run_epoch(self, *args: Any, epoch: int, **options: Any) -> None:
         if self.state.global_step >= self.state.max_steps:  # resumed at its end: Trainer would run one more step
             self.control.should_training_stop = True
+        if self.control.should_training_stop:
             return
-        super()._run_epoch(*args, **options)
+        # Trainer does not know the length of a stream, so after a pass its epoch is still a part of that pass.
+        self.state.epoch = max(self.state.epoch or 0, epoch)
+        super()._run_epoch(*args, epoch=epoch, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._resuming.checkpoint = resume_from_checkpoint
