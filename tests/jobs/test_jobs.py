@@ -70,6 +70,13 @@ def test_a_record_names_the_blocks_that_a_student_starts_from(
     assert distil(teacher, files, tmp_path / "out", *still, *given) == 0
     record = RunRecord.read(tmp_path / "out" / "metrics.json")
     assert record.start == {"keep": rule, "blocks": blocks}
+    if rule == "even":  # each student block is taught by the one that it was copied from
+        assert distil(teacher, files, tmp_path / "gram", "--method", "gram") == 0
+        assert distil(teacher, files, tmp_path / "same", "--method", "gram", "--taught-by", "1", "4") == 0
+        assert distil(teacher, files, tmp_path / "other", "--method", "gram", "--taught-by", "2", "4") == 0
+        curves = [RunRecord.read(tmp_path / name / "metrics.json").comparable()["curve"] for name in ("gram", "same")]
+        other = RunRecord.read(tmp_path / "other" / "metrics.json").comparable()["curve"]
+        assert curves[0] == curves[1] != other
     source = tiny.weights_of(load_classifier(teacher))
     student = tiny.weights_of(load_classifier(tmp_path / "out" / "student"))
     for place, block in enumerate(blocks):

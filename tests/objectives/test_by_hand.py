@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from railkd.objectives import build_objective
-from railkd.signals import Negatives, Signals
+from railkd.signals import Moments, Negatives, Signals
 
 
 def states(*blocks: tuple[float, ...]) -> Tensor:
@@ -152,3 +152,54 @@ def test_rail_expected_is_the_mean_over_all_draws_and_rail_all_over_all_pairs() 
     torch.testing.assert_close(expected(student, teacher, draw=blocks)[0], torch.stack(ordered).mean())
     pairs = [drawn(student, teacher, draw=(t, t, t))[0] for t in blocks]
     torch.testing.assert_close(everything(student, teacher, draw=blocks)[0], torch.stack(pairs).mean())
+
+
+def fitted(method: str, shape: tuple[int, int], mean: float, deviation: float, **options: Any) -> Any:
+    """An objective of the intermediate term alone, for a teacher of constant mean and deviation in each component."""
+    n, d = shape
+    objective = build_objective(method, shape, shape, weights=ONLY_STATES, **options)
+    objective.fit(Moments(9, torch.full((n, d), mean), torch.eye(d).expand(n, d, d) * deviation**2))
+    return objective
+
+
+@pytest.mark.parametrize(("mean", "wanted"), [(0.0, 5.0), (1.0, 4.76471)])
+def test_gram(mean: float, wanted: float) -> None:
+    # Mean 0: student rows (1, 0), (0, 1), cosine 0; teacher rows (3, 0), (5, 0), cosine 1: two of four pairs differ by
+    # 1. Mean 1: the student's rows become (0, -1), (-1, 0), cosine 0; the teacher's (2, -1), (4, -1), cosine
+    # 9 / sqrt(85) = 0.97619: 10 * 2/4 * 0.97619^2 = 4.7647.
+    objective = fitted("gram", (1, 2), mean, 1.0)
+    student = Signals(torch.zeros(2, 2), torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
+    teacher = Signals(torch.zeros(2, 2), torch.tensor([[[3.0, 0.0]], [[5.0, 0.0]]]))
+    assert objective(student, teacher)[0].item() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_last_block_and_its_stages() -> None:
+    # c = 2: ((1 - 3) / 2)^2 = 1 and ((0 - 4) / 2)^2 = 4, mean 2.5. The block below counts for nothing.
+    objective = fitted("last-block", (2, 2), 0.0, 2.0)
+    student, teacher = Signals(LOGITS, states((9, 9), (1, 0))), Signals(LOGITS, states((7, 0), (3, 4)))
+    assert objective(student, teacher)[0].item() == pytest.approx(2.5)
+    # kd 0.14384, ce 0.28768 as in test_kd: first 2.5 + 0.1 * 0.14384, then the mean of the two.
+    whole = build_objective("last-block", (2, 2), (2, 2))
+    whole.load_state_dict(objective.state_dict())
+    student, label = Signals(torch.tensor([[math.log(3), 0.0]]), student.states), torch.tensor([0])
+    for progress, wanted in ((0.0, 2.51438), (0.49, 2.51438), (0.5, 0.21576), (1.0, 0.21576)):
+        loss, _ = whole(student, teacher, label, term_scales=whole.term_scales(progress))
+        assert loss.item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_rail_nce() -> None:
+    # One match, identity maps, mean 0: a = (1, 0) = b; negatives (0, 1) and (-1, 0), tau 1: -log(e / (e + 1 + 1/e)).
+    objective = build_objective("rail-nce", (2, 2), (2, 2), weights=ONLY_STATES, shared_size=2, tau=1.0, negatives=2)
+    objective.fit(Moments(9, torch.zeros(2, 2), torch.eye(2).expand(2, 2, 2)))
+    for bank in (objective.rail.student_maps, objective.rail.teacher_maps):
+        with torch.no_grad():
+            bank.weight.copy_(torch.eye(2).expand_as(bank.weight))
+            bank.bias.zero_()
+    others = torch.tensor([[[[0.0, 3.0], [5.0, 5.0]], [[-2.0, 0.0], [5.0, 5.0]]]])  # (G 1, K 2, n 2, d 2)
+    student = Signals(LOGITS, states((2, 0), (9, 9)))
+    teacher = Signals(LOGITS, states((4, 0), (8, 8)), Negatives(others, torch.tensor([0])))
+    wanted = -math.log(math.e / (math.e + 1 + 1 / math.e))
+    assert objective(student, teacher, draw=(1,))[0].item() == pytest.approx(wanted, abs=1e-5)
+    constant = torch.zeros_like(teacher.states[:, :1])  # all rows the same: every one as likely as the others
+    flat = objective(Signals(LOGITS, torch.cat([constant, constant], 1)), teacher, draw=(1,))[0].item()
+    assert flat == pytest.approx(math.log(3), abs=1e-5)

@@ -44,11 +44,29 @@ def test_every_method_trains_from_the_one_cache_and_is_gauged_without_a_trace(
             "after": (3, 4),
         }
         assert all(0 <= value <= 1 for matrix in gauging.similarity.values() for row in matrix for value in row)
-    assert len(gauging.readings) == (2 if method.startswith("rail") else 0)
+    assert len(gauging.readings) == (2 if "projected" in vars(METHODS[method].objective) else 0)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.0, 1.0])
+def test_a_method_in_stages_trains_the_last_block_first(
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, share: float
+) -> None:
+    """Each loss of the log is that of its stage: the term and a tenth of KD, then the mean of CE and KD."""
+    trainer = trainer_of(tmp_path, cache, rows, tokenizer, method="last-block", first_stage=share, max_steps=8)
+    trainer.train()
+    log = [entry for entry in trainer.state.log_history if "intermediate" in entry]
+    assert len(log) == 8
+    for step, entry in enumerate(log):
+        first = entry["intermediate"] + 0.1 * entry["kd"]
+        wanted = first if step < share * 8 else (entry["ce"] + entry["kd"]) / 2
+        assert entry["loss"] == pytest.approx(wanted, rel=1e-4)
 
 
 NEED_A_CACHE = {
     "codir contrasts with other rows of": {"method": "codir"},
+    "gram fits its targets on": {"method": "gram"},
+    "last-block fits its targets on": {"method": "last-block"},
+    "rail-nce fits its targets on": {"method": "rail-nce"},
     "rail-kd-w fits its targets on": {"method": "rail-kd-w"},
     "rail-kd-l fits its targets on": {"teacher_map": "centring"},
 }

@@ -25,11 +25,7 @@ from railkd.signals import Negatives, Signals
 from railkd.training.finite import EVERY
 
 #: Methods that need a cache: they contrast with other rows of it, or fit their targets on it.
-CACHED_ONLY = {
-    name
-    for name, spec in METHODS.items()
-    if "negatives" in spec.options or spec.options.get("teacher_map") == "whitening"
-}
+CACHED_ONLY = {name for name, spec in METHODS.items() if "negatives" in spec.options or spec.fits}
 FIRST = 2  # a run may read while it starts
 #: A pooled mean is looked at where it lies, in main memory; devices take another branch (see the law on meta tensors).
 _lines, _start = inspect.getsourcelines(functional.all_finite)

@@ -96,10 +96,12 @@ def _cost(spec: Any) -> str:
         return "no teacher"
     options = spec.options
     needs = ["teacher pass: logits" + (f", {spec.pooling} states" if spec.pooling else "")]
+    read = ["read once to fit the targets"] if spec.fits else []
     if "negatives" in options:
-        needs.append(f"a cache: {options['negatives']} more rows for each class and step")
-    if options.get("teacher_map") in ("whitening", "centring"):
-        needs.append("a cache: read once as a whole to fit the targets")
+        each = "for each class and step" if spec.objective.negatives_by_class else "a step"
+        read.append(f"{options['negatives']} more rows {each}")
+    if read:
+        needs.append(f"a cache: {', '.join(read)}")
     return "; ".join(needs)
 
 

@@ -55,14 +55,18 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     splits = splits.choosing_by(request.training.get("metric_for_best_model"))
     start = _starts_from(options, teacher.checkpoint)
     max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)
-    args = training_arguments(request, len(splits.train), splits.metric, say, max_length, shapes)
+    copied = _start(options, start)
+    asked = request
+    if "taught_by" in spec.options and copied and not options.student and not request.training.get("taught_by"):
+        asked = request.with_training(taught_by=copied["blocks"])
+    args = training_arguments(asked, len(splits.train), splits.metric, say, max_length, shapes)
     make = _student_plan(options, splits.target, start, args.blocks)
     if options.student:  # before the teacher runs
         start.check_weights(new_head=True)
     teacher.check_max_length(options.max_length)
     splits.check_lengths(start, args.max_length, "the student")
     say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
-    record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=_start(options, start))
+    record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=copied)
     record.contents = splits.contents | {"teacher": teacher.content} | _own_start(options, start)
     signals: LiveTeacher | TeacherCache | None = None
     with ExitStack() as run:

@@ -32,6 +32,7 @@ class TeacherInputs:
         teacher_states: (B, n, d_t), pooled as the method reads them.
         draw: (m,) teacher blocks, 1-based.
         intermediate_scale: () factor of a schedule.
+        term_scales: (3,) factors on the weights of the terms, of a method in stages.
         negative_states: see `railkd.signals.Negatives`.
         negative_group: see `railkd.signals.Negatives`.
         negative_keep: see `railkd.signals.Negatives`.
@@ -41,6 +42,7 @@ class TeacherInputs:
     teacher_states: Tensor | None = None
     draw: Tensor | None = None
     intermediate_scale: Tensor | None = None
+    term_scales: Tensor | None = None
     negative_states: Tensor | None = None
     negative_group: Tensor | None = None
     negative_keep: Tensor | None = None
@@ -150,9 +152,8 @@ class Distiller(nn.Module):
         else:
             logits = getattr(self.student(**inputs), self._output)
         scale = 1.0 if given.intermediate_scale is None else given.intermediate_scale
-        loss, terms = self.objective(
-            Signals(logits, states), given.signals(), labels, given.draw, intermediate_scale=scale
-        )
+        scales: dict[str, Any] = {"intermediate_scale": scale, "term_scales": given.term_scales}
+        loss, terms = self.objective(Signals(logits, states), given.signals(), labels, given.draw, **scales)
         return loss, logits, torch.stack([terms[name].float() for name in self.term_names])
 
     @property

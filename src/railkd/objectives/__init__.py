@@ -19,9 +19,12 @@ from railkd.objectives.base import TERMS, Objective
 from railkd.objectives.ckd import CombinedKD
 from railkd.objectives.codir import ContrastiveKD
 from railkd.objectives.finetune import Finetune
+from railkd.objectives.gram import Gram
 from railkd.objectives.kd import KD
+from railkd.objectives.last_block import LastBlock
 from railkd.objectives.pkd import PatientKD
 from railkd.objectives.rail import UNUSED_WITHOUT_DRAW, RailConcatenated, RailLayerwise
+from railkd.objectives.rail_nce import RailNCE
 from railkd.signals import Signals
 
 
@@ -51,6 +54,11 @@ class MethodSpec:
     def needs_teacher(self) -> bool:
         """True if a term reads the teacher."""
         return self.objective.terms != ("ce",)
+
+    @property
+    def fits(self) -> bool:
+        """True if something is fitted on the cached states of the teacher, with the options of this row."""
+        return self.objective.needs_fit or self.options.get("teacher_map") in ("whitening", "centring")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -109,6 +117,9 @@ METHODS: Mapping[str, MethodSpec] = MappingProxyType(
                 "mean",
                 teacher_map="whitening",
             ),
+            _spec("gram", Gram, "ours; cf. arXiv 1904.05068", "all, by row pairs", "mean"),
+            _spec("last-block", LastBlock, "cf. arXiv 2203.14001", "the last of both, first", "cls"),
+            _spec("rail-nce", RailNCE, "ours: RAIL-KD, contrasted", _DRAWN, "mean"),
             # Controls of the claim that randomness helps.
             _spec("rail-fixed", RailLayerwise, _OURS, "evenly spaced, kept", "mean", strategy="even", redraw="never"),
             _spec("rail-fixed-random", RailLayerwise, _OURS, "one draw, kept", "mean", redraw="never"),

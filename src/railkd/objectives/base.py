@@ -57,8 +57,14 @@ class Objective(nn.Module):
 
     #: True if `fit` must be called before the first batch.
     needs_fit: bool = False
+    #: True if the intermediate term compares the rows of a batch with each other, so that it depends on all of them.
+    over_pairs: ClassVar[bool] = False
     #: Number of other rows, for each class, that a batch is contrasted with.
     negatives: int = 0
+    #: True if those rows have other classes; False if they are any rows.
+    negatives_by_class: ClassVar[bool] = True
+    #: True if `term_scales` changes during training.
+    staged: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -88,6 +94,7 @@ class Objective(nn.Module):
         draw: Tensor | Draw | None = None,
         *,
         intermediate_scale: Tensor | float = 1.0,
+        term_scales: Tensor | Sequence[float] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the weighted loss of one batch.
 
@@ -97,6 +104,7 @@ class Objective(nn.Module):
             labels: (B,) or (B, C), see `railkd.functional.task_loss`; None if no row has a label.
             draw: (wanted,) teacher blocks of this moment, counted from 1, for methods that draw.
             intermediate_scale: factor on lambda_3 at this moment, from a schedule.
+            term_scales: (3,) factors on the weights of [CE, KD, intermediate] at this moment, see `term_scales`.
 
         Returns:
             The loss, a scalar, and the terms that have weight by name: scalars without weight and gradient.
@@ -106,6 +114,8 @@ class Objective(nn.Module):
             _check_rows(student, teacher, labels)
             terms = self._terms(student, teacher, labels, draw)
         scale = {"intermediate": intermediate_scale}
+        if term_scales is not None:
+            scale = {name: scale.get(name, 1.0) * factor for name, factor in zip(TERMS, term_scales, strict=True)}
         parts = [self.weights[name] * scale.get(name, 1.0) * term for name, term in terms.items()]
         loss = torch.stack(parts).sum()
         return loss, {name: term.detach() for name, term in terms.items()}
@@ -162,6 +172,17 @@ class Objective(nn.Module):
         Args:
             moments: mean (n, d_t) and covariance (n, d_t, d_t) of the teacher's states.
         """
+
+    def term_scales(self, progress: float) -> tuple[float, float, float]:
+        """Return the factors on the weights of [CE, KD, intermediate] at a moment; a method in stages overrides it.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+
+        Returns:
+            Three factors.
+        """
+        return (1.0, 1.0, 1.0)
 
     def draw(self, seed: int, *, epoch: int, step: int) -> Draw:
         """Return the teacher blocks that the term reads at a moment of training; empty if it reads fixed ones.

@@ -61,6 +61,42 @@ class Constants(nn.Module):
         return self
 
 
+class Fitted(nn.Module):
+    """Numbers that are set once, from the teacher's states. A checkpoint stores them.
+
+    Args:
+        shape: of the numbers.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.values: Tensor
+        self.fitted: Tensor
+        self.register_buffer("values", torch.zeros(shape))
+        self.register_buffer("fitted", torch.tensor(False))
+        self._known_fitted = False  # reading a buffer at every step would wait for the device
+
+    def set_(self, values: Tensor) -> None:
+        """Set the numbers."""
+        self.values.copy_(values)
+        self.fitted.fill_(True)
+        self._known_fitted = True
+
+    def forward(self) -> Tensor:
+        """Return the numbers.
+
+        Raises:
+            RailkdError: they are not set yet.
+        """
+        if not self._known_fitted and not bool(self.fitted):
+            raise RailkdError(
+                "The objective is not fitted on the teacher's states yet. Fix: call "
+                "objective.fit(cache.moments('mean')), or train from a cache with DistillationTrainer."
+            )
+        self._known_fitted = True
+        return self.values
+
+
 class Linear(nn.Linear):
     """A linear map that computes in the precision of its input, whatever the precision of its weights."""
 

@@ -90,8 +90,10 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
     def _try_objective(self, shapes: Shapes | None) -> None:
         """Build the objective once, so that options which do not fit raise an error at construction."""
         options = self.objective_options()
-        if shapes is None and not isinstance(options.get("alpha"), str):
-            options.pop("alpha", None)  # its length is the number of matches, which is not known here
+        if shapes is None:  # their lengths follow the number of blocks, which is not known here
+            options.pop("taught_by", None)
+            if not isinstance(options.get("alpha"), str):
+                options.pop("alpha", None)
         with torch.device("meta"):  # shapes alone: no memory, and no random numbers are used
             build_objective(self.method, *(shapes or ((3, 256), (6, 256))), **options)
 

@@ -162,7 +162,8 @@ def make_negatives(
             f"{args.method} contrasts with other rows of a teacher cache, got a live teacher; "
             "build a cache (TeacherCache.build, or drop --live)"
         )
-    labels = dataset["labels"] if "labels" in dataset.column_names else None
+    by_class = distiller.objective.negatives_by_class and "labels" in dataset.column_names
+    labels = dataset["labels"] if by_class else None
     return Negatives(teacher, keys, labels, pooling=distiller.pooling, count=count, seed=args.seed)
 
 

@@ -18,6 +18,8 @@ METHOD_OPTIONS = (
     "bucketing",
     "tau",
     "negatives",
+    "taught_by",
+    "first_stage",
 )
 #: Fields that have no effect without a teacher.
 NEED_TEACHER = frozenset(
@@ -89,7 +91,9 @@ class DistillationFields:
     redraw: str | None = _field("RAIL-KD: draw again at each epoch, at each optimizer step (step), or never")
     strategy: str | None = _field("RAIL-KD: how to draw: uniform, stratified, cyclic or even")
     ordered: bool | None = _field("RAIL-KD: sort the drawn blocks by depth")
-    shared_size: int | None = _field("RAIL-KD and CoDIR: size of the shared space, u (default: 128)", metavar="N")
+    shared_size: int | None = _field(
+        "RAIL-KD, RAIL-NCE and CoDIR: size of the shared space, u (default: 128)", metavar="N"
+    )
     alpha: str | None = _field("RAIL-KD^l: weights of the matches: mean (1/m each), sum (1 each), or m numbers 1,2,...")
     maps_by: str | None = _field(
         "RAIL-KD^l: one map for each match, for each block drawn (block), or for each block of the teacher alone "
@@ -99,8 +103,18 @@ class DistillationFields:
         "RAIL-KD^l: map of the teacher's states: trained (as in the paper), or fixed: orthogonal, whitening, centring"
     )
     bucketing: str | None = _field("CKD: regular, overlapping, skipping or cross")
-    tau: float | None = _field("CoDIR: temperature of the contrast (default: 0.07)", metavar="T")
-    negatives: int | None = _field("CoDIR: number of rows to contrast with, for each class (default: 100)", metavar="N")
+    tau: float | None = _field("CoDIR and RAIL-NCE: temperature of the contrast (default: 0.07)", metavar="T")
+    negatives: int | None = _field(
+        "CoDIR and RAIL-NCE: number of rows to contrast with, of CoDIR for each class (default: 100)", metavar="N"
+    )
+    taught_by: list[int] | None = _field(
+        "gram: the teacher block of each student block (default: the one it was copied from, or the nearest by depth)",
+        metavar="BLOCK",
+    )
+    first_stage: float | None = _field(
+        "last-block: share of the training that teaches the last block, before CE and KD do (default: 0.5)",
+        metavar="SHARE",
+    )
     intermediate_schedule: str = _field(
         "weight of the intermediate term over training: constant, linear (down to 0), or a fraction of training after "
         "which it is 0",

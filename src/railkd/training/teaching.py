@@ -46,7 +46,7 @@ class Teaching:
     def __init__(self, args: DistillationTrainingArguments, teacher: Teacher, negatives: Negatives | None) -> None:
         self.args, self.teacher, self.negatives = args, teacher, negatives
         # Tensors, so that compiled training does not retrace at each new draw.
-        self._draw, self._scale = Kept(), Kept()
+        self._draw, self._scale, self._stage = Kept(), Kept(), Kept()
 
     def __call__(
         self, inputs: Batch, distiller: Distiller, state: TrainerState, draw: tuple[int, ...]
@@ -71,8 +71,11 @@ class Teaching:
             found["draw"] = self._draw(draw, device)
         if self.negatives is not None and pooling is not None:
             found |= self.negatives(inputs, step=step)
+        progress = step / max(1, state.max_steps)
+        if distiller.objective.staged:
+            found["term_scales"] = self._stage(distiller.objective.term_scales(progress), device)
         if self.args.intermediate_schedule != "constant":
-            scale = self.args.intermediate_scale(step / max(1, state.max_steps))
+            scale = self.args.intermediate_scale(progress)
             found["intermediate_scale"] = self._scale(scale, device)
         return found, probes
 
