@@ -26,7 +26,7 @@ FLOORS = (
     {"objectives", "report"},
     {"models"},
     {"teacher"},
-    {"training"},
+    {"export", "training"},
     {"jobs"},
     {"bench"},
     {"cli"},

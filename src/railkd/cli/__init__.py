@@ -26,6 +26,8 @@ VERBS = {
     "distill": "distil a teacher, or the cache of one, into a student",
     "evaluate": "score a model on labelled rows",
     "predict": "label each row of a file",
+    "export": "write the folder to ship: ONNX and int8 files behind gates",
+    "certify": "show that a model is no worse than another by a margin",
     "bench": "compare methods over the tasks, students and seeds of a grid file",
     "report": "turn the records of runs into one page with statistics",
     "check": "look for problems before a run starts",

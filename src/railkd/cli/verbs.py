@@ -8,9 +8,10 @@ from dataclasses import asdict
 from importlib import import_module
 
 from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, messages_only, print_results, printer
-from railkd.errors import RailkdError
+from railkd.errors import RailkdError, RunFailed
 from railkd.jobs import options, preconditions
 from railkd.jobs.request import Request
+from railkd.jobs.shipping_options import CertifyOptions, ExportOptions
 from railkd.runtime.words import counted
 
 
@@ -93,6 +94,24 @@ def _check(request: Request[options.CheckOptions]) -> None:
         )
 
 
+def _export(request: Request[ExportOptions]) -> None:
+    from railkd.jobs.export import export
+
+    with messages_only(request.options.quiet):
+        export(request.options, printer(request.options.quiet))
+
+
+def _certify(request: Request[CertifyOptions]) -> None:
+    from railkd.jobs.certify import certify
+
+    with messages_only(request.options.quiet):
+        found = certify(request.options, printer(request.options.quiet))
+    print_results("\n".join(found.details))
+    if not found.passes:
+        raise RunFailed(f"{found.verdict}. The lines above name where")
+    print_results(found.verdict)
+
+
 _MODEL = {"teacher": "model", "student": "model"}
 _ROWS = (
     Verb(
@@ -140,6 +159,23 @@ _ROWS = (
         _predict,
         preconditions.check_predict,
         spellings=_MODEL,
+    ),
+    Verb(
+        "export",
+        "Write the folder to ship: the model, ONNX and int8 files that have passed their gates, and a record of them.",
+        "railkd export runs/student --onnx --int8 --output shipped/",
+        ExportOptions,
+        _export,
+        preconditions.check_export,
+        positional="model",
+    ),
+    Verb(
+        "certify",
+        "Show that a model is no worse than another by more than a margin, overall and for each class.",
+        "railkd certify --model runs/student/student --against runs/teacher/model --test test.tsv --margin 1",
+        CertifyOptions,
+        _certify,
+        preconditions.check_certify,
     ),
     Verb(
         "check",

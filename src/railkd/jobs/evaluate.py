@@ -12,11 +12,9 @@ from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.jobs.options import EvaluateOptions, Say, required
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
+from railkd.jobs.scorer import Scorer
 from railkd.jobs.splits import Sources, TableReader, asked_task, digests
 from railkd.jobs.trained import Trained, trained_length
-from railkd.models.checkpoints import Checkpoint
-from railkd.models.heads import label_names
-from railkd.models.inference import predict_logits
 from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
@@ -25,7 +23,6 @@ from railkd.runtime.progress import bar
 from railkd.tasks.comparison import compare
 from railkd.tasks.judging import Finding
 from railkd.tasks.target import Target
-from railkd.teacher.identity import content_of
 
 
 def score(
@@ -96,31 +93,26 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     """
     ranks.initialize()
     record = RunRecord("evaluate", None, 0, config=Request(options).as_dict())
-    checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
-    sources = Sources.parse(options)
+    model = Scorer.find(required(options.model, "--model"), trust=options.trust_remote_code)
+    checkpoint, sources = model.checkpoint, Sources.parse(options)
     required(list(sources.tests), "--test")
-    target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(checkpoint), asked_task(options))
+    target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(options.model), asked_task(options))
     target = replace(target, row=sources.row)
     tables = TableReader(options, say, Trained.of(checkpoint.config)).tests(sources, target)
-    record.contents = {**digests({}, tables), "model": content_of(checkpoint)}
-    model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
-    max_length = trained_length(options.max_length, model.config, say)
-    record.labels = list(label_names(model.config))
+    record.contents = {**digests({}, tables), "model": model.content()}
+    tokenizer = model.load().checkpoint.tokenizer
+    max_length = trained_length(options.max_length, checkpoint.config, say)
+    record.labels = list(checkpoint.labels)
     folder = RunFolder(keep) if keep and ranks.is_main_process() else None
     with record.phase("evaluation"):
         for name, table in tables.items():
             say(f"{name}: {truncation_line(table.rows, tokenizer, max_length)}")
             with bar(f"evaluating {name}", "rows", quiet=options.quiet) as advance:
-                outputs = predict_logits(
-                    model,
-                    tokenizer,
-                    table.rows,
-                    max_length=max_length,
-                    batch_size=options.batch_size,
-                    on_progress=advance,
+                outputs = model.logits(
+                    table.rows, max_length=max_length, batch_size=options.batch_size, on_progress=advance
                 )
             score(record, target, name, table, outputs, keep=folder, texts=True)
-    record.sizes = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    record.sizes = model.sizes()
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.is_main_process():
         plain = {name: {**metrics, "domain": record.domains[name]} for name, metrics in record.metrics.items()}

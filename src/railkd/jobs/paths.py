@@ -60,7 +60,7 @@ def _reads_records(name: str) -> bool:
     return bool(re.search(r"\.(json|jsonl|yaml|tsv|safetensors|bin|txt)$", name))
 
 
-_MODELS = ("model", "teacher", "student")
+_MODELS = ("model", "against", "teacher", "student")
 _TABLES = ("train", "eval", "unlabelled", "test", "ood")
 
 

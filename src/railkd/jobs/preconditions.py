@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from railkd.data.sources import parse_named
 from railkd.errors import RailkdError, did_you_mean
+from railkd.export.layout import Shipped, require_onnx
 from railkd.jobs.options import (
     CacheOptions,
     CheckOptions,
@@ -18,6 +20,7 @@ from railkd.jobs.options import (
 )
 from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
+from railkd.jobs.shipping_options import CertifyOptions, ExportOptions
 from railkd.jobs.validation import (
     Problems,
     check_at_least,
@@ -26,11 +29,13 @@ from railkd.jobs.validation import (
     check_method,
     check_model,
     check_run_folder,
+    check_source,
     check_target,
     check_training,
     depth_of,
 )
 from railkd.models.starts import KEEP_WORDS, RULES
+from railkd.records import RECORD_FILE
 
 
 def check_finetune(request: Request[FinetuneOptions]) -> None:
@@ -116,7 +121,7 @@ def check_evaluate(request: Request[EvaluateOptions]) -> None:
     problems = Problems()
     problems.require(options, *(("model",) if options.ood else ("model", "test")))
     check_data(problems, options)
-    check_model(problems, options.model, "--model")
+    check_model(problems, options.model, "--model", onnx=True)
     if options.output:
         check_target(problems, Path(options.output), folder=False)
         compare(problems, options, {"--output": options.output})
@@ -134,7 +139,7 @@ def check_predict(request: Request[PredictOptions]) -> None:
     if not options.glue_submission:
         check_effect(problems, options, "without --glue-submission", "label_map")
     check_data(problems, options)
-    check_model(problems, options.model, "--model")
+    check_model(problems, options.model, "--model", onnx=True)
     if options.glue_submission:
         check_target(problems, Path(options.output or "."))
         compare(problems, options, {"--output": options.output or "."})
@@ -144,6 +149,59 @@ def check_predict(request: Request[PredictOptions]) -> None:
         if Path(options.output).suffix not in (".tsv", ".jsonl"):
             problems.add(f"--output: expected a name that ends in .tsv or .jsonl, got '{options.output}'")
     problems.report()
+
+
+def check_export(request: Request[ExportOptions]) -> None:
+    """Check the options of ``railkd export``; see `check_finetune`."""
+    options = request.options
+    problems = Problems()
+    if not options.model:
+        problems.add("Expected a run folder or a model folder to export, got none.")
+    problems.require(options, "output")
+    check_data(problems, options)
+    for source in parse_named(options.eval).values():
+        check_source(problems, source, "--eval")
+    _check_margins(problems, options, "max_drop", "max_class_drop")
+    if options.per_op and not options.int8:
+        check_effect(problems, options, "without --int8", "per_op")
+    if options.onnx or options.int8:
+        with problems.collect():
+            require_onnx()
+    if options.model and not (Path(options.model) / RECORD_FILE).is_file():
+        check_model(problems, options.model, "RUN")
+    if options.output:
+        folder = Path(options.output)
+        check_target(problems, folder)
+        compare(problems, options, {"--output": options.output}, [folder])
+        if folder.is_dir() and any(folder.iterdir()) and not Shipped(folder).record.is_file():
+            problems.add(f"--output: '{folder}' holds files that railkd export did not write. Fix: name another folder")
+        elif folder.is_dir() and any(folder.iterdir()) and not options.overwrite:
+            problems.add(f"--output: '{folder}' holds another export. Fix: name another folder, or give --overwrite")
+    problems.report()
+
+
+def check_certify(request: Request[CertifyOptions]) -> None:
+    """Check the options of ``railkd certify``; see `check_finetune`."""
+    options = request.options
+    problems = Problems()
+    problems.require(options, *(("model", "against") if options.ood else ("model", "against", "test")))
+    check_data(problems, options)
+    check_at_least(problems, options, 0, "flips")
+    _check_margins(problems, options, "margin", "class_margin")
+    check_model(problems, options.model, "--model", onnx=True)
+    check_model(problems, options.against, "--against", onnx=True)
+    if options.output:
+        check_target(problems, Path(options.output), folder=False)
+        compare(problems, options, {"--output": options.output})
+    problems.report()
+
+
+def _check_margins(problems: Problems, options: ExportOptions | CertifyOptions, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if not 0 < value < 100:
+            flag = f"--{name.replace('_', '-')}"
+            problems.add(f"{flag}: expected points between 0 and 100, such as 1, got {value:g}")
 
 
 def check_check(request: Request[CheckOptions]) -> None:

@@ -11,11 +11,9 @@ from railkd.data.predictions import write_predictions
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.options import PredictOptions, Say, required
+from railkd.jobs.scorer import Scorer
 from railkd.jobs.splits import TableReader
 from railkd.jobs.trained import Trained, trained_length
-from railkd.models.checkpoints import Checkpoint
-from railkd.models.heads import label_names, task_of_config
-from railkd.models.inference import predict_logits
 from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
 from railkd.runtime.files import write_text
@@ -35,20 +33,18 @@ def predict(options: PredictOptions, say: Say, stream: TextIO | None = None) -> 
         RailkdError: --test does not name one file.
     """
     ranks.initialize()
-    checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
+    model = Scorer.find(required(options.model, "--model"), trust=options.trust_remote_code)
     if len(options.test) != 1:
         raise RailkdError(f"--test: expected one file to predict, got {len(options.test)}. Fix: give --test FILE.")
-    reader = TableReader(options, say, Trained.of(checkpoint.config))
+    checkpoint, reader = model.checkpoint, TableReader(options, say, Trained.of(model.checkpoint.config))
     table = reader.read(Source.parse(options.test[0]), split="test", labelled=False)
-    model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
-    length = trained_length(options.max_length, model.config, say)
-    say(truncation_line(table.rows, tokenizer, length))
+    model.load()
+    length = trained_length(options.max_length, checkpoint.config, say)
+    say(truncation_line(table.rows, checkpoint.tokenizer, length))
     with bar("predicting", "rows", quiet=options.quiet) as advance:
-        logits = predict_logits(
-            model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size, on_progress=advance
-        )
+        logits = model.logits(table.rows, max_length=length, batch_size=options.batch_size, on_progress=advance)
     if ranks.is_main_process():
-        rows = task_of_config(model.config).predictions(logits, label_names(model.config))
+        rows = checkpoint.task.predictions(logits, checkpoint.labels)
         write_predictions(options.output, rows, stream)
         if options.output:
             say(f"written: {options.output}")
@@ -65,22 +61,21 @@ def glue_submission(options: PredictOptions, say: Say) -> list[Path]:
         The paths of the files.
     """
     ranks.initialize()
-    checkpoint = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
+    model = Scorer.find(required(options.model, "--model"), trust=options.trust_remote_code)
     found = submission.find(required(options.test, "--test")[0])
-    model, tokenizer = checkpoint.frozen(), checkpoint.tokenizer
-    names, renamed = label_names(model.config), parse_label_map(options.label_map or [])
-    length, target, written = trained_length(options.max_length, model.config, say), Path(options.output or "."), []
+    checkpoint = model.load().checkpoint
+    names, renamed = checkpoint.labels, parse_label_map(options.label_map or [])
+    length, target = trained_length(options.max_length, checkpoint.config, say), Path(options.output or ".")
+    written = []
     first = next(iter(found))
     task_of(first.task.problem_type).check_outputs(names, model=f"'{options.model}'", where=first.name)
     words = submission.check_model(first, names, model=str(options.model), label_map=renamed)
     for row, source in found.items():
         reader = TableReader(options, say, Trained.of(checkpoint.config))
         table = reader.read(Source.parse(source), split="test", labelled=False)
-        say(f"{row.name}: {truncation_line(table.rows, tokenizer, length)}")
+        say(f"{row.name}: {truncation_line(table.rows, checkpoint.tokenizer, length)}")
         with bar(f"predicting {row.name}", "rows", quiet=options.quiet) as advance:
-            logits = predict_logits(
-                model, tokenizer, table.rows, max_length=length, batch_size=options.batch_size, on_progress=advance
-            )
+            logits = model.logits(table.rows, max_length=length, batch_size=options.batch_size, on_progress=advance)
         given = submission.format_answers(row, logits, words)
         written.append(target / row.file)
         if ranks.is_main_process():

@@ -16,6 +16,7 @@ from railkd.data.label_names import parse_label_map
 from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean
+from railkd.export.layout import find_onnx, home_of, require_onnx
 from railkd.jobs.options import DataOptions, RunOptions
 from railkd.jobs.paths import compare
 from railkd.jobs.run_folder import RunFolder
@@ -104,13 +105,14 @@ def check_source(problems: Problems, source: Source, flag: str) -> None:
         problems.add(f"{flag} {error}")
 
 
-def check_model(problems: Problems, name: str | None, flag: str) -> Path | None:
+def check_model(problems: Problems, name: str | None, flag: str, *, onnx: bool = False) -> Path | None:
     """Check that a local folder holds a model. A name that can only be one of the hub is not looked up.
 
     Args:
         problems: collects what is wrong.
         name: of the folder or model; None passes.
         flag: that named it.
+        onnx: an ONNX file, or a folder with one, is a model too.
 
     Returns:
         The folder; None if there is no local one.
@@ -126,6 +128,9 @@ def check_model(problems: Problems, name: str | None, flag: str) -> Path | None:
         if not path.exists():  # the folder above exists, or the name cannot be one of the hub
             beside = os.listdir(path.parent) if path.parent.is_dir() else []
             raise RailkdError(f"no model at '{name}': no such folder.{did_you_mean(path.name, beside)}")
+        if onnx and (file := find_onnx(path)):
+            require_onnx()
+            return home_of(file)
         return Checkpoint.find(path).folder
     except RailkdError as error:
         problems.add(f"{flag}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from typing import Any
 
@@ -42,12 +43,56 @@ def predict_logits(
     Returns:
         (N, C) float32 logits, in the order of the rows.
     """
-    tokens = keyed_tokens(dataset, tokenizer, max_length=max_length)
-    check_tokens(model.config, tokenizer, tokens, max_length, "the model")
-    order = np.argsort(-tokens.lengths, kind="stable")
-    device = next(model.parameters()).device
-    takes, output = accepted_inputs(model), task_of_config(model.config).output
+    device, output = next(model.parameters()).device, task_of_config(model.config).output
     model.eval()
+
+    def run(batch: Any) -> np.ndarray:
+        cast: Any = torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
+        with torch.no_grad(), cast:
+            found: np.ndarray = getattr(model(**batch.to(device)), output).float().cpu().numpy()
+        return found
+
+    return batched_logits(
+        run,
+        tokenizer,
+        dataset,
+        takes=accepted_inputs(model),
+        config=model.config,
+        max_length=max_length,
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+
+
+def batched_logits(
+    run: Callable[[Any], np.ndarray],
+    tokenizer: Any,
+    dataset: Any,
+    *,
+    takes: Collection[str],
+    config: Any,
+    max_length: int,
+    batch_size: int = 64,
+    on_progress: Advance | None = None,
+) -> np.ndarray:
+    """Compute the logits of a table of texts by any function of a batch; see `predict_logits`.
+
+    Args:
+        run: takes a padded batch of B rows of tokens, as PyTorch tensors by name; returns (B, C) float32 logits.
+        tokenizer: of the model.
+        dataset: rows with text columns named by convention.
+        takes: names of the inputs that the function reads.
+        config: of the model.
+        max_length: in tokens; longer texts are cut.
+        batch_size: rows per batch.
+        on_progress: called after each batch with (rows done, rows in all).
+
+    Returns:
+        (N, C) float32 logits, in the order of the rows.
+    """
+    tokens = keyed_tokens(dataset, tokenizer, max_length=max_length)
+    check_tokens(config, tokenizer, tokens, max_length, "the model")
+    order = np.argsort(-tokens.lengths, kind="stable")
     logits: np.ndarray | None = None
     for start in range(batch_size * ranks.rank(), len(order), batch_size * ranks.world_size()):
         rows = order[start : start + batch_size]
@@ -55,14 +100,12 @@ def predict_logits(
             {name: [values[i] for i in rows] for name, values in tokens.inputs.items() if name in takes},
             return_tensors="pt",
         )
-        cast: Any = torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
-        with torch.no_grad(), cast:
-            part = getattr(model(**batch.to(device)), output).float().cpu().numpy()
+        part = run(batch)
         if logits is None:
             logits = np.zeros((len(order), part.shape[1]), dtype=np.float32)
         logits[rows] = part
         if on_progress is not None:
             on_progress(min(start + batch_size, len(order)), len(order))
     if logits is None:
-        logits = np.zeros((len(order), int(model.config.num_labels)), dtype=np.float32)
+        logits = np.zeros((len(order), int(config.num_labels)), dtype=np.float32)
     return ranks.all_reduce_sum(logits)

@@ -198,6 +198,12 @@ class Task(ABC):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         """Return the answers that outputs (N, C) give, encoded as labels are."""
 
+    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+        """Return (N,) the probability that outputs (N, C) give to their answers. Numbers have none: NaN."""
+        import numpy as np
+
+        return np.full(len(outputs), np.nan)
+
     @abstractmethod
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
         """Return N encoded labels or answers as names or numbers, folded as the space says; None: no label."""

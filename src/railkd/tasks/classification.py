@@ -73,6 +73,12 @@ class Classification(Task):
         found: np.ndarray = outputs.argmax(axis=1)
         return found
 
+    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+        from scipy.special import softmax
+
+        shares: np.ndarray = softmax(outputs, axis=1)
+        return shares.max(axis=1)
+
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
         words = [space.fold.names[group] for group in space.fold.group] if space.fold else space.names
         return [None if value == MISSING else words[int(value)] for value in values]

@@ -95,6 +95,12 @@ class MultiLabel(Task):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         return (outputs > 0).astype(float)
 
+    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+        from scipy.special import expit
+
+        share: np.ndarray = expit(abs(outputs))  # of each class, that it applies or that it does not
+        return share.min(axis=1)
+
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
         import numpy as np
 

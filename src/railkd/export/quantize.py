@@ -1,0 +1,176 @@
+"""Quantises an ONNX file to int8: weights beforehand, activations as they come (dynamic quantisation).
+
+Traps of ``onnxruntime.quantization.quantize_dynamic``:
+
+- shapes that the exporter stored contradict the new nodes (onnxruntime issue 25890), so they are removed first;
+- by default it quantises word embeddings too, which makes scores worse and texts no faster. ``MatMul`` and ``Gemm`` are
+  enough;
+- one scale for each channel of a weight helps some models and harms others, so both ways are measured;
+- processors without VNNI add two products of int8 in 16 bits, which overflow: weights get 7 bits there;
+- it may quantise nothing and say nothing, so integer products are counted in the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from railkd.errors import RunFailed
+from railkd.export.layout import require_onnx
+from railkd.export.session import OnnxModel
+
+#: Kinds of operators that are quantised.
+KINDS = ("MatMul", "Gemm")
+#: Rows on which ways to quantise are compared.
+SAMPLE = 128
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How an int8 file was made.
+
+    Attributes:
+        per_channel: each channel of a weight has a scale of its own.
+        reduce_range: weights have 7 bits.
+        left_out: names of operators that stay in float32.
+        integer: number of integer products in the file.
+        floating: number of products that stay in float32, such as those of two activations.
+        differences: way to quantise -> mean absolute difference of the logits, as it was measured.
+    """
+
+    per_channel: bool
+    reduce_range: bool
+    left_out: tuple[str, ...]
+    integer: int
+    floating: int
+    differences: dict[str, float]
+
+
+def has_vnni(info: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor adds products of int8 in 32 bits. One that does not say is taken to.
+
+    Args:
+        info: the description of the processor that Linux gives.
+    """
+    try:
+        flags = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "")
+    except OSError:
+        return True
+    return not flags or "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def write_int8(
+    source: Path, target: Path, rows: Any, reference: np.ndarray, *, max_length: int, left_out: Sequence[str] = ()
+) -> Quantisation:
+    """Write an int8 file, with one scale for each weight or for each channel, whichever changes the logits less.
+
+    Args:
+        source: ONNX file in float32, in its place in the shipped folder.
+        target: file to write.
+        rows: table of texts to measure on.
+        reference: (N, C) logits of these rows.
+        max_length: in tokens.
+        left_out: names of operators that stay in float32.
+
+    Returns:
+        How the file was made.
+
+    Raises:
+        RunFailed: nothing could be quantised.
+    """
+    require_onnx()
+    reduce_range, differences, files = not has_vnni(), {}, {}
+    with tempfile.TemporaryDirectory(prefix="railkd-") as scratch:
+        for name in ("per tensor", "per channel"):
+            files[name] = target.with_name(f"{target.stem}-{name[4:]}.onnx")
+            with _prepared(source, Path(scratch)) as graph:
+                _quantise(graph, files[name], name == "per channel", reduce_range, left_out)
+            found = OnnxModel(files[name]).logits(rows, max_length=max_length)
+            differences[name] = float(np.abs(found - reference).mean())
+    best = min(differences, key=lambda name: differences[name])
+    files.pop(best).replace(target)
+    for file in files.values():
+        file.unlink()
+    integer, floating = count_products(target)
+    if not integer:
+        raise RunFailed(f"int8: no operator of '{source.name}' could be quantised, so the file would run in float32")
+    return Quantisation(best == "per channel", reduce_range, tuple(left_out), integer, floating, differences)
+
+
+def count_products(file: Path) -> tuple[int, int]:
+    """Return the number of matrix products of integers in an ONNX file, and of those of floats."""
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(file, load_external_data=False).graph.node]
+    return sum("Integer" in kind or kind == "QGemm" for kind in kinds), sum(kind in KINDS for kind in kinds)
+
+
+def products_of(file: Path) -> list[str]:
+    """Return the names of the operators of an ONNX file that quantisation replaces: products with a fixed weight."""
+    import onnx
+
+    graph = onnx.load(file, load_external_data=False).graph
+    weights = {value.name for value in graph.initializer}
+    return [node.name for node in graph.node if node.op_type in KINDS and node.input[1] in weights]
+
+
+def by_sensitivity(source: Path, target: Path, rows: Any, reference: np.ndarray, *, max_length: int) -> list[str]:
+    """Return the names of the operators, those first whose quantisation alone changes the logits most.
+
+    Args:
+        source: ONNX file in float32.
+        target: name of a file that may be written and deleted.
+        rows: table of texts to measure on.
+        reference: (N, C) logits of these rows.
+        max_length: in tokens.
+
+    Returns:
+        The names.
+    """
+    products, changes = products_of(source), {}
+    with tempfile.TemporaryDirectory(prefix="railkd-") as scratch:
+        for name in products:
+            with _prepared(source, Path(scratch)) as graph:
+                _quantise(graph, target, False, not has_vnni(), [other for other in products if other != name])
+            changes[name] = float(np.abs(OnnxModel(target).logits(rows, max_length=max_length) - reference).mean())
+    target.unlink(missing_ok=True)
+    return sorted(products, key=lambda name: -changes[name])
+
+
+@contextmanager
+def _prepared(source: Path, scratch: Path) -> Iterator[Path]:
+    """Give a copy of an ONNX file without the shapes that contradict quantised nodes."""
+    import onnx
+
+    model = onnx.load(source)
+    del model.graph.value_info[:]
+    copy = scratch / "model.onnx"
+    onnx.save(model, copy)
+    yield copy
+
+
+def _quantise(graph: Path, target: Path, per_channel: bool, reduce_range: bool, left_out: Sequence[str]) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    root = logging.getLogger()  # the quantiser advises a step that fails on exported graphs
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        quantize_dynamic(
+            graph,
+            target,
+            op_types_to_quantize=list(KINDS),
+            per_channel=per_channel,
+            reduce_range=reduce_range,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[*left_out, *(f"{name}_MatMul" for name in left_out)],  # what becomes of a Gemm first
+        )
+    finally:
+        root.setLevel(level)

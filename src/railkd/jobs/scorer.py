@@ -1,0 +1,82 @@
+"""Finds a finished model by name, in PyTorch or as an ONNX file, and computes its logits."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from railkd.export.layout import find_onnx
+from railkd.models.checkpoints import Checkpoint
+from railkd.models.inference import predict_logits
+from railkd.runtime.progress import Advance
+from railkd.teacher.identity import content_of
+
+
+class Scorer:
+    """A finished model. It is loaded at its first use.
+
+    Args:
+        checkpoint: the config and the tokenizer, and the weights of a model in PyTorch.
+        onnx: the model as an ONNX file; None: it runs in PyTorch.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, onnx: Any = None) -> None:
+        self.checkpoint, self.onnx = checkpoint, onnx
+
+    @classmethod
+    def find(cls, name: str | Path, *, trust: bool = False) -> Scorer:
+        """Find a model.
+
+        Args:
+            name: a checkpoint, by folder or hub name, or an ONNX file or folder (see `railkd.export.layout.find_onnx`).
+            trust: run Python code that it brings.
+
+        Returns:
+            The model.
+        """
+        file = find_onnx(name)
+        if file is None:
+            return cls(Checkpoint.find(name, trust=trust))
+        from railkd.export.session import OnnxModel
+
+        found = OnnxModel(file, trust=trust)
+        return cls(found.checkpoint, found)
+
+    @cached_property
+    def _model(self) -> Any:
+        return self.checkpoint.frozen()
+
+    def load(self) -> Scorer:
+        """Load the model now, with its tokenizer, so that damage is found before the rows are worked on."""
+        _ = (self._model if self.onnx is None else self.onnx.inputs), self.checkpoint.tokenizer
+        return self
+
+    def logits(
+        self, rows: Any, *, max_length: int, batch_size: int = 64, on_progress: Advance | None = None
+    ) -> np.ndarray:
+        """Compute the logits of a table of texts; see `railkd.models.inference.predict_logits`."""
+        how: dict[str, Any] = {"max_length": max_length, "batch_size": batch_size, "on_progress": on_progress}
+        if self.onnx is not None:
+            found: np.ndarray = self.onnx.logits(rows, **how)
+            return found
+        return predict_logits(self._model, self.checkpoint.tokenizer, rows, **how)
+
+    def is_the_model_of(self, other: Scorer) -> bool:
+        """Return whether another name means the same model in the same form."""
+        return (self.onnx is None) == (other.onnx is None) and self.content() == other.content()
+
+    def content(self) -> str:
+        """Return a digest of what the answers depend on: weights, config and tokenizer, or the bytes of an ONNX file."""
+        if self.onnx is not None:
+            return xxhash.xxh3_128_hexdigest(self.onnx.file.read_bytes())
+        return content_of(self.checkpoint)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of parameters of a model in PyTorch, or the bytes of an ONNX file."""
+        if self.onnx is not None:
+            return {"bytes": self.onnx.file.stat().st_size}
+        return {"parameters": sum(parameter.numel() for parameter in self._model.parameters())}

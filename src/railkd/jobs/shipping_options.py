@@ -1,0 +1,58 @@
+"""The options of the jobs that ship a finished model: export and certify. See `railkd.jobs.options`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from railkd.jobs.options import DataOptions, ModelOptions, option
+
+
+@dataclass
+class ExportOptions(ModelOptions, DataOptions):
+    """Options of ``railkd export``: what to write, and the gates that it must pass."""
+
+    model: str | None = option(
+        "run folder of distill or finetune, or model folder", metavar="RUN", group="models", required=True
+    )
+    output: str | None = option("folder to ship", metavar="DIR", required=True)
+    onnx: bool = option("write onnx/model.onnx", False)
+    int8: bool = option("write onnx/model_quantized.onnx too", False)
+    eval: list[str] = option(
+        "labelled rows for the gates; may be repeated (default: the sets that the run was scored on)",
+        [],
+        metavar="[NAME=]FILE",
+        group="gates",
+    )
+    max_drop: float = option("accuracy that int8 may lose, in points", 1.0, metavar="POINTS", group="gates")
+    max_class_drop: float = option(
+        "share of its rows that a class may lose, in points", 3.0, metavar="POINTS", group="gates"
+    )
+    per_op: bool = option(
+        "if a gate fails, leave the most sensitive operators in float32 until it passes", False, group="gates"
+    )
+    overwrite: bool = option("replace an earlier export in the output folder", False)
+    quiet: bool = option("print the results only", False)
+
+
+@dataclass
+class CertifyOptions(ModelOptions, DataOptions):
+    """Options of ``railkd certify``: which models to compare, on which rows, with which margin."""
+
+    model: str | None = option(
+        "candidate: a folder, a name on the hub, or an ONNX file", metavar="MODEL", group="models", required=True
+    )
+    against: str | None = option("reference, given like --model", metavar="MODEL", group="models", required=True)
+    test: list[str] = option(
+        "labelled rows; may be repeated", [], metavar="[NAME=]FILE", group="data", required="--ood"
+    )
+    ood: list[str] = option(
+        "out-of-domain rows, judged like --test; may be repeated", [], metavar="[NAME=]FILE", group="data"
+    )
+    margin: float = option("accuracy that the candidate may lose, in points", 1.0, metavar="POINTS")
+    class_margin: float = option(
+        "share of its rows that a class or a range of lengths may lose, in points", 3.0, metavar="POINTS"
+    )
+    flips: int = option("rows with another verdict to print", 5, metavar="N")
+    batch_size: int = option("rows per batch", 64, metavar="N")
+    output: str | None = option("write the evidence to this JSON file", metavar="FILE")
+    quiet: bool = option("print the results only", False)

@@ -1,0 +1,181 @@
+"""A candidate passes if it is no worse, overall and in each class; and fails by the name of what is worse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertForSequenceClassification
+
+from railkd.cli import main
+from railkd.data.reader import Reading, Table, read
+from railkd.data.sources import Source
+from railkd.export.gate import FAILS, PASSES, UNDECIDED, judge, pool, problems_of
+from railkd.jobs.certify import certify
+from railkd.jobs.shipping_options import CertifyOptions
+from railkd.tasks.target import Target
+from tiny import make_model, make_tokenizer, save
+
+MARGINS = (0.01, 0.03)
+Capture = pytest.CaptureFixture[str]
+
+
+def table_of(tmp_path: Path, rows: dict[str, list[Any]]) -> tuple[Target, Table]:
+    file = tmp_path / "rows.jsonl"
+    Dataset.from_dict(rows).to_json(file)
+    table = read(Source.parse(str(file)), Reading(), split="train")
+    target = Target.infer(table, None)
+    return target, target.label(table)
+
+
+def classes(tmp_path: Path, common: int = 3000, rare: int = 300) -> tuple[Target, Table, np.ndarray]:
+    """A table of two classes, and the logits of a model that is right everywhere."""
+    labels = ["common"] * common + ["rare"] * rare
+    target, table = table_of(tmp_path, {"text": [f"text {i}" for i in range(len(labels))], "label": labels})
+    return target, table, np.eye(2)[np.asarray(table.rows["label"])] * 4.0
+
+
+def states(judgement: Any) -> dict[str, str]:
+    return {line.name: line.state for line in judgement.lines}
+
+
+def test_an_equal_model_passes_everywhere(tmp_path: Path) -> None:
+    target, table, right = classes(tmp_path)
+    found = judge(target, "dev", table, (right, right + 0.5), MARGINS)
+    assert states(found) == dict.fromkeys(["overall", "class common", "class rare"], PASSES)
+    assert found.passes and found.flips == () and 0 < found.smallest_margin < 0.01
+
+
+def test_a_rare_class_fails_by_name_while_the_average_passes(tmp_path: Path) -> None:
+    target, table, right = classes(tmp_path)
+    worse = right.copy()
+    worse[3000:3018] = [9.0, 0.0]  # 18 of 3,300 rows, and of 300
+    found = judge(target, "dev", table, (right, worse), MARGINS)
+    assert states(found) == {"overall": PASSES, "class common": PASSES, "class rare": FAILS}
+    assert not found.passes
+    (problem,) = problems_of([found], MARGINS)
+    assert problem.startswith("dev, class rare: fails; drop +6.00 points of 300 rows, 18 lost and 0 won")
+    assert [flip.index for flip in found.flips] == list(range(3000, 3018))
+    assert {(flip.gold, flip.reference, flip.candidate) for flip in found.flips} == {("rare", "rare", "common")}
+    assert found.flips[0].text == "text 3000" and found.flips[0].confidence[1] > found.flips[0].confidence[0] > 0.9
+
+
+def test_few_rows_of_a_class_tell_nothing_unless_the_class_is_lost(tmp_path: Path) -> None:
+    target, table, right = classes(tmp_path, rare=30)
+    found = judge(target, "dev", table, (right, right), MARGINS)
+    assert states(found)["class rare"] == UNDECIDED and found.passes
+    assert [line.needed for line in found.lines if line.name == "class rare"] == [88]
+    assert "88 rows are needed" in str(found.lines[2])
+    worse = right.copy()
+    worse[-15:] = [9.0, 0.0]
+    assert states(judge(target, "dev", table, (right, worse), MARGINS))["class rare"] == FAILS
+
+
+def test_flips_come_most_confident_first(tmp_path: Path) -> None:
+    target, table, right = classes(tmp_path, 50, 50)
+    worse = right.copy()
+    worse[3], worse[7] = [0.0, 5.0], [0.0, 9.0]
+    assert [flip.index for flip in judge(target, "dev", table, (right, worse), MARGINS).flips] == [7, 3]
+
+
+def test_sets_are_judged_together_and_each_on_its_own(tmp_path: Path) -> None:
+    target, table, right = classes(tmp_path, 100, 90)
+    small = judge(target, "small", table, (right, right), MARGINS)
+    assert states(small)["overall"] == UNDECIDED and problems_of([small], MARGINS)
+    assert problems_of([small, small], MARGINS) == []  # 380 rows together are enough
+    whole = pool([small, small], MARGINS)
+    assert whole is not None and whole.lines[0].drop.rows == 380
+    worse = right.copy()
+    worse[:20] = [0.0, 9.0]
+    bad = judge(target, "bad", table, (right, worse), MARGINS)
+    assert any(problem.startswith("bad, overall: fails") for problem in problems_of([small, bad], MARGINS))
+
+
+def test_several_classes_a_row_are_judged_class_by_class(tmp_path: Path) -> None:
+    labels = [["a"], ["a", "b"], []] * 400
+    target, table = table_of(tmp_path, {"text": [f"text {i}" for i in range(1200)], "label": labels})
+    right = np.asarray(table.rows["label"]) * 8.0 - 4.0
+    worse = right.copy()
+    worse[1:300:3, 1] = -9.0  # class b is missed in 100 of its 400 rows; class a never
+    found = states(judge(target, "dev", table, (right, worse), MARGINS))
+    assert found == {"overall": FAILS, "class a": PASSES, "class b": FAILS}
+
+
+def test_numbers_are_judged_by_their_metric(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    values = chance.normal(size=150)
+    target, table = table_of(tmp_path, {"text": [f"text {i}" for i in range(150)], "label": values.tolist()})
+    ours, noise = values[:, None] + 0.1, chance.normal(size=(150, 1))
+    same = judge(target, "dev", table, (ours, ours * 2), MARGINS)
+    assert same.metric == target.primary_metric and states(same) == {"overall": PASSES}
+    assert states(judge(target, "dev", table, (ours, ours + noise), MARGINS)) == {"overall": FAILS}
+
+
+@pytest.fixture
+def folders(model_folder: Path, tmp_path: Path) -> dict[str, Path]:
+    """A model, and one that answers "neg" more often."""
+    model = BertForSequenceClassification.from_pretrained(model_folder)
+    with torch.no_grad():
+        model.classifier.bias[0] += 1.5
+    return {"model": model_folder, "worse": save(tmp_path / "worse", model, make_tokenizer())}
+
+
+def test_a_model_is_certified_against_itself_at_any_margin(
+    folders: dict[str, Path], dev: Path, capsys: Capture
+) -> None:
+    model = str(folders["model"])
+    assert main(["certify", "--model", model, "--against", model, "--test", str(dev), "--margin", "0.01"]) == 0
+    assert "both names are one model" in capsys.readouterr().out
+
+
+def test_a_worse_model_is_refused_with_evidence(
+    folders: dict[str, Path], dev: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    evidence = tmp_path / "evidence.json"
+    words = ["certify", "--model", str(folders["worse"]), "--against", str(folders["model"]), "--test", f"d={dev}"]
+    assert main([*words, "--output", str(evidence), "--flips", "2"]) == 1
+    printed = capsys.readouterr()
+    assert "is not shown to be no worse" in printed.err and "d, class pos: fails" in printed.out
+    assert printed.out.count(" row ") == 2
+    found = json.loads(evidence.read_text())
+    (judged,) = found["sets"]
+    assert found["passes"] is False and judged["name"] == "d"
+    assert len(judged["flips"]) == sum(line["drop"]["lost"] + line["drop"]["won"] for line in judged["lines"][:1])
+    assert sum(line["drop"]["rows"] for line in judged["lines"] if line["name"].startswith("length")) == 400
+    # A margin above the smallest that would have passed passes.
+    smallest = max(line["drop"]["bound"] for line in judged["lines"])
+    points = 100 * smallest + 0.01
+    models = {"model": str(folders["worse"]), "against": str(folders["model"])}
+    loose = CertifyOptions(**models, test=[str(dev)], margin=points, class_margin=points)
+    assert certify(loose, lambda line: None).passes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--margin 0", "--margin: expected points between 0 and 100, such as 1, got 0"),
+        ("--margin nan", "--margin: expected points"),
+        ("--class-margin -1", "--class-margin: expected points"),
+        ("--flips -1", "--flips: expected at least 0"),
+    ],
+)
+def test_bad_margins_are_refused(
+    words: str, message: str, folders: dict[str, Path], dev: Path, capsys: Capture
+) -> None:
+    both = ["--model", str(folders["model"]), "--against", str(folders["worse"]), "--test", str(dev)]
+    assert main(["certify", *both, *words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_models_with_other_classes_are_not_compared(
+    folders: dict[str, Path], dev: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    names = {"id2label": {0: "neg", 1: "good"}, "label2id": {"neg": 0, "good": 1}}
+    other = save(tmp_path / "other", make_model(1, **names), make_tokenizer())
+    assert main(["certify", "--model", str(other), "--against", str(folders["model"]), "--test", str(dev)]) == 2
+    assert "the same classes in the same order" in capsys.readouterr().err
