@@ -70,7 +70,7 @@ class Scorer:
         return (self.onnx is None) == (other.onnx is None) and self.content() == other.content()
 
     def content(self) -> str:
-        """Return a digest of what the answers depend on: weights, config and tokenizer, or the bytes of an ONNX file."""
+        """Return a digest of the weights, config and tokenizer, or of the bytes of an ONNX file."""
         if self.onnx is not None:
             return xxhash.xxh3_128_hexdigest(self.onnx.file.read_bytes())
         return content_of(self.checkpoint)
