@@ -142,9 +142,9 @@ def _fail(code: int, message: str, hint: str = "") -> int:
 
 def _interrupted(code: int, message: str) -> int:
     # A launcher passes its signal on to each rank. Only rank 0 prints the message.
-    from railkd.cli.verb import is_main_process
+    from railkd.runtime.launcher import is_first_process
 
-    return _fail(code, message) if is_main_process() else code
+    return _fail(code, message) if is_first_process() else code
 
 
 def _how_to_continue(words: list[str], asked: list[Any]) -> str:

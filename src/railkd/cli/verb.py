@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from railkd.jobs.options import Say
 from railkd.jobs.request import Request
 from railkd.jobs.settings import SHORT_NAMES, TRAINING, Setting, settings_of
+from railkd.runtime.launcher import is_first_process
 from railkd.runtime.words import visible
 from railkd.training.fields import GROUPS, NEED_TEACHER, REPLACED_BY_OPTIONS, DistillationFields
 
@@ -76,7 +76,7 @@ def printer(quiet: bool) -> Say:
     """
 
     def say(line: str) -> None:
-        if not quiet and is_main_process():
+        if not quiet and is_first_process():
             print(visible(line), file=sys.stderr, flush=True)
 
     return say
@@ -124,10 +124,5 @@ def print_results(text: str) -> None:
     Args:
         text: one line or more.
     """
-    if is_main_process():
+    if is_first_process():
         print(visible(text))
-
-
-def is_main_process() -> bool:
-    """Return whether this process is rank 0, by the variable $RANK that torchrun and accelerate set."""
-    return os.environ.get("RANK", "0") == "0"

@@ -57,11 +57,6 @@ class GlueTask:
         return "single_label_classification" if self.labels else "regression"
 
     @property
-    def has_header(self) -> bool:
-        """True if the files have a header line."""
-        return not self.headerless
-
-    @property
     def positive(self) -> str | None:
         """The class that F1 is computed for, index 1 in GLUE's order; None unless there are two classes."""
         return self.labels[1] if len(self.labels) == 2 else None

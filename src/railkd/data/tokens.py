@@ -105,12 +105,6 @@ def full_lengths(tokenizer: Any, texts: Sequence[Sequence[str]]) -> np.ndarray:
     return np.asarray([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
 
 
-#: Model types with a learned table of positions: they crash on a text that is longer. Other types are not limited.
-_TABLES = ("albert", "bert", "convbert", "distilbert", "electra", "ernie", "gpt2", "megatron-bert", "mobilebert", "opt")
-#: As above, but positions are counted from the padding token's number plus one.
-_SHIFTED_TABLES = ("camembert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
-
-
 @dataclass(frozen=True)
 class KeyedTokens:
     """Examples as a model reads them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from railkd.errors import RailkdError
 from railkd.jobs.options import CheckOptions, DistillOptions, Say, required
@@ -62,7 +63,7 @@ class GivenTeacher:
     @property
     def trained(self) -> Trained:
         """The teacher's training, as its folder describes it."""
-        return Trained.of(self.checkpoint.config if self.checkpoint is not None else None)
+        return Trained.of(self._config)
 
     @property
     def content(self) -> str:
@@ -78,7 +79,7 @@ class GivenTeacher:
         """
         if self.cache is not None:
             given = given or self.cache.identity.max_length
-        return trained_length(given, self.checkpoint.config if self.checkpoint is not None else None, say)
+        return trained_length(given, self._config, say)
 
     def sharing(self) -> AbstractContextManager[None]:
         """Return a context in which all callers share one model of the teacher. Its end releases the model."""
@@ -118,6 +119,10 @@ class GivenTeacher:
         )
         if ours.differences(wanted):
             self.cache.check(wanted)
+
+    @property
+    def _config(self) -> Any:
+        return self.checkpoint.config if self.checkpoint is not None else None
 
     @property
     def _stored(self) -> TeacherCache:

@@ -80,11 +80,11 @@ def resolve(
         found[name] = _read(parser, actions[name], value, where, hints[name])
         if name in _AT_LEAST_ONE and found[name] < 1:
             raise RailkdError(f"{where}: expected at least 1, got {found[name]}")
-    _check_steps(found, {**(training or {}), **found})
+    _check_steps({**(training or {}), **found})
     return found
 
 
-def _check_steps(found: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+def _check_steps(training: Mapping[str, Any]) -> None:
     # A number of steps has an effect if its strategy is "steps". The strategy of --eval follows --save-steps.
     plain_strategy = {"save": "steps", "logging": "steps", "eval": "steps" if "save_steps" in training else "epoch"}
     for kind, default in plain_strategy.items():

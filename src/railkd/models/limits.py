@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from railkd.data.columns import find_columns
-from railkd.data.tokens import _SHIFTED_TABLES, _TABLES, KeyedTokens, full_lengths, some_rows
+from railkd.data.tokens import KeyedTokens, full_lengths, some_rows
 from railkd.errors import RailkdError
 
 logger = logging.getLogger(__name__)
+#: Model types with a learned table of positions: they crash on a text that is longer. Other types are not limited.
+_TABLES = ("albert", "bert", "convbert", "distilbert", "electra", "ernie", "gpt2", "megatron-bert", "mobilebert", "opt")
+#: As above, but positions are counted from the padding token's number plus one.
+_SHIFTED_TABLES = ("camembert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
 
 
 def position_limit(config: Any) -> int | None:

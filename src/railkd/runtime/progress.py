@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from railkd.runtime.launcher import is_first_process
 from railkd.runtime.words import duration, visible
 
 #: Called with (items done, items in total).
@@ -32,7 +32,7 @@ def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
     Yields:
         A function to call with (items done, items in total).
     """
-    if quiet or os.environ.get("RANK", "0") != "0":  # only rank 0 prints
+    if quiet or not is_first_process():
         yield lambda done, total: None
         return
     console = Console(stderr=True)
@@ -84,6 +84,6 @@ def tqdm_bar(title: str, unit: str, total: int) -> Iterator[Advance]:
     from tqdm.auto import tqdm
 
     # None: tqdm shows nothing unless it writes to a terminal or a notebook.
-    hidden = True if total == 0 or os.environ.get("RANK", "0") != "0" else None
+    hidden = True if total == 0 or not is_first_process() else None
     with tqdm(total=total, desc=title, unit=f" {unit}", disable=hidden) as shown:
         yield lambda done, _total: shown.update(done - shown.n)

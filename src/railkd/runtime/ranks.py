@@ -5,7 +5,6 @@ Without a launcher there is one process, rank 0 of 1, and every function returns
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -15,11 +14,12 @@ import torch
 import torch.distributed as dist
 
 from railkd.errors import RailkdError
+from railkd.runtime.launcher import launched_processes
 
 
 def initialize() -> None:
     """Join the process group if a launcher started several processes. `TrainingArguments` does this on its own."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    if launched_processes() > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
         PartialState(cpu=not torch.accelerator.is_available())

@@ -6,6 +6,7 @@ A damaged file is found before it is read, and only the files on the list are ev
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,5 @@ def _checksum(files: dict[str, Any]) -> str:
 
 
 def _digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return str(digest.hexdigest())
+        return str(hashlib.file_digest(file, xxhash.xxh3_128).hexdigest())

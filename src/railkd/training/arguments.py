@@ -17,6 +17,7 @@ from railkd.errors import RailkdError
 from railkd.models.freezing import check_names
 from railkd.objectives import build_objective, method_spec
 from railkd.objectives.base import normalised_weights
+from railkd.runtime.launcher import launched_processes
 from railkd.signals import BlockShape
 from railkd.training.fields import METHOD_OPTIONS, WITHOUT_EFFECT, DistillationFields
 
@@ -49,7 +50,7 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         self._refuse_fields()
         self.intermediate_scale(0.0)
         self._try_objective(shapes)
-        if self.skip_nonfinite and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if self.skip_nonfinite and launched_processes() > 1:
             raise RailkdError("got skip_nonfinite on several ranks, which must step together; wanted a run of one rank")
         if self.max_length < 1:
             raise RailkdError(f"got max_length {self.max_length}, wanted at least 1")
