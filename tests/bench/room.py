@@ -95,7 +95,9 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
 def in_process(folder: Path) -> list[RunRecord]:
     """Run a bench without workers."""
     with inside(folder):
-        jobs = make_jobs(load("grid.yaml"), "out", make_verbs())
+        grid = load("grid.yaml")
+        jobs = make_jobs(grid, "out", make_verbs())
         Path("out").mkdir()
         progress = Progress("test", quiet=True)
-        return run(jobs, InProcess("out"), Path("out"), done={}, grid="", retries=0, progress=progress)
+        kept = grid.keep_students
+        return run(jobs, InProcess("out"), Path("out"), done={}, grid="", retries=0, progress=progress, kept=kept)

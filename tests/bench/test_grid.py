@@ -144,6 +144,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"contrasts": [{"arm": "kd", "baseline": "kd", "domain": "far"}]}, "domain: expected in or out, got 'far'"),
     ({"contrasts": [{"arm": "rail", "baseline": "kd"}]}, "contrasts\\[1\\].arm: expected an arm \\(kd\\), got 'rail'"),
     ({"executor": "slurm"}, "executor: expected local or ray, got 'slurm'"),
+    ({"keep_students": "some"}, "keep_students: expected all, best or none, got 'some'"),
     ({"processes": 0}, "processes: expected 1 or more, got 0"),
 ]
 

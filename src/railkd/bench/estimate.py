@@ -1,14 +1,12 @@
-"""Estimates what a grid will take before it runs: the number of jobs, the bytes of the caches, and the time.
+"""Estimates what a grid will take before it runs: the number of jobs, the bytes on disk, and the time.
 
-The time of a job is the mean of finished jobs that differ only in their seed. Without such jobs it is measured: the
-teacher or student, with random weights, runs over a few batches of the task's rows on this machine. Models and rows
-that would have to be downloaded are not measured; their time is printed as not known.
+The time of a job is the mean of finished jobs that differ only in their seed. Without such jobs it is computed from the
+speed of its model, which is measured once on this machine. Models and rows that would have to be downloaded are not
+measured; their time is printed as not known.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -25,26 +22,17 @@ from rich.text import Text
 from railkd.bench.grid import Grid, Machine
 from railkd.bench.plan import Job
 from railkd.bench.results import read_record
+from railkd.bench.sizes import Bases, compute_sizes, count_rows, find_local
+from railkd.bench.speed import Speed, measure_speeds
 from railkd.data.sources import Source
-from railkd.jobs import findings
 from railkd.jobs.options import DEFAULT_MAX_LENGTH
 from railkd.models.checkpoints import Checkpoint
-from railkd.models.heads import task_of_config
-from railkd.models.quiet import quiet_transformers
 from railkd.runtime import hardware
+from railkd.runtime.progress import bar
 from railkd.runtime.words import counted, duration, size, visible
-from railkd.signals import checked_poolings
 
 #: Rows of a task that are tokenised to estimate the length of a batch.
 _SAMPLE = 32
-
-
-@dataclass(frozen=True)
-class _Speed:
-    """Seconds for one row: of a forward pass, and of a training step."""
-
-    forward: float
-    training: float
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,9 @@ class _Line:
     seconds: float | None
 
 
-def print_estimate(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine, console: Console) -> None:
+def print_estimate(
+    grid: Grid, jobs: Sequence[Job], output: Path, machine: Machine, console: Console, *, quiet: bool = False
+) -> None:
     """Print the plan: a row for each task, the sums, and where the numbers come from.
 
     Args:
@@ -68,22 +58,25 @@ def print_estimate(grid: Grid, jobs: Sequence[Job], output: Path, machine: Machi
         output: the bench's folder; its finished jobs are not counted as time left.
         machine: jobs at a time and threads of each.
         console: where the table goes.
+        quiet: do not show which model is measured.
     """
     slots, threads = machine.processes or 1, machine.threads or 1
     records = {job.folder: record for job in jobs if (record := read_record(job, str(output))) is not None}
     done = {folder: record for folder, record in records.items() if record.state == "finished"}
     with hardware.limited_threads(threads):
-        lines = [_line(task, [job for job in jobs if job.task == task], done, slots) for task in _tasks(jobs)]
+        plan = _Plan(jobs, done, quiet=quiet)
+    lines = [plan.line(task, slots) for task in dict.fromkeys(job.task for job in jobs)]
     counts = Counter(job.kind for job in jobs)
     head = [counted(len(part), name) for part, name in _parts(grid)]
     totals = [counted(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
     console.print(Text(visible(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}")))
     console.print(Text(visible(f"arms: {', '.join(arm.name for arm in grid.arms)}")), "", _table(lines), "", sep="\n")
-    disk = _or_unknown(_sum(line.bytes for line in lines), size)
+    disk = compute_sizes(jobs, done, output, grid.keep_students, slots)
     left = _or_unknown(_sum(line.seconds for line in lines), duration)
     where = "on the machines that Ray chooses" if machine.executor == "ray" else "on this machine"
     pace = f"{slots} at a time, {counted(threads, 'thread')} each, {where}"
-    console.print(Text(f"in all: {len(done)} of {len(jobs)} jobs done; caches {disk}; time left {left}, {pace}"))
+    console.print(Text(f"in all: {len(done)} of {len(jobs)} jobs done; time left {left}, {pace}"))
+    console.print(Text(f"on disk: {disk}"))
     console.print(Text(_SOURCES))
 
 
@@ -103,8 +96,9 @@ def _table(lines: Sequence[_Line]) -> Table:
 
 
 _SOURCES = (
-    "time: the mean of finished jobs that differ only in their seed; if there are none, measured on this machine with "
-    "a few batches and random weights, without evaluation. not known: the model or the rows are not on this machine yet"
+    "time: the mean of finished jobs that differ only in their seed; if there are none, from the speed of each model "
+    "on this machine with random weights, without evaluation. not known: the model or the rows are not on this machine "
+    "yet"
 )
 _KINDS = {"distill": "run", "finetune": "teacher", "evaluate": "given teacher", "cache": "teacher pass"}
 
@@ -113,22 +107,89 @@ def _parts(grid: Grid) -> list[tuple[Sequence[Any], str]]:
     return [(grid.tasks, "task"), (grid.students, "student"), (grid.arms, "arm"), (grid.seeds, "seed")]
 
 
-def _tasks(jobs: Sequence[Job]) -> list[str]:
-    return list(dict.fromkeys(job.task for job in jobs))
+class _Plan:
+    """The estimates for the jobs of a plan. Each model is measured once, when the first job needs its time.
+
+    Args:
+        jobs: the plan.
+        done: folder -> record of the finished jobs.
+        quiet: do not show which model is measured.
+    """
+
+    def __init__(self, jobs: Sequence[Job], done: dict[str, Any], *, quiet: bool) -> None:
+        self.jobs, self.done, self.bases = jobs, done, Bases(jobs)
+        left = [job for job in jobs if job.folder not in done]
+        self.means = _mean_seconds(jobs, done)
+        self.speeds = self._measure([job for job in left if _alike(job) not in self.means], quiet)
+
+    def line(self, task: str, slots: int) -> _Line:
+        """Return the estimate for a task."""
+        jobs = [job for job in self.jobs if job.task == task]
+        left = [job for job in jobs if job.folder not in self.done]
+        seconds = _sum(self.means.get(_alike(job)) or self._expected(job) for job in left)
+        return _Line(
+            task=task,
+            jobs=Counter(job.kind for job in jobs),
+            done=len(jobs) - len(left),
+            rows=count_rows(str(jobs[-1].request.options.train)),
+            bytes=_sum(self.bases.cache_bytes(job) for job in jobs if job.kind == "cache"),
+            seconds=None if seconds is None else seconds / slots,
+        )
+
+    def _measure(self, jobs: Sequence[Job], quiet: bool) -> dict[tuple[str, int | None], Speed]:
+        """Measure the models of jobs whose time is not known from finished ones."""
+        wanted: dict[tuple[str, int | None], tuple[Checkpoint, int | None, int]] = {}
+        for job in jobs:
+            source = _first_source(job)
+            if job.kind == "evaluate" or count_rows(source) is None:
+                continue
+            name, layers = (self.bases.teacher(job), None) if job.kind == "cache" else self.bases.start(job)
+            checkpoint = find_local(name)
+            if checkpoint is not None:
+                rows = int(job.request.training.get("per_device_train_batch_size", 32))
+                wanted.setdefault((name, layers), (checkpoint, layers, rows))
+        if not wanted:
+            return {}
+        with bar("measuring models", "models", quiet=quiet) as advance:
+            return measure_speeds(wanted.values(), advance)
+
+    def _expected(self, job: Job) -> float | None:
+        """Return the time from the speed of a model, or None if the model or the rows are not on this machine."""
+        if job.kind == "evaluate":
+            return 0.0
+        options, source = job.request.options, _first_source(job)
+        name, layers = (self.bases.teacher(job), None) if job.kind == "cache" else self.bases.start(job)
+        speed, rows = self.speeds.get((name, layers)), count_rows(source)
+        if speed is None or rows is None:
+            return None
+        tokens = min(_mean_length(name, source), options.max_length or DEFAULT_MAX_LENGTH)
+        if job.kind == "cache":
+            return rows * speed.seconds("forward", tokens)
+        training = job.request.training
+        steps = training.get("max_steps") or 0
+        epochs = float(training.get("num_train_epochs", 3))
+        batch = int(training.get("per_device_train_batch_size", 32))
+        total = steps * batch if steps > 0 else epochs * rows * (1 - (options.eval_share or 0))
+        return total * speed.seconds("training", tokens)
 
 
-def _line(task: str, jobs: Sequence[Job], done: dict[str, Any], slots: int) -> _Line:
-    left = [job for job in jobs if job.folder not in done]
-    rows = _rows(str(jobs[-1].request.options.train))
-    seconds = _sum(_mean_seconds(job, done, jobs) or _expected_seconds(job, jobs, rows) for job in left)
-    return _Line(
-        task=task,
-        jobs=Counter(job.kind for job in jobs),
-        done=len(jobs) - len(left),
-        rows=rows,
-        bytes=_sum(_cache_bytes(job, jobs, rows) for job in jobs if job.kind == "cache"),
-        seconds=None if seconds is None else seconds / slots,
-    )
+def _first_source(job: Job) -> str:
+    train = job.request.options.train
+    return str(train[0] if isinstance(train, list) else train)
+
+
+def _alike(job: Job) -> tuple[str, ...]:
+    """Return what jobs that differ only in their seed have in common."""
+    return job.kind, job.task, job.student, job.arm
+
+
+def _mean_seconds(jobs: Sequence[Job], done: dict[str, Any]) -> dict[tuple[str, ...], float]:
+    """Return the mean seconds of finished jobs that differ only in their seed."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for job in jobs:
+        if job.folder in done:
+            found.setdefault(_alike(job), []).append(sum(done[job.folder].seconds.values()))
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def _sum(values: Iterable[Any]) -> Any:
@@ -141,113 +202,17 @@ def _or_unknown(value: Any, show: Callable[[Any], str]) -> str:
     return "not known" if value is None else show(value)
 
 
-def _mean_seconds(job: Job, done: dict[str, Any], jobs: Sequence[Job]) -> float | None:
-    """Return the mean over finished jobs that differ only in their seed."""
-    alike = [other for other in jobs if (other.kind, other.student, other.arm) == (job.kind, job.student, job.arm)]
-    found = [sum(done[other.folder].seconds.values()) for other in alike if other.folder in done]
-    return sum(found) / len(found) if found else None
-
-
-def _expected_seconds(job: Job, jobs: Sequence[Job], rows: int | None) -> float | None:
-    """Return the time from the measured speed of a model, or None if the model or the rows are not on this machine."""
-    if job.kind == "evaluate":
-        return 0.0
-    options = job.request.options
-    teacher, length = _base_model(job, jobs), options.max_length or DEFAULT_MAX_LENGTH
-    if job.kind == "cache":
-        speed = _measure_speed(teacher, None, str(options.train[0]), length, options.batch_size or 32)
-        return None if speed is None or rows is None else speed.forward * rows
-    start = options.student or teacher if job.kind == "distill" else teacher
-    layers = options.student_layers if job.kind == "distill" else None
-    batch = int(job.request.training.get("per_device_train_batch_size", 32))
-    speed = _measure_speed(start, layers, str(options.train), length, batch)
-    if speed is None or rows is None:
-        return None
-    epochs = float(job.request.training.get("num_train_epochs", 3))
-    steps = job.request.training.get("max_steps") or 0
-    total = steps * batch if steps > 0 else epochs * rows * (1 - (options.eval_share or 0))
-    return speed.training * total
-
-
-def _base_model(job: Job, jobs: Sequence[Job]) -> str:
-    """Return the checkpoint of a job's teacher; of a teacher that is not trained yet, what it is fine-tuned from."""
-    if job.kind == "finetune":
-        return str(job.request.options.model)
-    finetunings = {other.folder: other for other in jobs if other.kind == "finetune"}
-    bases = (str(finetunings[need].request.options.model) for need in job.needs if need in finetunings)
-    return next(bases, str(job.request.options.teacher))
-
-
-def _cache_bytes(job: Job, jobs: Sequence[Job], rows: int | None) -> int | None:
-    checkpoint = _checkpoint(_base_model(job, jobs))
-    if checkpoint is None or rows is None:
-        return None
-    poolings = len(checked_poolings(job.request.options.pooling))
-    half = findings.cache_bytes(rows, *checkpoint.shape, checkpoint.config.num_labels, poolings)
-    return half * (2 if job.request.options.dtype == "float32" else 1)
+@cache
+def _mean_length(model: str, source: str) -> float:
+    """Return the mean length of some rows in tokens of a model."""
+    checkpoint = find_local(model)
+    assert checkpoint is not None
+    lengths = [len(ids) for ids in checkpoint.tokenizer(_sample(source), verbose=False)["input_ids"]]
+    return max(2.0, sum(lengths) / len(lengths))
 
 
 @cache
-def _rows(source: str) -> int | None:
-    """Return the number of rows of a source, or None if it is not on this machine."""
-    parsed = Source.parse(source)
-    return parsed.rows("train").num_rows if parsed.on_disk else None
-
-
-@cache
-def _checkpoint(model: str) -> Checkpoint | None:
-    return Checkpoint.find(model) if Path(model).is_dir() else None
-
-
-@cache
-def _measure_speed(model: str, layers: int | None, source: str, max_length: int, batch_size: int) -> _Speed | None:
-    """Return the speed of a model with random weights on batches of the task's mean length."""
-    checkpoint = _checkpoint(model)
-    if checkpoint is None or not Source.parse(source).on_disk:
-        return None
-    config = checkpoint.new_config(**({"num_hidden_layers": layers} if layers else {}))
-    with quiet_transformers():
-        network = task_of_config(config).auto_model().from_config(config).to(hardware.device())
-    length = _mean_length(checkpoint, source, max_length)
-    inputs = torch.full((batch_size, length), 5, device=hardware.device())
-    mask = torch.ones_like(inputs)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.0)
-
-    def forward() -> Any:
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=hardware.fast_bf16()):
-            return network(input_ids=inputs, attention_mask=mask).logits
-
-    def infer() -> None:
-        with torch.no_grad():
-            forward()
-
-    def train() -> None:
-        forward().float().square().mean().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    network.train()
-    return _Speed(_seconds(infer) / batch_size, _seconds(train) / batch_size)
-
-
-def _seconds(step: Any, times: int = 3) -> float:
-    """Return the shortest of a few runs, after one run to warm up."""
-    best = math.inf
-    for number in range(times + 1):
-        start = time.perf_counter()
-        step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start) if number else best
-    return best
-
-
-def _mean_length(checkpoint: Checkpoint, source: str, max_length: int) -> int:
-    """Return the mean length in tokens of some rows, at most ``max_length``."""
+def _sample(source: str) -> list[str]:
     rows = Source.parse(source).rows("train")
-    texts = [
-        " ".join(str(cell) for cell in row.values() if isinstance(cell, str))
-        for row in rows.select(range(min(_SAMPLE, len(rows))))
-    ]
-    lengths = [len(ids) for ids in checkpoint.tokenizer(texts, verbose=False)["input_ids"]]
-    return max(2, min(max_length, round(sum(lengths) / len(lengths))))
+    chosen = rows.select(range(min(_SAMPLE, len(rows))))
+    return [" ".join(str(cell) for cell in row.values() if isinstance(cell, str)) for row in chosen]

@@ -109,6 +109,8 @@ class Grid:
         baseline: the arm that the report compares the others with.
         contrasts: further comparisons for the report.
         machine: where the runs go.
+        keep_students: of which runs the weights are kept: all, best (of the seeds of each student and arm, by the rows
+            that choose the epoch) or none. Predictions, scores and curves are always kept.
     """
 
     name: str
@@ -122,3 +124,4 @@ class Grid:
     baseline: str | None = None
     contrasts: tuple[Question, ...] = ()
     machine: Machine = Machine()
+    keep_students: str = "all"

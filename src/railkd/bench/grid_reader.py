@@ -29,11 +29,13 @@ OWNED = frozenset(
 )
 _DATA = (*settings_of(DataOptions), *_ROWS)
 _MOST_ARMS = 1000
+#: Of which runs the weights are kept.
+KEPT = ("all", "best", "none")
 _LISTS = {name for name, setting in settings_of(DistillOptions).items() if setting.many} | {"weights", "freeze"}
 _TASK_KEYS = (*_DATA, "teacher", "settings")
 _KEYS = (
     *("name", "data", "ood", "tasks", "teacher", "students", "methods", "seeds", "settings", "selection", "cache"),
-    *("baseline", "contrasts", "executor", "processes", "threads", "retries", "resources"),
+    *("baseline", "contrasts", "keep_students", "executor", "processes", "threads", "retries", "resources"),
 )
 _TEACHER = "expected the folder of a finished teacher, or 'finetune: MODEL' and its settings"
 
@@ -71,6 +73,7 @@ class _GridReader(YamlReader):
             baseline=self.read_arm_name(found.get("baseline"), arms, "baseline"),
             contrasts=self.read_contrasts(found.get("contrasts"), arms),
             machine=self.read_machine(found),
+            keep_students=self.read_kept(found.get("keep_students", "all")),
         )
         for student in grid.students:
             for task in grid.tasks:
@@ -239,6 +242,12 @@ class _GridReader(YamlReader):
             near = did_you_mean(str(shown(value)), known)
             self.problems.add(f"{where}: expected an arm ({', '.join(known)}), got {shown(value)}.{near}")
         return value if isinstance(value, str) else None
+
+    def read_kept(self, value: Any) -> str:
+        if value not in KEPT:
+            self.problems.add(f"keep_students: expected {', '.join(KEPT[:-1])} or {KEPT[-1]}, got {shown(value)}")
+            return KEPT[0]
+        return str(value)
 
     def read_machine(self, found: Mapping[str, Any]) -> Machine:
         resources = self.read_mapping(found.get("resources"), "resources", ("cpus", "gpus"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from railkd.bench.display import Progress
 from railkd.bench.executors.protocol import Executor, Outcome
+from railkd.bench.keeping import drop_unwanted
 from railkd.bench.ownership import GRID, claim, is_bench
 from railkd.bench.plan import Job
 from railkd.bench.results import NOT_RUN, read_record, write_failure
@@ -70,6 +71,7 @@ def run(
     grid: str,
     retries: int,
     progress: Progress,
+    kept: str = "all",
 ) -> list[RunRecord]:
     """Run a plan to its end.
 
@@ -82,12 +84,13 @@ def run(
         grid: the text of the grid file, kept beside the records.
         retries: how often a job is retried whose process crashed.
         progress: shows what happens.
+        kept: which students keep their weights (`railkd.bench.keeping`).
 
     Returns:
         A record for each job, in the order of the plan.
     """
     write_text(output / GRID, grid)
-    loop = _Loop(jobs, executor, output, done, retries, progress)
+    loop = _Loop(jobs, executor, output, done, retries, progress, kept)
     loop.write_records()
     progress.begin(jobs, loop.records, executor.slots)
     for job in jobs:
@@ -112,9 +115,10 @@ class _Loop:
         done: Mapping[str, RunRecord],
         retries: int,
         progress: Progress,
+        kept: str,
     ) -> None:
         self.jobs, self.executor, self.output = jobs, executor, output
-        self.retries, self.progress = retries, progress
+        self.retries, self.progress, self.kept = retries, progress, kept
         self.records = dict(done)
         self.waiting = {job.folder: job for job in jobs if job.folder not in self.records}
         #: Folder of a running job -> the time it was started.
@@ -152,6 +156,7 @@ class _Loop:
         assert record is not None
         self.records[job.folder] = record
         self.write_records()
+        drop_unwanted(job, self.jobs, self.records, self.output, self.kept)
         self.progress.end(job, record, seconds)
         self.leave_out_followers(job)
 

@@ -101,7 +101,7 @@ def _bench(options: BenchOptions) -> None:
         console = Console()
         # In a pipe or file rich would wrap the lines at 80 columns.
         console = console if console.is_terminal else Console(width=240)
-        print_estimate(grid, jobs, output, machine, console)
+        print_estimate(grid, jobs, output, machine, console, quiet=options.quiet)
         return
     print_end(_run_jobs(grid, jobs, output, machine, options), output)
 
@@ -112,10 +112,14 @@ def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, o
     from railkd.bench.display import Progress
     from railkd.bench.ownership import check_inputs
     from railkd.bench.results import find_removed, read_finished
+    from railkd.bench.sizes import compute_sizes
 
     if options.overwrite:
         check_inputs(jobs, output)
-    folders = [job.folder for job in jobs]
+    folders, slots = [job.folder for job in jobs], machine.processes or 1
+    if not options.overwrite:  # before the folder is made
+        ended = read_finished(jobs, str(output)) if options.resume else {}
+        compute_sizes(jobs, ended, output, grid.keep_students, slots).check(output)
     with loop.lock_folder(output, resume=options.resume, overwrite=options.overwrite, folders=folders):
         done, removed = read_finished(jobs, str(output)), find_removed(jobs, output)
         if options.resume:
@@ -123,6 +127,8 @@ def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, o
         with Progress(grid.name, quiet=options.quiet) as progress:
             if removed:
                 progress.note(f"finished runs that are no longer in the grid, kept: {', '.join(removed)}")
+            if options.overwrite:  # after the earlier bench is deleted
+                compute_sizes(jobs, done, output, grid.keep_students, slots).check(output)
             executor = _executor(machine, str(output), options.address)
             try:
                 return loop.run(
@@ -133,6 +139,7 @@ def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, o
                     grid=Path(str(options.grid)).read_text(encoding="utf-8"),
                     retries=machine.retries,
                     progress=progress,
+                    kept=grid.keep_students,
                 )
             finally:
                 executor.close()
@@ -211,14 +218,27 @@ def make_verbs() -> Any:
     def read(kind: str, layers: Any) -> Request[Any]:
         return assemble(known[kind], layers).complete(known[kind])
 
+    checkpoints: dict[str, Checkpoint] = {}
+    passed: set[str] = set()
+
+    def check_settings(request: Request[Any], source: str) -> None:
+        """Check settings and models once for all tasks of a kind and all seeds: no row decides about them."""
+        options = request.options
+        models = [source, getattr(options, "student", None), getattr(options, "student_layers", None)]
+        key = repr([type(options), models, bool(options.eval or options.eval_share), sorted(request.training.items())])
+        if key not in passed:
+            if source not in checkpoints and Path(source).is_dir():
+                checkpoints[source] = Checkpoint.find(source)
+            distill.check_settings(request, checkpoints.get(source))
+            passed.add(key)
+
     def check_job(kind: str, request: Request[Any]) -> None:
         options = request.options
         # As if resuming: the folders of jobs may hold files of an earlier run of this bench.
         resumed = {"resume": True} if hasattr(options, "resume") else {}
         known[kind].check(request.with_options(**resumed))
         if kind in ("finetune", "distill"):
-            source = options.model if kind == "finetune" else options.teacher
-            distill.check_settings(request, Checkpoint.find(source) if Path(source).is_dir() else None)
+            check_settings(request, options.model if kind == "finetune" else options.teacher)
 
     return Verbs(read, check_job)
 
