@@ -23,6 +23,7 @@ from railkd.records import Question
 
 _ROWS = ("train", "test", "ood", "eval", "unlabelled")
 _MODELS = ("teacher", "student", "student_layers", "keep", "cache", "pooling", "live")
+_OF_CACHE = ("dtype", "batch_size", "batch_tokens", "blocks", "teacher_dtype", "teacher_device_map")
 #: Settings that the grid decides, so that ``settings`` must not hold them.
 OWNED = frozenset(
     (*_ROWS, *_MODELS, *("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet"))
@@ -69,7 +70,7 @@ class _GridReader(YamlReader):
             seeds=self.read_seeds(found.get("seeds", 1)),
             settings=self.read_settings(found.get("settings"), "settings"),
             selection={} if "eval" in selection else selection,
-            cache=self.read_mapping(found.get("cache"), "cache", ("dtype", "batch_size", "batch_tokens", "blocks")),
+            cache=self.read_mapping(found.get("cache"), "cache", _OF_CACHE),
             baseline=self.read_arm_name(found.get("baseline"), arms, "baseline"),
             contrasts=self.read_contrasts(found.get("contrasts"), arms),
             machine=self.read_machine(found),

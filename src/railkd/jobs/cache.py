@@ -36,6 +36,9 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
         say(f"verified: every checksum of {cache.rows:,} rows is right: {path}")
         return cache
     teacher = Checkpoint.find(required(options.teacher, "--teacher"), trust=options.trust_remote_code)
+    stored = TeacherCache.open(path).identity if TeacherCache.is_built(path) and not options.overwrite else None
+    dtype = options.teacher_dtype or (stored.teacher_dtype if stored else "auto")
+    teacher = teacher.loaded_as(dtype, options.teacher_device_map)
     reader = TableReader(options, say, Trained.of(teacher.config))
     sources = map(Source.parse, required(options.train, "--train"))
     tables = [reader.read(source, split="train", labelled=False).rows for source in sources]

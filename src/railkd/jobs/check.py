@@ -22,9 +22,10 @@ from railkd.jobs.evaluate import judge
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.options import CheckOptions, DistillOptions, Say
 from railkd.jobs.splits import Splits
-from railkd.models.checkpoints import Checkpoint, empty_classifier
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
+from railkd.models.loading import empty_classifier
 from railkd.signals import checked_poolings
 from railkd.tasks.judging import FEWEST_ROWS, Finding
 from railkd.teacher import TeacherCache

@@ -21,6 +21,7 @@ from railkd.jobs.splits import Splits
 from railkd.jobs.train import Trainee, fit, reserved, training_arguments
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
+from railkd.models.loading import on_device
 from railkd.models.starts import Keep, blocks_to_keep
 from railkd.models.student import describe_student, make_student
 from railkd.objectives import method_spec
@@ -152,8 +153,9 @@ def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooli
         raise RailkdError(
             "Expected --teacher beside --live, which runs the teacher at every step, got none. Fix: give --teacher DIR."
         )
-    model, poolings = teacher.frozen().to(args.device), (pooling or "mean",)
-    options: dict[str, Any] = {"max_length": args.max_length, "bf16": args.bf16, "blocks": args.teacher_blocks}
+    model, poolings = on_device(teacher.frozen(), args.device), (pooling or "mean",)
+    bf16 = args.bf16 and teacher.precision == "float32"
+    options: dict[str, Any] = {"max_length": args.max_length, "bf16": bf16, "blocks": args.teacher_blocks}
     return LiveTeacher(model, teacher.tokenizer, poolings=poolings, **options)
 
 

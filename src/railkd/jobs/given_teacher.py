@@ -45,7 +45,9 @@ class GivenTeacher:
         if checkpoint is None:
             return cls(None, TeacherCache.open(required(options.cache, "--teacher or --cache")))
         built = options.cache is not None and TeacherCache.is_built(options.cache)
-        return cls(checkpoint, TeacherCache.open(str(options.cache)) if built else None)
+        cache = TeacherCache.open(str(options.cache)) if built else None
+        dtype = options.teacher_dtype or (cache.identity.teacher_dtype if cache else "auto")
+        return cls(checkpoint.loaded_as(dtype, options.teacher_device_map), cache)
 
     @property
     def target(self) -> Target:

@@ -97,6 +97,22 @@ class ModelOptions:
 
 
 @dataclass
+class TeacherOptions(ModelOptions):
+    """How a teacher is loaded."""
+
+    teacher_dtype: str | None = option(
+        "precision of the teacher's weights (default: that of the cache, else auto, the one that its checkpoint keeps)",
+        choices=["auto", "bfloat16", "float16", "float32"],
+        group="models",
+    )
+    teacher_device_map: str | None = option(
+        "auto spreads the teacher over the devices and the CPU with accelerate (default: one device)",
+        metavar="MAP",
+        group="models",
+    )
+
+
+@dataclass
 class TrainingDataOptions(DataOptions):
     """The files of a training job."""
 
@@ -155,7 +171,7 @@ class FinetuneOptions(RunOptions):
 
 
 @dataclass
-class DistillOptions(RunOptions):
+class DistillOptions(TeacherOptions, RunOptions):
     """Options of ``railkd distill``: a teacher into a student."""
 
     teacher: str | None = option(
@@ -191,7 +207,7 @@ class DistillOptions(RunOptions):
 
 
 @dataclass
-class CacheOptions(ModelOptions, DataOptions):
+class CacheOptions(TeacherOptions, DataOptions):
     """Options of ``railkd cache``: run the teacher once and store its logits and pooled states."""
 
     teacher: str | None = option(
@@ -262,7 +278,7 @@ class PredictOptions(ModelOptions, DataOptions):
 
 
 @dataclass
-class CheckOptions(ModelOptions, TrainingDataOptions):
+class CheckOptions(TeacherOptions, TrainingDataOptions):
     """Options of ``railkd check``: look for problems before a run starts."""
 
     teacher: str | None = option(

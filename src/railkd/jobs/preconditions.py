@@ -37,6 +37,9 @@ from railkd.jobs.validation import (
 from railkd.models.starts import KEEP_WORDS, RULES
 from railkd.records import RECORD_FILE
 
+#: Options of a teacher pass, which verifying a cache does not make.
+_OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map")
+
 
 def check_finetune(request: Request[FinetuneOptions]) -> None:
     """Check the options of ``railkd finetune``.
@@ -97,7 +100,7 @@ def check_cache(request: Request[CacheOptions]) -> None:
     problems = Problems()
     problems.require(options, *(("cache",) if options.verify else ("teacher", "train", "cache")))
     if options.verify:
-        check_effect(problems, options, "with --verify, which reads the cache alone", "teacher", "train", "pooling")
+        check_effect(problems, options, "with --verify, which reads the cache alone", *_OF_A_PASS)
     check_data(problems, options)
     check_model(problems, options.teacher, "--teacher")
     if options.cache:
@@ -224,6 +227,7 @@ def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) ->
     # There must be a teacher, or a cache that stands in for it.
     if options.teacher:
         return
+    check_effect(problems, options, "without --teacher", "teacher_dtype", "teacher_device_map")
     if not options.cache:
         problems.add("--teacher and --cache are both missing. Fix: give a fine-tuned teacher, or the cache of one")
     elif not Path(options.cache).is_dir():

@@ -118,8 +118,12 @@ class BlockReader:
             states = output[0] if isinstance(output, tuple | list) else output  # (B, L, d)
             if not isinstance(states, Tensor) or states.shape != wanted:
                 raise self._unreadable(states, wanted)
-            options: Any = {"causal": self.causal, "weights": weights, "tests": tests}
-            self._pooled.append(tuple(pool(states, mask, name, **options) for name in self.poolings))
+            here, own, both = mask, weights, tests
+            if states.device != mask.device:  # a model that is spread over several devices
+                here, own = mask.to(states.device), None if weights is None else weights.to(states.device)
+                both = None if tests is None else (tests[0].to(states.device), tests[1].to(states.device))
+            options: Any = {"causal": self.causal, "weights": own, "tests": both}
+            self._pooled.append(tuple(pool(states, here, name, **options).to(mask.device) for name in self.poolings))
 
         handles = [block.register_forward_hook(hook) for block in self.blocks]
         try:

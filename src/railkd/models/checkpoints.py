@@ -15,6 +15,7 @@ from railkd.errors import RailkdError
 from railkd.models import trust as trusting
 from railkd.models.folders import check_folder, download_folder
 from railkd.models.heads import fit_head, label_names, task_of_config
+from railkd.models.loading import Loading, kept_dtype, on_device, options_of, quantisation
 from railkd.models.quiet import quiet_transformers
 from railkd.models.weights import KINDS, check_finite, check_report, read_weights, weight_files
 
@@ -36,10 +37,14 @@ class Checkpoint:
         folder: holds config.json and weights.
         name: as the user gave it, for messages.
         trusted: Python code that the checkpoint brings may run.
+
+    Attributes:
+        loading: how `frozen` loads the model; see `loaded_as`.
     """
 
     def __init__(self, folder: Path, name: str, *, trusted: bool = False) -> None:
         self.folder, self.name, self.trusted = folder, name, trusted
+        self.loading = Loading()
         self._sharing, self._shared = False, None
 
     def __str__(self) -> str:
@@ -202,9 +207,11 @@ class Checkpoint:
         Weights that do not load or do not fit the model raise `RailkdError`, and so does Python code that is not
         trusted.
         """
-        wanted = self.new_config(**config)
-        model, report = self._load(wanted)
-        new_head = bool(config) if new_head is None else new_head
+        return self._whole(self.new_config(**config), new_head=bool(config) if new_head is None else new_head)
+
+    def _whole(self, config: Any, *, new_head: bool, **options: Any) -> Any:
+        """Return the model after all checks of its weights."""
+        model, report = self._load(config, **options)
         model = fit_head(model, report, self.name, self.config, new_head=new_head)
         check_finite(model.state_dict(), self.name)
         self.name_padding(model.config)
@@ -233,12 +240,11 @@ class Checkpoint:
                     .from_pretrained(
                         self.folder,
                         config=config,
-                        dtype=torch.float32,
                         # Never left open: transformers would ask at the terminal, and take "y" for a yes.
                         trust_remote_code=self.trusted,
                         ignore_mismatched_sizes=True,
                         output_loading_info=True,
-                        **options,
+                        **{"dtype": torch.float32, **options},
                     )
                 )
         except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -267,15 +273,45 @@ class Checkpoint:
         finally:
             self._sharing, self._shared = False, None
 
+    def loaded_as(self, dtype: str = "auto", device_map: str | None = None) -> Checkpoint:
+        """Return the checkpoint with another precision and other devices for `frozen`.
+
+        Args:
+            dtype: ``bfloat16``, ``float16``, ``float32``, or ``auto``: the precision of its weight files.
+            device_map: ``auto`` spreads the model over the devices and the CPU (accelerate); None: one device.
+        """
+        found = copy.copy(self)
+        found.loading, found._sharing, found._shared = Loading(dtype, device_map), False, None
+        return found
+
+    @cached_property
+    def kept_dtype(self) -> str:
+        """Precision of the weight files: ``bfloat16``, ``float16`` or ``float32``."""
+        return kept_dtype(read_weights(self.weights, self.name, sizes_only=True))
+
+    @property
+    def dtype(self) -> str:
+        """Precision in which `frozen` loads the model."""
+        return self.kept_dtype if self.loading.dtype == "auto" else self.loading.dtype
+
+    @property
+    def precision(self) -> str:
+        """Precision of the numbers of `frozen`, in words: ``float32``, ``bfloat16 weights``, ``gptq weights``."""
+        kind = quantisation(self.config)
+        return "float32" if kind is None and self.dtype == "float32" else f"{kind or self.dtype} weights"
+
     def frozen(self) -> Any:
-        """Return the model on this machine's device, in evaluation mode. Do not change it: it may be shared.
+        """Return the model as `loading` says, in evaluation mode. Do not change it: it may be shared.
 
         Returns:
-            The model.
+            The model, on this machine's device unless it is spread over several.
         """
         from railkd.runtime import hardware
 
-        model = self.model().to(hardware.device()).eval() if self._shared is None else self._shared
+        if (model := self._shared) is None:
+            config, device = self.new_config(), hardware.device()
+            options = options_of(self.loading, self.dtype, config, device)
+            model = on_device(self._whole(config, new_head=False, **options), device).eval()
         if self._sharing:
             self._shared = model
         return model
@@ -304,22 +340,6 @@ def load_tokenizer(source: str | Path | Checkpoint) -> Any:
         The tokenizer.
     """
     return Checkpoint.find(source, model=False).tokenizer
-
-
-def empty_classifier(config: Any, *, trusted: bool = False) -> Any:
-    """Build a sequence classifier on the meta device: it has sizes, and no memory is allocated.
-
-    Args:
-        config: of the model.
-        trusted: Python code that the checkpoint of the config brings may run.
-
-    Returns:
-        The model.
-    """
-    import torch
-
-    with torch.device("meta"), quiet_transformers():
-        return task_of_config(config).auto_model().from_config(config, trust_remote_code=trusted)
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ from railkd.data.tokens import keyed_tokens
 from railkd.models.blocks import accepted_inputs
 from railkd.models.heads import task_of_config
 from railkd.models.limits import check_tokens
+from railkd.models.loading import first_device
 from railkd.runtime import ranks
 from railkd.runtime.progress import Advance
 
@@ -43,7 +44,7 @@ def predict_logits(
     Returns:
         (N, C) float32 logits, in the order of the rows.
     """
-    device, output = next(model.parameters()).device, task_of_config(model.config).output
+    device, output = first_device(model), task_of_config(model.config).output
     model.eval()
 
     def run(batch: Any) -> np.ndarray:

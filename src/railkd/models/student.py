@@ -14,8 +14,9 @@ from torch import nn
 
 from railkd.errors import RailkdError
 from railkd.models.blocks import block_lists, find_blocks
-from railkd.models.checkpoints import Checkpoint, empty_classifier
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import fit_head, say, task_of_config
+from railkd.models.loading import empty_classifier
 from railkd.models.quiet import quiet_transformers
 from railkd.models.starts import Keep, blocks_to_keep
 from railkd.models.trust import is_foreign

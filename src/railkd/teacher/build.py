@@ -41,6 +41,8 @@ class BuildOptions(TypedDict, total=False):
     batch_size: int | None
     batch_tokens: int | None
     bf16: bool
+    teacher_dtype: str | None
+    teacher_device_map: str | None
     blocks: str | None
     overwrite: bool
     on_progress: Progress | None
@@ -59,7 +61,10 @@ class PassSettings:
         batch_size: the most rows in a batch; None: any number.
         batch_tokens: the most tokens in a batch, padding included. None: 2,048 on a CPU and 32,768 elsewhere, or any
             number if ``batch_size`` is given. A batch that does not fit into memory is halved.
-        bf16: run the teacher under bfloat16 autocast.
+        bf16: run a teacher of float32 weights under bfloat16 autocast.
+        teacher_dtype: of the weights of a folder or hub name: ``bfloat16``, ``float16``, ``float32``, or ``auto``: the
+            one that its files keep. None: that of the cache, if there is one, otherwise ``auto``.
+        teacher_device_map: ``auto`` spreads the teacher over the devices and the CPU; None: it is on one device.
         blocks: regular expression for the blocks of the teacher; see `railkd.models.blocks.find_blocks`.
         overwrite: replace a cache of another teacher; without it such a cache is an error.
         on_progress: called with (rows done, rows to do); None: a tqdm bar on a terminal and in a notebook.
@@ -73,6 +78,8 @@ class PassSettings:
     batch_size: int | None = None
     batch_tokens: int | None = None
     bf16: bool = False
+    teacher_dtype: str | None = None
+    teacher_device_map: str | None = None
     blocks: str | None = None
     overwrite: bool = False
     on_progress: Progress | None = None
@@ -96,7 +103,12 @@ class TeacherPass:
 
     def __init__(self, teacher: str | Path | Checkpoint | nn.Module, settings: PassSettings) -> None:
         self._settings = settings
-        self._source: Any = teacher if isinstance(teacher, nn.Module) else Checkpoint.find(teacher)
+        self._source: Any = teacher if isinstance(teacher, nn.Module | Checkpoint) else Checkpoint.find(teacher)
+        if isinstance(self._source, Checkpoint) and (settings.teacher_dtype or self._source is not teacher):
+            self._source = self._source.loaded_as(settings.teacher_dtype or "auto", settings.teacher_device_map)
+        own = self._source.precision if isinstance(self._source, Checkpoint) else "float32"
+        self._bf16 = settings.bf16 and own == "float32"  # weights in half precision need no autocast
+        self._precision = "bfloat16" if self._bf16 else own
         if settings.tokenizer is None and isinstance(teacher, nn.Module):
             raise RailkdError(
                 "Expected a tokenizer beside the teacher module, got none. Fix: pass tokenizer=, or give the teacher's "
@@ -111,7 +123,7 @@ class TeacherPass:
             self._source,
             self._tokenizer,
             max_length=self._settings.max_length,
-            precision="bfloat16" if self._settings.bf16 else "float32",
+            precision=self._precision,
             states_dtype=self._settings.dtype,
             blocks=self._settings.blocks,
         )
@@ -150,7 +162,7 @@ class TeacherPass:
             self._tokenizer,
             max_length=settings.max_length,
             poolings=poolings,
-            bf16=settings.bf16,
+            bf16=self._bf16,
             blocks=settings.blocks,
         )
         overwrite = settings.overwrite

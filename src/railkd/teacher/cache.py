@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -104,18 +105,18 @@ class TeacherCache:
                 `Dataset`, a list of dicts or texts, or a pandas data frame.
             path: folder of the cache; created if it does not exist.
             **options: see `railkd.teacher.build.PassSettings`: ``tokenizer``, ``text_columns``, ``max_length``,
-                ``pooling``, ``dtype``, ``batch_size``, ``batch_tokens``, ``bf16``, ``blocks``, ``overwrite`` and
-                ``on_progress``.
+                ``pooling``, ``dtype``, ``batch_size``, ``batch_tokens``, ``bf16``, ``teacher_dtype``, ``blocks``, ...
 
         Returns:
             The cache, which holds at least these rows.
         """
-        settings = PassSettings(**options)
-        poolings, work = settings.poolings, TeacherPass(teacher, settings)
-        target = Path(path)
+        settings, target = PassSettings(**options), Path(path)
         grows = not settings.overwrite
-        if grows and cls.is_built(target):
-            stored = cls.open(target)
+        stored = cls.open(target) if grows and cls.is_built(target) else None
+        if stored and settings.teacher_dtype is None and not isinstance(teacher, Checkpoint | nn.Module):
+            settings = replace(settings, teacher_dtype=stored.identity.teacher_dtype)
+        poolings, work = settings.poolings, TeacherPass(teacher, settings)
+        if stored:
             stored.check(work.identity, poolings if stored.poolings else ())
             poolings = stored.poolings or poolings  # the second pass of a cache of outputs adds states
         rows = work.tokenize(dataset)

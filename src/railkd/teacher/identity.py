@@ -15,6 +15,7 @@ import xxhash
 from torch import nn
 
 from railkd.models.checkpoints import Checkpoint
+from railkd.models.loading import DTYPES
 from railkd.teacher.protocol import Count
 
 #: Entries of a config that do not change what the model computes.
@@ -44,7 +45,8 @@ class Identity:
         config: the entries that change what the model computes.
         tokenizer: its digest.
         max_length: of the inputs, in tokens.
-        precision: in which the teacher ran.
+        precision: in which the teacher ran: ``float32``, ``bfloat16`` (autocast of float32 weights), or the type of
+            its weights, such as ``bfloat16 weights``.
         states_dtype: in which its states are stored.
         blocks: the regular expression for its blocks, if one was given.
         versions: of libraries. A difference here is logged and not refused: it changes the last digits only.
@@ -69,6 +71,12 @@ class Identity:
         if self.is_read_anew(poolings):
             kept["reading"] = 2
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def teacher_dtype(self) -> str:
+        """The precision of the teacher's weights, as ``--teacher-dtype`` takes it."""
+        name = self.precision.removesuffix(" weights")
+        return "float32" if name == self.precision else name if name in DTYPES else "auto"
 
     def is_read_anew(self, poolings: Sequence[str]) -> bool:
         """Return True if the first release read other states of this family for one of the poolings.

@@ -16,6 +16,7 @@ from railkd.errors import RailkdError
 from railkd.models.blocks import BlockReader, accepted_inputs
 from railkd.models.heads import label_names, task_of_config
 from railkd.models.limits import warn_of_padding
+from railkd.models.loading import first_device
 from railkd.models.probe import is_causal
 from railkd.runtime import hardware
 from railkd.signals import Signals
@@ -76,7 +77,8 @@ class LiveTeacher:
                 "Fix: give rows of text, which are then tokenised for the teacher too, or use a cache."
             )
         logits, states = self.run(inputs, () if pooling is None else (pooling,))
-        return Signals(logits, None if pooling is None else states[pooling])
+        home = next(iter(inputs.values())).device  # a teacher may be on other devices than the student
+        return Signals(logits.to(home), None if pooling is None else states[pooling].to(home))
 
     def run(self, inputs: Mapping[str, Tensor], poolings: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Run the teacher on tokens.
@@ -126,7 +128,8 @@ class LiveTeacher:
     @property
     def device(self) -> torch.device:
         """The device that the inputs go to."""
-        return next(self.model.parameters()).device
+        device: torch.device = first_device(self.model)
+        return device
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()

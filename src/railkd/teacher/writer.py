@@ -147,7 +147,8 @@ class CacheWriter:
             if bad.any():
                 raise RailkdError(
                     f"The teacher gave {name} that are no numbers (NaN or infinite) for the row with key "
-                    f"{keys[int(np.argmax(bad))].tolist()}. Fix: run it in float32 (--no-bf16) or check its weights."
+                    f"{keys[int(np.argmax(bad))].tolist()}. Fix: run it in float32 (--teacher-dtype float32 --no-bf16) "
+                    "or check its weights."
                 )
         kept = self._outputs.keep(keys, logits)
         self._keys.append(keys)

@@ -16,6 +16,7 @@ from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.distiller import Distiller
 from railkd.models.freezing import freeze
+from railkd.models.loading import on_device
 from railkd.objectives import method_spec
 from railkd.teacher import LiveTeacher, Teacher, TeacherCache
 from railkd.training import pairing
@@ -85,8 +86,8 @@ def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments,
     if isinstance(given, (str, Path)) and TeacherCache.is_built(given):
         return TeacherCache.open(given)
     if isinstance(given, (str, Path, Checkpoint)):
-        checkpoint = Checkpoint.find(given)
-        return LiveTeacher(checkpoint.model().to(args.device), checkpoint.tokenizer, **options)
+        checkpoint = given if isinstance(given, Checkpoint) else Checkpoint.find(given).loaded_as()
+        return LiveTeacher(on_device(checkpoint.frozen(), args.device), checkpoint.tokenizer, **options)
     if isinstance(given, nn.Module):
         return LiveTeacher(given.to(args.device), tokenizer, **options)
     return given
