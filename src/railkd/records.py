@@ -78,6 +78,7 @@ class RunRecord:
         config: the settings as the user gave them.
         start: the rule (``keep``) and the numbers (``blocks``) of the source blocks that the student copied, without
             these if it took a whole checkpoint; the parts that were not trained (``frozen``).
+        teacher_line: slope and offset that were put on the outputs of a regression teacher; empty: none.
         metrics: set name -> metric -> value; the first metric is the main one. "eval" is the selection set: it picked
             the best epoch and is not reported as a test result.
         baselines: set name -> what its scores compare with; records of earlier releases have none.
@@ -117,6 +118,7 @@ class RunRecord:
     arm: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     start: dict[str, Any] = field(default_factory=dict)
+    teacher_line: list[float] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     baselines: dict[str, Baseline] = field(default_factory=dict)
     domains: dict[str, str] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from railkd.jobs import findings
 from railkd.jobs.evaluate import judge
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.options import CheckOptions, DistillOptions, Say
+from railkd.jobs.rescaling import check_rescaling
 from railkd.jobs.splits import Splits
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
@@ -28,6 +29,7 @@ from railkd.models.limits import check_texts, position_limit
 from railkd.models.loading import empty_classifier
 from railkd.signals import checked_poolings
 from railkd.tasks.judging import FEWEST_ROWS, Finding
+from railkd.tasks.scale import fit_line
 from railkd.teacher import TeacherCache
 
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
@@ -65,7 +67,9 @@ def before_distilling(
     if judged is None:
         say("teacher: not checked, because its cache holds too few rows of --eval. Fix: run railkd check --teacher.")
         return
-    finding = judge(judged.logits, judged.labels, splits.target, splits.eval, allowed=options.allow_weak_teacher)
+    finding = judge(
+        judged.scaled(options), judged.labels, splits.target, splits.eval, allowed=options.allow_weak_teacher
+    )
     if finding.level == "error":
         raise RailkdError(f"{finding.title}: {finding.detail}; {finding.fix}")
     say(str(finding))
@@ -84,6 +88,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     teacher = GivenTeacher.find(options)
     given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
     student, target = given or teacher.checkpoint, teacher.target
+    if options.rescale_teacher:
+        check_rescaling(target.task)
     if teacher.checkpoint is not None:
         teacher.checkpoint.check_weights()
     if given is not None:
@@ -97,7 +103,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     measured = _measured(options, splits, teacher, max_length)
     if measured is not None and splits.eval is not None:
         allowed = options.allow_weak_teacher
-        found.append(judge(measured.logits, measured.labels, target, splits.eval, allowed=allowed))
+        found.append(judge(measured.scaled(options), measured.labels, target, splits.eval, allowed=allowed))
     else:
         reason = "its cache holds too few rows of --eval" if splits.eval else "there is no --eval"
         found.append(Finding("warning", "teacher", f"not checked: {reason}", "give --teacher and --eval"))
@@ -125,6 +131,13 @@ class _Judged:
     logits: np.ndarray
     labels: np.ndarray
     rate: float
+
+    def scaled(self, options: DistillOptions | CheckOptions) -> np.ndarray:
+        """Return the logits as --rescale-teacher changes them, or as they are without the flag."""
+        if not options.rescale_teacher:
+            return self.logits
+        line = fit_line(self.logits, self.labels)
+        return self.logits * line.slope + line.offset
 
 
 def _measured(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_length: int) -> _Judged | None:

@@ -16,6 +16,7 @@ from railkd.jobs.cache import cache_line
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.options import DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request
+from railkd.jobs.rescaling import check_rescaling, fit_on_training_rows
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits
 from railkd.jobs.train import Trainee, fit, reserved, training_arguments
@@ -54,6 +55,8 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     teacher = GivenTeacher.find(options)
     splits = Splits.read(options, lambda table: teacher.target, say, teacher.trained)
     splits = splits.choosing_by(request.training.get("metric_for_best_model"))
+    if options.rescale_teacher:
+        check_rescaling(teacher.target.task, needs_teacher=spec.needs_teacher)
     start = _starts_from(options, teacher.checkpoint)
     max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)
     copied = _start(options, start)
@@ -81,6 +84,10 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
             elif spec.needs_teacher:
                 with record.phase("teacher pass"):
                     signals = _cache(options, teacher, splits.texts(), args, spec.pooling, say)
+        if signals is not None and options.rescale_teacher:
+            line, rows = fit_on_training_rows(signals, splits.train, args.max_length)
+            args.teacher_line = record.teacher_line = [line.slope, line.offset]
+            say(f"teacher: its outputs x become {line}, fitted on {rows:,} training rows (--rescale-teacher)")
         set_seed(args.seed)
         student = make()
         say(f"student: {describe_student(start, student)}{_start_line(record.start)}")

@@ -201,6 +201,9 @@ class DistillOptions(TeacherOptions, RunOptions):
         group="teacher cache",
     )
     live: bool = option("run the teacher at every step and cache nothing", False, group="teacher cache")
+    rescale_teacher: bool = option(
+        "regression: put the line that fits the labels best on the teacher's outputs", False, group="models"
+    )
     allow_weak_teacher: bool = option(
         "continue with a teacher that is no better than the majority class", False, group="models"
     )
@@ -300,6 +303,9 @@ class CheckOptions(TeacherOptions, TrainingDataOptions):
     )
     epochs: float = option("passes over the training rows, for the estimate of the time", 3.0, metavar="N")
     full: bool = option("read all rows instead of a sample", False)
+    rescale_teacher: bool = option(
+        "regression: put the line that fits the labels best on the teacher's outputs", False, group="models"
+    )
     allow_weak_teacher: bool = option(
         "report a teacher that is no better than the majority class as a warning", False, group="models"
     )

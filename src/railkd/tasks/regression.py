@@ -12,8 +12,9 @@ from railkd.data.reader import Cells
 from railkd.errors import RailkdError
 from railkd.runtime.words import shortened
 from railkd.tasks.base import Task
-from railkd.tasks.judging import Finding, weak_teacher
+from railkd.tasks.judging import FEWEST_ROWS, Finding, weak_teacher
 from railkd.tasks.reader import ReadLabel
+from railkd.tasks.scale import compare_scales
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +86,8 @@ class Regression(Task):
         detail = f"correlation {found:.3f} on {rows} rows"
         if found <= chance:
             return weak_teacher(f"{detail}, which chance reaches too (up to {chance:.3f})")
-        return Finding("note", "teacher", detail)
+        other = compare_scales(outputs.reshape(-1), labels, detail) if rows >= FEWEST_ROWS else None
+        return other or Finding("note", "teacher", detail)
 
     def describe_labels(self, labels: np.ndarray, names: Sequence[str]) -> Finding:
         if labels.min() == labels.max():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import InitVar, dataclass, field, fields
+from math import isfinite
 from typing import Any
 
 import torch
@@ -52,6 +53,10 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         self._try_objective(shapes)
         if self.skip_nonfinite and launched_processes() > 1:
             raise RailkdError("got skip_nonfinite on several ranks, which must step together; wanted a run of one rank")
+        if self.teacher_line is not None and not (
+            len(self.teacher_line) == 2 and all(map(isfinite, self.teacher_line))
+        ):
+            raise RailkdError(f"Expected a slope and an offset as teacher_line, got {self.teacher_line}.")
         if self.max_length < 1:
             raise RailkdError(f"got max_length {self.max_length}, wanted at least 1")
         if self.bf16 and not torch.accelerator.is_available():

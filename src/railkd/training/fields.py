@@ -31,11 +31,12 @@ NEED_TEACHER = frozenset(
         "projection_learning_rate",
         "gauges",
         "teacher_blocks",
+        "teacher_line",
         *METHOD_OPTIONS,
     }
 )
 #: Fields that options of a job replace on the command line.
-REPLACED_BY_OPTIONS = frozenset({"text_columns", "label_column", "key_column", "max_length"})
+REPLACED_BY_OPTIONS = frozenset({"text_columns", "label_column", "key_column", "max_length", "teacher_line"})
 _NO_UPLOAD = "Nothing is uploaded. Fix: upload the folder of the finished student with 'hf upload'"
 _NO_SHARDS = "Every rank holds the whole model. Fix: start the run with torchrun"
 #: Fields of Trainer that would have no effect, or could not work, and what to do instead.
@@ -145,3 +146,6 @@ class DistillationFields:
         metavar="REGEX",
     )
     teacher_blocks: str | None = _field("the same for a teacher without a cache", metavar="REGEX")
+    teacher_line: list[float] | None = _field(
+        "slope and offset that are put on the outputs of a regression teacher (default: 1 and 0)"
+    )

@@ -65,6 +65,9 @@ class Teaching:
         device, step, pooling = self.args.device, state.global_step, distiller.pooling
         signals, probes = self._signals(inputs, pooling, step)
         found = {"teacher_logits": signals.logits}
+        if self.args.teacher_line is not None:
+            slope, offset = self.args.teacher_line
+            found["teacher_logits"] = signals.logits * slope + offset
         if signals.states is not None:
             found["teacher_states"] = signals.states
         if draw:
