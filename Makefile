@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/de
 # Two test workers of one thread each: more threads than cores makes small models slower, not faster.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help demo test test-large lint performance gpu gpu-table gpu-wheels statistics docs house schema faults fuzz soak audit clean
+.PHONY: help demo test test-large lint study performance gpu gpu-table gpu-wheels statistics docs house schema faults fuzz soak audit clean
 
 help:
 	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: under a minute)"
@@ -24,6 +24,7 @@ help:
 	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, quality, ...)"
 	@echo "make gpu    measure on a CUDA card, bare machine and no network (7 minutes); make gpu-wheels: what to bring along (FOR=3.12);"
 	@echo "            make gpu-table RECORD=...: the section of docs/performance.md about a record"
+	@echo "make study  run a cell of a study again and compare it with its record (STUDY=F-movies CELL=...; without CELL: list the cells)"
 	@echo "make statistics  check coverage and error rates of the statistics on simulated grids and pairs of models"
 	@echo "make docs   run every example in the docstrings; make house: draw docs/house.svg from the imports; make schema: write docs/record.schema.json"
 	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
@@ -50,6 +51,12 @@ lint: $(READY)
 PART ?= speed
 performance: $(READY)
 	$(BIN)/python performance/$(PART).py $(ARGS)
+
+# Needs the rows of the study: python studies/prepare.py.
+STUDY ?= F-movies
+CELL ?=
+study: $(READY)
+	$(ONE_THREAD) $(BIN)/python studies/rerun.py $(STUDY) "$(CELL)"
 
 # Needs no .venv: any Python with torch, and the wheels in .whl for what it lacks.
 gpu:

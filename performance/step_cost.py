@@ -63,22 +63,29 @@ class Setup:
 
 
 class Run:
-    """The student, objective and optimizer of one method."""
+    """The student, objective and optimizer of one method; ``kd+embeddings`` is kd with frozen embeddings."""
 
     def __init__(self, method: str, setup: Setup) -> None:
         import torch
 
         from railkd.models.distiller import Distiller
+        from railkd.models.freezing import freeze
         from railkd.objectives import METHODS
         from railkd.training.negatives import Negatives
 
+        method, _, frozen = method.partition("+")
+        student = copy.deepcopy(setup.student)
+        freeze(student, frozen.split(",") if frozen else ())
         self.setup, self.needs_teacher = setup, METHODS[method].needs_teacher
-        self.distiller = Distiller.from_method(method, copy.deepcopy(setup.student), setup.cache.info.shape).train()
+        self.distiller = Distiller.from_method(method, student, setup.cache.info.shape).train()
         objective = self.objective = self.distiller.objective
         if objective.needs_fit:
             objective.fit(setup.cache.moments("mean"))
         trained = [p for p in self.distiller.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+        # Weights, gradients and the two moments of AdamW, in single precision.
+        held = sum(parameter.numel() for parameter in self.distiller.parameters()) + 3 * sum(p.numel() for p in trained)
+        self.megabytes = held * 4 / 1e6
         self.negatives = None
         if objective.negatives:
             self.negatives = Negatives(
@@ -129,6 +136,7 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
                         seconds = runs[name].step(number, first_row)
                         if number >= WARM:
                             taken[name].append(seconds)
+            held = {name: runs[name].megabytes for name in group}
             base = np.asarray(taken["finetune"])
             bases += taken["finetune"]
             for name in group:
@@ -139,6 +147,7 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
                     "ratio": round(float(np.median(ratio)), 3),
                     "interval_95": [round(float(q), 3) for q in np.quantile(draws, [0.025, 0.975])],
                     "ratio_of_medians": round(float(np.median(taken[name]) / np.median(base)), 3),
+                    "weights_gradients_moments_mb": round(held[name], 1),
                 }
     return {"finetune_ms": round(1000 * float(np.median(bases)), 1), "batches": len(base), "bf16": bf16} | results
 

@@ -1,44 +1,68 @@
 """Write the rows and the encoder that the grids of this folder name, into studies/work (not committed).
 
 ``python studies/prepare.py movies`` writes the sentences of ``make demo``: 3,000 labelled ones, 500 that choose the
-epoch, the other training sentences without labels, and all test sentences.
+epoch, the other training sentences without labels, and all test sentences. ``movies-500`` has 500 labelled ones.
+``SST-2-500`` and ``TREC-500`` take 500 rows of ../shared/data with their labels and up to 6,400 others without,
+``SST-2-7k`` 7,000 rows with their labels.
 """
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from railkd.cli.demo.data import sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
 
-WORK = Path(__file__).parent / "work"
-LABELLED, CHOOSING = 3000, 500
+STUDIES = Path(__file__).resolve().parent
+WORK, SHARED = STUDIES / "work", STUDIES.parents[1] / "shared" / "data"
+CHOOSING, UNLABELLED = 500, 6400
 
 
-def movies(folder: Path) -> None:
+def movies(folder: Path, labelled: int) -> None:
     """Write the movie sentences, and product and news sentences as sets out of the domain."""
     sets = sentiment_sets()
-    train = subset(sets.train, LABELLED)
-    labelled = {text for text, _ in train}
-    rest = [text for text, _ in sets.train if text not in labelled]
-    (folder / "unlabelled.tsv").write_text("\n".join(["text", *rest]) + "\n", encoding="utf-8")
+    train = subset(sets.train, labelled)
+    known = {text for text, _ in train}
+    _write_texts(folder, [text for text, _ in sets.train if text not in known])
     parts = {"train": train, "dev": subset(sets.dev, CHOOSING), "movie": sets.test}
     for name, rows in (parts | {"product": sets.product, "news": sets.news}).items():
         write_tsv(folder / f"{name}.tsv", rows)
-    print(f"{folder}: {len(train):,} labelled, {len(rest):,} unlabelled")
 
 
-#: Name of a task -> function that writes its rows into a folder.
-TASKS: dict[str, Callable[[Path], None]] = {"movies": movies}
+def shared(folder: Path, source: str, labelled: int, unlabelled: int = 0) -> None:
+    """Write rows of a task of ../shared/data: the first ones of a seeded shuffle."""
+    head, *lines = (SHARED / source / "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    random.Random(0).shuffle(lines)
+    (folder / "train.tsv").write_text("\n".join([head, *lines[:labelled]]) + "\n", encoding="utf-8")
+    if unlabelled:
+        text = head.split("\t").index("sentence" if "sentence" in head.split("\t") else "text")
+        _write_texts(folder, [line.split("\t")[text] for line in lines[labelled : labelled + unlabelled]])
+
+
+def _write_texts(folder: Path, texts: list[str]) -> None:
+    (folder / "unlabelled.tsv").write_text("\n".join(["text", *texts]) + "\n", encoding="utf-8")
+
+
+#: Name of a set of rows -> function that writes them into a folder.
+TASKS: dict[str, Callable[[Path], None]] = {
+    "movies": partial(movies, labelled=3000),
+    "movies-500": partial(movies, labelled=500),
+    "SST-2-7k": partial(shared, source="glue/SST-2", labelled=7000),
+    "SST-2-500": partial(shared, source="glue/SST-2", labelled=500, unlabelled=UNLABELLED),
+    "TREC-500": partial(shared, source="other/TREC", labelled=500, unlabelled=UNLABELLED),
+}
 
 
 def main(names: list[str]) -> None:
-    """Write the rows of the named tasks, or of all, and link the encoder."""
+    """Write the named rows, or all, and link the encoder."""
     for name in names or list(TASKS):
         (WORK / name).mkdir(parents=True, exist_ok=True)
         TASKS[name](WORK / name)
+        print(f"written: {WORK / name}")
     encoder = WORK / "encoder"
     if not encoder.exists():
         encoder.symlink_to(encoder_folder(), target_is_directory=True)

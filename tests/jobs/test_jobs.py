@@ -58,6 +58,21 @@ def test_a_resumed_run_keeps_its_settings(
     assert distil(teacher, files, tmp_path / "out", *RAIL, "--seed", "1", "--save-steps", "1", "--resume") == 0
 
 
+def test_recommended_says_each_part_of_the_recipe(
+    teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loud = tuple(word for word in files if word != "--quiet")
+    more = tmp_path / "more.tsv"
+    more.write_text("text\na slow film\nthe music was bright\n", encoding="utf-8")
+    said = []
+    for name, words in (("one", ()), ("two", ("--unlabelled", str(more), "--keep", "last", "--temperature", "2"))):
+        assert distil(teacher, loud, tmp_path / name, "--method", "recommended", *words) == 0
+        said.append(next(line for line in capsys.readouterr().err.splitlines() if line.startswith("recommended: ")))
+    assert "blocks 1, 4 (even); loss 0.5 CE + 0.5 KD at T 1; frozen: embeddings; no text without labels" in said[0]
+    assert "blocks 3, 4 (last); loss 0.5 CE + 0.5 KD at T 2; frozen: embeddings; 2 texts without labels" in said[1]
+    assert RunRecord.read(tmp_path / "one" / "metrics.json").start["frozen"] == ["embeddings"]
+
+
 @pytest.mark.parametrize(
     ("given", "rule", "blocks"),
     [((), "even", [1, 4]), (("--keep", "spaced"), "spaced", [2, 4]), (("--keep", "2,3"), "2,3", [2, 3])],

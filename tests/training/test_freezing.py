@@ -15,6 +15,7 @@ from railkd.cli import main
 from railkd.errors import RailkdError
 from railkd.models.blocks import block_lists
 from railkd.models.freezing import freeze
+from railkd.objectives import METHODS
 from railkd.records import RunRecord
 from railkd.teacher import TeacherCache
 from tiny import make_model as make_bert
@@ -78,6 +79,18 @@ def test_frozen_parts_stay_without_gradient_and_optimizer_state_and_resume_exact
     resumed = train(tmp_path / "resumed", cache, rows, tokenizer, tmp_path / "whole" / "checkpoint-5")
     ours, theirs = weights_of(resumed.model), weights_of(whole.model)
     assert [name for name in theirs if not torch.equal(theirs[name], ours[name])] == []
+
+
+def test_recommended_is_kd_with_frozen_embeddings_unless_told_otherwise(
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any
+) -> None:
+    recommended = train(tmp_path / "r", cache, rows, tokenizer, method="recommended", freeze=None)
+    same = train(tmp_path / "k", cache, rows, tokenizer, method="kd", freeze=["embeddings"])
+    other = train(tmp_path / "o", cache, rows, tokenizer, method="recommended", freeze=["1"])
+    assert recommended.args.freeze == ["embeddings"] and other.args.freeze == ["1"]
+    ours, theirs = weights_of(recommended.model), weights_of(same.model)
+    assert [name for name in theirs if not torch.equal(theirs[name], ours[name])] == []
+    assert METHODS["recommended"].recipe["freeze"] == ["embeddings"]  # a run does not change the table
 
 
 def test_freezing_nothing_that_a_method_moves_changes_the_others_only_through_the_frozen(

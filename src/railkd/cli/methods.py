@@ -70,6 +70,8 @@ def run(request: Request[MethodsOptions]) -> None:
     print(f"{spec.name}: {spec.paper}")
     print(f"blocks read: {spec.reads}\npooling: {spec.pooling or 'none'}\ncost: {_cost(spec)}")
     print(f"weights of CE, KD, intermediate: {_weights(spec)}")
+    for name, value in spec.recipe.items():
+        print(f"sets --{name.replace('_', '-')} {','.join(value)}, unless it is given")
     fields = settings_of(DistillationFields)
     for name, default in spec.options.items():
         if name in METHOD_OPTIONS:  # the others are for Python only

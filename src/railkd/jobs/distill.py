@@ -26,6 +26,7 @@ from railkd.models.loading import on_device
 from railkd.models.starts import Keep, blocks_to_keep
 from railkd.models.student import describe_student, make_student
 from railkd.objectives import method_spec
+from railkd.objectives.base import normalised_weights
 from railkd.records import RunRecord
 from railkd.runtime.progress import bar
 from railkd.signals import NO_POOLING, BlockShape, checked_poolings
@@ -60,10 +61,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     start = _starts_from(options, teacher.checkpoint)
     max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)
     copied = _start(options, start)
-    asked = request
-    if "taught_by" in spec.options and copied and not options.student and not request.training.get("taught_by"):
-        asked = request.with_training(taught_by=copied["blocks"])
-    args = training_arguments(asked, len(splits.train), splits.metric, say, max_length, shapes)
+    args = training_arguments(_asked(request, copied), len(splits.train), splits.metric, say, max_length, shapes)
     make = _student_plan(options, splits.target, start, args.blocks)
     if options.student:  # before the teacher runs
         start.check_weights(new_head=True)
@@ -91,6 +89,8 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
         set_seed(args.seed)
         student = make()
         say(f"student: {describe_student(start, student)}{_start_line(record.start)}")
+        if spec.recipe:
+            say(_recipe_line(args, record.start, splits))
         return fit(Trainee(args, student, start.tokenizer, signals, splits), request, record, say, callbacks)
 
 
@@ -197,6 +197,30 @@ def _start(options: DistillOptions, start: Checkpoint) -> dict[str, Any]:
         return {}
     blocks = blocks_to_keep(options.student_layers, start.shape.blocks, _keep(options))
     return {"keep": options.keep, "blocks": list(blocks)}
+
+
+def _asked(request: Request[DistillOptions], copied: Mapping[str, Any]) -> Request[DistillOptions]:
+    """Return the request; of a method that matches all blocks, with the blocks that the student copies as default."""
+    options = method_spec(request.training.get("method", "rail-kd-l")).options
+    if "taught_by" not in options or not copied or request.options.student or request.training.get("taught_by"):
+        return request
+    return request.with_training(taught_by=copied["blocks"])
+
+
+def _recipe_line(args: DistillationTrainingArguments, start: Mapping[str, Any], splits: Splits) -> str:
+    """Describe each part of a recipe: start, terms, what is frozen, and text."""
+    blocks = (
+        f"blocks {', '.join(map(str, start['blocks']))} ({start['keep']})" if start else "the checkpoint of --student"
+    )
+    weights = normalised_weights(args.weights, method_spec(args.method).objective.terms)
+    terms = " + ".join(f"{weight:g} {name.upper()}" for name, weight in weights.items())
+    extra = "no text without labels; --unlabelled FILE adds it, which pays most"
+    if splits.unlabelled is not None:
+        extra = f"{len(splits.unlabelled):,} texts without labels"
+    return (
+        f"{args.method}: start from {blocks}; loss {terms} at T {args.temperature:g}; frozen: "
+        f"{', '.join(args.freeze or ['nothing'])}; {extra}"
+    )
 
 
 def _start_line(start: Mapping[str, Any]) -> str:

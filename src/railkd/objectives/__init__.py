@@ -40,6 +40,7 @@ class MethodSpec:
         settings: the options of the class that define this method.
         pooling: the pooled states that it reads; None: it reads only logits.
         weights: default weights of [CE, KD, intermediate]; None: equal.
+        recipe: training arguments that the method sets where the user leaves them out.
     """
 
     name: str
@@ -49,6 +50,7 @@ class MethodSpec:
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     pooling: str | None = None
     weights: tuple[float, float, float] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def needs_teacher(self) -> bool:
@@ -120,6 +122,13 @@ METHODS: Mapping[str, MethodSpec] = MappingProxyType(
             _spec("gram", Gram, "ours; cf. arXiv 1904.05068", "all, by row pairs", "mean"),
             _spec("last-block", LastBlock, "cf. arXiv 2203.14001", "the last of both, first", "cls"),
             _spec("rail-nce", RailNCE, "ours: RAIL-KD, contrasted", _DRAWN, "mean"),
+            MethodSpec(
+                "recommended",
+                KD,
+                "ours: kd, frozen embeddings",
+                "logits",
+                recipe=MappingProxyType({"freeze": ["embeddings"]}),
+            ),
             # Controls of the claim that randomness helps.
             _spec("rail-fixed", RailLayerwise, _OURS, "evenly spaced, kept", "mean", strategy="even", redraw="never"),
             _spec("rail-fixed-random", RailLayerwise, _OURS, "one draw, kept", "mean", redraw="never"),

@@ -46,6 +46,9 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
 
     def __post_init__(self, shapes: Shapes | None) -> None:
         spec = method_spec(self.method)
+        for name, value in spec.recipe.items():
+            if getattr(self, name) is None:
+                setattr(self, name, list(value))
         normalised_weights(self.weights, spec.objective.terms)
         check_names(self.freeze or (), shapes[0].blocks if shapes else None)
         self._refuse_fields()
