@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -87,3 +88,31 @@ def test_ctrl_c_never_orphans_a_worker_that_is_not_yet_in_the_list(
     assert process.poll() == -signal.SIGKILL and process.stdin is not None and process.stdin.closed
     executor.close()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_workers_are_waited_for_where_pipes_cannot_be_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows select takes sockets alone. Two workers answer, and a worker that ends is told."""
+
+    def refuse(*_: Any) -> Any:
+        raise OSError(10038, "An operation was attempted on something that is not a socket")
+
+    for name in ("select", "poll", "epoll"):
+        monkeypatch.setattr(select, name, refuse, raising=False)
+    executor = LocalExecutor(str(tmp_path), processes=2, threads=1)
+    jobs = [Job(f"runs/{n}", "distill", "one", "2-layers", "kd", n, Request(DistillOptions())) for n in (1, 2)]
+    try:
+        assert executor.next(0.01) is None
+        for job in jobs:
+            executor.submit(job)
+        found = []
+        while len(found) < 2:
+            found.append(executor.next(120))
+        assert {outcome.job.seed for outcome in found if outcome} == {1, 2}
+        assert all(outcome is not None and outcome.error and not outcome.crashed for outcome in found)
+        executor.submit(jobs[0])
+        next(iter(executor._workers.values())).process.kill()
+        outcome = executor.next(120)
+        assert outcome is not None and outcome.crashed and "SIGKILL" in outcome.error
+    finally:
+        executor.close()
+    assert not executor._workers

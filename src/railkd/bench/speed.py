@@ -112,8 +112,8 @@ def _seconds(step: Callable[[], None], times: int = 3) -> float:
     for number in range(times + 1):
         start = time.perf_counter()
         step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         taken = time.perf_counter() - start
         if not number and taken > _LONG_STEP:
             return taken

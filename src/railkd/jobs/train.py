@@ -240,7 +240,7 @@ def training_arguments(
         "max_length": max_length,
         "report_to": "none",
         "disable_tqdm": True,
-        "dataloader_pin_memory": torch.accelerator.is_available(),  # without an accelerator it only warns
+        "dataloader_pin_memory": hardware.can_pin(),  # elsewhere it only warns
         "save_strategy": "epoch",
         "save_total_limit": 2,
         "logging_steps": max(1, rows // 320),

@@ -33,7 +33,7 @@ def effective_rank(vectors: Tensor) -> float:
     >>> round(effective_rank(torch.eye(4)), 3), round(effective_rank(torch.ones(4, 3)), 3)
     (4.0, 1.0)
     """
-    x = unit(vectors.double())
+    x = unit(_exact(vectors))
     shares = torch.linalg.eigvalsh(x.T @ x / len(x)).clamp(min=0)
     shares = shares / shares.sum().clamp(min=1e-12)
     return float(torch.exp(-(shares * shares.clamp(min=1e-300).log()).sum()))
@@ -51,7 +51,7 @@ def component_variance(vectors: Tensor) -> float:
     >>> component_variance(torch.ones(4, 3))
     0.0
     """
-    x = unit(vectors.double())
+    x = unit(_exact(vectors))
     return float(x.var(dim=0, correction=0).sum())
 
 
@@ -74,9 +74,14 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
     return _alignment(_gram(x), _gram(y))
 
 
+def _exact(x: Tensor) -> Tensor:
+    """Return values in main memory and double precision, which Apple GPUs lack, as they lack eigenvalues."""
+    return x.cpu().double()
+
+
 def _gram(x: Tensor) -> Tensor:
     """Return the inner products (B, B) of the centred rows of x (B, d); a probe has fewer rows than components."""
-    x = x.double() - x.double().mean(dim=0)
+    x = _exact(x) - _exact(x).mean(dim=0)
     return x @ x.T
 
 

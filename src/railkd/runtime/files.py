@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: What systems answer that cannot open or sync a folder.
+_NO_SYNC_OF_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOTSUP, errno.ENOSYS}
 _TEMPORARY = re.compile(r"(\..+\.[0-9a-f]+)\.([0-9a-f]{8})\.tmp", re.DOTALL)
 
 
@@ -113,12 +116,31 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Return when a file, or the list of names in a folder, is on the disk itself."""
-    handle = os.open(path, os.O_RDONLY)
+    """Return when a file, or the list of names in a folder, is on the disk itself.
+
+    Windows cannot open a folder, and some network file systems cannot sync one; they keep its names by their own rules.
+
+    Args:
+        path: of a file or folder.
+
+    Raises:
+        OSError: the disk fails, or something else does.
+    """
+    folder = path.is_dir()
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY if folder else _to_sync(path))
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not (folder and error.errno in _NO_SYNC_OF_FOLDERS):
+            raise
+
+
+def _to_sync(path: Path) -> int:
+    # Windows syncs only what is open for writing.
+    return os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY
 
 
 def sync_all(folder: Path) -> None:

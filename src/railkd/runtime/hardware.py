@@ -20,6 +20,11 @@ def device() -> torch.device:
     return accelerator or torch.device("cpu")
 
 
+def can_pin() -> bool:
+    """Return True if copies from pinned memory to the accelerator of this machine do not make the host wait."""
+    return device().type in ("cuda", "xpu")
+
+
 def to_device(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return values of main memory as a tensor on a device; the host does not wait for the copy.
 
@@ -78,8 +83,9 @@ def fast_bf16() -> bool:
     Returns:
         True or False.
     """
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+    kind = device().type
+    if kind != "cpu":  # an Apple GPU is not faster in bfloat16
+        return kind in ("cuda", "xpu") and bool(getattr(torch, kind).is_bf16_supported())
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name)()) for name in probes if hasattr(torch.cpu, name))
 
@@ -115,7 +121,7 @@ def keep_freed_memory() -> bool:
     threshold, trim, large = -3, -1, 1 << 30  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # Windows has no name for the process itself: TypeError
         return False
     return bool(mallopt(threshold, large)) and bool(mallopt(trim, large))
 
@@ -131,15 +137,15 @@ def machine() -> dict[str, Any]:
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "gpu": _gpu(),
         "fast bf16": fast_bf16(),
     }
 
 
 def reset_peak_memory() -> None:
     """Start a new measurement of `peak_memory`. On a CPU this works on Linux only; elsewhere it does nothing."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if can_pin():
+        torch.get_device_module(device()).reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -151,14 +157,25 @@ def peak_memory() -> int:
 
     Returns:
         Bytes allocated on the GPU, or resident in main memory if there is no GPU; 0 if the system does not report it.
+        Of an Apple GPU: the bytes allocated now.
     """
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+    if can_pin():
+        return int(torch.get_device_module(device()).max_memory_allocated())
+    if device().type == "mps":
+        return int(torch.mps.driver_allocated_memory())
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return 0
+
+
+def _gpu() -> str:
+    """Return the name of the accelerator, or "none"."""
+    kind = device().type
+    if kind == "cpu":
+        return "none"
+    return str(torch.get_device_module(device()).get_device_name(0)) if can_pin() else f"{kind} device"
 
 
 def processor() -> str:

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from railkd.errors import RailkdError
+from railkd.runtime import hardware
 from railkd.runtime.launcher import launched_processes
 
 
@@ -101,7 +102,7 @@ def all_reduce_sum(parts: np.ndarray) -> np.ndarray:
 
 
 def _all_reduce(tensor: torch.Tensor, operation: Any) -> torch.Tensor:
-    if dist.get_backend() == "nccl":  # NCCL reduces only tensors on the GPU
-        tensor = tensor.to(torch.device("cuda", torch.cuda.current_device()))
+    if dist.get_backend() in ("nccl", "xccl"):  # these reduce only tensors on the GPU
+        tensor = tensor.to(torch.device(hardware.device().type, torch.accelerator.current_device_index()))
     dist.all_reduce(tensor, operation)
     return tensor

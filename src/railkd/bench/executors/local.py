@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import selectors
+import queue
 import signal
 import subprocess
 import sys
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from railkd.bench.executors.protocol import Outcome
 from railkd.bench.plan import Job
@@ -22,6 +22,8 @@ from railkd.bench.plan import Job
 #: Variables that limit the threads of the libraries in a process. The libraries read them when they are imported.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
+#: Seconds until the pipe of an ended worker is closed; a process that the worker started may hold it open for longer.
+_DRAIN = 1.0
 #: Seconds that an interrupted worker has to save a checkpoint.
 _GRACE = 10.0
 
@@ -29,12 +31,8 @@ _GRACE = 10.0
 @dataclass
 class _Worker:
     process: subprocess.Popen[str]
+    reader: threading.Thread
     job: Job | None = None
-
-    @property
-    def answers(self) -> IO[str]:
-        assert self.process.stdout is not None
-        return self.process.stdout
 
 
 @contextmanager
@@ -77,7 +75,8 @@ class LocalExecutor:
         self.slots = processes
         self._output, self._threads, self._gpus = output, threads, gpus
         self._workers: dict[int, _Worker] = {}
-        self._selector = selectors.DefaultSelector()
+        # A thread for each worker reads its answers, because Windows cannot wait for several pipes at once.
+        self._answers: queue.Queue[tuple[subprocess.Popen[str], str]] = queue.Queue()
 
     def submit(self, job: Job) -> None:
         """Send a job to an idle worker, or start a worker for it.
@@ -105,17 +104,20 @@ class LocalExecutor:
         """
         deadline = time.monotonic() + seconds
         while True:
-            for key, _ in self._selector.select(max(0.0, deadline - time.monotonic())):
-                worker = self._workers[key.data]
-                line, job = worker.answers.readline(), worker.job
-                if line and job is not None:
-                    worker.job = None
-                    return Outcome(job, json.loads(line)["error"])
-                code = self._remove(key.data)
-                if job is not None:
-                    return Outcome(job, f"its process ended {_describe_exit(code)}", crashed=True)
-            if time.monotonic() >= deadline:
+            try:
+                process, line = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
                 return None
+            number = next((n for n, worker in self._workers.items() if worker.process is process), None)
+            if number is None:  # a worker that was removed before its pipe closed
+                continue
+            worker, job = self._workers[number], self._workers[number].job
+            if line and job is not None:
+                worker.job = None
+                return Outcome(job, json.loads(line)["error"])
+            code = self._remove(number)
+            if job is not None:
+                return Outcome(job, f"its process ended {_describe_exit(code)}", crashed=True)
 
     def close(self) -> None:
         """Interrupt the busy workers, so that they save checkpoints; kill those that take longer than 10 seconds."""
@@ -138,21 +140,31 @@ class LocalExecutor:
             env=os.environ | worker_environment(number, self._threads, self._gpus, os.environ),
             start_new_session=True,  # Ctrl-C reaches the bench alone, which then stops its workers itself.
         )
-        worker = self._workers[number] = _Worker(process)
-        self._selector.register(worker.answers, selectors.EVENT_READ, number)
+        reader = threading.Thread(target=_read_answers, args=(process, self._answers), daemon=True)
+        worker = self._workers[number] = _Worker(process, reader)
+        reader.start()
         return worker
 
     @_delay_signals()
     def _remove(self, number: int) -> int:
         """Return the exit code of a worker, which is killed if it still runs."""
         worker = self._workers.pop(number)
-        self._selector.unregister(worker.answers)
         worker.process.kill()
         code = worker.process.wait()
-        for pipe in (worker.process.stdin, worker.process.stdout):
-            with suppress(BrokenPipeError):
-                pipe.close() if pipe else None
+        assert worker.process.stdin is not None
+        with suppress(BrokenPipeError):
+            worker.process.stdin.close()
+        worker.reader.join(_DRAIN)
         return code
+
+
+def _read_answers(process: subprocess.Popen[str], answers: queue.Queue[tuple[subprocess.Popen[str], str]]) -> None:
+    """Queue the lines that a worker answers, and an empty text when its pipe closes."""
+    assert process.stdout is not None
+    with process.stdout as pipe:
+        for line in pipe:
+            answers.put((process, line))
+    answers.put((process, ""))
 
 
 def worker_environment(number: int, threads: int, gpus: float, given: Mapping[str, Any]) -> dict[str, str]:
