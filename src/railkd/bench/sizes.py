@@ -13,7 +13,8 @@ from railkd.bench.plan import Job
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs import findings
-from railkd.models.checkpoints import Checkpoint, empty_classifier
+from railkd.models.checkpoints import Checkpoint
+from railkd.models.loading import empty_classifier
 from railkd.runtime.words import listed, size
 from railkd.signals import checked_poolings
 
