@@ -26,9 +26,8 @@ from railkd.jobs.options import (
 )
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
-from railkd.objectives import method_spec
+from railkd.objectives import method_spec, stored_poolings
 from railkd.runtime import typed
-from railkd.signals import NO_POOLING
 
 #: Kind of a job -> its options.
 OPTIONS: Mapping[str, type] = {
@@ -121,7 +120,7 @@ def make_jobs(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
         with problems.collect():
             methods[arm.name] = method_spec(arm.method)
     problems.report()
-    poolings = sorted({spec.pooling for spec in methods.values() if spec.pooling}) or [NO_POOLING]
+    poolings = stored_poolings(methods.values())
     cached = any(spec.needs_teacher for spec in methods.values())
     jobs: list[Job] = []
     for task in grid.tasks:

@@ -16,7 +16,6 @@ from railkd.jobs import findings
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.loading import empty_classifier
 from railkd.runtime.words import listed, size
-from railkd.signals import checked_poolings
 
 #: Bytes of a weight on disk. A checkpoint holds the weight and Adam's two moments.
 _WEIGHT, _CHECKPOINT = 4, 12
@@ -144,9 +143,8 @@ class Bases:
         rows = [count_rows(source) for source in job.request.options.train]
         if checkpoint is None or None in rows:
             return None
-        poolings = len(checked_poolings(job.request.options.pooling))
         total = sum(filter(None, rows))
-        half = findings.cache_bytes(total, *checkpoint.shape, checkpoint.config.num_labels, poolings)
+        half = findings.cache_bytes(total, *checkpoint.shape, checkpoint.config.num_labels, job.request.options.pooling)
         return half * (2 if job.request.options.dtype == "float32" else 1)
 
 

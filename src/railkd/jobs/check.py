@@ -27,7 +27,6 @@ from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
 from railkd.models.loading import empty_classifier
-from railkd.signals import checked_poolings
 from railkd.tasks.judging import FEWEST_ROWS, Finding
 from railkd.tasks.scale import fit_line
 from railkd.teacher import TeacherCache
@@ -224,8 +223,8 @@ def _about_cost(
     theirs, our_parameters = (_parameters(config, options.trust_remote_code) for config in (origin, ours))
     needed = 0
     if origin is not None and teacher.cache is None:
-        poolings = len(checked_poolings(options.pooling or ["mean"]))
-        needed = findings.cache_bytes(rows, origin.num_hidden_layers, origin.hidden_size, origin.num_labels, poolings)
+        sizes = (origin.num_hidden_layers, origin.hidden_size, origin.num_labels)
+        needed = findings.cache_bytes(rows, *sizes, options.pooling or ["mean"])
     rate = measured.rate if measured else 0.0
     train_seconds = None
     if rate and ours is not None and origin is not None:

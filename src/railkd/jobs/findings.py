@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from railkd.runtime.words import counted, duration, size
+from railkd.signals import checked_poolings
 from railkd.tasks.judging import Finding
 
 
@@ -128,7 +129,7 @@ def conflicts(train: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> Findin
 # ---- the cost ----------------------------------------------------------------------------------
 
 
-def cache_bytes(rows: int, blocks: int, width: int, classes: int, poolings: int = 1) -> int:
+def cache_bytes(rows: int, blocks: int, width: int, classes: int, poolings: Sequence[str] = ("mean",)) -> int:
     """Return the bytes of a cache in half precision: states of every pooling, logits and keys.
 
     Args:
@@ -136,7 +137,7 @@ def cache_bytes(rows: int, blocks: int, width: int, classes: int, poolings: int 
         blocks: number of teacher blocks.
         width: width of the teacher's states.
         classes: number of logits.
-        poolings: number of poolings.
+        poolings: names of the stored poolings, or ``none`` alone.
 
     Returns:
         The number of bytes.
@@ -144,7 +145,7 @@ def cache_bytes(rows: int, blocks: int, width: int, classes: int, poolings: int 
     >>> cache_bytes(1000, 12, 768, 2)
     18456000
     """
-    return rows * (blocks * width * 2 * poolings + classes * 4 + 16)
+    return rows * (blocks * width * 2 * len(checked_poolings(poolings)) + classes * 4 + 16)
 
 
 def cost(

@@ -8,7 +8,7 @@ True
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from railkd.objectives.last_block import LastBlock
 from railkd.objectives.pkd import PatientKD
 from railkd.objectives.rail import UNUSED_WITHOUT_DRAW, RailConcatenated, RailLayerwise
 from railkd.objectives.rail_nce import RailNCE
-from railkd.signals import Signals
+from railkd.signals import NO_POOLING, Signals
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,18 @@ METHODS: Mapping[str, MethodSpec] = MappingProxyType(
         )
     }
 )
+
+
+def stored_poolings(specs: Iterable[MethodSpec]) -> list[str]:
+    """Return the poolings that a cache stores for several methods.
+
+    Args:
+        specs: rows of the table.
+
+    Returns:
+        Names of poolings; ``none`` alone if every method reads only logits.
+    """
+    return sorted({spec.pooling for spec in specs if spec.pooling}) or [NO_POOLING]
 
 
 def method_spec(name: str) -> MethodSpec:

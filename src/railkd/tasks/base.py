@@ -198,11 +198,9 @@ class Task(ABC):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         """Return the answers that outputs (N, C) give, encoded as labels are."""
 
+    @abstractmethod
     def confidence(self, outputs: np.ndarray) -> np.ndarray:
         """Return (N,) the probability that outputs (N, C) give to their answers. Numbers have none: NaN."""
-        import numpy as np
-
-        return np.full(len(outputs), np.nan)
 
     @abstractmethod
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
@@ -333,14 +331,11 @@ class Task(ABC):
         """
 
     def describe_outputs(self, names: Sequence[str], own: Sequence[str] | None) -> list[Finding]:
-        """Describe which output means what.
+        """Return notes and warnings about which output means what.
 
         Args:
             names: of the teacher.
             own: of a student that brings a head; None: it brings none.
-
-        Returns:
-            Notes and warnings.
         """
         return [Finding("note", "outputs", "one number")] if self.width == 1 else describe_classes(names, own)
 

@@ -71,6 +71,11 @@ class Regression(Task):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.reshape(-1)
 
+    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        return np.full(len(outputs), np.nan)
+
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
         return [None if math.isnan(value) else float(value) for value in values.reshape(-1)]
 
