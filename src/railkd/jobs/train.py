@@ -168,8 +168,8 @@ def _score_tables(
             record.finding = asdict(finding)
             if finding.level != "note":  # fine-tuning itself succeeded
                 say(str(replace(finding, level="warning")))
-    if splits.metric is not None:
-        record.selection = selection(trainer, splits.metric, splits.selecting)
+    if splits.metric is not None or trainer.averaging.count:
+        record.selection = selection(trainer, splits.metric or "", splits.selecting)
 
 
 def complete(record: RunRecord, trainer: DistillationTrainer) -> None:
@@ -195,8 +195,10 @@ def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:
         rows: description of the rows that it was computed on.
 
     Returns:
-        "last step", or the metric, the rows and the best step.
+        "last step", the steps of a mean, or the metric, the rows and the best step.
     """
+    if trainer.averaging.count:
+        return f"mean of the weights over the last {trainer.averaging.count} steps"
     if not trainer.args.load_best_model_at_end or trainer.state.best_model_checkpoint is None:
         return "last step"
     return f"best {metric} on {rows}, at step {trainer.state.best_global_step}"
@@ -276,7 +278,7 @@ def _evaluating(training: Mapping[str, Any], saving: str, metric: str | None) ->
     return {
         "eval_strategy": "epoch" if save == "best" else save,
         "eval_steps": training.get("save_steps"),
-        "load_best_model_at_end": True,
+        "load_best_model_at_end": not training.get("average_last"),
         "metric_for_best_model": metric,
         "greater_is_better": greater_is_better(metric),
     }

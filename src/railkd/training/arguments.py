@@ -52,6 +52,11 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         normalised_weights(self.weights, spec.objective.terms)
         check_names(self.freeze or (), shapes[0].blocks if shapes else None)
         self._refuse_fields()
+        if self.average_last is not None and not (self.average_last > 0 and not self.load_best_model_at_end):
+            raise RailkdError(
+                f"Expected average_last above 0, without load_best_model_at_end, got {self.average_last:g}. Fix: keep "
+                "the mean of the last epochs, or the best one."
+            )
         self.intermediate_scale(0.0)
         self._try_objective(shapes)
         if self.skip_nonfinite and launched_processes() > 1:

@@ -68,7 +68,7 @@ WITHOUT_EFFECT = {
 }
 #: Heading of ``--help`` -> the fields under it. Options of a method are not listed here.
 GROUPS = {
-    "training": ("gauges", "skip_nonfinite", "freeze_embeddings", "keep_freed_memory", "length_groups"),
+    "training": ("gauges", "skip_nonfinite", "average_last", "freeze_embeddings", "keep_freed_memory", "length_groups"),
     "models": ("blocks", "teacher_blocks"),
 }
 
@@ -127,6 +127,10 @@ class DistillationFields:
     )
     gauges: bool = _field("measure the intermediate term at each epoch and warn of a collapse", True)
     skip_nonfinite: bool = _field("skip a batch whose loss or gradient is not finite, instead of stopping", False)
+    average_last: float | None = _field(
+        "keep the mean of the weights over this many last epochs (1, or 0.5) instead of the best or last ones",
+        metavar="EPOCHS",
+    )
     freeze: list[str] | None = _field(
         "parts that are not trained: embeddings (all before block 1) or block numbers; they need no gradient and no "
         "optimizer state",

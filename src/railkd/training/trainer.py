@@ -29,6 +29,7 @@ from railkd.runtime import hardware, ranks
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.training import build, checkpoint, checkpoint_folders, memory, pairing, prepare
 from railkd.training.arguments import DistillationTrainingArguments
+from railkd.training.averaging import Averaging
 from railkd.training.evaluation import Evaluation
 from railkd.training.gauges import Gauging
 from railkd.training.loss import TrainingLoss, current_draw
@@ -134,11 +135,10 @@ class DistillationTrainer(Trainer):
             **others,
         )
         self.say: Callable[[str], None] | None = None  # receives messages on checkpoints; None uses the log
-        self.gauging = Gauging(self.probe, self.log)
-        if args.gauges:
-            self.add_callback(self.gauging)
+        self.gauging, self.averaging = Gauging(self.probe, self.log), Averaging(args.average_last)
         self._resuming = Resuming(self._restore_log)
-        self.add_callback(self._resuming)
+        for callback in [self.gauging] * args.gauges + [self.averaging, self._resuming]:
+            self.add_callback(callback)
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the rows of the whole step
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **options: Any) -> Any:
@@ -297,6 +297,7 @@ class DistillationTrainer(Trainer):
             self._save_rng_state(folder)
         sums = self._log_state()
         if self.args.should_save:
+            self.averaging.write(folder)
             checkpoint.save_state(folder, self.state, [*self.callback_handler.callbacks, self.control], sums)
 
     def _log_state(self) -> dict[str, Any]:
@@ -331,6 +332,7 @@ class DistillationTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self._resuming.checkpoint = resume_from_checkpoint
+        self.averaging.read(resume_from_checkpoint)
         checkpoint.load_model(self.model, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
