@@ -16,7 +16,7 @@ import torch
 
 from railkd.bench.plan import Job
 from railkd.bench.results import FAILURE, LOG, write_failure
-from railkd.errors import RailkdError
+from railkd.errors import RailkdError, RunFailed
 from railkd.jobs import cache, distill, evaluate, finetune
 from railkd.jobs.run_folder import RunFolder
 from railkd.records import RunRecord
@@ -83,7 +83,9 @@ def run(job: Job, output: str) -> str:
     except Exception as error:
         traceback.print_exc()
         lines = str(error).strip().splitlines() or [""]
-        message = " ".join(lines) if isinstance(error, RailkdError) else f"{type(error).__name__}: {lines[0]}"
+        message = (
+            " ".join(lines) if isinstance(error, (RailkdError, RunFailed)) else f"{type(error).__name__}: {lines[0]}"
+        )
         write_failure(job, output, message)
         return message
     finally:

@@ -16,6 +16,7 @@ from typing import Any
 from railkd import __version__
 from railkd.cli.process import Terminated, standard_streams, termination
 from railkd.errors import RailkdError, RunFailed, did_you_mean
+from railkd.runtime.disk import DiskFull
 from railkd.runtime.words import visible
 
 #: Verb -> what it does. `railkd.cli.verbs.find_verb` finds the rest, which is imported when the verb is used.
@@ -61,6 +62,9 @@ def _main(words: list[str], verbs: Mapping[str, Any]) -> int:
         return 0
     except RailkdError as error:
         return _fail(2, f"error: {error}")
+    except DiskFull as error:
+        _, _, command = _how_to_continue(words, asked).partition("Fix: ")
+        return _fail(1, f"failed: {error}{f', then {command}' if command else ''}")
     except RunFailed as error:
         return _fail(1, f"failed: {error}")
     except KeyboardInterrupt:

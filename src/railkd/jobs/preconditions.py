@@ -24,6 +24,7 @@ from railkd.jobs.shipping_options import CertifyOptions, ExportOptions
 from railkd.jobs.validation import (
     Problems,
     check_at_least,
+    check_cache_folder,
     check_data,
     check_effect,
     check_method,
@@ -72,8 +73,8 @@ def check_distill(request: Request[DistillOptions]) -> None:
         )
     if options.cache and not options.teacher and not options.student:
         problems.add("--cache without --teacher needs --student, the checkpoint that the student starts from")
-    elif options.cache and options.teacher and Path(options.cache).is_file():
-        problems.add(f"--cache: expected a folder, got the file '{options.cache}'")
+    elif options.cache:
+        check_cache_folder(problems, options.cache)
     if options.live:
         check_effect(problems, options, "with --live, which stores nothing", "pooling")
     if options.student and options.student_layers is None:
@@ -105,9 +106,8 @@ def check_cache(request: Request[CacheOptions]) -> None:
     check_model(problems, options.teacher, "--teacher")
     if options.cache:
         path = Path(options.cache)
-        if path.is_file():
-            problems.add(f"--cache: expected a folder, got the file '{path}'")
-        elif options.verify and not path.is_dir():
+        check_cache_folder(problems, options.cache, replaced=options.overwrite, read_only=options.verify)
+        if options.verify and not path.exists():
             problems.add(f"--cache: expected a cache to verify, but there is no folder '{path}'")
         compare(problems, options, {"--cache": options.cache})
     if options.verify and options.overwrite:
@@ -216,6 +216,8 @@ def check_check(request: Request[CheckOptions]) -> None:
     if not options.epochs > 0:
         problems.add(f"--epochs: expected a number above 0, got {options.epochs:g}")
     check_at_least(problems, options, 1, "student_layers")
+    if options.cache:
+        check_cache_folder(problems, options.cache)
     check_data(problems, options)
     check_model(problems, options.teacher, "--teacher")
     check_model(problems, options.student, "--student")

@@ -23,6 +23,7 @@ from railkd.jobs.request import Request
 from railkd.jobs.unmarked import written_without_mark
 from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.records import RECORD_FILE, RunRecord
+from railkd.runtime.disk import told
 from railkd.runtime.files import is_temporary, temporary_beside, write_json, write_text
 from railkd.runtime.ownership import LOCK, Ledger, hold
 from railkd.training.checkpoint_folders import checkpoints_in, foreign_files, own_files, remove_checkpoint
@@ -252,7 +253,9 @@ class RunFolder:
         model = self.model(record.job)
         fresh = temporary_beside(model)
         fresh.mkdir(parents=True)
-        save_model(distiller, fresh, tokenizer)
+        weights = list(distiller.parameters())
+        with told(self.path, "the model", lambda: sum(part.numel() * part.element_size() for part in weights)):
+            save_model(distiller, fresh, tokenizer)
         for path in self.ledger.foreign([model])[:1]:
             raise RailkdError(
                 f"'{path}' was not written by railkd, and the model must be saved there. Fix: move it elsewhere, and "

@@ -22,8 +22,11 @@ from railkd.jobs.paths import compare
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.settings import TRAINING
 from railkd.models.checkpoints import Checkpoint
+from railkd.runtime.ownership import check_may_read, check_writable
 
 _FLAGS = {setting.field: setting.flag for setting in TRAINING}
+#: The file that makes a cache complete; `railkd.teacher.manifest` needs torch.
+_MANIFEST = "manifest.json"
 _DEPTH_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 
 
@@ -227,6 +230,26 @@ def check_target(problems: Problems, path: Path, flag: str = "--output", *, fold
         problems.add(f"{flag}: '{path}' cannot be written: no permission for '{above}'")
     elif not folder and not path.absolute().parent.is_dir():
         problems.add(f"{flag}: '{path}' cannot be written: no folder '{path.parent}'. Fix: create it first")
+
+
+def check_cache_folder(problems: Problems, cache: str, *, replaced: bool = False, read_only: bool = False) -> None:
+    """Check that a teacher cache can be read, and that one that must be built or replaced can be written.
+
+    Args:
+        problems: collects what is wrong.
+        cache: its folder, which need not exist.
+        replaced: the cache is deleted and built again.
+        read_only: nothing is written, even if the cache is not complete.
+    """
+    path = Path(cache)
+    if path.is_file():
+        problems.add(f"--cache: expected a folder, got the file '{path}'")
+        return
+    with problems.collect():
+        if path.is_dir():
+            check_may_read(path, "--cache")
+        if not read_only and (replaced or not (path / _MANIFEST).is_file()):
+            check_writable(path, "--cache")
 
 
 def check_method(training: Mapping[str, Any], method: str) -> None:

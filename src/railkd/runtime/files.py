@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from railkd.runtime.disk import told
+
 #: What systems answer that cannot open or sync a folder.
 _NO_SYNC_OF_FOLDERS = {errno.EACCES, errno.EPERM, errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOTSUP, errno.ENOSYS}
 _TEMPORARY = re.compile(r"(\..+\.[0-9a-f]+)\.([0-9a-f]{8})\.tmp", re.DOTALL)
@@ -54,7 +56,8 @@ def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None
     The temporary name is random and its file must be new, so a link that someone placed there is never followed and two
     writers never share a file. The file gets the permissions that `open` would give it.
 
-    `OSError` is raised if the folder is missing, not writable or full. No temporary file is left behind then.
+    `OSError` is raised if the folder is missing or not writable, and `railkd.runtime.disk.DiskFull` if the disk is
+    full. No temporary file is left behind then.
 
     Args:
         path: the target; a file that stands there is replaced.
@@ -64,12 +67,13 @@ def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None
     target = Path(path)
     temporary = temporary_beside(target)
     try:
-        with temporary.open("xb") as file:  # "x" refuses whatever has this name, a link included
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(target)
+        with told(target.parent, target.name, lambda: len(data)):
+            with temporary.open("xb") as file:  # "x" refuses whatever has this name, a link included
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     if durable:

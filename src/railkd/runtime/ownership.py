@@ -204,6 +204,25 @@ def check_writable(path: Path, flag: str) -> None:
         )
 
 
+def check_may_read(folder: Path, flag: str) -> None:
+    """Refuse a folder that this user may not list, or that holds files that this user may not read.
+
+    Args:
+        folder: that exists.
+        flag: that named it.
+
+    Raises:
+        RailkdError: the message names the path and its owner.
+    """
+    closed = [folder] if not os.access(folder, os.R_OK | os.X_OK) else []
+    closed = closed or [path for path in sorted(folder.iterdir()) if path.is_file() and not os.access(path, os.R_OK)]
+    for path in closed[:1]:
+        raise RailkdError(
+            f"{flag}: '{path}' belongs to {_owner(path)}, and this user may not read it. Fix: ask for 'chmod -R a+rX "
+            f"{folder}', or name another {flag}"
+        )
+
+
 def _owner(path: Path) -> str:
     try:
         return f"the user '{path.owner()}'"

@@ -18,6 +18,7 @@ from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_tokens
+from railkd.runtime.ownership import check_writable
 from railkd.runtime.progress import tqdm_bar
 from railkd.signals import checked_poolings
 from railkd.teacher.batches import Padder, plan_batches
@@ -154,6 +155,7 @@ class TeacherPass:
             poolings: of the states that are stored.
         """
         settings = self._settings
+        check_writable(path, "--cache")  # before the teacher is loaded
         poolings = poolings or poolings_of_unfinished(path)  # a build that was killed is gone on with as it began
         # A checkpoint is loaded onto the fastest device; a module of the caller's stays where it is.
         model = self._source.frozen() if isinstance(self._source, Checkpoint) else self._source

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from torch import Tensor
 from transformers import TrainingArguments
 from transformers.trainer_callback import ExportableState, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -23,6 +24,7 @@ from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.models.distiller import Distiller
 from railkd.models.quiet import quiet_transformers
 from railkd.runtime import ranks
+from railkd.runtime.disk import told
 from railkd.runtime.files import sync, sync_all, temporary_beside, usual_permissions, write_json
 from railkd.runtime.sealed import SEAL, find_damage, seal
 from railkd.training.checkpoint_folders import STATE_FILE, SUMS, best_checkpoint, check_place, rotate
@@ -102,19 +104,25 @@ def load_best(distiller: Distiller, folder: Path) -> None:
 
 
 def save_checkpoint(
-    run_folder: str | Path, state: TrainerState, args: TrainingArguments, write: Callable[[str], None]
+    run_folder: str | Path,
+    state: TrainerState,
+    args: TrainingArguments,
+    write: Callable[[str], None],
+    optimizer: Any = None,
 ) -> None:
     """Write a checkpoint under a temporary name, flush it to disk, rename it and delete the oldest ones over the limit.
 
     Trainer writes in place, so a run killed while it saves leaves a folder that looks like a checkpoint. Every rank
-    must call this function. It raises `OSError` if the disk is full or cannot be written, and leaves no files behind.
-    It raises `RailkdError` if a folder that railkd did not write has the name of the checkpoint.
+    must call this function. It raises `railkd.runtime.disk.DiskFull` if the disk is full, `OSError` if it cannot be
+    written, and leaves no files behind. It raises `RailkdError` if a folder that railkd did not write has the name of
+    the checkpoint.
 
     Args:
         run_folder: the checkpoint is written into it, as a folder.
         state: holds the step of this checkpoint and of the best one. Receives the path of the best one.
         args: how many checkpoints to keep, and whether this rank renames and deletes.
         write: writes the files of this rank into the folder that it receives.
+        optimizer: whose size tells how much space a checkpoint needs.
     """
     final = Path(run_folder) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
     temporary = temporary_beside(final, ranks.all_reduce_max(secrets.randbits(47)))  # one name for all ranks
@@ -122,19 +130,29 @@ def save_checkpoint(
     if best is not None and (best == final or best.is_dir()):
         state.best_model_checkpoint = str(best)
     try:
-        if args.should_save:
-            temporary.mkdir(parents=True)  # fails if the path exists, so no link is followed
-        ranks.barrier()
-        write(str(temporary))
-        ranks.barrier()
-        if args.should_save:
-            _publish(temporary, final)
-            rotate(Path(run_folder), args.save_total_limit, (final, best))
-        ranks.barrier()
+        with told(Path(run_folder), "a checkpoint", lambda: _bytes_needed(optimizer)):
+            if args.should_save:
+                temporary.mkdir(parents=True)  # fails if the path exists, so no link is followed
+            ranks.barrier()
+            write(str(temporary))
+            ranks.barrier()
+            if args.should_save:
+                _publish(temporary, final)
+                rotate(Path(run_folder), args.save_total_limit, (final, best))
+            ranks.barrier()
     except Exception:
         if args.should_save:
             shutil.rmtree(temporary, ignore_errors=True)  # frees a full disk
         raise
+
+
+def _bytes_needed(optimizer: Any) -> int:
+    """Return about how large a checkpoint is: the trained weights, and what the optimizer keeps for each of them."""
+    weights = (
+        [weight for group in optimizer.param_groups for weight in group["params"]] if optimizer is not None else []
+    )
+    kept = [value for weight in weights for value in optimizer.state.get(weight, {}).values()]
+    return sum(part.numel() * part.element_size() for part in (*weights, *kept) if isinstance(part, Tensor))
 
 
 def _publish(temporary: Path, final: Path) -> None:

@@ -286,7 +286,7 @@ class DistillationTrainer(Trainer):
         if trial is None:
             self.store_flos()
         folder = self._get_output_dir(trial=trial)
-        checkpoint.save_checkpoint(folder, self.state, self.args, self._write_checkpoint)
+        checkpoint.save_checkpoint(folder, self.state, self.args, self._write_checkpoint, self.optimizer)
 
     def _write_checkpoint(self, folder: str) -> None:
         """Write the files of a checkpoint, with the methods of Trainer for its formats."""
