@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from railkd.bench.executors.local import LocalExecutor, worker_environment
-from railkd.bench.executors.ray import check_address
+from railkd.bench.executors.ray import check_address, keep_statistics_off
 from railkd.bench.plan import Job
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions
@@ -116,3 +116,26 @@ def test_workers_are_waited_for_where_pipes_cannot_be_selected(tmp_path: Path, m
     finally:
         executor.close()
     assert not executor._workers
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings", "wanted"),
+    [
+        ({}, None, "0"),
+        ({}, "{}", "0"),
+        ({}, '{"usage_stats": false}', "0"),
+        ({}, "[", "0"),
+        ({}, '{"usage_stats": true}', None),
+        ({"RAY_USAGE_STATS_ENABLED": "1"}, None, "1"),
+        ({"RAY_USAGE_STATS_ENABLED": "0"}, '{"usage_stats": true}', "0"),
+    ],
+)
+def test_ray_sends_no_statistics_unless_the_user_says_so(
+    tmp_path: Path, variables: dict[str, str], settings: str | None, wanted: str | None
+) -> None:
+    environment = {"HOME": str(tmp_path), **variables}
+    if settings is not None:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "config.json").write_text(settings)
+    keep_statistics_off(environment)
+    assert environment.get("RAY_USAGE_STATS_ENABLED") == wanted

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import tiny
+from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.records import RunRecord
+from railkd.training.checkpoint_folders import checkpoints_in
 
 #: 22 rows in batches of 4, twice: 12 steps. Saves, logs and epochs fall on unlike steps.
 SETTINGS = ["--student-layers", 2, "--shared-size", 8, "--max-length", 16, "--epochs", 2, "--batch-size", 4]
 SETTINGS += ["--learning-rate", "1e-3", "--no-bf16", "--allow-weak-teacher", "--train", "train.tsv", "--quiet"]
 SETTINGS += ["--logging-steps", 4, "--teacher", "teacher"]
 BY_STEPS = [*SETTINGS, "--eval", "dev.tsv", "--save-steps", 3, "--save-total-limit", 3, "--method", "rail-kd-l"]
-BY_EPOCHS = [*SETTINGS, "--method", "rail-kd-c", "--redraw", "step", "--eval", "dev.tsv"]
+BY_EPOCHS = [*SETTINGS, "--method", "rail-kd-c", "--redraw", "step", "--eval", "dev.tsv", "--save-total-limit", 2]
 
 
 def prepare(folder: Path) -> Path:
@@ -35,7 +39,10 @@ def room(base: Path, folder: Path) -> Path:
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """Return the files of a finished run, without times."""
+    """Return the files of a finished run, without times, and the state of its last step if it keeps checkpoints.
+
+    The student may be that of the best epoch, which hides what went wrong after it.
+    """
     out = folder / "out"
     files: dict[str, Any] = {
         str(path.relative_to(out)): path.read_bytes()
@@ -43,7 +50,21 @@ def left(folder: Path) -> dict[str, Any]:
         if path.is_file() and "checkpoint-" not in str(path.relative_to(out)) and path.name != ".lock"
     }
     files.pop("metrics.json")
+    for newest in checkpoints_in(out)[-1:]:
+        for path in filter(Path.is_file, (newest / "model.safetensors", newest / OBJECTIVE_FILE)):
+            files[f"{newest.name}/{path.name}"] = path.read_bytes()
+        for path in filter(Path.is_file, (newest / "optimizer.pt", newest / "scheduler.pt")):
+            files[f"{newest.name}/{path.name}"] = plain(torch.load(path, weights_only=True))
     return files | {"record": RunRecord.read(out / "metrics.json").comparable()}
+
+
+def plain(value: Any) -> Any:
+    """Tensors in nested dicts and lists as the bits of their numbers, so that == compares all of them."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.contiguous().view(-1).view(torch.uint8).tolist()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:

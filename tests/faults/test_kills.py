@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from faults.driver import Driver
 from faults.runs import BY_EPOCHS, BY_STEPS, differences, left, room
+from railkd.runtime.sealed import seal
 
 # 12 steps, 6 an epoch; saved at 3, 6, 9, 12.
 MOMENTS = {
@@ -93,3 +95,20 @@ def test_an_interrupted_teacher_pass_is_continued(
     got, said = railkd(folder, *words, fault=f"{name}@open:.shard-")
     assert got == code and "finished rows are kept. Fix: repeat the command to continue" in said
     assert railkd(folder, *words)[0] == 0 and railkd(folder, "cache", "--verify", "--cache", "cache")[0] == 0
+
+
+def test_a_state_after_the_best_epoch_is_compared(
+    tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any]
+) -> None:
+    """The laws above see an optimizer that went on otherwise, though the student of the best epoch hides it."""
+    folder = room(base, tmp_path / "run")
+    assert railkd(folder, "distill", *BY_STEPS, "--output", "out", fault="KILL@step:11")[0] == -9
+    newest = folder / "out" / "checkpoint-9"
+    state = torch.load(newest / "optimizer.pt", weights_only=True)
+    for kept in state["state"].values():
+        kept["exp_avg"] += 1e-4
+    torch.save(state, newest / "optimizer.pt")
+    seal(newest)
+    assert railkd(folder, "distill", *BY_STEPS, "--output", "out", "--resume")[0] == 0
+    found = differences(left(folder), by_steps)
+    assert {"checkpoint-12/model.safetensors", "checkpoint-12/optimizer.pt"} <= set(found)

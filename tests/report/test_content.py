@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,11 @@ def run_of(arm: str, seed: int, accuracy: float, task: str = "A", **fields: Any)
     metrics = {"test": {"accuracy": accuracy}, "eval": {"accuracy": 0.99}}
     fields = {"student": "small", "commit": None, "versions": {}, "started": f"2026-01-0{seed}"} | fields
     return RunRecord("distill", arm, seed, task=task, arm=arm, metrics=metrics, **fields)
+
+
+def gauged(gauges: dict[str, Any]) -> str:
+    """Return a record with these gauges as JSON."""
+    return json.dumps(asdict(run_of("kd", 1, 0.5, gauges=gauges)))
 
 
 def report_of(folder: Path, *records: RunRecord, grid: str = "", baseline: str | None = None) -> dict[str, Any]:
@@ -264,6 +270,15 @@ def test_of_repeated_runs_only_the_latest_counts_and_a_note_says_so(tmp_path: Pa
         ({}, "contains neither records.jsonl nor a run folder"),
         ({"records.jsonl": "{"}, "records.jsonl, line 1: is not a run record"),
         ({"run/metrics.json": "[]"}, "metrics.json: is not a run record"),
+        *(
+            ({"run/metrics.json": gauged(gauges)}, f"run/metrics.json: is not a run record (gauges: {words}")
+            for gauges, words in (
+                ({"similarity": 3}, "similarity: input should be a valid dictionary"),
+                ({"similarity": {"after": [[1.0], [1.0, 2.0]]}}, "similarity.after: expected rows of equal length"),
+                ({"readings": [{"rank": 1.0, "term": 2.0}]}, "readings: expected target_rank and variance too"),
+                ({"readings": [{"rank": "high"}]}, "readings.0.rank: input should be a valid number"),
+            )
+        ),
         ({"records.jsonl": "", "grid.yaml": "[a"}, "grid.yaml: expected a grid of railkd bench, got not valid YAML"),
         (
             {"records.jsonl": "", "grid.yaml": "- a"},

@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import socket
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class RayExecutor:
     def __init__(
         self, output: str, *, threads: int, gpus: float = 0.0, address: str | None = None, cpus: int | None = None
     ) -> None:
+        keep_statistics_off(os.environ)
         try:
             import ray
         except ImportError as error:
@@ -96,6 +98,21 @@ class RayExecutor:
         for reference in getattr(self, "_running", {}):
             self._ray.cancel(reference, force=True)
         self._ray.shutdown()
+
+
+def keep_statistics_off(environment: MutableMapping[str, str]) -> None:
+    """Turn Ray's usage statistics off, unless the user turned them on. Ray sends them by default.
+
+    Args:
+        environment: of the process. A user decides in it, or in Ray's file of settings (``ray enable-usage-stats``).
+    """
+    path = environment.get("RAY_USAGE_STATS_CONFIG_PATH") or Path(environment.get("HOME", "~"), ".ray", "config.json")
+    try:
+        asked = json.loads(Path(path).read_bytes()).get("usage_stats") is True
+    except (OSError, ValueError, AttributeError):
+        asked = False
+    if not asked:
+        environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def check_address(address: str) -> None:
