@@ -205,7 +205,9 @@ class RunRecord:
                 )
             if schema == 1:
                 text = json.dumps({"started": "", "commit": None} | values)
-            return cast(RunRecord, typed.from_json(cls, text))
+            record = cast(RunRecord, typed.from_json(cls, text))
+            _check_gauges(record.gauges, where)
+            return record
         except RailkdError:
             raise
         except ValueError as error:
@@ -240,6 +242,29 @@ class RunRecord:
             if name in self.baselines and (remark := self.baselines[name].remark):
                 lines.append(f"  warning: {name}: {remark}")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Gauges:
+    """The gauges of a record, as `railkd.training.gauges` writes them."""
+
+    readings: list[dict[str, float]] = field(default_factory=list)
+    similarity: dict[str, list[list[float]]] = field(default_factory=dict)
+    warning: str | None = None
+
+
+def _check_gauges(gauges: dict[str, Any], where: str) -> None:
+    """Refuse gauges of another form; they are not part of the schema."""
+    try:
+        found: _Gauges = typed.from_plain(_Gauges, gauges)
+        for reading in found.readings:
+            if missing := {"rank", "target_rank", "variance", "term"} - reading.keys():
+                raise ValueError(f"readings: expected {', '.join(sorted(missing))} too")
+        for moment, matrix in found.similarity.items():
+            if len({len(row) for row in matrix}) > 1:
+                raise ValueError(f"similarity.{moment}: expected rows of equal length")
+    except ValueError as error:
+        raise RailkdError(f"{where}: is not a run record (gauges: {error}).") from None
 
 
 def write_lines(path: str | Path, records: Iterable[RunRecord]) -> None:

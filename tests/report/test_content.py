@@ -275,7 +275,7 @@ def test_of_repeated_runs_only_the_latest_counts_and_a_note_says_so(tmp_path: Pa
             for gauges, words in (
                 ({"similarity": 3}, "similarity: input should be a valid dictionary"),
                 ({"similarity": {"after": [[1.0], [1.0, 2.0]]}}, "similarity.after: expected rows of equal length"),
-                ({"readings": [{"rank": 1.0, "term": 2.0}]}, "readings: expected target_rank and variance too"),
+                ({"readings": [{"rank": 1.0, "term": 2.0}]}, "readings: expected target_rank, variance too"),
                 ({"readings": [{"rank": "high"}]}, "readings.0.rank: input should be a valid number"),
             )
         ),

@@ -10,7 +10,6 @@ from typing import Any
 
 from railkd.errors import RailkdError
 from railkd.records import RECORD_FILE, RECORDS_FILE, Question, RunRecord, read_lines
-from railkd.runtime import typed
 from railkd.runtime.words import listed
 from railkd.runtime.yaml_text import read_yaml
 
@@ -166,14 +165,9 @@ def _read_folder(folder: Path) -> list[Run]:
     path = folder / RECORDS_FILE
     try:
         if path.is_file():
-            runs = [Run(record, folder / record.folder) for record in read_lines(path)]
-            for run in runs:
-                _check_gauges(run.record, f"{path}, the run in {run.record.folder}")
-            return runs
+            return [Run(record, folder / record.folder) for record in read_lines(path)]
         files = sorted(folder.rglob(RECORD_FILE))
         runs = [Run(RunRecord.read(path := file), file.parent) for file in files]
-        for run, path in zip(runs, files, strict=True):
-            _check_gauges(run.record, str(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RailkdError(f"{path}: expected records of railkd, but the file cannot be read: {reason}.") from None
@@ -184,29 +178,6 @@ def _read_folder(folder: Path) -> list[Run]:
         )
     _fill_names(runs)
     return runs
-
-
-@dataclass(frozen=True)
-class _Gauges:
-    """What a report reads of the gauges of a record."""
-
-    readings: list[dict[str, float]] = field(default_factory=list)
-    similarity: dict[str, list[list[float]]] = field(default_factory=dict)
-    warning: str | None = None
-
-
-def _check_gauges(record: RunRecord, where: str) -> None:
-    """Refuse gauges that are not as `railkd.training.gauges` writes them; their fields are not part of the schema."""
-    try:
-        found: _Gauges = typed.from_plain(_Gauges, record.gauges)
-        for reading in found.readings:
-            if missing := {"rank", "target_rank", "variance", "term"} - reading.keys():
-                raise ValueError(f"readings: expected {listed(sorted(missing))} too")
-        for moment, matrix in found.similarity.items():
-            if len({len(row) for row in matrix}) > 1:
-                raise ValueError(f"similarity.{moment}: expected rows of equal length")
-    except ValueError as error:
-        raise RailkdError(f"{where}: is not a run record (gauges: {error}).") from None
 
 
 def _fill_names(runs: list[Run]) -> None:
