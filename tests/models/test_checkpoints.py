@@ -143,3 +143,14 @@ def test_other_weight_files_named_by_a_config_are_refused(tmp_path: Path, teache
 def test_a_folder_has_no_revisions(teacher_folder: Path) -> None:
     with pytest.raises(RailkdError, match="only a hub name has revisions"):
         Checkpoint.find(teacher_folder, "main")
+
+
+def test_a_run_folder_is_refused_with_the_model_inside_of_it(tmp_path: Path) -> None:
+    for name in ("student", "checkpoint-9"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(RailkdError, match=r"it has no config.json. Fix: give '.*/student' or '.*/checkpoint-9'\."):
+        Checkpoint.find(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RailkdError, match=r"Fix: give a folder written by save_pretrained\."):
+        Checkpoint.find(tmp_path / "empty")

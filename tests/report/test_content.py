@@ -7,13 +7,14 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from railkd.data.predictions import write_answers
 from railkd.errors import RailkdError
 from railkd.records import RunRecord, read_lines, write_lines
 from railkd.report import format, headline, predictions
@@ -93,6 +94,59 @@ def test_the_answer_that_needs_no_model_stands_in_every_table(report: dict[str, 
         assert all(number in row[:2000] for number in shown)
     rows = [row for row in csv.DictReader(io.StringIO(csv_text(report))) if row["arm"] == "no model" and row["set"]]
     assert [float(row["mean"]) for row in rows] == [c["mean"] for c in report["scores"]["in"]["constant"]["cells"]]
+
+
+HOSTILE = ["=1+1", "+a", "-b", "@c", " =d", "e\n# f", "a](http://x)", "a|b", "<i>"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_to_a_spreadsheet_and_to_markdown(name: str, tmp_path: Path) -> None:
+    records = [
+        RunRecord("distill", arm, 1, task=name, student=name, arm=arm, metrics={name: {"accuracy": 0.5}})
+        for arm in ("kd", name)
+    ]
+    found = report_of(tmp_path, *records) | {"name": name, "headline": [{"text": name, "verdict": ""}], "notes": [name]}
+    plain, safe = (list(csv.reader(io.StringIO(csv_text(found, spreadsheet_safe=safe)))) for safe in (False, True))
+    formula = name.lstrip()[0] in "=+-@"
+    assert [cell for row in safe for cell in row if cell.lstrip()[:1] in ("=", "+", "@") or cell == name] == (
+        [] if formula else [cell for row in plain for cell in row if cell == name]
+    )
+    assert [[cell.removeprefix("'") for cell in row] for row in safe] == plain
+    lines = markdown(found).split("\n")
+    shown = [line for line in lines if line.startswith(("# ", "- ", "> ", "| "))]
+    assert lines[0].startswith("# ") and "# f" not in lines and not any("](" in line or "<i" in line for line in shown)
+
+
+@pytest.mark.parametrize("place", ["../other", "/etc", "link"])
+def test_a_record_names_only_files_in_its_folder(place: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "secret.tsv").write_text("index\tgold\tlabel\tlogit_a\n0\ta\ta\t1\n")
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "other")
+    made = RunRecord(
+        "distill", "kd", 1, task="t", student="s", arm="kd", labels=["a"], metrics={"x": {"accuracy": 0.5}}
+    )
+    for record in (replace(made, folder=place), replace(made, predictions={"x": f"{place}/secret.tsv"})):
+        write_lines(tmp_path / "runs" / "records.jsonl", [record])
+        with pytest.raises(RailkdError, match="expected paths inside of the folder"):
+            content(read([tmp_path / "runs"]))
+
+
+def test_kept_texts_with_quotes_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """In quotes where a cell needs them: an earlier release left the header as it is."""
+    row = RunRecord("distill", "kd", 1, task="t", student="s", arm="kd", labels=["a", "b"])
+    row.predictions = {"old": "old.tsv", "new": "new.tsv"}
+    row.metrics = {name: {"accuracy": 1.0} for name in row.predictions}
+    write_lines(tmp_path / "records.jsonl", [row])
+    texts = ['"open', 'say "x"', "plain", '"whole"']
+    header = ["index", "gold", "label", "logit_a", "logit_b", "text"]
+    with (tmp_path / "old.tsv").open("w", newline="") as file:
+        rows = [[i, "a", "a", 1, 0, text] for i, text in enumerate(texts)]
+        csv.writer(file, delimiter="\t", lineterminator="\n").writerows([header, *rows])
+    kept, logits = [(text,) for text in texts], np.array([[1, 0]] * 4)
+    write_answers(tmp_path / "new.tsv", ["a"] * 4, ["a"] * 4, logits, ["a", "b"], kept)
+    found = predictions.Predictions(read([tmp_path]))
+    assert [found.sets["t", name]["s", "kd"][1].texts for name in ("old", "new")] == [texts, texts]
 
 
 def test_failed_runs_are_listed_but_do_not_count(report: dict[str, Any]) -> None:

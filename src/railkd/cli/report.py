@@ -10,7 +10,7 @@ from railkd.cli.verb import Verb, printer
 from railkd.jobs.options import option
 from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
-from railkd.jobs.validation import Problems, check_target
+from railkd.jobs.validation import Problems, check_effect, check_target
 from railkd.report import require_extra
 
 
@@ -24,6 +24,9 @@ class ReportOptions:
     html: str | None = option("write one self-contained page", metavar="FILE")
     markdown: str | None = option("write the tables as Markdown", metavar="FILE")
     csv: str | None = option("write the scores as CSV", metavar="FILE")
+    spreadsheet_safe: bool = option(
+        "put an apostrophe before names in --csv that a spreadsheet would run as a formula", False
+    )
     baseline: str | None = option(
         "arm that the others are compared with (default: that of the grid, or kd)", metavar="ARM"
     )
@@ -44,6 +47,8 @@ def check(request: Request[ReportOptions]) -> None:
     for flag, target in _targets(options).items():
         check_target(problems, Path(target), flag, folder=False)
     compare(problems, options, _targets(options))
+    if not options.csv:
+        check_effect(problems, options, "without --csv", "spreadsheet_safe")
     if options.html:
         with problems.collect():
             require_extra()
@@ -71,7 +76,7 @@ def run(request: Request[ReportOptions]) -> None:
     if options.markdown:
         write_text(options.markdown, markdown(report))
     if options.csv:
-        write_text(options.csv, csv_text(report))
+        write_text(options.csv, csv_text(report, spreadsheet_safe=options.spreadsheet_safe))
     for target in _targets(options).values():
         say(f"written: {target}")
     if not _targets(options):

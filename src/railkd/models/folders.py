@@ -7,6 +7,7 @@ from pathlib import Path
 
 from railkd.errors import RailkdError
 from railkd.models.weights import KINDS, check_readable, weight_files
+from railkd.runtime.words import listed
 
 _SIDE_FILES = ("*.json", "*.txt", "*.model", "merges.txt")
 
@@ -35,8 +36,12 @@ def check_folder(path: Path, name: str, *, model: bool = True) -> None:
             "its model and save that."
         )
     if not (path / "config.json").is_file():
+        below = [file.parent.name for file in path.glob("*/config.json")]
+        below.sort(key=lambda folder: (folder.startswith("checkpoint-"), folder))
+        fix = listed((f"'{Path(name) / folder}'" for folder in below), 3).replace(" and ", " or ")
         raise RailkdError(
-            f"'{name}' holds no model: it has no config.json. Fix: give a folder written by save_pretrained."
+            f"'{name}' holds no model: it has no config.json. Fix: give "
+            f"{fix if below else 'a folder written by save_pretrained'}."
         )
     files = weight_files(path)
     if not files:

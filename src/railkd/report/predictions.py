@@ -16,7 +16,7 @@ from scipy.special import softmax
 from railkd import statistics
 from railkd.errors import RailkdError
 from railkd.report.scores import SELECTION_SET, teacher_arm
-from railkd.report.study import Run, Study, arm_order, serves
+from railkd.report.study import Run, Study, arm_order, inside, serves
 from railkd.tasks import Task, task_of_metric
 
 Array = NDArray[Any]
@@ -110,7 +110,7 @@ class Predictions:
         return None
 
     def _read(self, run: Run, name: str) -> Answers | None:
-        path = run.folder / run.record.predictions[name]
+        path = inside(run.folder, run.record.predictions[name], run.folder)
         if not path.is_file():
             self.missing += 1
             return None

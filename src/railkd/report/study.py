@@ -10,7 +10,7 @@ from typing import Any
 
 from railkd.errors import RailkdError
 from railkd.records import RECORD_FILE, RECORDS_FILE, Question, RunRecord, read_lines
-from railkd.runtime.words import listed
+from railkd.runtime.words import listed, shortened
 from railkd.runtime.yaml_text import read_yaml
 
 GRID = "grid.yaml"
@@ -165,7 +165,7 @@ def _read_folder(folder: Path) -> list[Run]:
     path = folder / RECORDS_FILE
     try:
         if path.is_file():
-            return [Run(record, folder / record.folder) for record in read_lines(path)]
+            return [Run(record, inside(folder, record.folder, path)) for record in read_lines(path)]
         files = sorted(folder.rglob(RECORD_FILE))
         runs = [Run(RunRecord.read(path := file), file.parent) for file in files]
     except (OSError, UnicodeDecodeError) as error:
@@ -178,6 +178,28 @@ def _read_folder(folder: Path) -> list[Run]:
         )
     _fill_names(runs)
     return runs
+
+
+def inside(folder: Path, name: str, where: Path) -> Path:
+    """Return a path that a record names, which must lie inside its folder: records may come from elsewhere.
+
+    Args:
+        folder: of the records, or of the run.
+        name: relative to it.
+        where: the file with the record, or the folder of the run, for the message.
+
+    Returns:
+        The path. Nothing need exist there.
+
+    Raises:
+        RailkdError: the path leads out of the folder, also by a link.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise RailkdError(
+            f"{where}: expected paths inside of the folder, got {shortened(name)!r}. Fix: move the files into it."
+        )
+    return path
 
 
 def _fill_names(runs: list[Run]) -> None:

@@ -27,11 +27,12 @@ def markdown(content: dict[str, Any]) -> str:
         The text.
     """
     content = visible_all(content)
-    parts = [f"# {content['name']}", ""]
+    parts = [f"# {_cell(content['name'])}", ""]
     parts += [
-        f"- {line['text']}" + (f": **{line['verdict']}**." if line["verdict"] else "") for line in content["headline"]
+        f"- {_cell(line['text'])}" + (f": **{line['verdict']}**." if line["verdict"] else "")
+        for line in content["headline"]
     ]
-    parts += ["", *(f"> {note}" for note in content["notes"]), ""] if content["notes"] else [""]
+    parts += ["", *(f"> {_cell(note)}" for note in content["notes"]), ""] if content["notes"] else [""]
     for domain, title in (("in", "Scores"), ("out", "Out of the domain")):
         table = content["scores"][domain]
         if table["columns"]:
@@ -54,26 +55,27 @@ def _provenance(content: dict[str, Any]) -> list[str]:
     """Return the lines of the last section: versions, commits and commands."""
     lines = ["## Where this comes from", ""]
     for name, counts in content["environment"]["versions"].items():
-        lines.append(f"- {name} {', '.join(str(version) for version, _ in counts)}")
-    lines += [f"- railkd commit {commit}" for commit, _ in content["environment"]["commits"]]
+        lines.append(_cell(f"- {name} {', '.join(str(version) for version, _ in counts)}"))
+    lines += [_cell(f"- railkd commit {commit}") for commit, _ in content["environment"]["commits"]]
     for row in content["commands"]:
         seed = f", seed {row['seed']}" if row["job"] == "distill" else ""
         title = ", ".join(part for part in (row["task"], row["arm"], row["student"]) if part)
-        lines += ["", f"{_cell(title)}{seed}:", "", f"    {row['command']}"]
-        lines += [f"    # seed {other['seed']}: {other['settings']}" for other in row["others"]]
+        lines += ["", f"{_cell(title)}{seed}:", "", f"    {row['command']}".replace("\n", "\n    ")]
+        lines += [f"    # seed {other['seed']}: {other['settings']}".replace("\n", " ") for other in row["others"]]
     return lines
 
 
-def csv_text(content: dict[str, Any]) -> str:
+def csv_text(content: dict[str, Any], *, spreadsheet_safe: bool = False) -> str:
     """Return the scores and differences as CSV, unrounded.
 
     Args:
         content: the dict of `content.content`.
+        spreadsheet_safe: put an apostrophe before names that a spreadsheet would run as a formula.
 
     Returns:
         A row for each student, arm and test set. A row without a set holds the average over tasks.
     """
-    content = visible_all(content)
+    content = _as_text(visible_all(content)) if spreadsheet_safe else visible_all(content)
     differences = {
         (row["domain"], row["student"], row["arm"], row["task"], row["set"]): row for row in content["differences"]
     }
@@ -89,6 +91,15 @@ def csv_text(content: dict[str, Any]) -> str:
                     key = (domain, student, row["arm"], column["task"], column["set"])
                     writer.writerow(_csv_row(key, column["metric"], cell, differences.get(key)))
     return buffer.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    """Return lists and dicts whose texts a spreadsheet takes for text: an apostrophe stands before = + - @."""
+    if isinstance(value, str):
+        return f"'{value}" if value.lstrip()[:1] in ("=", "+", "-", "@") else value
+    if isinstance(value, dict):
+        return {name: _as_text(item) for name, item in value.items()}
+    return [_as_text(item) for item in value] if isinstance(value, list) else value
 
 
 def _csv_row(
@@ -191,5 +202,5 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """Escape a text for a Markdown table: it must not start a column, a line or HTML."""
-    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Escape a text for Markdown: it must not start a column, a line, a link, an image or HTML."""
+    return str(value).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").replace("](", "]\\(")
