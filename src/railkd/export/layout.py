@@ -15,6 +15,8 @@ from pathlib import Path
 from railkd.errors import RailkdError
 from railkd.models.weights import weight_files
 
+#: The model card, where the hub looks for it.
+CARD_FILE = "README.md"
 #: Packages of the extra ``railkd[onnx]``, by the name under which they are imported.
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
@@ -62,7 +64,7 @@ class Shipped:
     @property
     def card(self) -> Path:
         """The model card."""
-        return self.path / "README.md"
+        return self.path / CARD_FILE
 
     @property
     def example(self) -> Path:

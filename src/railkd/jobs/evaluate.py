@@ -113,8 +113,25 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
                 )
             score(record, target, name, table, outputs, keep=folder, texts=True)
     record.sizes = model.sizes()
+    if options.latency:
+        _time(options, model, tables, max_length, say)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.is_main_process():
         plain = {name: {**metrics, "domain": record.domains[name]} for name, metrics in record.metrics.items()}
         write_json(options.output, plain)
     return record
+
+
+def _time(options: EvaluateOptions, model: Scorer, tables: dict[str, Table], max_length: int, say: Say) -> None:
+    """Time other models beside the one that is scored, and print the times."""
+    from railkd.export.latency import measure
+
+    names, texts = [str(options.model), *options.latency], []
+    others = [Scorer.find(name, trust=options.trust_remote_code) for name in options.latency]
+    sides = [one.side(name) for name, one in zip(names, (model, *others), strict=True)]
+    for table in tables.values():
+        columns = [table.rows[column][:] for column in TEXT_COLUMNS if column in table.rows.column_names]
+        texts += list(zip(*columns, strict=True))
+    say("latency on the CPU, interleaved, tokenisation left out:")
+    for timing in measure(sides, texts, max_length):
+        say(str(timing))

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from railkd.data.reader import TEXT_COLUMNS, Table
-from railkd.data.sources import parse_named
+from railkd.data.sources import SELECTION_SET, Source, parse_named
 from railkd.data.tokens import full_lengths
 from railkd.errors import RailkdError, RunFailed
-from railkd.export import quantize
+from railkd.export import latency, quantize
+from railkd.export.card import model_card
+from railkd.export.example import write_example
 from railkd.export.gate import Judgement, judge, pool, problems_of
 from railkd.export.layout import Shipped
 from railkd.export.onnx import write_onnx
@@ -33,7 +35,7 @@ from railkd.models.quiet import quiet_transformers
 from railkd.records import RunRecord
 from railkd.runtime import hardware
 from railkd.runtime.environment import versions
-from railkd.runtime.files import temporary_beside, usual_permissions, write_json
+from railkd.runtime.files import temporary_beside, usual_permissions, write_json, write_text
 from railkd.runtime.words import counted, duration, size
 from railkd.tasks.target import Target
 
@@ -73,24 +75,36 @@ class Finished:
                     return cls(Checkpoint.find(model, trust=trust), record)
         return cls(Checkpoint.find(name, trust=trust), None)
 
-    def sources(self, options: ExportOptions) -> tuple[ExportOptions, dict[str, str]]:
-        """Return the options to read the rows of the gates by, and name -> file of these rows.
+    def sources(self, options: ExportOptions) -> tuple[ExportOptions, dict[str, Source]]:
+        """Return the options to read the rows of the gates by, and name -> source of these rows.
 
         Raises:
             RailkdError: none are given, and the run names none.
         """
         if options.eval:
-            return options, {name: source.text for name, source in parse_named(options.eval).items()}
+            return options, dict(parse_named(options.eval))
         config = self.record.config if self.record else {}
-        named = {name: s.text for name, s in parse_named([*config.get("test", []), *config.get("ood", [])]).items()}
+        found = dict(parse_named([*config.get("test", []), *config.get("ood", [])]))
         if "eval" in config:
-            named["eval"] = config["eval"]
-        if not named:
+            found[SELECTION_SET] = Source.parse(config["eval"])
+        if not found:
             raise RailkdError(
                 f"Expected labelled rows for the gates, but '{options.model}' names none. Fix: give --eval FILE."
             )
+        for source in found.values():
+            source.check()
         own = {name: config[name] for name in _READING if name in config and getattr(options, name) is None}
-        return replace(options, **own), named
+        return replace(options, **own), found
+
+    def teacher(self) -> Checkpoint | None:
+        """Return the teacher of the run if it is a folder that is still there."""
+        name = str(self.record.config.get("teacher", "")) if self.record else ""
+        if not name or not Path(name).is_dir():
+            return None
+        try:
+            return Checkpoint.find(name)
+        except RailkdError:
+            return None
 
 
 @dataclass
@@ -182,10 +196,28 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
         record["onnx"] = _timed(seconds, "onnx", lambda: _onnx(subject, fresh, say))
         if options.int8:
             record["int8"] = _timed(seconds, "int8", lambda: _int8(subject, fresh, options, say))
+        record["latency"] = _timed(seconds, "latency", lambda: _latency(trained, subject, fresh, say))
+        write_example(fresh, subject.max_length)
     files = {file.relative_to(fresh.path).as_posix(): file.stat().st_size for file in fresh.path.rglob("*.onnx")}
     files |= {file.name: file.stat().st_size for file in fresh.path.glob("*.safetensors")}
     say("sizes: " + ", ".join(f"{name} {size(count)}" for name, count in sorted(files.items())))
-    return record | {"bytes": files, "machine": hardware.machine(), "versions": versions()}
+    record |= {"bytes": files, "machine": hardware.machine(), "versions": versions()}
+    write_text(fresh.card, model_card(trained.record, model.config, record))
+    return record
+
+
+def _latency(trained: Finished, subject: Subject, fresh: Shipped, say: Say) -> dict[str, Any]:
+    """Time the teacher, the model and its files side by side; without a teacher, the model is the measure."""
+    teacher = trained.teacher()
+    sides = [latency.Side.of_model("teacher, PyTorch", teacher.model(), teacher.tokenizer)] if teacher else []
+    sides.append(latency.Side.of_model("model, PyTorch", subject.model, subject.tokenizer))
+    for name, file in (("model, ONNX", fresh.onnx), ("model, int8", fresh.int8)):
+        if file.is_file():
+            sides.append(latency.Side.of_onnx(name, file))
+    found = latency.as_record(latency.measure(sides, subject.texts, subject.max_length))
+    for line in (f"latency, {counted(found['threads'], 'thread')}, tokenisation left out:", *found["lines"]):
+        say(line)
+    return found
 
 
 def _timed(seconds: dict[str, float], name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -198,7 +230,7 @@ def _timed(seconds: dict[str, float], name: str, work: Callable[[], dict[str, An
 def _subject(trained: Finished, model: Any, options: ExportOptions, say: Say) -> Subject:
     checkpoint = trained.checkpoint
     reading, named = trained.sources(options)
-    sources = Sources(None, None, None, parse_named([f"{name}={text}" for name, text in named.items()]), frozenset())
+    sources = Sources(None, None, None, named, frozenset())
     target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(checkpoint), asked_task(reading))
     tables = TableReader(reading, say, Trained.of(checkpoint.config)).tests(sources, replace(target, row=sources.row))
     length = trained_length(options.max_length, checkpoint.config, say)

@@ -262,6 +262,12 @@ class EvaluateOptions(ModelOptions, DataOptions):
         "out-of-domain rows, scored like --test; may be repeated", [], metavar="[NAME=]FILE", group="data"
     )
     batch_size: int = option("rows per batch", 64, metavar="N")
+    latency: list[str] = option(
+        "time these models beside --model, on the same rows: folders, names on the hub, or ONNX files",
+        [],
+        metavar="MODEL",
+        group="models",
+    )
     output: str | None = option("write the scores to this JSON file", metavar="FILE")
     quiet: bool = option("print the results only", False)
 

@@ -125,6 +125,8 @@ def check_evaluate(request: Request[EvaluateOptions]) -> None:
     problems.require(options, *(("model",) if options.ood else ("model", "test")))
     check_data(problems, options)
     check_model(problems, options.model, "--model", onnx=True)
+    for name in options.latency:
+        check_model(problems, name, "--latency", onnx=True)
     if options.output:
         check_target(problems, Path(options.output), folder=False)
         compare(problems, options, {"--output": options.output})

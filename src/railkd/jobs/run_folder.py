@@ -248,6 +248,8 @@ class RunFolder:
         Raises:
             RailkdError: something that railkd did not write was put in the place of the model while it trained.
         """
+        from railkd.export.card import model_card
+        from railkd.export.layout import CARD_FILE
         from railkd.training.checkpoint import save_model
 
         model = self.model(record.job)
@@ -256,6 +258,7 @@ class RunFolder:
         weights = list(distiller.parameters())
         with told(self.path, "the model", lambda: sum(part.numel() * part.element_size() for part in weights)):
             save_model(distiller, fresh, tokenizer)
+        write_text(fresh / CARD_FILE, model_card(record, distiller.student.config))
         for path in self.ledger.foreign([model])[:1]:
             raise RailkdError(
                 f"'{path}' was not written by railkd, and the model must be saved there. Fix: move it elsewhere, and "

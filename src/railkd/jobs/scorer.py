@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from railkd.export.latency import Side
 from railkd.export.layout import find_onnx
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
@@ -68,6 +69,16 @@ class Scorer:
     def is_the_model_of(self, other: Scorer) -> bool:
         """Return whether another name means the same model in the same form."""
         return (self.onnx is None) == (other.onnx is None) and self.content() == other.content()
+
+    def side(self, name: str) -> Side:
+        """Return the model to be timed, on the CPU.
+
+        Args:
+            name: in the table.
+        """
+        if self.onnx is not None:
+            return Side.of_onnx(name, self.onnx.file)
+        return Side.of_model(name, self._model.to("cpu"), self.checkpoint.tokenizer)
 
     def content(self) -> str:
         """Return a digest of the weights, config and tokenizer, or of the bytes of an ONNX file."""

@@ -1,0 +1,198 @@
+"""Writes the model card: the README.md of a model's folder, with the metadata that the hub reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from railkd.data.sources import SELECTION_SET
+from railkd.models.heads import task_of_config
+from railkd.objectives import METHODS
+from railkd.records import RunRecord
+from railkd.runtime.words import joined, size
+from railkd.runtime.yaml_text import write_yaml
+
+#: Settings of a run that name models.
+_MODELS = ("teacher", "student", "model")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+#: Settings that say where a run wrote, on the machine that ran it.
+_LEFT_OUT = ("output", "cache")
+_NOT_MEASURED = (
+    "other seeds, unless the scores above say so",
+    "bias and fairness, languages and domains other than those of the sets above",
+    "the licences of the base model, the teacher and the data: check them before you publish",
+)
+
+
+def model_card(record: RunRecord | None, config: Any, shipped: Mapping[str, Any] | None = None) -> str:
+    """Return the card of a trained model, as Markdown with metadata.
+
+    It has no times and no machine paths, so that two equal runs write equal cards.
+
+    Args:
+        record: of the training; None if it is not known.
+        config: of the model.
+        shipped: record of the export, as ``export.json`` holds it; None: the folder of a run.
+
+    Returns:
+        The text.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = task_of_config(config)
+    name = _title(record, config)
+    scores = record.metrics if record else {}
+    results = [
+        EvalResult(task.pipeline_tag, f"local/{sets}", sets, metric, round(value, 4))
+        for sets, metrics in scores.items()
+        if sets != SELECTION_SET
+        for metric, value in metrics.items()
+    ]
+    data = ModelCardData(
+        model_name=name,
+        base_model=_hub_models(record),
+        library_name="transformers",
+        pipeline_tag=task.pipeline_tag,
+        tags=["railkd", *([record.method] if record and record.method else [])],
+        eval_results=results or None,
+    )
+    sections = (
+        ("", [_summary(record, config)]),
+        ("How to use", _usage(shipped)),
+        ("Training", _training(record)),
+        ("Scores", _scores(record)),
+        ("Exported files", _exports(shipped)),
+        ("How it was made", _command(record)),
+        ("What was not measured", [f"- {line}" for line in _NOT_MEASURED]),
+    )
+    parts = [f"## {title}\n\n" + "\n".join(lines) if title else "\n".join(lines) for title, lines in sections if lines]
+    return f"---\n{data.to_yaml()}\n---\n\n# {name}\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _title(record: RunRecord | None, config: Any) -> str:
+    made = {"distill": "student", "finetune": "model"}.get(record.job if record else "", "model")
+    return f"{config.model_type} {made} of {config.num_hidden_layers} blocks"
+
+
+def _hub_models(record: RunRecord | None) -> list[str] | None:
+    """Return the models of the run that are names on the hub; folders say nothing to a reader elsewhere."""
+    given = [str(record.config[key]) for key in _MODELS if key in record.config] if record else []
+    found = [name.partition("@")[0] for name in given if _HUB_NAME.fullmatch(name) and not Path(name).exists()]
+    return found or None
+
+
+def _public(value: Any) -> Any:
+    """Return a setting without the folders of the machine that ran it."""
+    if isinstance(value, list):
+        return [_public(item) for item in value]
+    if isinstance(value, str) and (found := re.fullmatch(r"(\w[\w.-]*=)?(/.*|~.*|[A-Za-z]:[\\/].*)", value)):
+        return (found[1] or "") + Path(found[2]).name
+    return value
+
+
+def _summary(record: RunRecord | None, config: Any) -> str:
+    task = task_of_config(config)
+    answers = f"with the classes {joined(config.id2label.values())}" if task.width is None else "that gives one number"
+    made = "A model for text classification"
+    if record and record.job == "distill":
+        teacher = _public(record.config.get("teacher", record.config.get("cache", "a teacher")))
+        made = f"A student, distilled from `{teacher}` by {record.method},"
+    elif record:
+        made = f"A model, fine-tuned from `{_public(record.config.get('model', 'a checkpoint'))}`,"
+    return f"{made} {answers}. Written by [railkd](https://pypi.org/project/railkd/)."
+
+
+def _usage(shipped: Mapping[str, Any] | None) -> list[str]:
+    lines = ["```python", "from transformers import pipeline", "", 'classify = pipeline("text-classification", ".")']
+    lines += ['print(classify("a text"))', "```"]
+    if shipped and "onnx" in shipped:
+        lines += ["", '`python example.py "a text"` runs the ONNX file by onnxruntime, without PyTorch.']
+    return lines
+
+
+def _training(record: RunRecord | None) -> list[str]:
+    if record is None:
+        return []
+    lines = []
+    spec = METHODS.get(record.method or "")
+    if spec is not None and record.job == "distill":
+        lines.append(f"- method: {spec.name} ({spec.paper}); blocks read: {spec.reads}; its formula: docs/methods.md")
+    for name in ("train", "unlabelled", "eval", "eval_share"):
+        if name in record.config:
+            digest = f" (digest `{record.contents[name]}`)" if name in record.contents else ""
+            lines.append(f"- {name.replace('_', ' ')}: `{_public(record.config[name])}`{digest}")
+    lines.append(f"- seed: {record.seed}; weights kept: {record.selection}")
+    if record.draws:
+        shown = ", ".join("-".join(map(str, draw)) for draw in record.draws[:10])
+        more = f", and {len(record.draws) - 10:,} more" if record.draws[10:] else ""
+        lines.append(f"- teacher blocks of each draw: {shown}{more}")
+    if "parameters" in record.sizes:
+        lines.append(f"- parameters: {size(record.sizes['parameters'], '')}")
+    return lines
+
+
+def _scores(record: RunRecord | None) -> list[str]:
+    if record is None or not record.metrics:
+        return []
+    names = list(dict.fromkeys(name for metrics in record.metrics.values() for name in metrics))
+    rows = [
+        [sets, _domain(record, sets), *(f"{metrics[name]:.4f}" if name in metrics else "" for name in names)]
+        for sets, metrics in record.metrics.items()
+    ]
+    return [*_table(["set", "domain", *names], rows), "", "One run, so that there is no interval over seeds."]
+
+
+def _domain(record: RunRecord, name: str) -> str:
+    return "chose the weights" if name == SELECTION_SET else f"{record.domains.get(name, 'in')} of domain"
+
+
+def _exports(shipped: Mapping[str, Any] | None) -> list[str]:
+    if shipped is None or not shipped.get("bytes"):
+        return []
+    lines = _table(["file", "size"], [[name, size(count)] for name, count in sorted(shipped["bytes"].items())])
+    for form in ("onnx", "int8"):
+        if form in shipped:
+            parity = shipped[form]["parity"]
+            lines += [
+                "",
+                f"{form}: on {parity['rows']:,} rows the largest logit difference to the model in PyTorch is "
+                f"{parity['largest']:.1e}, and {parity['flips']:,} verdicts differ.",
+            ]
+    if "int8" in shipped:
+        judged = [*([shipped["int8"]["together"]] if shipped["int8"]["together"] else []), *shipped["int8"]["gates"]]
+        rows = [
+            [one["name"], line["name"], f"{line['drop']['rows']:,}"]
+            + [f"{100 * line['drop'][key]:.2f}" for key in ("drop", "bound")]
+            + [f"{100 * line['margin']:g}", line["state"]]
+            for one in judged
+            for line in one["lines"]
+        ]
+        heads = ["set", "rows of", "rows", "int8 loses, points", "at most (95 %)", "allowed", "gate"]
+        lines += ["", *_table(heads, rows)]
+    for row in shipped.get("latency", {}).get("lines", []):
+        lines += [] if lines[-1].startswith("- ") else [""]
+        lines.append(f"- {row}")
+    return lines
+
+
+def _command(record: RunRecord | None) -> list[str]:
+    if record is None:
+        return []
+    config = {name: _public(value) for name, value in record.config.items() if name not in _LEFT_OUT}
+    versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
+    return [
+        f"`railkd {record.job} --config run.yaml --output out/`, with this run.yaml:",
+        "",
+        "```yaml",
+        write_yaml(config).rstrip(),
+        "```",
+        "",
+        f"Versions: {versions}.",
+    ]
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]

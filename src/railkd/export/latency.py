@@ -1,0 +1,159 @@
+"""Times models side by side on one machine: rows of real lengths, interleaved, so that noise meets all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from railkd.data.tokens import full_lengths, model_inputs
+from railkd.export.session import OnnxModel
+from railkd.models.blocks import accepted_inputs
+from railkd.runtime.words import size
+
+#: Rows that are timed one by one, and rows of a batch for the throughput.
+ROWS, BATCH = 60, 32
+#: Batches that are timed for the throughput.
+BATCHES = 3
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model to be timed.
+
+    Attributes:
+        name: in the table.
+        run: takes a padded batch of tokens by name, as tensors.
+        takes: names of the inputs that it reads.
+        tokenizer: of the model.
+        size: its weights on disk, in bytes.
+    """
+
+    name: str
+    run: Callable[[Mapping[str, Any]], Any]
+    takes: Sequence[str]
+    tokenizer: Any
+    size: int
+
+    @classmethod
+    def of_model(cls, name: str, model: Any, tokenizer: Any) -> Side:
+        """Return the side of a model in PyTorch.
+
+        Args:
+            name: in the table.
+            model: a classifier on the CPU. It is put in evaluation mode.
+            tokenizer: of the model.
+        """
+        model.eval()
+        count = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+        def run(batch: Mapping[str, Any]) -> Any:
+            with torch.inference_mode():
+                return model(**batch)
+
+        return cls(name, run, sorted(accepted_inputs(model)), tokenizer, count)
+
+    @classmethod
+    def of_onnx(cls, name: str, file: Path) -> Side:
+        """Return the side of an ONNX file, with as many threads as PyTorch has.
+
+        Args:
+            name: in the table.
+            file: in its folder.
+        """
+        model = OnnxModel(file, threads=torch.get_num_threads())
+        return cls(name, model.run, model.inputs, model.checkpoint.tokenizer, file.stat().st_size)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of one side.
+
+    Attributes:
+        name: of the side.
+        size: its weights, in bytes.
+        p50_ms: median milliseconds of one row.
+        p95_ms: milliseconds that 95 % of the rows stay below.
+        rows_per_second: in batches of 32 rows.
+        ratio: median over the rows of its time divided by that of the first side.
+        size_ratio: its size divided by that of the first side.
+    """
+
+    name: str
+    size: int
+    p50_ms: float
+    p95_ms: float
+    rows_per_second: float
+    ratio: float
+    size_ratio: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.ratio:.3f} of the time and {self.size_ratio:.3f} of the size of the first; "
+            f"{self.p50_ms:.2f} ms a row (95 %: {self.p95_ms:.2f} ms); {self.rows_per_second:,.0f} rows/s in "
+            f"batches of {BATCH}; {size(self.size)}"
+        )
+
+
+def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], max_length: int) -> list[Timing]:
+    """Time models on the same rows. Tokenisation is left out.
+
+    Args:
+        sides: the models; the first is the measure of the others.
+        texts: rows of one or two texts; a sample of all lengths is timed.
+        max_length: in tokens.
+
+    Returns:
+        The times of each side.
+    """
+    order = np.argsort(full_lengths(sides[0].tokenizer, texts), kind="stable")
+    spread = order[np.unique(np.linspace(0, len(order) - 1, ROWS).astype(int))]
+    rows = [[texts[int(i)]] for i in np.random.default_rng(0).permutation(spread)]
+    batches = [[texts[int(i)] for i in np.random.default_rng(k).permutation(order)[:BATCH]] for k in range(BATCHES)]
+    single, together = (_times(sides, parts, max_length) for parts in (rows, batches))  # (S, parts) seconds
+    per_second = [sum(map(len, batches)) / seconds.sum() for seconds in together]
+    return [
+        Timing(
+            name=side.name,
+            size=side.size,
+            p50_ms=round(1000 * float(np.quantile(single[number], 0.5)), 4),
+            p95_ms=round(1000 * float(np.quantile(single[number], 0.95)), 4),
+            rows_per_second=round(float(per_second[number]), 1),
+            ratio=round(float(np.median(single[number] / single[0])), 4),
+            size_ratio=round(side.size / max(1, sides[0].size), 4),
+        )
+        for number, side in enumerate(sides)
+    ]
+
+
+def _times(sides: Sequence[Side], parts: Sequence[Sequence[Sequence[str]]], max_length: int) -> np.ndarray:
+    """Return (S, parts) seconds. Every side sees a part before the next part comes, in an order that turns."""
+    found = np.zeros((len(sides), len(parts)))
+    for number, part in enumerate([parts[0], parts[-1], *parts], -2):  # the first two warm up
+        for turn in range(len(sides)):
+            which = (number + turn) % len(sides)
+            side = sides[which]
+            encoded = model_inputs(side.tokenizer, part, max_length)
+            batch = side.tokenizer.pad(
+                {name: values for name, values in encoded.items() if name in side.takes}, return_tensors="pt"
+            )
+            start = time.perf_counter()
+            side.run(batch)
+            if number >= 0:
+                found[which, number] = time.perf_counter() - start
+    return found
+
+
+def as_record(timings: Sequence[Timing]) -> dict[str, Any]:
+    """Return timings for a record, with the number of threads.
+
+    Args:
+        timings: of `measure`.
+    """
+    threads = torch.get_num_threads()
+    return {"threads": threads, "sides": [asdict(one) for one in timings], "lines": [str(one) for one in timings]}

@@ -1,0 +1,140 @@
+"""A card says how a model came about and what it scored, and nothing of the machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoTokenizer
+
+from railkd.cli import main
+from railkd.export.card import model_card
+from railkd.export.latency import Side, measure
+from railkd.export.session import OnnxModel
+from railkd.records import RunRecord
+from tiny import bert_config, make_model, make_tokenizer, save, text_rows
+
+Capture = pytest.CaptureFixture[str]
+
+
+def record_of(**changes: object) -> RunRecord:
+    record = RunRecord("distill", "rail-kd-l", 7)
+    record.config = {"teacher": "/home/me/teacher/model", "train": "data/train.tsv", "output": "/home/me/out"}
+    record.config["test"] = ["hans=/home/me/hans.tsv"]
+    record.metrics = {"movie": {"accuracy": 0.91, "f1": 0.9}, "hans": {"accuracy": 0.5}, "eval": {"accuracy": 0.99}}
+    record.domains = {"movie": "in", "hans": "out", "eval": "in"}
+    record.draws, record.sizes = [[1, 3], [2, 4]], {"parameters": 17_400_000}
+    for name, value in changes.items():
+        setattr(record, name, value)
+    return record
+
+
+def test_the_metadata_is_that_of_the_hub() -> None:
+    data = ModelCard(model_card(record_of(), bert_config(2))).data
+    assert (data.pipeline_tag, data.library_name) == ("text-classification", "transformers")
+    assert "railkd" in data.tags and data.base_model is None  # a folder says nothing to a reader elsewhere
+    found = {(one.dataset_name, one.metric_type): one.metric_value for one in data.eval_results}
+    assert found == {("movie", "accuracy"): 0.91, ("movie", "f1"): 0.9, ("hans", "accuracy"): 0.5}
+    hub = record_of(config={"teacher": "org/teacher@main", "train": "train.tsv"})
+    assert ModelCard(model_card(hub, bert_config(2))).data.base_model == ["org/teacher"]
+
+
+def test_the_text_names_method_scores_draws_and_command_but_no_folder_of_the_machine() -> None:
+    text = model_card(record_of(), bert_config(2))
+    for wanted in (
+        "rail-kd-l (Haidar et al. 2022",
+        "1-3, 2-4",
+        "| hans | out of domain | 0.5000 |",
+        "17.4 M",
+        "neg, pos",
+    ):
+        assert wanted in text
+    assert "/home" not in text and "no interval over seeds" in text
+    settings = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert settings == {"teacher": "model", "train": "data/train.tsv", "test": ["hans=hans.tsv"]}
+
+
+def test_times_and_memory_do_not_change_a_card() -> None:
+    plain = model_card(record_of(), bert_config(2))
+    assert plain == model_card(record_of(seconds={"training": 9.0}, peak_memory=10**9, started="later"), bert_config(2))
+    assert plain != model_card(record_of(seed=8), bert_config(2))
+
+
+def test_a_model_without_a_record_has_a_card_too() -> None:
+    card = ModelCard(model_card(None, bert_config(2)))
+    assert card.data.eval_results is None and "## How to use" in card.text and "## Scores" not in card.text
+
+
+def test_a_run_and_its_export_have_cards_and_the_export_reads_the_rows_of_the_run(
+    dev: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    teacher = save(tmp_path / "teacher", make_model(2, seed=1), make_tokenizer())
+    words = [
+        "distill",
+        "--teacher",
+        teacher,
+        "--student-layers",
+        1,
+        "--train",
+        dev,
+        "--eval",
+        dev,
+        "--test",
+        f"d={dev}",
+    ]
+    words += ["--method", "kd", "--epochs", 1, "--output", tmp_path / "run", "--allow-weak-teacher", "--quiet"]
+    assert main([str(word) for word in words]) == 0
+    card = ModelCard.load(tmp_path / "run" / "student" / "README.md")
+    assert "distilled from `teacher` by kd" in card.text and str(tmp_path) not in card.content
+    assert {one.dataset_name for one in card.data.eval_results} == {"d"}
+    assert main(["export", str(tmp_path / "run"), "--onnx", "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert "800 rows" in said and "teacher, PyTorch: 1.000 of the time" in said  # --test and --eval
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert [side["name"] for side in record["latency"]["sides"]] == [
+        "teacher, PyTorch",
+        "model, PyTorch",
+        "model, ONNX",
+    ]
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| onnx/model.onnx |" in text and "verdicts differ" in text and "model, ONNX: " in text
+
+
+def test_the_example_prints_the_outputs_of_the_int8_file(shipped: Path) -> None:
+    text = text_rows(1, seed=9)["text"][0]
+    done = subprocess.run([sys.executable, shipped / "example.py", text], capture_output=True, text=True, check=True)
+    printed = json.loads(done.stdout)
+    model = OnnxModel(shipped / "onnx" / "model_quantized.onnx")
+    wanted = model.run(AutoTokenizer.from_pretrained(shipped)([text], return_tensors="pt"))[0]
+    assert list(printed) == ["neg", "pos"]
+    np.testing.assert_allclose(list(printed.values()), wanted, atol=1e-6)
+
+
+def test_every_side_is_timed_on_the_same_rows_and_the_first_is_the_measure() -> None:
+    tokenizer, rows = make_tokenizer(), [(text,) for text in text_rows(70, seed=2)["text"][:]]
+    seen: dict[str, list[int]] = {"a": [], "b": []}
+    sides = [
+        Side(
+            name, lambda batch, name=name: seen[name].append(batch["input_ids"].numel()), ["input_ids"], tokenizer, size
+        )
+        for name, size in (("a", 100), ("b", 25))
+    ]
+    first, second = measure(sides, rows, 64)
+    assert seen["a"] == seen["b"] and len(seen["a"]) == 60 + 3 + 4
+    assert (first.ratio, first.size_ratio, second.size_ratio) == (1.0, 1.0, 0.25)
+    assert second.ratio > 0 and second.p95_ms >= second.p50_ms
+
+
+def test_evaluate_times_other_models_beside_the_scored_one(
+    shipped: Path, model_folder: Path, dev: Path, capsys: Capture
+) -> None:
+    file = str(shipped / "onnx" / "model.onnx")
+    assert main(["evaluate", "--model", str(model_folder), "--test", str(dev), "--latency", file]) == 0
+    said = capsys.readouterr().err
+    assert f"{model_folder}: 1.000 of the time and 1.000 of the size" in said and f"{file}: " in said
