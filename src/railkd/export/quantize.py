@@ -3,8 +3,8 @@
 Traps of ``onnxruntime.quantization.quantize_dynamic``:
 
 - shapes that the exporter stored contradict the new nodes (onnxruntime issue 25890), so they are removed first;
-- by default it quantises word embeddings too, which makes scores worse and texts no faster. ``MatMul`` and ``Gemm`` are
-  enough;
+- by default it quantises word embeddings too. They are most of the bytes of a small model and none of its time, and
+  may cost accuracy. So the caller decides;
 - one scale for each channel of a weight helps some models and harms others, so both ways are measured;
 - processors without VNNI add two products of int8 in 16 bits, which overflow: weights get 7 bits there;
 - it may quantise nothing and say nothing, so integer products are counted in the file.
@@ -26,8 +26,8 @@ from railkd.errors import RunFailed
 from railkd.export.layout import require_onnx
 from railkd.export.session import OnnxModel
 
-#: Kinds of operators that are quantised.
-KINDS = ("MatMul", "Gemm")
+#: Kinds of operators that are quantised, and the one that looks up embeddings.
+KINDS, LOOKUP = ("MatMul", "Gemm"), "Gather"
 #: Rows on which ways to quantise are compared.
 SAMPLE = 128
 
@@ -39,6 +39,7 @@ class Quantisation:
     Attributes:
         per_channel: each channel of a weight has a scale of its own.
         reduce_range: weights have 7 bits.
+        embeddings: word embeddings have 8 bits too.
         left_out: names of operators that stay in float32.
         integer: number of integer products in the file.
         floating: number of products that stay in float32, such as those of two activations.
@@ -47,6 +48,7 @@ class Quantisation:
 
     per_channel: bool
     reduce_range: bool
+    embeddings: bool
     left_out: tuple[str, ...]
     integer: int
     floating: int
@@ -67,7 +69,14 @@ def has_vnni(info: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def write_int8(
-    source: Path, target: Path, rows: Any, reference: np.ndarray, *, max_length: int, left_out: Sequence[str] = ()
+    source: Path,
+    target: Path,
+    rows: Any,
+    reference: np.ndarray,
+    *,
+    max_length: int,
+    embeddings: bool = True,
+    left_out: Sequence[str] = (),
 ) -> Quantisation:
     """Write an int8 file, with one scale for each weight or for each channel, whichever changes the logits less.
 
@@ -77,6 +86,7 @@ def write_int8(
         rows: table of texts to measure on.
         reference: (N, C) logits of these rows.
         max_length: in tokens.
+        embeddings: quantise word embeddings too.
         left_out: names of operators that stay in float32.
 
     Returns:
@@ -87,11 +97,12 @@ def write_int8(
     """
     require_onnx()
     reduce_range, differences, files = not has_vnni(), {}, {}
+    kinds = [*KINDS, LOOKUP] if embeddings else list(KINDS)
     with tempfile.TemporaryDirectory(prefix="railkd-") as scratch:
         for name in ("per tensor", "per channel"):
             files[name] = target.with_name(f"{target.stem}-{name[4:]}.onnx")
             with _prepared(source, Path(scratch)) as graph:
-                _quantise(graph, files[name], name == "per channel", reduce_range, left_out)
+                _quantise(graph, files[name], kinds, name == "per channel", reduce_range, left_out)
             found = OnnxModel(files[name]).logits(rows, max_length=max_length)
             differences[name] = float(np.abs(found - reference).mean())
     best = min(differences, key=lambda name: differences[name])
@@ -101,7 +112,9 @@ def write_int8(
     integer, floating = count_products(target)
     if not integer:
         raise RunFailed(f"int8: no operator of '{source.name}' could be quantised, so the file would run in float32")
-    return Quantisation(best == "per channel", reduce_range, tuple(left_out), integer, floating, differences)
+    return Quantisation(
+        best == "per channel", reduce_range, embeddings, tuple(left_out), integer, floating, differences
+    )
 
 
 def count_products(file: Path) -> tuple[int, int]:
@@ -138,7 +151,7 @@ def by_sensitivity(source: Path, target: Path, rows: Any, reference: np.ndarray,
     with tempfile.TemporaryDirectory(prefix="railkd-") as scratch:
         for name in products:
             with _prepared(source, Path(scratch)) as graph:
-                _quantise(graph, target, False, not has_vnni(), [other for other in products if other != name])
+                _quantise(graph, target, KINDS, False, not has_vnni(), [other for other in products if other != name])
             changes[name] = float(np.abs(OnnxModel(target).logits(rows, max_length=max_length) - reference).mean())
     target.unlink(missing_ok=True)
     return sorted(products, key=lambda name: -changes[name])
@@ -156,7 +169,9 @@ def _prepared(source: Path, scratch: Path) -> Iterator[Path]:
     yield copy
 
 
-def _quantise(graph: Path, target: Path, per_channel: bool, reduce_range: bool, left_out: Sequence[str]) -> None:
+def _quantise(
+    graph: Path, target: Path, kinds: Sequence[str], per_channel: bool, reduce_range: bool, left_out: Sequence[str]
+) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()  # the quantiser advises a step that fails on exported graphs
@@ -166,7 +181,7 @@ def _quantise(graph: Path, target: Path, per_channel: bool, reduce_range: bool, 
         quantize_dynamic(
             graph,
             target,
-            op_types_to_quantize=list(KINDS),
+            op_types_to_quantize=list(kinds),
             per_channel=per_channel,
             reduce_range=reduce_range,
             weight_type=QuantType.QInt8,

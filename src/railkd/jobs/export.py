@@ -259,14 +259,15 @@ def _parity(subject: Subject, outputs: dict[str, np.ndarray]) -> Parity:
 
 
 def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) -> dict[str, Any]:
-    """Write the int8 file, and judge its answers; with --per-op, leave out operators until it passes."""
+    """Write the int8 file, and judge its answers. What fails its gate is written again with more of it in float32."""
     rows, reference = subject.sample()
-    margins, count = (options.max_drop / 100, options.max_class_drop / 100), 0
+    margins, how = (options.max_drop / 100, options.max_class_drop / 100), {"max_length": subject.max_length}
+    embeddings, count = True, 0
     order: list[str] | None = None
     while True:
         left_out = (order or [])[:count]
         made = quantize.write_int8(
-            fresh.onnx, fresh.int8, rows, reference, max_length=subject.max_length, left_out=left_out
+            fresh.onnx, fresh.int8, rows, reference, embeddings=embeddings, left_out=left_out, **how
         )
         outputs = subject.outputs(fresh.int8)
         judged = [
@@ -274,10 +275,13 @@ def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) ->
             for name, table in subject.tables.items()
         ]
         problems = problems_of(judged, margins)
+        if problems and embeddings:
+            embeddings = False
+            say(f"int8: {problems[0]}; next, embeddings stay in float32")
+            continue
         if not problems or not options.per_op:
             break
-        if order is None:
-            order = quantize.by_sensitivity(fresh.onnx, fresh.int8, rows, reference, max_length=subject.max_length)
+        order = order or quantize.by_sensitivity(fresh.onnx, fresh.int8, rows, reference, **how)
         if count >= len(order) - 1:
             break
         count = min(max(1, 2 * count), len(order) - 1)
@@ -313,6 +317,7 @@ def _judged(
         "gates": [one.as_dict() | {"flips": len(one.flips)} for one in judged],
         "together": whole.as_dict() if whole else None,
     }
-    config = {"op_types": list(quantize.KINDS), "machine": hardware.machine(), "versions": versions()}
+    kinds = [*quantize.KINDS, *([quantize.LOOKUP] if made.embeddings else [])]
+    config = {"op_types": kinds, "machine": hardware.machine(), "versions": versions()}
     write_json(fresh.quantize_config, config | found)
     return found
