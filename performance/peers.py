@@ -65,8 +65,8 @@ class Peers:
                 DistillationConfig(temperature=1, hard_label_weight=1, kd_loss_weight=1, intermediate_matches=hidden),
                 self.teacher,
                 student,
-                _adapt,
-                _adapt,
+                work.textbrewer_outputs,
+                work.textbrewer_outputs,
             )
             distiller.save_and_callback = lambda *args, **options: None  # No side saves anything.
             optimizer = torch.optim.AdamW(student.parameters(), lr=self.settings["rate"])
@@ -109,16 +109,6 @@ class Peers:
                 args=args,
             ).train()
         return {"all": time.perf_counter() - start}
-
-
-def _adapt(batch: Any, outputs: Any) -> dict[str, Any]:
-    """Return what TextBrewer reads of the outputs of a model."""
-    return {
-        "logits": outputs.logits,
-        "losses": outputs.loss,
-        "hidden": outputs.hidden_states,
-        "inputs_mask": batch["attention_mask"],
-    }
 
 
 if __name__ == "__main__":

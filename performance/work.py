@@ -51,6 +51,16 @@ def arguments(settings: dict[str, Any], folder: str, seed: int) -> dict[str, Any
     }
 
 
+def textbrewer_outputs(batch: Any, outputs: Any) -> dict[str, Any]:
+    """Return what TextBrewer reads of the outputs of a model."""
+    return {
+        "logits": outputs.logits,
+        "losses": outputs.loss,
+        "hidden": outputs.hidden_states,
+        "inputs_mask": batch["attention_mask"],
+    }
+
+
 def prepare(folder: Path, pair: str, sentences: int) -> dict[str, Any]:
     """Write the folder.
 

@@ -48,6 +48,7 @@ def main() -> int:
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one card; Trainer would split batches over several
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     sys.path[:0] = [str(HERE), str(ROOT / "src"), str(ROOT / "tests")]
+    sys.path.append(str(ROOT / "performance"))  # last, because it has a `sides` too
     return _run(args, start)
 
 

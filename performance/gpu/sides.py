@@ -16,6 +16,7 @@ from material import Pair
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from turns import Side, Stop
+from work import textbrewer_outputs
 
 from railkd import DistillationTrainer, DistillationTrainingArguments
 from railkd.teacher import LiveTeacher
@@ -111,8 +112,8 @@ def textbrewer(pair: Pair, rows: Dataset, folder: Path, batch: int, side: Side) 
         DistillationConfig(temperature=1, hard_label_weight=1, kd_loss_weight=1, intermediate_matches=hidden),
         copy.deepcopy(pair.teacher),
         student,
-        _adaptor,
-        _adaptor,
+        textbrewer_outputs,
+        textbrewer_outputs,
     )
     optimizer = torch.optim.AdamW(student.parameters(), lr=QUIET["learning_rate"], fused=True)
 
@@ -138,15 +139,6 @@ def _loader(pair: Pair, rows: Dataset, batch: int) -> DataLoader[Any]:
         pin_memory=pair.device.type == "cuda",
         collate_fn=lambda some: dict(collate(some)),
     )
-
-
-def _adaptor(batch: Any, outputs: Any) -> dict[str, Any]:
-    return {
-        "logits": outputs.logits,
-        "losses": outputs.loss,
-        "hidden": outputs.hidden_states,
-        "inputs_mask": batch["attention_mask"],
-    }
 
 
 def _counted(loader: DataLoader[Any], side: Side) -> Iterator[Any]:

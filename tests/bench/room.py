@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import chdir as inside
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +73,6 @@ def room(base: Path, folder: Path, grid: Mapping[str, Any]) -> Path:
         (folder / name).symlink_to(base / name)
     (folder / "grid.yaml").write_text(yaml.safe_dump(dict(grid)))
     return folder
-
-
-@contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:

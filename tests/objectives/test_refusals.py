@@ -107,7 +107,7 @@ def test_alphas_that_make_no_sense_are_refused(alpha: Any) -> None:
 @pytest.mark.parametrize("cls", dict.fromkeys(METHODS[name].objective for name in METHODS if name.startswith("rail-")))
 def test_draws_of_blocks_that_a_model_lacks_are_refused(cls: Any) -> None:
     with pytest.raises(RailkdError, match="at most 3 out of 1 to 6"):
-        cls((3, 8), (6, 8), draws=Draws(2, (1, 7)))
+        cls((3, 128), (6, 128), draws=Draws(2, (1, 7)))
     with pytest.raises(RailkdError, match="at most 3 out of 1 to 6"):
-        cls((3, 8), (6, 8), draws=Draws(4, (1, 2, 3, 4)))
-    assert cls((3, 8), (6, 8), draws=Draws(2, (4, 6))).draw(0, epoch=0, step=0) == (4, 6)
+        cls((3, 128), (6, 128), draws=Draws(4, (1, 2, 3, 4)))
+    assert cls((3, 128), (6, 128), draws=Draws(2, (4, 6))).draw(0, epoch=0, step=0) == (4, 6)

@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from railkd.bench.results import FAILURE, LOG, write_failure
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs import cache, distill, evaluate, finetune
 from railkd.jobs.run_folder import RunFolder
+from railkd.jobs.train import TrainingJob
 from railkd.records import RunRecord
 from railkd.runtime import hardware
 from railkd.runtime.words import visible
@@ -106,8 +106,8 @@ def _train(job: Job, folder: Path) -> None:
     resume = RunFolder(folder).can_go_on(job.config)
     if resume:
         _print("resuming from the newest checkpoint in this folder")
-    train: Any = {"finetune": finetune.finetune, "distill": distill.distill}[job.kind]
-    train(job.request.with_options(resume=resume, overwrite=not resume), _print)
+    jobs: dict[str, TrainingJob] = {"finetune": finetune.finetune, "distill": distill.distill}
+    jobs[job.kind](job.request.with_options(resume=resume, overwrite=not resume), _print)
 
 
 def _build_cache(job: Job, folder: Path) -> None:

@@ -34,11 +34,7 @@ class MethodsOptions:
 
 
 def check(request: Request[MethodsOptions]) -> None:
-    """Check the options without importing torch.
-
-    Args:
-        request: the options.
-    """
+    """Check the options without importing torch."""
     options = request.options
     problems = Problems()
     if options.draws is not None:

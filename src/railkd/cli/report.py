@@ -35,11 +35,7 @@ class ReportOptions:
 
 
 def check(request: Request[ReportOptions]) -> None:
-    """Check the folders, the targets and the libraries of the page.
-
-    Args:
-        request: the options.
-    """
+    """Check the folders, the targets and the libraries of the page."""
     options = request.options
     problems = Problems()
     if not options.folders:

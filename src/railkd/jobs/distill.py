@@ -39,18 +39,7 @@ from railkd.training.arguments import Shapes
 
 
 def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
-    """Distil a teacher, or the cache of one, into a student.
-
-    Rows, models or settings that do not fit each other raise `railkd.errors.RailkdError`.
-
-    Args:
-        request: options and training arguments of the run.
-        say: receives lines for the user.
-        callbacks: callbacks of transformers' Trainer.
-
-    Returns:
-        The record of the run. Its files are in the run folder.
-    """
+    """Distil a teacher, or the cache of one, into a student: a `railkd.jobs.train.TrainingJob`."""
     options = request.options
     spec = method_spec(request.training.get("method", "rail-kd-l"))
     teacher = GivenTeacher.find(options)

@@ -21,18 +21,7 @@ from railkd.teacher.identity import content_of
 
 
 def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
-    """Fine-tune a checkpoint on labelled rows.
-
-    Rows, model or settings that do not fit each other raise `railkd.errors.RailkdError`.
-
-    Args:
-        request: options and training arguments of the run.
-        say: receives lines for the user.
-        callbacks: callbacks of transformers' Trainer.
-
-    Returns:
-        The record of the run. Its files are in the run folder.
-    """
+    """Fine-tune a checkpoint on labelled rows: a `railkd.jobs.train.TrainingJob`."""
     options = request.options
     start = Checkpoint.find(required(options.model, "--model"), trust=options.trust_remote_code)
     task, trained = asked_task(options), Trained.of(start.config)

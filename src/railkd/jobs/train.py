@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,24 @@ from railkd.training.arguments import Shapes
 from railkd.training.callbacks import Interruption, Patience, StepProgress
 
 _RATE = "train_samples_per_second"
+
+
+class TrainingJob(Protocol):
+    """A job that trains a model: `railkd.jobs.finetune.finetune` or `railkd.jobs.distill.distill`."""
+
+    def __call__(self, request: Request[Any], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
+        """Train a model, score it and save it.
+
+        Rows, models or settings that do not fit each other raise `railkd.errors.RailkdError`.
+
+        Args:
+            request: options and training arguments of the run.
+            say: receives lines for the user.
+            callbacks: callbacks of transformers' Trainer.
+
+        Returns:
+            The record of the run. Its files are in the run folder.
+        """
 
 
 @dataclass(frozen=True)

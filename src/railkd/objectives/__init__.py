@@ -15,7 +15,7 @@ from typing import Any
 
 from railkd.errors import RailkdError, did_you_mean
 from railkd.objectives.alp import AttentionKD
-from railkd.objectives.base import TERMS, Objective
+from railkd.objectives.base import TERMS, Objective, Shape
 from railkd.objectives.ckd import CombinedKD
 from railkd.objectives.codir import ContrastiveKD
 from railkd.objectives.finetune import Finetune
@@ -172,9 +172,7 @@ def method_spec(name: str) -> MethodSpec:
     return METHODS[name]
 
 
-def build_objective(
-    name: str, student_shape: tuple[int, int], teacher_shape: tuple[int, int], **options: Any
-) -> Objective:
+def build_objective(name: str, student_shape: Shape, teacher_shape: Shape, **options: Any) -> Objective:
     """Build the objective of a method for a pair of models.
 
     Args:

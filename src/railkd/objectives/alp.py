@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from railkd.mapping import Draw
-from railkd.objectives.base import Objective, intermediate_blocks, states_of
+from railkd.objectives.base import Objective, Shape, intermediate_blocks, states_of
 from railkd.objectives.maps import map_between
 from railkd.signals import Signals
 
@@ -38,7 +38,7 @@ class AttentionKD(Objective):
     (1 + 1) / 2 = 1.
     """
 
-    def __init__(self, student_shape: tuple[int, int], teacher_shape: tuple[int, int], **options: Any) -> None:
+    def __init__(self, student_shape: Shape, teacher_shape: Shape, **options: Any) -> None:
         super().__init__(student_shape, teacher_shape, **options)
         self.m = intermediate_blocks(self.student_shape, "ALP-KD")
         self.student_map = map_between(self.student_shape.width, self.teacher_shape.width)

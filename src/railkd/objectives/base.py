@@ -25,6 +25,9 @@ from railkd.tasks import task_of
 
 TERMS = ("ce", "kd", "intermediate")
 
+#: (number of blocks, width) of a model; a `railkd.signals.BlockShape` is one.
+Shape = tuple[int, int]
+
 
 class Objective(nn.Module):
     """Base of all methods. A subclass names its terms and computes the intermediate one.
@@ -68,8 +71,8 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
+        student_shape: Shape,
+        teacher_shape: Shape,
         *,
         weights: Sequence[float] | None = None,
         temperature: float = 1.0,

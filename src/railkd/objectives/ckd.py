@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from railkd.errors import RailkdError
 from railkd.mapping import Draw, check_choice
-from railkd.objectives.base import Objective, intermediate_blocks, states_of
+from railkd.objectives.base import Objective, Shape, intermediate_blocks, states_of
 from railkd.objectives.maps import Constants, Linear
 from railkd.signals import Signals
 
@@ -84,12 +84,7 @@ class CombinedKD(Objective):
     """
 
     def __init__(
-        self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
-        *,
-        bucketing: str = "regular",
-        **options: Any,
+        self, student_shape: Shape, teacher_shape: Shape, *, bucketing: str = "regular", **options: Any
     ) -> None:
         super().__init__(student_shape, teacher_shape, **options)
         self.m = intermediate_blocks(self.student_shape, "CKD")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from railkd.errors import RailkdError
 from railkd.functional import full_precision, info_nce, unit
 from railkd.mapping import Draw
-from railkd.objectives.base import Objective, states_of
+from railkd.objectives.base import Objective, Shape, states_of
 from railkd.objectives.maps import Linear, check_shared_size
 from railkd.signals import Signals
 
@@ -47,8 +47,8 @@ class ContrastiveKD(Objective):
 
     def __init__(
         self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
+        student_shape: Shape,
+        teacher_shape: Shape,
         *,
         shared_size: int = 128,
         tau: float = 0.07,

@@ -24,7 +24,7 @@ from torch import Tensor
 from railkd.errors import RailkdError
 from railkd.functional import unit
 from railkd.mapping import Draw
-from railkd.objectives.base import Objective, states_of
+from railkd.objectives.base import Objective, Shape, states_of
 from railkd.objectives.maps import Constants, Fitted
 from railkd.signals import Moments, Signals
 
@@ -52,12 +52,7 @@ class Gram(Objective):
     needs_fit = True
 
     def __init__(
-        self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
-        *,
-        taught_by: Sequence[int] | None = None,
-        **options: Any,
+        self, student_shape: Shape, teacher_shape: Shape, *, taught_by: Sequence[int] | None = None, **options: Any
     ) -> None:
         super().__init__(student_shape, teacher_shape, **options)
         s, n = self.student_shape.blocks, self.teacher_shape.blocks

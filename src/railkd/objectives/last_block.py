@@ -22,7 +22,7 @@ from torch import Tensor
 
 from railkd.errors import RailkdError
 from railkd.mapping import Draw
-from railkd.objectives.base import Objective, states_of
+from railkd.objectives.base import Objective, Shape, states_of
 from railkd.objectives.maps import Fitted, map_between
 from railkd.signals import Moments, Signals
 
@@ -51,14 +51,7 @@ class LastBlock(Objective):
     needs_fit = True
     staged = True
 
-    def __init__(
-        self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
-        *,
-        first_stage: float = 0.5,
-        **options: Any,
-    ) -> None:
+    def __init__(self, student_shape: Shape, teacher_shape: Shape, *, first_stage: float = 0.5, **options: Any) -> None:
         super().__init__(student_shape, teacher_shape, **options)
         if not 0 <= first_stage <= 1:
             raise RailkdError(f"Expected a share of the training from 0 to 1, got first_stage {first_stage}.")

@@ -21,7 +21,7 @@ from torch import Tensor
 from railkd import mapping
 from railkd.functional import unit
 from railkd.mapping import Draw, check_choice
-from railkd.objectives.base import Objective, intermediate_blocks, states_of
+from railkd.objectives.base import Objective, Shape, intermediate_blocks, states_of
 from railkd.objectives.maps import Constants, map_between
 from railkd.signals import Signals
 
@@ -44,9 +44,7 @@ class PatientKD(Objective):
     Example: unit vectors at a right angle, (1, 0) and (0, 1), differ by 1 in both components: PT = 1.
     """
 
-    def __init__(
-        self, student_shape: tuple[int, int], teacher_shape: tuple[int, int], *, blocks: str = "skip", **options: Any
-    ) -> None:
+    def __init__(self, student_shape: Shape, teacher_shape: Shape, *, blocks: str = "skip", **options: Any) -> None:
         super().__init__(student_shape, teacher_shape, **options)
         self.m = intermediate_blocks(self.student_shape, "Patient KD")
         check_choice("blocks", blocks, tuple(_RULES))

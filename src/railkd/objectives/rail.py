@@ -34,7 +34,7 @@ from torch import Tensor
 from railkd.errors import RailkdError
 from railkd.functional import normalized_distance
 from railkd.mapping import Draw, Draws, check_choice, order_statistics
-from railkd.objectives.base import Objective, states_of
+from railkd.objectives.base import Objective, Shape, states_of
 from railkd.objectives.maps import Constants, Linear, MapBank, check_shared_size
 from railkd.runtime.words import listed
 from railkd.signals import Moments, Signals
@@ -106,8 +106,8 @@ class RailLayerwise(Objective):
 
     def __init__(
         self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
+        student_shape: Shape,
+        teacher_shape: Shape,
         *,
         draws: Draws | None = None,
         maps: Maps | None = None,
@@ -226,8 +226,8 @@ class RailConcatenated(Objective):
 
     def __init__(
         self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
+        student_shape: Shape,
+        teacher_shape: Shape,
         *,
         draws: Draws | None = None,
         shared_size: int = 128,

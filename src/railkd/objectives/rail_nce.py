@@ -23,7 +23,7 @@ from torch import Tensor
 from railkd.errors import RailkdError
 from railkd.functional import full_precision, info_nce, unit
 from railkd.mapping import Draw, Draws
-from railkd.objectives.base import Objective
+from railkd.objectives.base import Objective, Shape
 from railkd.objectives.rail import Maps, RailLayerwise
 from railkd.signals import Moments, Signals
 
@@ -50,8 +50,8 @@ class RailNCE(Objective):
 
     def __init__(
         self,
-        student_shape: tuple[int, int],
-        teacher_shape: tuple[int, int],
+        student_shape: Shape,
+        teacher_shape: Shape,
         *,
         draws: Draws | None = None,
         shared_size: int = 128,
