@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cells
 import contrasts
 import pytest
 import rerun
 
+import tiny
 from railkd.bench.grid_reader import load
+from railkd.cli import main
 from railkd.records import RunRecord
 
 GRIDS = sorted(cells.STUDIES.glob("*.yaml"))
@@ -68,3 +72,32 @@ def test_a_contrast_has_its_intervals_over_rows_and_seeds(records: Path, capsys:
 def test_cells_are_listed_and_an_unknown_one_is_refused(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rerun.main("study", "", records) == 0 and rerun.main("study", "t,even,kd,9", records) == 2
     assert "t,even,finetune,2" in capsys.readouterr().out
+
+
+def test_a_cell_is_run_again_from_its_record_alone(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bench is run, collected and removed; then one cell, its teacher and its cache come again, to the last digit."""
+    monkeypatch.chdir(tmp_path)
+    tiny.save(Path("base"), tiny.make_model(4, dropout=0.0), tokenizer)
+    for name, seed in (("train", 0), ("test", 1)):
+        rows = tiny.text_rows(24, seed=seed)
+        lines = [f"{row['text']}\tclass {row['label']}" for row in rows]
+        Path(f"{name}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n", encoding="utf-8")
+    grid = {
+        "name": "small",
+        "tasks": {"t": {"train": "train.tsv", "test": ["dev=test.tsv"]}},
+        "teacher": {"finetune": "base", "epochs": 1},
+        "students": [{"name": "even", "layers": 2}],
+        "methods": ["finetune", "kd"],
+        "seeds": 1,
+        "settings": {"epochs": 1, "bf16": False, "allow_weak_teacher": True},
+    }
+    Path("small.yaml").write_text(json.dumps(grid), encoding="utf-8")  # JSON is YAML
+    output = Path("studies/work/small")
+    assert main(["bench", "small.yaml", "--output", str(output), "--quiet"]) == 0
+    cells.collect("small", output, Path("records"))
+    shutil.rmtree(output)
+    capsys.readouterr()
+    assert rerun.main("small", "t,even,kd,1", Path("records")) == 0
+    assert "the same to the last digit" in capsys.readouterr().out
