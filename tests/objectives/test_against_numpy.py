@@ -308,6 +308,66 @@ def test_frozen_orthogonal_targets() -> None:
     assert term_of(objective, numbers, DRAW) == close(total)
 
 
+# ---- terms with statistics of the cache ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("d_s", "taught_by"), [(D_T, (1, 3, 6, 9)), (D_T, (9, 9, 2, 1)), (D_S, (2, 5, 7, 9))])
+def test_gram(d_s: int, taught_by: tuple[int, ...], seen: Array) -> None:
+    """At equal width both sides are centred on the teacher's means; else the student on the mean of the batch."""
+    numbers = Numbers(d_s=d_s)
+    objective, _ = built("gram", d_s=d_s, taught_by=taught_by)
+    objective.fit(moments_of(seen))
+    total = 0.0
+    for i, t in enumerate(taught_by):
+        mu = seen[:, t - 1].mean(axis=0)
+        centre = mu if d_s == D_T else numbers.h_s[:, i].mean(axis=0)
+        for one, two in itertools.product(range(ROWS), repeat=2):
+            ours = unit(numbers.h_s[one, i] - centre) @ unit(numbers.h_s[two, i] - centre)
+            theirs = unit(numbers.h_t[one, t - 1] - mu) @ unit(numbers.h_t[two, t - 1] - mu)
+            total += 10 * (ours - theirs) ** 2 / ROWS**2 / S
+    assert term_of(objective, numbers) == close(total)
+
+
+def test_gram_takes_the_nearest_blocks_unless_they_are_named() -> None:
+    objective, _ = built("gram")
+    assert objective.taught_by == [2, 5, 7, 9]  # 4 blocks of 9: 2.25, 4.5, 6.75, 9, halves up
+
+
+@pytest.mark.parametrize("d_s", [D_S, D_T])
+def test_last_block(d_s: int, seen: Array) -> None:
+    numbers = Numbers(d_s=d_s)
+    objective, w = built("last-block", d_s=d_s)
+    objective.fit(moments_of(seen))
+    spread, total = seen[:, -1].std(axis=0, ddof=1).mean(), 0.0
+    for row in range(ROWS):
+        ours = numbers.h_s[row, -1]
+        if d_s != D_T:
+            ours = w["student_map.weight"] @ ours + w["student_map.bias"]
+        total += (((ours - numbers.h_t[row, -1]) / spread) ** 2).mean() / ROWS
+    assert term_of(objective, numbers) == close(total)
+
+
+@pytest.mark.parametrize("tau", [0.07, 1.0])
+def test_rail_nce(tau: float, seen: Array) -> None:
+    numbers = Numbers()
+    objective, _ = built("rail-nce", shared_size=U, tau=tau)
+    objective.fit(moments_of(seen))
+    w = {name.removeprefix("rail."): tensor.numpy() for name, tensor in objective.state_dict().items()}
+
+    def b(t: int, h: Array) -> Array:  # the sign of a principal component is free: ours is taken
+        signs = np.sign(linear(w, "teacher", t - 1, h))
+        return unit(np.abs(target(seen, t, h, "centring")) * signs)
+
+    total = 0.0
+    for row, (i, t) in itertools.product(range(ROWS), enumerate(DRAW)):
+        a = unit(linear(w, "student", i * N + t - 1, numbers.h_s[row, i]))
+        good = a @ b(t, numbers.h_t[row, t - 1]) / tau
+        kept = [k for k in range(4) if numbers.keep[row, k]]
+        others = [a @ b(t, numbers.others[numbers.group[row], k, t - 1]) / tau for k in kept]
+        total += np.log(np.exp(np.array([good, *others]) - good).sum())
+    assert term_of(objective, numbers, DRAW) == close(total / ROWS / M)
+
+
 def test_the_weight_of_the_intermediate_term_is_the_third_and_a_schedule_scales_it_alone() -> None:
     numbers = Numbers()
     objective, _ = built("rail-kd-l", shared_size=U, weights=[1, 2, 5])
