@@ -104,11 +104,10 @@ class BlockReader:
             Nothing. `states` returns the pooled states afterwards.
         """
         self._seen, self._pooled = 0, []
-        wanted = (*mask.shape, self.shape.width)
         # Once for all blocks. A CPU pools by one matrix product, which needs no tests of the weights.
         weights = functional.mean_weights(mask) if "mean" in self.poolings else None
         tests = None
-        if weights is not None and (weights.device.type != "cpu" or torch.compiler.is_compiling()):
+        if weights is not None and weights.device.type != "cpu":
             tests = (weights == 0).unsqueeze(2), weights.amax(dim=1, keepdim=True)
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -116,13 +115,15 @@ class BlockReader:
             if self._seen > self._first:
                 return
             states = output[0] if isinstance(output, tuple | list) else output  # (B, L, d)
+            wanted = (*mask.shape, self.shape.width)  # here, because compiled code would keep a number from outside
             if not isinstance(states, Tensor) or states.shape != wanted:
                 raise self._unreadable(states, wanted)
-            here, own, both = mask, weights, tests
-            if states.device != mask.device:  # a model that is spread over several devices
-                here, own = mask.to(states.device), None if weights is None else weights.to(states.device)
-                both = None if tests is None else (tests[0].to(states.device), tests[1].to(states.device))
-            options: Any = {"causal": self.causal, "weights": own, "tests": both}
+            options: Any = {"causal": self.causal, "weights": weights, "tests": tests}
+            # Compiled code would fix the length to that of tensors from outside, and shares equal parts by itself. A
+            # model that is spread over devices has states on each.
+            if torch.compiler.is_compiling() or states.device != mask.device:
+                options = {"causal": self.causal}
+            here = mask.to(states.device)
             self._pooled.append(tuple(pool(states, here, name, **options).to(mask.device) for name in self.poolings))
 
         handles = [block.register_forward_hook(hook) for block in self.blocks]

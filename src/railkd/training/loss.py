@@ -17,7 +17,7 @@ from railkd.data.keys import KEY
 from railkd.data.tokens import student_inputs
 from railkd.mapping import Draw
 from railkd.models.distiller import Distiller
-from railkd.training import finite
+from railkd.training import compiling, finite
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.sums import TermSums
 from railkd.training.teaching import Teaching
@@ -80,6 +80,8 @@ class TrainingLoss:
         if self._teaching is not None:
             taught, probes = self._teaching(inputs, distiller, state, current_draw(distiller, self.args, state))
             batch |= taught
+        if self.args.torch_compile:
+            compiling.leave_sizes_open(batch)
         loss, logits, terms = model(**batch)
         # Mean over the rows of the whole optimizer step, for any split into micro-batches and ranks.
         share = 1.0 if rows is None else len(logits) * self.args.world_size / rows
