@@ -144,3 +144,19 @@ def test_the_best_checkpoint_alone_is_saved_and_loaded(teacher_folder: Path, row
     assert found["best"].metrics == found["epoch"].metrics
     kept = {name: len(list((tmp_path / name).glob("checkpoint-*"))) for name in found}
     assert 0 < kept["best"] <= kept["epoch"] == 4
+
+
+@pytest.mark.parametrize("choosing", [[], ["--eval"], ["--eval-share", "0.25"]], ids=["none", "eval", "share"])
+def test_dropping_the_last_batch_leaves_evaluations_whole(
+    teacher_folder: Path, rows: Path, tmp_path: Path, capsys: Capture, choosing: list[str]
+) -> None:
+    choosing = [*choosing, str(rows)] if choosing == ["--eval"] else choosing
+    begin = ["finetune", "--model", str(teacher_folder), "--train", str(rows), *choosing, "--no-bf16"]
+    begin += ["--dataloader-drop-last", "--epochs", "1", "--output", str(tmp_path / "out")]
+    assert main([*begin, "--batch-size", "5", "--per-device-eval-batch-size", "64"]) == 0
+    record = RunRecord.read(tmp_path / "out" / "metrics.json")
+    assert record.curve[-1]["step"] in (3, 4) and ("eval" in record.metrics) == bool(choosing)
+    capsys.readouterr()
+    for steps in ([], ["--max-steps", "3"]):
+        assert main([*begin, *steps, "--batch-size", "64", "--overwrite"]) == 2
+        assert "at least 64 training rows, one full batch" in capsys.readouterr().err

@@ -16,7 +16,7 @@ import torch
 from railkd.bench.plan import Job
 from railkd.bench.results import FAILURE, LOG, write_failure
 from railkd.errors import RailkdError, RunFailed
-from railkd.jobs import cache, distill, evaluate, finetune
+from railkd.jobs import cache, distill, evaluate, finetune, tracking
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.train import TrainingJob
 from railkd.records import RunRecord
@@ -78,7 +78,9 @@ def run(job: Job, output: str) -> str:
     (folder / FAILURE).unlink(missing_ok=True)
     hardware.reset_peak_memory()
     try:
-        _do(job, folder)
+        tags = {"task": job.task, "arm": job.arm, "seed": job.seed}
+        with tracking.described(f"{Path(output).absolute().name} {job.task}", tags):
+            _do(job, folder)
         return ""
     except Exception as error:
         traceback.print_exc()

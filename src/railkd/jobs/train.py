@@ -16,6 +16,7 @@ from transformers import EvalPrediction, PrinterCallback
 
 from railkd import mapping
 from railkd.errors import RailkdError
+from railkd.jobs import tracking
 from railkd.jobs.evaluate import judge, score
 from railkd.jobs.options import RunOptions, Say, required
 from railkd.jobs.request import Request
@@ -108,6 +109,7 @@ def fit(
             trainer.train(resume_from_checkpoint=request.options.resume)
     with record.phase("evaluation"):
         _score_tables(record, trainee, trainer, request.options.keep_predictions, say)
+    tracking.log_scores(trainer, record)
     if patience.stopped:
         record.selection += f"; {patience.stopped}"
     complete(record, trainer)
@@ -259,6 +261,7 @@ def training_arguments(
         "output_dir": required(options.output, "--output"),
         "max_length": max_length,
         "report_to": "none",
+        "run_name": Path(required(options.output, "--output")).absolute().name,
         "disable_tqdm": True,
         "dataloader_pin_memory": hardware.can_pin(),  # elsewhere it only warns
         "save_strategy": "epoch",
