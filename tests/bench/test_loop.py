@@ -147,6 +147,15 @@ def test_a_weak_teacher_is_said_once_and_its_runs_are_left_out_in_one_line(
     assert set(states(tmp_path).values()) == {"finished"}
 
 
+def test_runs_that_rescale_their_teacher_are_tried(tmp_path: Path) -> None:
+    plan = guarded_plan()
+    for place, job in enumerate(plan):
+        if job.kind == "distill":
+            plan[place] = replace(job, request=job.request.with_options(rescale_teacher=True))
+    executor = play(tmp_path, {"teachers/a": ["weak"]}, plan)
+    assert set(executor.order) == {job.folder for job in plan}
+
+
 def test_a_teacher_pass_that_no_run_needs_is_left_out_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = [job for job in guarded_plan() if job.folder[-1] != "5"]
     executor = play(tmp_path, {"teachers/a": ["weak"]}, plan)

@@ -79,3 +79,29 @@ def test_training_refuses_several_splits_in_words(tmp_path: Path, tokenizer: Any
     splits = DatasetDict(train=FORMS["Dataset"])
     with pytest.raises(RailkdError, match="the rows of one split"):
         make_trainer(tmp_path, None, splits, tokenizer, student=make_model(1, width=8), method="finetune")
+
+
+@pytest.mark.parametrize("part", ["train_dataset", "eval_dataset"])
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("train.tsv", "got str"),
+        (Path("train.tsv"), "got PosixPath"),
+        ((row for row in DICTS), "got generator"),
+        ({1, 2}, "got set"),
+        ([], "at least one row"),
+        (Dataset.from_dict({"words": ["a"], "label": [0]}), r"--text-column NAME.*in Python text_columns="),
+    ],
+    ids=str,
+)
+def test_the_trainer_refuses_what_is_no_table_in_words(
+    tmp_path: Path, tokenizer: Any, part: str, rows: Any, said: str
+) -> None:
+    given = {"train_dataset": FORMS["Dataset"], part: rows}
+    with pytest.raises(RailkdError, match=said):
+        make_trainer(
+            *(tmp_path, None, given["train_dataset"], tokenizer),
+            student=make_model(1, width=8),
+            method="finetune",
+            eval_dataset=given.get("eval_dataset"),
+        )

@@ -201,7 +201,12 @@ def find_followers(job: Job, record: RunRecord, waiting: Iterable[Job]) -> tuple
     else:
         return [], ""
     runs = [other for other in jobs if other.kind == "distill" and other.request.options.teacher == teacher]
-    guarded = [run for run in runs if run.request.options.cache and not run.request.options.allow_weak_teacher]
+    asked = {run.folder: run.request.options for run in runs}
+    guarded = [
+        run
+        for run in runs
+        if asked[run.folder].cache and not (asked[run.folder].allow_weak_teacher or asked[run.folder].rescale_teacher)
+    ]
     needed = {need for run in runs if run not in guarded for need in run.needs}
     passes = [j for j in jobs if j.kind == "cache" and j.request.options.teacher == teacher and j.folder not in needed]
     return [*passes, *guarded], f"its teacher is weak: {reason}"

@@ -106,7 +106,7 @@ def find_columns(names: Sequence[str], *, text: Sequence[str] | None = None, lab
         if not chosen:
             raise RailkdError(
                 f"no column has a common name of a text column; the columns are {named(names)}. "
-                "Fix: name one, or two for pairs: --text-column NAME [NAME]."
+                "Fix: name one, or two for pairs: --text-column NAME [NAME] (in Python text_columns=[...])."
             )
     if label is None:
         matches = (match_columns((wanted,), names, without=chosen) for wanted in LABEL_CONVENTIONS)

@@ -165,8 +165,13 @@ class Preparer:
 
 
 def _readable(dataset: Any) -> Any:
-    """Return a list or a data frame as a `Dataset`. Return None and data sets of torch unchanged."""
-    return as_dataset(dataset) if isinstance(dataset, list | tuple | dict) or hasattr(dataset, "iloc") else dataset
+    """Return a list or a data frame as a `Dataset`, and None and data sets of torch unchanged. Refuse other objects."""
+    from torch.utils.data import IterableDataset
+
+    if dataset is None or isinstance(dataset, IterableDataset):
+        return dataset
+    table = hasattr(dataset, "column_names") or (hasattr(dataset, "__getitem__") and not hasattr(dataset, "iloc"))
+    return dataset if table and not isinstance(dataset, str | list | tuple | dict) else as_dataset(dataset)
 
 
 def _is_stream(dataset: Any) -> bool:
