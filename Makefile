@@ -21,7 +21,7 @@ help:
 	@echo "make test   run the test suite"
 	@echo "make test-large  distil a real decoder (SmolLM2-135M, a download of 94 MB) into a small encoder"
 	@echo "make lint   check style and types"
-	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, quality, ...)"
+	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, checkpoints, ...)"
 	@echo "make gpu    measure on a CUDA card, bare machine and no network (7 minutes); make gpu-wheels: what to bring along (FOR=3.12);"
 	@echo "            make gpu-table RECORD=...: the section of docs/performance.md about a record"
 	@echo "make study  run a cell of a study again and compare it with its record (STUDY=F-movies CELL=...; without CELL: list the cells)"

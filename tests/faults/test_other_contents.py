@@ -20,6 +20,7 @@ from faults.runs import BY_STEPS, differences, left
 from railkd.records import RunRecord, read_lines
 from railkd.report.content import content
 from railkd.report.study import read
+from railkd.runtime.sealed import seal
 
 RUN = ["distill", *BY_STEPS, "--unlabelled", "more.tsv", "--output", "out"]
 RESUME = [word for word in RUN if word != "--quiet"] + ["--resume"]
@@ -148,6 +149,22 @@ def test_a_run_that_noted_no_contents_is_compared_by_its_settings(run: Path, rai
     code, said = railkd(run, *(word if word != "more.tsv" else "dev.tsv" for word in RESUME))
     assert code == 2 and "unlabelled was more.tsv, is dev.tsv" in said
     assert railkd(run, *RESUME)[0] == 0
+
+
+def test_the_seconds_of_a_run_are_those_of_all_its_sessions(run: Path, railkd: Driver) -> None:
+    state = run / "out" / "checkpoint-6" / "trainer_state.json"
+    held = json.loads(state.read_text())
+    first = held["stateful_callbacks"]["Elapsed"]["attributes"]
+    assert 0 < first["seconds"] < 600
+    first["seconds"] += 1000
+    state.write_text(json.dumps(held))
+    seal(state.parent)
+    assert railkd(run, *RESUME)[0] == 0
+    record = RunRecord.read(run / "out" / "metrics.json")
+    assert first["seconds"] + 600 > record.seconds["training"] > first["seconds"] > 1000
+    (session,) = [entry["train_runtime"] for entry in record.curve if "train_runtime" in entry]
+    # The speed is that of this session: the rows of steps 7 and later, over its own seconds.
+    assert record.examples_per_second * session < 2 * 29
 
 
 # ---- a bench ----------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from railkd.tasks.metrics import greater_is_better
 from railkd.teacher import LiveTeacher, TeacherCache
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
 from railkd.training.arguments import Shapes
-from railkd.training.callbacks import Interruption, Patience, StepProgress
+from railkd.training.callbacks import Elapsed, Interruption, Patience, StepProgress
 
 _RATE = "train_samples_per_second"
 
@@ -103,7 +103,7 @@ def fit(
         say(frozen_line(trainer.model.student, args.freeze))
     with record.phase("training"), bar(f"training {args.method}", "steps", quiet=request.options.quiet) as advance:
         interruption, patience = Interruption(say), Patience(request.options.patience or sys.maxsize, say)
-        for callback in (StepProgress(advance), *callbacks, patience, interruption):
+        for callback in (elapsed := Elapsed(), StepProgress(advance), *callbacks, patience, interruption):
             trainer.add_callback(callback)
         with interruption.listening():
             trainer.train(resume_from_checkpoint=request.options.resume)
@@ -112,7 +112,7 @@ def fit(
     tracking.log_scores(trainer, record)
     if patience.stopped:
         record.selection += f"; {patience.stopped}"
-    complete(record, trainer)
+    complete(record, trainer, elapsed.before)
     if args.should_save:
         folder.leave(record, trainer.model, trainee.tokenizer)
         if not any(name.startswith("save_") for name in request.training):
@@ -192,9 +192,16 @@ def _score_tables(
         record.selection = selection(trainer, splits.metric or "", splits.selecting)
 
 
-def complete(record: RunRecord, trainer: DistillationTrainer) -> None:
-    """Write curve, speed, memory, gauges, draws and model size of a training into a record."""
+def complete(record: RunRecord, trainer: DistillationTrainer, before: float = 0.0) -> None:
+    """Write curve, times, memory, gauges, draws and model size of a training into a record.
+
+    Args:
+        record: receives them. Its phase "training" is that of this session.
+        trainer: trainer after training.
+        before: seconds of training of the sessions before, if the run was resumed.
+    """
     record.curve = list(trainer.state.log_history)
+    record.seconds["training"] = record.seconds.get("training", 0.0) + before
     record.examples_per_second = next((e[_RATE] for e in reversed(record.curve) if _RATE in e), 0.0)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if trainer.gauging.similarity:

@@ -6,10 +6,13 @@ After SIGINT, SIGTERM or SIGHUP training finishes the step, saves a checkpoint a
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from railkd.runtime import ranks
 from railkd.runtime.handlers import handling
@@ -97,6 +100,29 @@ class StepProgress(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Advance the bar (called by Trainer)."""
         self.advance(state.global_step, state.max_steps)
+
+
+class Elapsed(TrainerCallback, ExportableState):
+    """Count the seconds of a training over all its sessions. One that was killed counts up to its last checkpoint.
+
+    Attributes:
+        before: seconds of the sessions before this one.
+    """
+
+    def __init__(self) -> None:
+        self.before, self._start = 0.0, time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Read the seconds from the checkpoint, if the run resumes (called by Trainer)."""
+        held: Any = (state.stateful_callbacks or {}).get(type(self).__name__)
+        self.before = float(held["attributes"]["seconds"]) if held and state.global_step else 0.0
+        self._start = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """Return the seconds so far, for a checkpoint."""
+        return {"args": {}, "attributes": {"seconds": self.before + time.perf_counter() - self._start}}
 
 
 class Patience(TrainerCallback):
