@@ -190,6 +190,8 @@ def test_every_family_exports_with_parity(name: str, tmp_path: Path) -> None:
         ("MODEL --int8 --eval DEV --output out --max-drop 0", "--max-drop: expected points between 0 and 100"),
         ("MODEL --int8 --eval DEV --output out --max-class-drop nan", "--max-class-drop: expected points"),
         ("MODEL --eval DEV --output out --per-op", "--per-op"),
+        ("MODEL --eval DEV --output out --vocabulary -5", "--vocabulary: expected a"),
+        ("MODEL --eval DEV --output out --vocabulary few", "--vocabulary: expected a number of pieces or from-data"),
         ("MODEL --eval missing.tsv --output out", "--eval missing.tsv"),
         ("MODEL --output MODEL", "--output: "),
         ("./missing --output out", "RUN: no model at './missing'"),

@@ -152,6 +152,9 @@ def _exports(shipped: Mapping[str, Any] | None) -> list[str]:
     if shipped is None or not shipped.get("bytes"):
         return []
     lines = _table(["file", "size"], [[name, size(count)] for name, count in sorted(shipped["bytes"].items())])
+    if "vocabulary" in shipped:
+        pieces = shipped["vocabulary"]
+        lines += ["", f"Vocabulary: {pieces['after']:,} of {pieces['before']:,} word pieces are kept."]
     for form in ("onnx", "int8"):
         if form in shipped:
             parity = shipped[form]["parity"]

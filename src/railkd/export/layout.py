@@ -15,6 +15,8 @@ from pathlib import Path
 from railkd.errors import RailkdError
 from railkd.models.weights import weight_files
 
+#: Word of ``--vocabulary`` that keeps every piece of the data.
+FROM_DATA = "from-data"
 #: The model card, where the hub looks for it.
 CARD_FILE = "README.md"
 #: Packages of the extra ``railkd[onnx]``, by the name under which they are imported.

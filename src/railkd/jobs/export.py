@@ -5,153 +5,31 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from railkd.data.reader import TEXT_COLUMNS, Table
-from railkd.data.sources import SELECTION_SET, Source, parse_named
-from railkd.data.tokens import full_lengths
-from railkd.errors import RailkdError, RunFailed
+from railkd.errors import RunFailed
 from railkd.export import latency, quantize
 from railkd.export.card import model_card
 from railkd.export.example import write_example
-from railkd.export.gate import Judgement, judge, pool, problems_of
+from railkd.export.gate import Judgement, pool, problems_of
 from railkd.export.layout import Shipped
 from railkd.export.onnx import write_onnx
 from railkd.export.parity import Parity, compare
-from railkd.export.session import OnnxModel
+from railkd.export.vocabulary import trim, write_tokenizer
 from railkd.jobs.options import Say
 from railkd.jobs.request import Request
-from railkd.jobs.run_folder import RunFolder
+from railkd.jobs.shipping import Finished, Subject, read_subject
 from railkd.jobs.shipping_options import ExportOptions
-from railkd.jobs.splits import Sources, TableReader, asked_task
-from railkd.jobs.trained import Trained, trained_length
-from railkd.models.checkpoints import Checkpoint
-from railkd.models.inference import predict_logits
+from railkd.jobs.trimming import judge_trimming, plan_trimming
 from railkd.models.quiet import quiet_transformers
-from railkd.records import RunRecord
 from railkd.runtime import hardware
 from railkd.runtime.environment import versions
 from railkd.runtime.files import temporary_beside, usual_permissions, write_json, write_text
 from railkd.runtime.words import counted, duration, size
-from railkd.tasks.target import Target
-
-#: Options of the run that say how its files are read.
-_READING = ("text_column", "label_column", "label_map", "problem_type")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A trained model and what its run recorded.
-
-    Attributes:
-        checkpoint: the model.
-        record: of its run; None for a model folder alone.
-    """
-
-    checkpoint: Checkpoint
-    record: RunRecord | None
-
-    @classmethod
-    def find(cls, name: str, *, trust: bool = False) -> Finished:
-        """Find the model of a run folder, or a model folder with the record of the run around it.
-
-        Args:
-            name: of the folder, or of a model on the hub.
-            trust: run Python code that it brings.
-
-        Returns:
-            The model.
-        """
-        path = Path(name)
-        for run in (RunFolder(path), RunFolder(path.parent)):
-            if run.is_run() and run.record.is_file():
-                record = RunRecord.read(run.record)
-                model = run.model(record.job) if record.job in RunFolder.MODELS else path
-                if model == path or run.path == path:
-                    return cls(Checkpoint.find(model, trust=trust), record)
-        return cls(Checkpoint.find(name, trust=trust), None)
-
-    def sources(self, options: ExportOptions) -> tuple[ExportOptions, dict[str, Source]]:
-        """Return the options to read the rows of the gates by, and name -> source of these rows.
-
-        Raises:
-            RailkdError: none are given, and the run names none.
-        """
-        if options.eval:
-            return options, dict(parse_named(options.eval))
-        config = self.record.config if self.record else {}
-        found = dict(parse_named([*config.get("test", []), *config.get("ood", [])]))
-        if "eval" in config:
-            found[SELECTION_SET] = Source.parse(config["eval"])
-        if not found:
-            raise RailkdError(
-                f"Expected labelled rows for the gates, but '{options.model}' names none. Fix: give --eval FILE."
-            )
-        for source in found.values():
-            source.check()
-        own = {name: config[name] for name in _READING if name in config and getattr(options, name) is None}
-        return replace(options, **own), found
-
-    def teacher(self) -> Checkpoint | None:
-        """Return the teacher of the run if it is a folder that is still there."""
-        name = str(self.record.config.get("teacher", "")) if self.record else ""
-        if not name or not Path(name).is_dir():
-            return None
-        try:
-            return Checkpoint.find(name)
-        except RailkdError:
-            return None
-
-
-@dataclass
-class Subject:
-    """The model to export, with its rows and its answers in PyTorch.
-
-    Attributes:
-        model: in evaluation mode, on the CPU.
-        tokenizer: of the model.
-        target: its task and classes.
-        tables: name -> labelled rows of the gates.
-        max_length: in tokens.
-        reference: name -> (N, C) logits in PyTorch.
-    """
-
-    model: Any
-    tokenizer: Any
-    target: Target
-    tables: dict[str, Table]
-    max_length: int
-    reference: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @property
-    def texts(self) -> list[tuple[str, ...]]:
-        """Every text of the tables, as rows of one or two."""
-        found: list[tuple[str, ...]] = []
-        for table in self.tables.values():
-            columns = [table.rows[name][:] for name in TEXT_COLUMNS if name in table.rows.column_names]
-            found += zip(*columns, strict=True)
-        return found
-
-    def example(self) -> list[tuple[str, ...]]:
-        """Return rows to trace the model with: two or three, the shortest and the longest among them."""
-        texts = self.texts
-        order = np.argsort(full_lengths(self.tokenizer, texts), kind="stable")
-        return [texts[i] for i in (order[0], order[-1], order[len(order) // 2])]
-
-    def sample(self) -> tuple[Any, np.ndarray]:
-        """Return a table of rows to measure on, evenly spread over the first set, and their logits."""
-        name, table = next(iter(self.tables.items()))
-        rows = np.unique(np.linspace(0, len(table) - 1, quantize.SAMPLE).astype(int))
-        return table.rows.select(rows.tolist()), self.reference[name][rows]
-
-    def outputs(self, file: Path) -> dict[str, np.ndarray]:
-        """Return name -> (N, C) logits of an ONNX file."""
-        model = OnnxModel(file)
-        return {name: model.logits(table.rows, max_length=self.max_length) for name, table in self.tables.items()}
 
 
 def export(options: ExportOptions, say: Say) -> dict[str, Any]:
@@ -186,12 +64,20 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
     checkpoint = trained.checkpoint
     model, tokenizer = checkpoint.model(), checkpoint.tokenizer
     seconds: dict[str, float] = {}
+    record: dict[str, Any] = {"config": Request(options).as_dict(), "seconds": seconds}
+    asked = options.onnx or options.int8 or options.vocabulary
+    subject = read_subject(trained, model, options, say) if asked else None
+    trimming = None
+    if subject is not None and options.vocabulary:
+        trimming = plan_trimming(trained, subject, options, say)
+        model = trim(model, trimming)
     with quiet_transformers(), usual_permissions(fresh.path):
         model.save_pretrained(fresh.path)
         tokenizer.save_pretrained(fresh.path)
-    record: dict[str, Any] = {"config": Request(options).as_dict(), "seconds": seconds}
-    if options.onnx or options.int8:
-        subject = _subject(trained, model, options, say)
+    if subject is not None and trimming is not None:
+        write_tokenizer(trimming, fresh.path)
+        record["vocabulary"] = judge_trimming(subject, trimming, fresh, options, say)
+    if subject is not None and (options.onnx or options.int8):
         fresh.onnx.parent.mkdir()
         record["onnx"] = _timed(seconds, "onnx", lambda: _onnx(subject, fresh, say))
         if options.int8:
@@ -227,19 +113,6 @@ def _timed(seconds: dict[str, float], name: str, work: Callable[[], dict[str, An
     return found
 
 
-def _subject(trained: Finished, model: Any, options: ExportOptions, say: Say) -> Subject:
-    checkpoint = trained.checkpoint
-    reading, named = trained.sources(options)
-    sources = Sources(None, None, None, named, frozenset())
-    target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(checkpoint), asked_task(reading))
-    tables = TableReader(reading, say, Trained.of(checkpoint.config)).tests(sources, replace(target, row=sources.row))
-    length = trained_length(options.max_length, checkpoint.config, say)
-    subject = Subject(model, checkpoint.tokenizer, replace(target, row=sources.row), tables, length)
-    for name, table in tables.items():
-        subject.reference[name] = predict_logits(model, checkpoint.tokenizer, table.rows, max_length=length)
-    return subject
-
-
 def _onnx(subject: Subject, fresh: Shipped, say: Say) -> dict[str, Any]:
     """Write the float32 file, and compare it with the model in PyTorch."""
     write_onnx(subject.model, subject.tokenizer, subject.example(), fresh.onnx)
@@ -270,10 +143,7 @@ def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) ->
             fresh.onnx, fresh.int8, rows, reference, embeddings=embeddings, left_out=left_out, **how
         )
         outputs = subject.outputs(fresh.int8)
-        judged = [
-            judge(subject.target, name, table, (subject.reference[name], outputs[name]), margins)
-            for name, table in subject.tables.items()
-        ]
+        judged = subject.judge(outputs, margins)
         problems = problems_of(judged, margins)
         if problems and embeddings:
             embeddings = False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from railkd.data.sources import parse_named
 from railkd.errors import RailkdError, did_you_mean
-from railkd.export.layout import Shipped, require_onnx
+from railkd.export.layout import FROM_DATA, Shipped, require_onnx
 from railkd.jobs.options import (
     CacheOptions,
     CheckOptions,
@@ -167,6 +167,10 @@ def check_export(request: Request[ExportOptions]) -> None:
     for source in parse_named(options.eval).values():
         check_source(problems, source, "--eval")
     _check_margins(problems, options, "max_drop", "max_class_drop")
+    if options.vocabulary not in (None, FROM_DATA) and not (
+        str(options.vocabulary).isdecimal() and int(str(options.vocabulary)) > 0
+    ):
+        problems.add(f"--vocabulary: expected a number of pieces or {FROM_DATA}, got '{options.vocabulary}'")
     if options.per_op and not options.int8:
         check_effect(problems, options, "without --int8", "per_op")
     if options.onnx or options.int8:

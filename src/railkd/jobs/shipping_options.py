@@ -17,6 +17,10 @@ class ExportOptions(ModelOptions, DataOptions):
     output: str | None = option("folder to ship", metavar="DIR", required=True)
     onnx: bool = option("write onnx/model.onnx", False)
     int8: bool = option("write onnx/model_quantized.onnx too", False)
+    vocabulary: str | None = option(
+        "keep so many word pieces, the most frequent of the training rows, or all that occur there: from-data",
+        metavar="N",
+    )
     eval: list[str] = option(
         "labelled rows for the gates; may be repeated (default: the sets that the run was scored on)",
         [],

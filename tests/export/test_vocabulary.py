@@ -1,0 +1,154 @@
+"""Trimming the vocabulary changes no text whose pieces all stay, and makes no text unknown."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from railkd.cli import main
+from railkd.errors import RailkdError
+from railkd.export.vocabulary import Trimming, plan, trim, write_tokenizer
+from tiny import make_tokenizer, save
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+KINDS = ("WordPiece", "BPE", "byte-level BPE", "Unigram")
+
+
+def words(count: int, seed: int = 0) -> list[str]:
+    """Made words of syllables, so that pieces of several lengths are worth learning."""
+    chance = random.Random(seed)
+    parts = ["ka", "to", "mi", "ren", "sul", "pa", "ver", "zi", "lon", "e", "tu", "gra"]
+    return ["".join(chance.choices(parts, k=chance.randint(1, 4))) for _ in range(count)]
+
+
+def texts(count: int, seed: int) -> list[str]:
+    chance, known = random.Random(seed), words(400, seed % 3)
+    return [" ".join(chance.choices(known, k=chance.randint(1, 9))) for _ in range(count)]
+
+
+def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
+    common: dict[str, Any] = {"vocab_size": 300, "special_tokens": SPECIAL, "show_progress": False}
+    made = {
+        "WordPiece": (models.WordPiece(unk_token="[UNK]"), trainers.WordPieceTrainer(**common)),
+        "BPE": (models.BPE(unk_token="[UNK]"), trainers.BpeTrainer(**common)),
+        "byte-level BPE": (
+            models.BPE(),
+            trainers.BpeTrainer(**{**common, "vocab_size": 500}, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+        ),
+        "Unigram": (models.Unigram(), trainers.UnigramTrainer(**common, unk_token="[UNK]")),
+    }
+    model, trainer = made[kind]
+    rules = Tokenizer(model)
+    plain, bytewise = pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rules.pre_tokenizer = bytewise if "byte" in kind else plain  # type: ignore[assignment]
+    rules.train_from_iterator(texts(600, 0) + texts(600, 1), trainer)
+    rules.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[(name, rules.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    )
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(tokenizer_object=rules, **named)
+
+
+#: A number of pieces at which about half of the texts change.
+SOME = {"WordPiece": 120, "BPE": 120, "byte-level BPE": 330, "Unigram": 120}
+
+
+def trimmed(tokenizer: Any, size: int | None, folder: Path) -> tuple[Trimming, Any]:
+    counts = Counter(number for row in tokenizer(texts(60, 0))["input_ids"] for number in row)
+    found = plan(tokenizer, counts, size)
+    tokenizer.save_pretrained(folder)
+    write_tokenizer(found, folder)
+    return found, PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("from_data", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_whose_pieces_all_stay_are_tokenised_as_before(kind: str, from_data: bool, tmp_path: Path) -> None:
+    before = tokenizer_of(kind)
+    found, after = trimmed(before, None if from_data else SOME[kind], tmp_path)
+    assert len(after) == len(found.kept) < len(before) == found.before
+    many = texts(300, 0) + texts(300, 2) + [""]
+    old, new = before(many)["input_ids"], after(many)["input_ids"]
+    same = found.unchanged(old)
+    assert 20 < same.sum() < len(many)
+    numbers = found.new_numbers
+    for row, other, stays in zip(old, new, same, strict=True):
+        if stays:
+            assert [numbers[number] for number in row] == other
+        elif kind != "Unigram":  # the text is the same text, in smaller pieces
+            joined = [
+                "".join(t.convert_ids_to_tokens(ids)).replace("##", "") for t, ids in ((before, row), (after, other))
+            ]
+            assert joined[0] == joined[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_becomes_unknown_that_was_not(kind: str, tmp_path: Path) -> None:
+    before = tokenizer_of(kind)
+    _, after = trimmed(before, 0, tmp_path)  # as few as can be
+    many = [*texts(200, 2), *words(200, 5), "köln", "strange!"]
+    for old, new in zip(before(many)["input_ids"], after(many)["input_ids"], strict=True):
+        unknown = [t.unk_token_id in ids for t, ids in ((before, old), (after, new))]
+        assert unknown[0] == unknown[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_logits_of_such_texts_are_equal_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    before = tokenizer_of(kind)
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=520, intermediate_size=32, pad_token_id=before.pad_token_id, **shape)
+    model = BertForSequenceClassification(config).eval()
+    found, after = trimmed(before, SOME[kind], tmp_path)
+    small = trim(model, found)
+    small.save_pretrained(tmp_path)
+    loaded = BertForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert loaded.config.vocab_size == len(found.kept) == len(loaded.get_input_embeddings().weight)
+    assert loaded.config.pad_token_id == loaded.get_input_embeddings().padding_idx == after.pad_token_id
+    rows = [text for text in texts(80, 0) if found.unchanged(before([text])["input_ids"])[0]][:12]
+    assert len(rows) == 12
+    for part in (rows[:1], rows):
+        with torch.no_grad():
+            ours = model(**before(part, padding=True, return_tensors="pt")).logits
+            theirs = loaded(**after(part, padding=True, return_tensors="pt")).logits
+        assert torch.equal(ours, theirs)
+    assert model.config.vocab_size == 520  # the model itself is as it was
+
+
+def test_other_tokenizers_are_refused() -> None:
+    with pytest.raises(RailkdError, match="--vocabulary: expected a tokenizer of the kind WordPiece, BPE or Unigram"):
+        plan(make_tokenizer(), Counter(), 10)
+
+
+def test_an_export_trims_and_says_what_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = tokenizer_of("WordPiece")
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    names = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+    model = BertForSequenceClassification(BertConfig(vocab_size=300, intermediate_size=32, **shape, **names)).eval()
+    save(tmp_path / "model", model, tokenizer)
+    rows = texts(400, 0)
+    with torch.no_grad():
+        answers = model(**tokenizer(rows, padding=True, return_tensors="pt")).logits.argmax(1).tolist()
+    lines = [f"{text}\t{['no', 'yes'][answer]}" for text, answer in zip(rows, answers, strict=True)]
+    (tmp_path / "dev.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n", encoding="utf-8")
+    words = ["export", str(tmp_path / "model"), "--eval", str(tmp_path / "dev.tsv")]
+    assert main([*words, "--vocabulary", "from-data", "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert "of 300 pieces stay, counted on 400 texts" in said and "0 of 400 texts are cut into smaller pieces" in said
+    smaller = BertForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    assert smaller.config.vocab_size < 300
+    with torch.no_grad():
+        again = smaller(**AutoTokenizer.from_pretrained(tmp_path / "out")(rows[:50], padding=True, return_tensors="pt"))
+        before = model(**tokenizer(rows[:50], padding=True, return_tensors="pt"))
+    assert torch.equal(again.logits, before.logits)
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["vocabulary"] == {"before": 300, "after": smaller.config.vocab_size, "texts": 400, "changed": 0}
