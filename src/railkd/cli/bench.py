@@ -14,7 +14,7 @@ from railkd.cli.verb import Verb, print_results
 from railkd.cli.verbs import find_verb
 from railkd.cli.words import assemble
 from railkd.errors import RailkdError, RunFailed
-from railkd.jobs.options import BenchOptions
+from railkd.jobs.bench_options import BenchOptions
 from railkd.jobs.request import Request
 from railkd.jobs.validation import Problems, check_at_least, check_target
 from railkd.runtime.files import write_text

@@ -6,6 +6,7 @@ from datasets import concatenate_datasets
 
 from railkd.data.sources import Source
 from railkd.jobs.options import CacheOptions, Say, required
+from railkd.jobs.request import on_its_device
 from railkd.jobs.splits import TableReader
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
@@ -17,6 +18,7 @@ from railkd.runtime.words import size
 from railkd.teacher import TeacherCache
 
 
+@on_its_device
 def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
     """Run the teacher once over every row of the files, or read a whole cache to verify it.
 

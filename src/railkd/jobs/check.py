@@ -21,6 +21,7 @@ from railkd.jobs import findings
 from railkd.jobs.evaluate import judge
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.options import CheckOptions, DistillOptions, Say
+from railkd.jobs.request import on_its_device
 from railkd.jobs.rescaling import check_rescaling
 from railkd.jobs.splits import Splits
 from railkd.models.checkpoints import Checkpoint
@@ -74,6 +75,7 @@ def before_distilling(
     say(str(finding))
 
 
+@on_its_device
 def check(options: CheckOptions, say: Say) -> list[Finding]:
     """Check data, teacher, lengths and costs; use a sample of the rows unless ``--full`` is given.
 

@@ -15,7 +15,7 @@ from railkd.jobs import check
 from railkd.jobs.cache import cache_line
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.options import DistillOptions, FinetuneOptions, Say
-from railkd.jobs.request import Request
+from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.rescaling import check_rescaling, fit_on_training_rows
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits
@@ -38,6 +38,7 @@ from railkd.training import DistillationTrainingArguments
 from railkd.training.arguments import Shapes
 
 
+@on_its_device
 def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
     """Distil a teacher, or the cache of one, into a student: a `railkd.jobs.train.TrainingJob`."""
     options = request.options

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import set_seed
 
 from railkd.jobs.options import FinetuneOptions, Say, required
-from railkd.jobs.request import Request
+from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.splits import Splits, asked_task
 from railkd.jobs.train import Trainee, fit, reserved, training_arguments
 from railkd.jobs.trained import Trained, trained_length
@@ -20,6 +20,7 @@ from railkd.tasks.target import Target
 from railkd.teacher.identity import content_of
 
 
+@on_its_device
 def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[Any] = ()) -> RunRecord:
     """Fine-tune a checkpoint on labelled rows: a `railkd.jobs.train.TrainingJob`."""
     options = request.options

@@ -18,7 +18,6 @@ from railkd.tasks import TASKS
 DEFAULT_MAX_LENGTH = 128
 #: A function that takes a line for the user.
 Say = Callable[[str], None]
-Words = list[str]  # for classes with a field that is called list
 
 
 def option(help: str, default: Any = None, **metadata: Any) -> Any:
@@ -97,6 +96,17 @@ class ModelOptions:
 
 
 @dataclass
+class DeviceOptions:
+    """Where the models of a job run."""
+
+    device: str | None = option(
+        "where models run: cpu, cuda, xpu or mps (default: the accelerator of this machine, otherwise its CPU)",
+        choices=["cpu", "cuda", "xpu", "mps"],
+        group="models",
+    )
+
+
+@dataclass
 class TeacherOptions(ModelOptions):
     """How a teacher is loaded."""
 
@@ -142,7 +152,7 @@ class RunFolderOptions:
 
 
 @dataclass
-class RunOptions(ModelOptions, RunFolderOptions, TrainingDataOptions):
+class RunOptions(DeviceOptions, ModelOptions, RunFolderOptions, TrainingDataOptions):
     """The options of every training run."""
 
     eval_share: float | None = option(
@@ -210,7 +220,7 @@ class DistillOptions(TeacherOptions, RunOptions):
 
 
 @dataclass
-class CacheOptions(TeacherOptions, DataOptions):
+class CacheOptions(DeviceOptions, TeacherOptions, DataOptions):
     """Options of ``railkd cache``: run the teacher once and store its logits and pooled states."""
 
     teacher: str | None = option(
@@ -287,7 +297,7 @@ class PredictOptions(ModelOptions, DataOptions):
 
 
 @dataclass
-class CheckOptions(TeacherOptions, TrainingDataOptions):
+class CheckOptions(DeviceOptions, TeacherOptions, TrainingDataOptions):
     """Options of ``railkd check``: look for problems before a run starts."""
 
     teacher: str | None = option(
@@ -316,37 +326,4 @@ class CheckOptions(TeacherOptions, TrainingDataOptions):
         "report a teacher that is no better than the majority class as a warning", False, group="models"
     )
     json: bool = option("print the findings as JSON", False)
-    quiet: bool = option("print the results only", False)
-
-
-@dataclass
-class BenchOptions:
-    """Options of ``railkd bench``: which grid to run, where to write, and on which machine."""
-
-    grid: str | None = option("grid file: tasks, students, methods and seeds", metavar="GRID", required=True)
-    output: str | None = option("folder of the bench", metavar="DIR", required="--dry-run")
-    list: bool = option("list the grids that come with railkd", False, group="grids")
-    copy: Words | None = option(
-        "write a grid that comes with railkd to a file (default: NAME.yaml), and stop",
-        metavar="NAME",
-        group="grids",
-    )
-    dry_run: bool = option("print the number of runs, the size of the caches and the estimated time, and stop", False)
-    resume: bool = option("continue the bench in the output folder; finished jobs are not repeated", False)
-    overwrite: bool = option("replace the bench in the output folder", False)
-    executor: str | None = option(
-        "where the runs are executed (default: the grid's, or local)", choices=["local", "ray"], group="machine"
-    )
-    processes: int | None = option(
-        "number of runs at the same time on this machine (default: the grid's, or 1)", metavar="N", group="machine"
-    )
-    threads: int | None = option(
-        "threads of each run (default: the cores divided by --processes)", metavar="N", group="machine"
-    )
-    address: str | None = option(
-        "Ray cluster to use (default: a new one on this machine)", metavar="HOST:PORT", group="machine"
-    )
-    retries: int | None = option(
-        "how often a run is repeated after its process crashed (default: 2)", metavar="N", group="machine"
-    )
     quiet: bool = option("print the results only", False)

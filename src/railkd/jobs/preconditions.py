@@ -39,7 +39,7 @@ from railkd.models.starts import KEEP_WORDS, RULES
 from railkd.records import RECORD_FILE
 
 #: Options of a teacher pass, which verifying a cache does not make.
-_OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map")
+_OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device")
 
 
 def check_finetune(request: Request[FinetuneOptions]) -> None:

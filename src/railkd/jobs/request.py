@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from functools import wraps
+from typing import Any, Generic, TypeVar, cast
 
+from railkd.errors import RailkdError
 from railkd.jobs.settings import NEVER_WRITTEN, SHORT_NAMES, plain, settings_of
 from railkd.runtime.yaml_text import write_yaml
 
 Options = TypeVar("Options", covariant=True)
+Job = TypeVar("Job", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,27 @@ class Request(Generic[Options]):
     def with_training(self, **changes: Any) -> Request[Options]:
         """Return a copy with other values of some training arguments."""
         return Request(self.options, {**self.training, **changes})
+
+
+def on_its_device(job: Job) -> Job:
+    """Return a job that runs on the device that its options name (``--device``, or ``--use-cpu`` of Trainer).
+
+    Args:
+        job: takes a request or its options first.
+
+    Returns:
+        The job.
+    """
+
+    @wraps(job)
+    def run(asked: Any, *others: Any, **options: Any) -> Any:
+        from railkd.runtime import hardware
+
+        named = getattr(asked, "options", asked).device
+        use_cpu = getattr(asked, "training", {}).get("use_cpu")
+        if use_cpu and named not in (None, "cpu"):
+            raise RailkdError(f"--use-cpu and --device {named} exclude each other. Fix: leave one of them out.")
+        with hardware.chosen(named or ("cpu" if use_cpu else None)):
+            return job(asked, *others, **options)
+
+    return cast("Job", run)

@@ -270,6 +270,7 @@ def training_arguments(
         "report_to": "none",
         "run_name": Path(required(options.output, "--output")).absolute().name,
         "disable_tqdm": True,
+        "use_cpu": options.device == "cpu",
         "dataloader_pin_memory": hardware.can_pin(),  # elsewhere it only warns
         "save_strategy": "epoch",
         "save_total_limit": 2,

@@ -7,17 +7,48 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from railkd.errors import RailkdError
+
+_CHOSEN: ContextVar[str | None] = ContextVar("device that the user chose", default=None)
+
 
 def device() -> torch.device:
-    """Return the accelerator of this machine, or its CPU if there is none."""
+    """Return the accelerator of this machine, or its CPU if there is none or if the user chose it."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
+    return torch.device("cpu") if accelerator is None or _CHOSEN.get() == "cpu" else accelerator
+
+
+@contextmanager
+def chosen(name: str | None) -> Iterator[None]:
+    """Let `device` return the device that the user chose inside the block.
+
+    Args:
+        name: ``cpu``, or the kind of this machine's accelerator; None: the accelerator, if there is one.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RailkdError: this machine, or this build of torch, has no such device.
+    """
+    own = dict.fromkeys(["cpu", device().type])
+    if name is not None and name not in own:
+        raise RailkdError(
+            f"Expected --device {' or '.join(own)}, which this machine and its torch have, got {name}. Fix: give "
+            "another device, or install torch for it."
+        )
+    token = _CHOSEN.set(name)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
 
 
 def can_pin() -> bool:
@@ -130,7 +161,7 @@ def machine() -> dict[str, Any]:
     """Return the facts of this machine that a timing depends on, without host name and paths.
 
     Returns:
-        ``system``, ``processor``, ``cores``, ``threads``, ``gpu`` and ``fast bf16``.
+        ``system``, ``processor``, ``cores``, ``threads``, ``gpu``, ``fast bf16`` and ``device``, where models run.
     """
     return {
         "system": platform.system(),
@@ -139,6 +170,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": _gpu(),
         "fast bf16": fast_bf16(),
+        "device": device().type,
     }
 
 

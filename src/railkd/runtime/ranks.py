@@ -23,7 +23,7 @@ def initialize() -> None:
     if launched_processes() > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
-        PartialState(cpu=not torch.accelerator.is_available())
+        PartialState(cpu=hardware.device().type == "cpu")
 
 
 def world_size() -> int:
