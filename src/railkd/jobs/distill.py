@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import set_seed
 
+from railkd.data.reader import Table
 from railkd.errors import RailkdError
 from railkd.jobs import check
 from railkd.jobs.cache import cache_line
@@ -73,15 +74,22 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
                 with record.phase("teacher pass"):
                     signals = _cache(options, teacher, splits.texts(), args, spec.pooling, say)
         if signals is not None and options.rescale_teacher:
-            line, rows = fit_on_training_rows(signals, splits.train, args.max_length)
-            args.teacher_line = record.teacher_line = [line.slope, line.offset]
-            say(f"teacher: its outputs x become {line}, fitted on {rows:,} training rows (--rescale-teacher)")
+            _rescale(signals, splits.train, args, record, say)
         set_seed(args.seed)
         student = make()
         say(f"student: {describe_student(start, student)}{_start_line(record.start)}")
         if spec.recipe:
             say(_recipe_line(args, record.start, splits))
         return fit(Trainee(args, student, start.tokenizer, signals, splits), request, record, say, callbacks)
+
+
+def _rescale(
+    teacher: LiveTeacher | TeacherCache, train: Table, args: DistillationTrainingArguments, record: RunRecord, say: Say
+) -> None:
+    """Fit the line that puts the teacher's outputs on the scale of the labels, for the training and the record."""
+    line, rows = fit_on_training_rows(teacher, train, args.max_length)
+    args.teacher_line = record.teacher_line = [line.slope, line.offset]
+    say(f"teacher: its outputs x become {line}, fitted on {rows:,} training rows (--rescale-teacher)")
 
 
 def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: Checkpoint | None) -> None:

@@ -28,9 +28,6 @@ def option(help: str, default: Any = None, **metadata: Any) -> Any:
         default: of the field; a list is copied for each instance.
         metadata: ``choices`` and ``metavar``, as HfArgumentParser keeps them; ``group``, the heading in ``--help``;
             ``required``, true if the job cannot run without it, or the flag that can stand in its place.
-
-    Returns:
-        The field.
     """
     metadata["help"] = help
     if isinstance(default, list):
@@ -44,9 +41,6 @@ def required(value: Any, flag: str) -> Any:
     Args:
         value: of the option.
         flag: of the command line, for the message.
-
-    Returns:
-        The value.
 
     Raises:
         RailkdError: the value is missing.

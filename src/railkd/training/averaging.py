@@ -56,7 +56,7 @@ class Averaging(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         train_dataloader: Any = None,
-        **_: object,
+        **_: Any,
     ) -> None:
         """Find the first step of the mean (called by Trainer). An epoch of a stream is the whole run."""
         if state.global_step == 0:

@@ -41,7 +41,7 @@ class Resuming(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         train_dataloader: Any = None,
-        **_: object,
+        **_: Any,
     ) -> None:
         """Restore the sums of the checkpoint, after Trainer has set its own to zero (called by Trainer).
 
