@@ -14,11 +14,14 @@ from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.runtime.words import counted, listed
 
-#: Settings that change nothing of what a job computes or keeps.
+#: Settings that change nothing of what a job computes or keeps: guards, verbosity, progress, and where files lie.
 UNSEEN = frozenset(
     {
         "output",
         "cache",
+        "allow_weak_teacher",
+        "keep_freed_memory",
+        "log_on_each_node",
         "disable_tqdm",
         "dataloader_num_workers",
         "dataloader_pin_memory",
@@ -38,7 +41,6 @@ FREE_ON_RESUME = UNSEEN | {
     "save_steps",
     "save_total_limit",
     "logging_steps",
-    "allow_weak_teacher",
     "keep_predictions",
 }
 _ROWS = ("train", "eval", "unlabelled")

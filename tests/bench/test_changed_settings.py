@@ -1,0 +1,70 @@
+"""Which settings a finished job is compared by: all that can change its result, and no others."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.room import ALONE, in_process, room
+from railkd.bench.plan import OPTIONS, Job
+from railkd.bench.results import list_changes
+from railkd.jobs.contents import UNSEEN
+from railkd.jobs.options import DistillOptions
+from railkd.jobs.request import Request
+from railkd.jobs.settings import NEVER_WRITTEN, SHORT_NAMES, settings_of
+from railkd.records import RunRecord
+from railkd.training import DistillationTrainingArguments
+
+#: Every training argument, by the name under which a record keeps it.
+TRAINING = sorted(
+    SHORT_NAMES.get(field.name, field.name) for field in dataclasses.fields(DistillationTrainingArguments)
+)
+#: Settings that cannot change a result -> another value than the default.
+FREE: dict[str, Any] = {
+    "allow_weak_teacher": True,
+    "dataloader_num_workers": 1,
+    "dataloader_persistent_workers": True,
+    "dataloader_pin_memory": False,
+    "dataloader_prefetch_factor": 3,
+    "disable_tqdm": False,
+    "keep_freed_memory": False,
+    "log_level": "error",
+    "log_level_replica": "error",
+    "log_on_each_node": False,
+    "logging_nan_inf_filter": True,
+    "report_to": "none",
+    "run_name": "another",
+}
+#: Where files lie. The grid decides these.
+PLACES = {"output", "cache"}
+
+
+def test_every_setting_is_compared_or_known_to_change_nothing() -> None:
+    assert set(FREE) | PLACES == UNSEEN  # each is tried below
+    seen = set()
+    for kind, options in OPTIONS.items():
+        trains = kind in ("finetune", "distill")
+        for name in (*settings_of(options), *(TRAINING if trains else ())):
+            values = (["one.tsv"], ["two.tsv"]) if name in ("test", "ood") else ("one.tsv", "two.tsv")
+            before = RunRecord(kind, "kd", 1, config={name: values[0]})
+            job = Job("runs/x", kind, "t", "s", "a", 1, Request(DistillOptions(), {name: values[1]}))
+            if name not in NEVER_WRITTEN:  # no record holds them
+                assert bool(list_changes(job, before)) == (name not in UNSEEN), (kind, name)
+            seen.add(name)
+    assert seen >= UNSEEN and {"epochs", "learning_rate", "train", "keep", "dtype"} <= seen
+
+
+@pytest.mark.slow
+def test_a_run_with_every_free_setting_changed_leaves_the_same_student(base: Path, tmp_path: Path) -> None:
+    weights, kept = [], []
+    for name, settings in (("plain", {}), ("changed", FREE)):
+        grid = ALONE | {"methods": ["kd"], "settings": ALONE["settings"] | settings}
+        folder = room(base, tmp_path / name, grid)
+        student = in_process(folder)[-1]
+        assert student.state == "finished", student.error
+        weights.append((folder / "out" / student.folder / "student" / "model.safetensors").read_bytes())
+        kept.append(student.comparable() | {"config": None})
+    assert weights[0] == weights[1] and kept[0] == kept[1]
