@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/de
 # Two test workers of one thread each: more threads than cores makes small models slower, not faster.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help demo test test-large lint study performance gpu gpu-table gpu-wheels statistics docs house schema faults fuzz soak audit clean
+.PHONY: help demo test test-large lint study performance gpu gpu-table gpu-wheels statistics paper-rehearsal docs house schema faults fuzz soak audit clean
 
 help:
 	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: under a minute)"
@@ -26,6 +26,7 @@ help:
 	@echo "            make gpu-table RECORD=...: the section of docs/performance.md about a record"
 	@echo "make study  run a cell of a study again and compare it with its record (STUDY=F-movies CELL=...; without CELL: list the cells)"
 	@echo "make statistics  check coverage and error rates of the statistics on simulated grids and pairs of models"
+	@echo "make paper-rehearsal  rehearse the grid glue with small stand-ins of its models and data (under 10 minutes on two quiet cores)"
 	@echo "make docs   run every example in the docstrings; make house: draw docs/house.svg from the imports; make schema: write docs/record.schema.json"
 	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
 	@echo "make soak   20,000 steps with flat memory and file handles; make audit: known holes in what we depend on"
@@ -75,6 +76,10 @@ statistics: $(READY)
 
 docs: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest --doctest-modules src/railkd $(ARGS)
+
+paper-rehearsal: $(READY)
+	rm -rf build/paper && PYTHONPATH=tests $(BIN)/python tests/bench/paper_room.py build/paper
+	cd build/paper && $(abspath $(BIN))/railkd bench glue.yaml --rehearse
 
 house: $(READY)
 	$(BIN)/python tests/house.py

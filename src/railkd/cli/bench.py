@@ -36,7 +36,7 @@ def check(request: Request[BenchOptions]) -> None:
         return
     if options.grid is None:
         problems.add("no grid file is given. Fix: name one, such as the file that 'railkd bench --copy smoke' writes")
-    if options.output is None and not options.dry_run:
+    if options.output is None and not (options.dry_run or options.rehearse):
         problems.require(options, "output")
     elif options.output is not None:
         check_target(problems, Path(options.output))
@@ -92,8 +92,11 @@ def _bench(options: BenchOptions) -> None:
     grid = grid_reader.load(path)
     machine = _machine(grid, options)
     output = Path(options.output or "bench")
-    jobs = make_jobs(grid, str(output), make_verbs())
-    if options.dry_run:
+    verbs = make_verbs()
+    jobs = make_jobs(grid, str(output), verbs)
+    if options.rehearse:
+        _rehearse(grid, verbs, quiet=options.quiet)
+    if options.dry_run or options.rehearse:
         from rich.console import Console
 
         from railkd.bench.estimate import print_estimate
@@ -104,6 +107,15 @@ def _bench(options: BenchOptions) -> None:
         print_estimate(grid, jobs, output, machine, console, quiet=options.quiet)
         return
     print_end(_run_jobs(grid, jobs, output, machine, options), output)
+
+
+def _rehearse(grid: Grid, verbs: Any, *, quiet: bool) -> None:
+    from railkd.bench.rehearsal import describe, rehearse_grid
+
+    found = rehearse_grid(grid, verbs, quiet=quiet)
+    describe(found, len(grid.seeds), print_results)
+    if found.failures:
+        raise RunFailed("The rehearsal found jobs that would fail. Fix: correct what the lines above name")
 
 
 def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, options: BenchOptions) -> list[Any]:

@@ -27,6 +27,7 @@ class ReportOptions:
     spreadsheet_safe: bool = option(
         "put an apostrophe before names in --csv that a spreadsheet would run as a formula", False
     )
+    latex: str | None = option("write the score tables as LaTeX with booktabs, for a paper", metavar="FILE")
     baseline: str | None = option(
         "arm that the others are compared with (default: that of the grid, or kd)", metavar="ARM"
     )
@@ -58,6 +59,7 @@ def run(request: Request[ReportOptions]) -> None:
         request: the options.
     """
     from railkd.report.content import content
+    from railkd.report.latex import latex
     from railkd.report.study import read
     from railkd.report.text import csv_text, markdown
     from railkd.runtime.files import write_text
@@ -73,6 +75,8 @@ def run(request: Request[ReportOptions]) -> None:
         write_text(options.markdown, markdown(report))
     if options.csv:
         write_text(options.csv, csv_text(report, spreadsheet_safe=options.spreadsheet_safe))
+    if options.latex:
+        write_text(options.latex, latex(report))
     for target in _targets(options).values():
         say(f"written: {target}")
     if not _targets(options):
@@ -94,6 +98,7 @@ def _print(report: dict[str, Any], *, every_arm: bool) -> None:
 
 def _targets(options: ReportOptions) -> dict[str, str]:
     found = {"--html": options.html, "--markdown": options.markdown, "--csv": options.csv}
+    found["--latex"] = options.latex
     return {flag: target for flag, target in found.items() if target}
 
 

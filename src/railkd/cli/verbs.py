@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
+from typing import Any
 
 from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, messages_only, print_results, printer
 from railkd.errors import RailkdError, RunFailed
@@ -33,17 +35,23 @@ def find_verb(name: str) -> Verb:
 def _finetune(request: Request[options.FinetuneOptions]) -> None:
     from railkd.jobs.finetune import finetune
 
-    with messages_only(request.options.quiet):
-        record = finetune(request, printer(request.options.quiet))
-    print_results(record.summary())
+    _train(request, finetune)
 
 
 def _distill(request: Request[options.DistillOptions]) -> None:
     from railkd.jobs.distill import distill
 
+    _train(request, distill)
+
+
+def _train(request: Request[Any], run: Callable[..., Any]) -> None:
+    # Runs the job, or rehearses it.
+    from railkd.jobs.rehearsal import rehearse
+
+    say = printer(request.options.quiet)
     with messages_only(request.options.quiet):
-        record = distill(request, printer(request.options.quiet))
-    print_results(record.summary())
+        result = rehearse(request, run, say) if request.options.rehearse else run(request, say).summary()
+    print_results(result)
 
 
 def _cache(request: Request[options.CacheOptions]) -> None:

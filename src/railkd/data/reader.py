@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from railkd.data.columns import Columns, compare_texts, find_columns, match_columns
+from railkd.data.first_rows import limited
 from railkd.data.label_lists import FLAG_NAMES, multi_hot_width, refuse_lists_in_text
 from railkd.data.label_names import apply_label_map, is_missing, label_name, parse_label_map
 from railkd.data.labels import LabelSpace
@@ -248,7 +249,11 @@ def read(source: Source, reading: Reading, *, split: str, labelled: bool = True)
     """
     from datasets import Dataset
 
-    raw = source.rows(split)
+    def find_labels(rows: Dataset) -> Sequence[str]:
+        found = _find(source, reading, rows.column_names, labelled)
+        return () if not labelled else reading.label if len(reading.label) > 1 else (str(found.label),)
+
+    raw = limited((source.text, split, reading.label, labelled), lambda: source.rows(split), find_labels)
     columns, cells = _find(source, reading, raw.column_names, labelled), None
     if labelled:
         names = reading.label if len(reading.label) > 1 else (str(columns.label),)

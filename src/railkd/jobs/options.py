@@ -142,6 +142,9 @@ class RunFolderOptions:
     output: str | None = option("folder for the student, its scores and its settings", metavar="DIR", required=True)
     overwrite: bool = option("replace the run in the output folder", False)
     resume: bool = option("continue from the newest checkpoint in the output folder", False)
+    rehearse: bool = option(
+        "run everything small in a temporary folder, with a tiny copy of each model and two steps, and stop", False
+    )
     quiet: bool = option("print the results only", False)
 
 
@@ -320,4 +323,41 @@ class CheckOptions(DeviceOptions, TeacherOptions, TrainingDataOptions):
         "report a teacher that is no better than the majority class as a warning", False, group="models"
     )
     json: bool = option("print the findings as JSON", False)
+    quiet: bool = option("print the results only", False)
+
+
+@dataclass
+class BenchOptions:
+    """Options of ``railkd bench``: which grid to run, where to write, and on which machine."""
+
+    grid: str | None = option("grid file: tasks, students, methods and seeds", metavar="GRID", required=True)
+    output: str | None = option("folder of the bench", metavar="DIR", required="--dry-run")
+    list: bool = option("list the grids that come with railkd", False, group="grids")
+    copy: Words | None = option(
+        "write a grid that comes with railkd to a file (default: NAME.yaml), and stop",
+        metavar="NAME",
+        group="grids",
+    )
+    dry_run: bool = option("print the number of runs, the size of the caches and the estimated time, and stop", False)
+    rehearse: bool = option(
+        "run every job small in a temporary folder, with a tiny copy of each model, two steps and one seed, and stop",
+        False,
+    )
+    resume: bool = option("continue the bench in the output folder; finished jobs are not repeated", False)
+    overwrite: bool = option("replace the bench in the output folder", False)
+    executor: str | None = option(
+        "where the runs are executed (default: the grid's, or local)", choices=["local", "ray"], group="machine"
+    )
+    processes: int | None = option(
+        "number of runs at the same time on this machine (default: the grid's, or 1)", metavar="N", group="machine"
+    )
+    threads: int | None = option(
+        "threads of each run (default: the cores divided by --processes)", metavar="N", group="machine"
+    )
+    address: str | None = option(
+        "Ray cluster to use (default: a new one on this machine)", metavar="HOST:PORT", group="machine"
+    )
+    retries: int | None = option(
+        "how often a run is repeated after its process crashed (default: 2)", metavar="N", group="machine"
+    )
     quiet: bool = option("print the results only", False)

@@ -23,7 +23,7 @@ from railkd.errors import RailkdError, did_you_mean
 from railkd.runtime.yaml_text import read_yaml
 
 #: Settings that are not part of the run: how to treat the folder and how much to print. A token is a secret.
-NEVER_WRITTEN = frozenset({"overwrite", "resume", "quiet", "hub_token"})
+NEVER_WRITTEN = frozenset({"overwrite", "resume", "rehearse", "quiet", "hub_token"})
 #: Lists that may also be written with commas. Column names are not among them: a column name may hold a comma.
 _WITH_COMMAS = frozenset({"pooling", "weights", "freeze"})
 #: Builds no more of a representation than a message shows.

@@ -50,7 +50,7 @@ def terminal(content: dict[str, Any], width: int | None, *, every_arm: bool = Fa
     left_out: dict[str, None] = {}
     for domain, title in (("in", content["name"]), ("out", "out of the domain")):
         table = content["scores"][domain]
-        for student in _students(table):
+        for student in students_of(table):
             arms = _select_arms(content, table, student)
             shown = arms if not every_arm else set(_arms(table, student))
             left_out |= dict.fromkeys(arm for arm in _arms(table, student) if arm not in shown)
@@ -70,8 +70,15 @@ def terminal(content: dict[str, Any], width: int | None, *, every_arm: bool = Fa
         yield Text(f"note: {note}", style="yellow")
 
 
-def _students(table: dict[str, Any]) -> list[str]:
-    """Return the students with scores; a study without students has one table, that of the teachers."""
+def students_of(table: dict[str, Any]) -> list[str]:
+    """Return the students with scores; a study without students has one table, that of the teachers.
+
+    Args:
+        table: of a domain, as `scores.table` returns it.
+
+    Returns:
+        Names of students; [""] for the teachers alone, [] without scores.
+    """
     students = [group["student"] for group in table["groups"]]
     return [student for student in students if student] or students
 
@@ -108,7 +115,7 @@ def _select_arms(content: dict[str, Any], table: dict[str, Any], student: str) -
 def _table(table: dict[str, Any], student: str, shown: set[str], width: int | None) -> Iterator[Text]:
     """Yield the lines of the table of one student, with its teachers above its arms."""
     groups = {group["student"]: group["rows"] for group in table["groups"]}
-    teachers = [row for row in groups.get("", []) if student and _teaches(row["arm"], student)]
+    teachers = [row for row in groups.get("", []) if student and teaches(row["arm"], student)]
     rows = [
         *filter(None, [table["constant"]]),
         *teachers,
@@ -129,8 +136,13 @@ def _table(table: dict[str, Any], student: str, shown: set[str], width: int | No
         yield Text()
 
 
-def _teaches(arm: str, student: str) -> bool:
-    """Return True if a teacher, named as `scores.teacher_arm` names it, serves a student."""
+def teaches(arm: str, student: str) -> bool:
+    """Return True if a teacher serves a student.
+
+    Args:
+        arm: the teacher, as `scores.teacher_arm` names it.
+        student: name of the student.
+    """
     return arm == TEACHER or student in arm.removeprefix(f"{TEACHER} of ").split(", ")
 
 
