@@ -22,6 +22,10 @@ class BenchOptions:
         group="grids",
     )
     dry_run: bool = option("print the number of runs, the size of the caches and the estimated time, and stop", False)
+    rehearse: bool = option(
+        "run every job of one seed small in a temporary folder, with tiny copies of the models and two steps, and stop",
+        False,
+    )
     resume: bool = option("continue the bench in the output folder; finished jobs are not repeated", False)
     overwrite: bool = option("replace the bench in the output folder", False)
     executor: str | None = option(

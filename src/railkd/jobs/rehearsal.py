@@ -22,7 +22,7 @@ from railkd.jobs.request import Request
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import task_of_config
 from railkd.models.quiet import quiet_transformers
-from railkd.objectives import METHODS
+from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.words import duration
 
@@ -93,7 +93,7 @@ def small_training(training: Mapping[str, Any], method: str | None) -> dict[str,
     """
     changed: dict[str, Any] = {"max_steps": STEPS}
     changed |= {name: 1 for name in ("save_steps", "eval_steps", "logging_steps") if training.get(name)}
-    if method in METHODS and "shared_size" in METHODS[method].options:
+    if method is not None and "shared_size" in method_spec(method).options:
         changed["shared_size"] = min(int(training.get("shared_size") or _WIDTH), _WIDTH // 2)
     return changed
 
