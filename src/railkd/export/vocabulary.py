@@ -57,7 +57,8 @@ def plan(tokenizer: Any, counts: Counter[int], size: int | None) -> Trimming:
     Args:
         tokenizer: a fast tokenizer of transformers.
         counts: number of a piece -> how often it occurs in the data.
-        size: number of pieces; what must stay stays in any case. None keeps every piece that occurs.
+        size: number of pieces; what must stay stays in any case. Pieces that do not occur fill the rest, in the order
+            of the tokenizer. None keeps every piece that occurs.
 
     Returns:
         The plan.
@@ -79,7 +80,9 @@ def plan(tokenizer: Any, counts: Counter[int], size: int | None) -> Trimming:
     for piece in _needed(state, numbers):
         _add(piece, kept, parents)
     names = {number: piece for piece, number in numbers.items()}
-    for number, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+    frequent = [number for number, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    rest = [] if size is None else sorted(names.keys() - counts.keys())  # tokenizers list the frequent pieces first
+    for number in (*frequent, *rest):
         if size is not None and len(kept) >= size:
             break
         if number in names:

@@ -19,6 +19,7 @@ from railkd.export.gate import Judgement, pool, problems_of
 from railkd.export.layout import Shipped
 from railkd.export.onnx import write_onnx
 from railkd.export.parity import Parity, compare
+from railkd.export.push import push
 from railkd.export.vocabulary import trim, write_tokenizer
 from railkd.jobs.options import Say
 from railkd.jobs.request import Request
@@ -55,6 +56,8 @@ def export(options: ExportOptions, say: Say) -> dict[str, Any]:
         fresh.path.rename(output)
     finally:
         shutil.rmtree(fresh.path, ignore_errors=True)
+    if options.push:
+        say(f"pushed: {push(output, options.push)}")
     say(f"written: {output}, in {duration(record['seconds']['all'])}")
     return record
 

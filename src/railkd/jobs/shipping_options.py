@@ -34,6 +34,7 @@ class ExportOptions(ModelOptions, DataOptions):
     per_op: bool = option(
         "if a gate fails, leave the most sensitive operators in float32 until it passes", False, group="gates"
     )
+    push: str | None = option("upload the folder to this repository of the hub", metavar="NAME")
     overwrite: bool = option("replace an earlier export in the output folder", False)
     quiet: bool = option("print the results only", False)
 

@@ -37,7 +37,7 @@ NEED_TEACHER = frozenset(
 )
 #: Fields that options of a job replace on the command line.
 REPLACED_BY_OPTIONS = frozenset({"text_columns", "label_column", "key_column", "max_length", "teacher_line"})
-_NO_UPLOAD = "Nothing is uploaded. Fix: upload the folder of the finished student with 'hf upload'"
+_NO_UPLOAD = "Nothing is uploaded. Fix: upload the finished run with 'railkd export RUN --output DIR --push NAME'"
 _NO_SHARDS = "Every rank holds the whole model. Fix: start the run with torchrun"
 #: Fields of Trainer that would have no effect, or could not work, and what to do instead.
 WITHOUT_EFFECT = {

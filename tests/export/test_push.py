@@ -1,0 +1,128 @@
+"""A pushed folder arrives whole, at a stand-in of the hub on this machine."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from railkd.errors import RunFailed
+from railkd.export.push import push
+from tiny import make_model, make_tokenizer, save
+
+
+@dataclass
+class Hub:
+    """What the stand-in has received.
+
+    Attributes:
+        endpoint: its address.
+        repositories: that were created.
+        files: path -> content.
+    """
+
+    endpoint: str = ""
+    repositories: list[str] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """The three calls by which huggingface_hub makes a repository and a commit of small files."""
+    seen = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _reply(self, value: Any) -> None:
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            body = self._body()
+            if self.path.endswith("/repos/create"):
+                seen.repositories.append(json.loads(body)["name"])
+                self._reply({"url": f"{seen.endpoint}/me/student"})
+            elif "/preupload/" in self.path:
+                files = [
+                    {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for file in json.loads(body)["files"]
+                ]
+                self._reply({"files": files})
+            elif "/commit/" in self.path:
+                for line in map(json.loads, body.decode().splitlines()):
+                    if line["key"] == "file":
+                        seen.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                url = f"{seen.endpoint}/me/student/commit/{'0' * 40}"
+                self._reply({"commitUrl": url, "commitOid": "0" * 40, "success": True})
+            else:
+                self._reply({})
+
+        def do_GET(self) -> None:
+            self._reply({"name": "me", "type": "user", "siblings": [], "sha": "0" * 40, "id": "me/student"})
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    seen.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield seen
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def folder_of(place: Path) -> Path:
+    for name in ("README.md", "config.json", "onnx/model.onnx", "onnx/quantize_config.json"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(f"content of {name}\n")
+    return place
+
+
+def test_every_file_arrives_with_the_card(hub: Hub, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "shipped")
+    assert push(folder, "me/student", token="hf_x", endpoint=hub.endpoint) == f"{hub.endpoint}/me/student"
+    assert hub.repositories == ["student"]
+    wanted = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert hub.files == wanted and len(wanted) == 4
+
+
+def test_an_export_is_pushed_with_its_card(hub: Hub, tmp_path: Path) -> None:
+    base, out = save(tmp_path / "base", make_model(1), make_tokenizer()), tmp_path / "out"
+    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "railkd", "export", str(base), "--output", str(out), "--push", "me/shipped"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and f"pushed: {hub.endpoint}" in done.stderr, done.stderr
+    assert hub.files == {path.relative_to(out).as_posix(): path.read_bytes() for path in out.iterdir()}
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= hub.files.keys()
+
+
+def test_a_hub_that_is_not_there_leaves_the_folder_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "shipped")
+    with pytest.raises(RunFailed, match="is complete, but it was not uploaded to 'me/student'.*hf upload me/student"):
+        push(folder, "me/student", token="hf_x", endpoint="http://127.0.0.1:9")
+    assert len(list(folder.rglob("*.*"))) == 4
