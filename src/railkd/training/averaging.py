@@ -51,19 +51,15 @@ class Averaging(TrainerCallback):
             safetensors.torch.save_file(held | {"count": torch.tensor(self.count)}, Path(folder) / AVERAGE)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        train_dataloader: Any = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         """Find the first step of the mean (called by Trainer). An epoch of a stream is the whole run."""
         if state.global_step == 0:
             self.count, self._mean = 0, {}
         length = state.max_steps
-        if has_length(train_dataloader):
-            length = max(1, -(-len(train_dataloader) // args.gradient_accumulation_steps))
+        loader: Any = given.get("train_dataloader")
+        if has_length(loader):
+            length = max(1, -(-len(loader) // args.gradient_accumulation_steps))
         self._first = state.max_steps - round((self.epochs or 0) * length)
 
     def on_step_end(
