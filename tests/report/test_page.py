@@ -12,7 +12,7 @@ import pytest
 
 from railkd.errors import RailkdError
 from railkd.report import require_extra
-from railkd.report.html import html
+from railkd.report.html import arrange_differences, html
 from report.make_records import FORMULA, HOSTILE
 
 PLOTS = ("forest", "cost", "curve", "coverage", "similarity", "reliability")
@@ -158,3 +158,21 @@ def test_an_empty_report_is_still_a_page(report: dict[str, Any]) -> None:
     }  # fmt: skip
     text = html(bare)
     assert "The runs have no training log." in text and "<svg" not in text
+
+
+def test_the_glance_holds_every_difference_and_marks_what_is_shown(report: dict[str, Any]) -> None:
+    cells = {
+        (table["domain"], table["student"], arm, name): cell
+        for table in arrange_differences(report)
+        for arm, row in table["rows"]
+        for name, cell in zip(table["columns"], row, strict=True)
+        if cell
+    }
+    rows = [row for row in report["differences"] if row["points"]]
+    assert len(cells) == len(rows) > 10
+    for row in rows:
+        name = "all tasks" if row["over"] == "tasks" else row["task"] + (f", {row['set']}" if row["show_set"] else "")
+        cell = cells[row["domain"], row["student"], row["arm"], name]
+        assert cell["mean"] == row["mean"] and 0 <= cell["strength"] <= 1
+        assert cell["shown"] == (row["low"] is not None and (row["low"] > 0 or row["high"] < 0))
+    assert max(cell["strength"] for cell in cells.values()) == 1

@@ -36,7 +36,7 @@ def html(content: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    from railkd.report.plots import plots
+    from railkd.report.plots import MOST_CURVES, plots
 
     environment = Environment(
         loader=PackageLoader("railkd.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -51,6 +51,8 @@ def html(content: dict[str, Any]) -> str:
     return environment.get_template("page.html").render(
         report=content,
         plots=svgs,
+        few_curves=len(content["curves"]) > MOST_CURVES,
+        glances=arrange_differences(content),
         css=Markup(css),
         sections=[(anchor, title) for anchor, title, data in _sections(content) if data],
         scores_note=scores_note(content),
@@ -61,10 +63,43 @@ def html(content: dict[str, Any]) -> str:
     )
 
 
+def arrange_differences(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Arrange the differences to the baseline as one table of arms against test sets for each domain and student.
+
+    Args:
+        content: the dict of `content.content`.
+
+    Returns:
+        Tables with ``domain``, ``student``, ``columns`` (names) and ``rows``: (arm, cells). A cell is None, or has
+        ``mean``, ``shown`` (its interval leaves out 0) and ``strength``, from 0 to 1.
+    """
+    groups: dict[tuple[str, str], dict[str, dict[str, dict[str, Any]]]] = {}
+    rows = [row for row in content["differences"] if row["points"]]
+    for row in rows:
+        name = "all tasks" if row["over"] == "tasks" else row["task"] + (f", {row['set']}" if row["show_set"] else "")
+        groups.setdefault((row["domain"], row["student"]), {}).setdefault(row["arm"], {})[name] = row
+    largest = max((abs(row["mean"]) for row in rows), default=0.0) or 1.0
+    tables = []
+    for (domain, student), arms in groups.items():
+        names = dict.fromkeys(name for cells in arms.values() for name in cells)  # in the order of the score table
+        columns = sorted(names, key=lambda name: name != "all tasks")
+        lines = [(arm, [_glance(cells.get(name), largest) for name in columns]) for arm, cells in arms.items()]
+        tables.append({"domain": domain, "student": student, "columns": columns, "rows": lines})
+    return tables
+
+
+def _glance(row: dict[str, Any] | None, largest: float) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    shown = row["low"] is not None and not row["low"] <= 0 <= row["high"]
+    return {"mean": row["mean"], "shown": shown, "strength": round(abs(row["mean"]) / largest, 2)}
+
+
 def _sections(content: dict[str, Any]) -> list[tuple[str, str, Any]]:
     """Return (anchor, title, data) of each section, as in page.html. A section without data is left out."""
     return [
         ("short", "In short", True),
+        ("glance", "At a glance", content["differences"]),
         ("scores", "Scores", content["scores"]["in"]["columns"]),
         ("out", "Out of the domain", content["scores"]["out"]["columns"]),
         ("differences", "Differences", content["contrasts"]["rows"] or content["differences"]),

@@ -20,6 +20,10 @@ from railkd.runtime.words import counted
 Panel = dict[str, str]
 #: Sizes in CSS pixels: a panel (fits a phone), the axes of a curve, the height, the mean width of a letter.
 WIDTH, CURVE, HEIGHT, LETTER = 345, 165, 230, 6.0
+#: With more arms, students and domains than this, no forest plots are drawn.
+MOST_FORESTS = 24
+#: With more curves than this, only those of the selection metric are drawn.
+MOST_CURVES = 40
 _TICK_STEPS = [1, 2, 2.5, 5, 10]
 _QUANTITIES = {"ce": "CE loss", "kd": "KD loss", "intermediate": "intermediate loss"}
 
@@ -39,11 +43,16 @@ def plots(content: dict[str, Any]) -> dict[str, list[Panel]]:
         return {
             "forest": _forests(content, many_students),
             "cost": _costs(content, colours, many_students),
-            "curves": [_curve(c, colours, i, many_students) for i, c in enumerate(content["curves"])],
+            "curves": [_curve(c, colours, i, many_students) for i, c in enumerate(_curves_to_draw(content["curves"]))],
             "coverage": [_coverage(c, i, many_students) for i, c in enumerate(content["coverage"])],
             "similarity": _similarities(content, many_students),
             "calibration": _reliabilities(content, colours, many_students),
         }
+
+
+def _curves_to_draw(curves: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the curves that a page has room for: of many, those of the selection metric."""
+    return [curve for curve in curves if len(curves) <= MOST_CURVES or curve["quantity"].startswith("eval_")]
 
 
 def _forests(content: dict[str, Any], many_students: bool) -> list[Panel]:
@@ -54,6 +63,8 @@ def _forests(content: dict[str, Any], many_students: bool) -> list[Panel]:
     for row in rows:
         groups.setdefault((row["domain"], row["student"], row["arm"]), []).append(row)
     panels: list[Panel] = []
+    if len(groups) > MOST_FORESTS:  # the table of arms against tasks shows the same numbers
+        return panels
     for (domain, student, arm), of_arm in groups.items():
         heading = ("In the domain" if domain == "in" else "Out of the domain") + (
             f", {student}" if many_students else ""
