@@ -73,6 +73,21 @@ def test_recommended_says_each_part_of_the_recipe(
     assert RunRecord.read(tmp_path / "one" / "metrics.json").start["frozen"] == ["embeddings"]
 
 
+def test_texts_without_labels_use_up_no_step_of_fine_tuning(
+    teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The student is the one that training without these texts gives, and a line says that they are left out."""
+    loud = tuple(word for word in files if word != "--quiet")
+    more = tmp_path / "more.tsv"
+    more.write_text("text\na slow film\nthe music was bright\n", encoding="utf-8")
+    for name, words in (("with", ("--unlabelled", str(more))), ("without", ())):
+        assert distil(teacher, loud, tmp_path / name, "--method", "finetune", *words) == 0
+        assert ("leaves out 2 texts without labels" in capsys.readouterr().err) == bool(words)
+    weights = [load_classifier(tmp_path / name / "student").state_dict() for name in ("with", "without")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
 @pytest.mark.parametrize(
     ("given", "rule", "blocks"),
     [((), "even", [1, 4]), (("--keep", "spaced"), "spaced", [2, 4]), (("--keep", "2,3"), "2,3", [2, 3])],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     options = request.options
     spec = method_spec(request.training.get("method", "rail-kd-l"))
     teacher = GivenTeacher.find(options)
-    splits = Splits.read(options, lambda table: teacher.target, say, teacher.trained)
-    splits = splits.choosing_by(request.training.get("metric_for_best_model"))
+    splits = _read(request, teacher, spec.needs_teacher, say)
     if options.rescale_teacher:
         check_rescaling(teacher.target.task, needs_teacher=spec.needs_teacher)
     start = _starts_from(options, teacher.checkpoint)
@@ -81,6 +81,15 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
         if spec.recipe:
             say(_recipe_line(args, record.start, splits))
         return fit(Trainee(args, student, start.tokenizer, signals, splits), request, record, say, callbacks)
+
+
+def _read(request: Request[DistillOptions], teacher: GivenTeacher, teaches: bool, say: Say) -> Splits:
+    """Read the tables, and leave out texts without labels where only labels teach: they would use up its steps."""
+    splits = Splits.read(request.options, lambda table: teacher.target, say, teacher.trained)
+    if splits.unlabelled is not None and not teaches:
+        say(f"finetune: leaves out {len(splits.unlabelled):,} texts without labels, from which it would learn nothing")
+        splits = replace(splits, unlabelled=None)
+    return splits.choosing_by(request.training.get("metric_for_best_model"))
 
 
 def _rescale(
