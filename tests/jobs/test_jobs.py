@@ -45,6 +45,20 @@ def distil(teacher: str, files: tuple[str, ...], output: Path, *more: str) -> in
 RAIL = ("--shared-size", "8")
 
 
+@pytest.fixture
+def loud(files: tuple[str, ...]) -> tuple[str, ...]:
+    """The files, and lines for the user."""
+    return tuple(word for word in files if word != "--quiet")
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> Path:
+    """Two texts without labels."""
+    file = tmp_path / "more.tsv"
+    file.write_text("text\na slow film\nthe music was bright\n", encoding="utf-8")
+    return file
+
+
 def test_a_resumed_run_keeps_its_settings(
     teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,11 +73,8 @@ def test_a_resumed_run_keeps_its_settings(
 
 
 def test_recommended_says_each_part_of_the_recipe(
-    teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    teacher: str, loud: tuple[str, ...], more: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loud = tuple(word for word in files if word != "--quiet")
-    more = tmp_path / "more.tsv"
-    more.write_text("text\na slow film\nthe music was bright\n", encoding="utf-8")
     said = []
     for name, words in (("one", ()), ("two", ("--unlabelled", str(more), "--keep", "last", "--temperature", "2"))):
         assert distil(teacher, loud, tmp_path / name, "--method", "recommended", *words) == 0
@@ -74,12 +85,9 @@ def test_recommended_says_each_part_of_the_recipe(
 
 
 def test_texts_without_labels_use_up_no_step_of_fine_tuning(
-    teacher: str, files: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    teacher: str, loud: tuple[str, ...], more: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The student is the one that training without these texts gives, and a line says that they are left out."""
-    loud = tuple(word for word in files if word != "--quiet")
-    more = tmp_path / "more.tsv"
-    more.write_text("text\na slow film\nthe music was bright\n", encoding="utf-8")
     for name, words in (("with", ("--unlabelled", str(more))), ("without", ())):
         assert distil(teacher, loud, tmp_path / name, "--method", "finetune", *words) == 0
         assert ("leaves out 2 texts without labels" in capsys.readouterr().err) == bool(words)
