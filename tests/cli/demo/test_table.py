@@ -12,7 +12,7 @@ from railkd.cli.demo.comparison import Line, _rich_table
 def test_nothing_is_cut_in_a_narrow_terminal() -> None:
     lines = [
         Line("teacher", 109_482_240, 438.0, 113.4, 0.851, 0.832, 0.797, 1.0, 0.0, 1268.0),
-        Line("rail-kd-l", 17_400_000, 70.0, 15.8, 0.809, 0.749, 0.755, 0.9512, 107.0, 1053.0),
+        Line("recommended", 17_400_000, 70.0, 15.8, 0.809, 0.749, 0.755, 0.9512, 107.0, 1053.0),
     ]
     out = io.StringIO()
     Console(file=out, width=80).print(_rich_table(lines))

@@ -1,12 +1,14 @@
 """Run the demo: distil a real teacher into small students within minutes, and compare them in one table.
 
-Every student starts from the same weights (blocks 1, 3 and 6 of the teacher) and trains on the same rows in the same
-order; only the loss differs. The dev rows pick the best epoch, never the test rows.
+Every student starts from the same weights (blocks 1, 3 and 6 of the teacher) and takes the same number of steps. All
+but fine-tuning also learn what the teacher answers to sentences whose label nobody gave. The dev rows pick the best
+epoch, never the test rows.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from railkd.cli.demo.archive import Row
-from railkd.cli.demo.data import SentimentSets, sentiment_sets, subset, write_tsv
+from railkd.cli.demo.data import SentimentSets, sentiment_sets, subset, write_texts, write_tsv
 from railkd.cli.demo.model import encoder_folder
 from railkd.errors import RailkdError
 from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions, Say
@@ -29,9 +31,9 @@ from railkd.records import RunRecord
 from railkd.runtime.ownership import Ledger
 from railkd.runtime.words import duration
 
-METHODS = ("finetune", "kd", "rail-kd-l", "rail-kd-c")
+METHODS = ("finetune", "kd", "rail-kd-l", "recommended")
 TESTS = ("movie", "product", "news")
-SEED = 0
+SEED, BATCH = 0, 32
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,16 @@ class Size:
 
     Attributes:
         train: number of training rows.
+        unlabelled: largest number of further training texts, without labels.
         dev: number of rows that pick the epoch.
         test: number of rows of each test set.
         teacher_epochs: epochs of the teacher.
-        student_epochs: epochs of each student.
+        student_epochs: epochs of each student, counted in steps over the labelled rows.
         estimate: run time in words.
     """
 
     train: int
+    unlabelled: int
     dev: int
     test: int
     teacher_epochs: int
@@ -56,9 +60,9 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(480, 200, 200, 2, 1, "under a minute"),
-    "normal": Size(3000, 500, 1000, 2, 3, "four to seven minutes"),
-    "full": Size(10**9, 10**9, 10**9, 3, 4, "about a quarter of an hour"),
+    "quick": Size(480, 480, 200, 200, 2, 1, "under a minute"),
+    "normal": Size(3000, 10**9, 500, 1000, 2, 3, "four to seven minutes"),
+    "full": Size(10**9, 0, 10**9, 10**9, 3, 4, "about a quarter of an hour"),
 }
 
 
@@ -119,8 +123,9 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
     teacher = _teacher(folder, data, size, say, quiet)
     pass_seconds = _cache(folder, data, say, quiet)
     lines = [_line("teacher", RunFolder(folder / "teacher").model("finetune"), teacher, teacher, data, 0.0)]
+    steps = size.student_epochs * math.ceil(len(data["train"].read_text(encoding="utf-8").splitlines()[1:]) / BATCH)
     for method in METHODS:
-        record = _student(method, folder, data, size, quiet)
+        record = _student(method, folder, data, steps, quiet)
         path = RunFolder(folder / method).model("distill")
         lines.append(_line(method, path, record, teacher, data, pass_seconds if method != "finetune" else 0.0))
         say(f"  {method}: movie accuracy {lines[-1].movie:.3f}")
@@ -131,7 +136,7 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
         f"chance. The table is in {folder}/results.md and results.json.\n"
         "On your own data:\n"
         "  railkd distill --teacher YOUR_MODEL --student-layers 3 --train train.tsv \\\n"
-        "      --eval dev.tsv --test test.tsv --method rail-kd-l --output out/"
+        "      --eval dev.tsv --test test.tsv --method recommended --unlabelled more.tsv --output out/"
     )
     return lines
 
@@ -139,7 +144,7 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
 def _claim(folder: Path) -> None:
     """Put the files of the demo on the list of those that railkd wrote, and refuse to replace any others."""
     ledger = Ledger(folder)
-    names = [*(f"data/{name}.tsv" for name in ("train", "dev", *TESTS)), "results.md", "results.json"]
+    names = [*(f"data/{name}.tsv" for name in ("train", "unlabelled", "dev", *TESTS)), "results.md", "results.json"]
     for path in ledger.foreign(folder / name for name in names)[:1]:
         raise RailkdError(f"'{path}' was not written by this demo and would be replaced. Fix: name another --output.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,12 +161,15 @@ def _write_data(sets: SentimentSets, size: Size, folder: Path, say: Say) -> dict
         "product": subset(sets.product, size.test),
         "news": subset(sets.news, size.test),
     }
+    known = set(parts["train"])
+    more = [row for row in sets.train if row not in known][: size.unlabelled]
     say(
-        f"data: {len(parts['train']):,} of {len(sets.train):,} movie sentences to train on, {len(parts['dev']):,} to "
-        f"pick the epoch; tests: {', '.join(f'{n} {len(parts[n]):,}' for n in TESTS)} "
+        f"data: {len(parts['train']):,} movie sentences to train on, {len(more):,} more without their labels, "
+        f"{len(parts['dev']):,} to pick the epoch; tests: {', '.join(f'{n} {len(parts[n]):,}' for n in TESTS)} "
         "(product and news: out of domain)"
     )
-    return {name: write_tsv(folder / f"{name}.tsv", rows) for name, rows in parts.items()}
+    files = {name: write_tsv(folder / f"{name}.tsv", rows) for name, rows in parts.items()}
+    return files | ({"unlabelled": write_texts(folder / "unlabelled.tsv", more)} if more else {})
 
 
 def _teacher(folder: Path, data: dict[str, Path], size: Size, say: Say, quiet: bool) -> RunRecord:
@@ -198,7 +206,7 @@ def _cache(folder: Path, data: dict[str, Path], say: Say, quiet: bool) -> float:
     start = time.perf_counter()
     options = CacheOptions(
         teacher=str(RunFolder(folder / "teacher").model("finetune")),
-        train=[str(data["train"])],
+        train=[str(data[name]) for name in ("train", "unlabelled") if name in data],
         cache=str(folder / "cache"),
         max_length=64,
         overwrite=True,
@@ -208,14 +216,15 @@ def _cache(folder: Path, data: dict[str, Path], say: Say, quiet: bool) -> float:
     return time.perf_counter() - start
 
 
-def _student(method: str, folder: Path, data: dict[str, Path], size: Size, quiet: bool) -> RunRecord:
-    """Train a student by one method."""
+def _student(method: str, folder: Path, data: dict[str, Path], steps: int, quiet: bool) -> RunRecord:
+    """Train a student by one method, for a number of steps."""
     from railkd.jobs import distill
 
     options = DistillOptions(
         teacher=str(RunFolder(folder / "teacher").model("finetune")),
         student_layers=3,
         train=str(data["train"]),
+        unlabelled=str(data["unlabelled"]) if "unlabelled" in data else None,
         eval=str(data["dev"]),
         test=[f"movie={data['movie']}"],
         ood=[f"{name}={data[name]}" for name in ("product", "news")],
@@ -225,7 +234,7 @@ def _student(method: str, folder: Path, data: dict[str, Path], size: Size, quiet
         max_length=64,
         quiet=quiet,
     )
-    training = {"method": method, "num_train_epochs": size.student_epochs, "learning_rate": 1e-4, "seed": SEED}
+    training = {"method": method, "max_steps": steps, "learning_rate": 1e-4, "seed": SEED}
     return distill.distill(Request(options, training), _silent)
 
 

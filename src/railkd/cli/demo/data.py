@@ -172,6 +172,21 @@ def write_tsv(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
+def write_texts(path: Path, rows: Sequence[Row]) -> Path:
+    """Write the texts of rows, without their labels, as a tsv with the column text.
+
+    Args:
+        path: the file; its folder is created. The file is complete or absent.
+        rows: the rows.
+
+    Returns:
+        The path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, "\n".join(["text", *(text for text, _ in rows), ""]).encode("utf-8"))
+    return path
+
+
 def _fetch(folder: Path) -> None:
     """Download the source distribution, and write its three sets to the folder."""
     with tempfile.TemporaryDirectory(prefix="railkd-") as scratch:
