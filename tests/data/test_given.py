@@ -92,7 +92,7 @@ def test_training_refuses_several_splits_in_words(tmp_path: Path, tokenizer: Any
         ([], "at least one row"),
         (Dataset.from_dict({"words": ["a"], "label": [0]}), r"--text-column NAME.*in Python text_columns="),
     ],
-    ids=str,
+    ids=["text", "path", "generator", "set", "empty", "columns"],
 )
 def test_the_trainer_refuses_what_is_no_table_in_words(
     tmp_path: Path, tokenizer: Any, part: str, rows: Any, said: str
