@@ -11,8 +11,9 @@ import pytest
 from bench.room import ALONE, in_process, room
 from railkd.bench.plan import OPTIONS, Job
 from railkd.bench.results import list_changes
-from railkd.jobs.contents import UNSEEN
-from railkd.jobs.options import DistillOptions
+from railkd.errors import RailkdError
+from railkd.jobs.contents import UNSEEN, Beginning
+from railkd.jobs.options import CacheOptions, DistillOptions
 from railkd.jobs.request import Request
 from railkd.jobs.settings import NEVER_WRITTEN, SHORT_NAMES, settings_of
 from railkd.records import RunRecord
@@ -55,6 +56,46 @@ def test_every_setting_is_compared_or_known_to_change_nothing() -> None:
                 assert bool(list_changes(job, before)) == (name not in UNSEEN), (kind, name)
             seen.add(name)
     assert seen >= UNSEEN and {"epochs", "learning_rate", "train", "keep", "dtype"} <= seen
+
+
+@pytest.mark.parametrize(
+    ("train", "same"),
+    [
+        (["./one.tsv", "two.tsv"], True),
+        (["one.tsv", "moved/two.tsv"], False),
+        (["one.tsv"], False),
+        (["two.tsv", "one.tsv"], False),
+    ],
+)
+def test_the_files_of_a_teacher_pass_are_compared_by_place(
+    train: list[str], same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.tsv", "two.tsv"):
+        Path(name).touch()
+    before = RunRecord("cache", None, 0, config={"train": ["one.tsv", "two.tsv"]})
+    job = Job("caches/x", "cache", "t", "", "", 0, Request(CacheOptions(train=train)))
+    assert (list_changes(job, before) == []) == same
+
+
+@pytest.mark.parametrize(
+    ("chosen", "setting", "free"),
+    [
+        ({}, "save_steps", True),
+        ({"eval": "dev.tsv"}, "save_steps", False),
+        ({"eval_share": 0.1}, "save_steps", False),
+        ({"eval": "dev.tsv"}, "logging_steps", True),
+        ({"eval": "dev.tsv", "save_strategy": "steps"}, "logging_steps", False),
+        ({"eval": "dev.tsv"}, "save_total_limit", True),
+    ],
+)
+def test_a_resumed_run_evaluates_when_it_did(chosen: dict[str, Any], setting: str, free: bool) -> None:
+    before, now = (Beginning({**chosen, setting: steps}, {}, 1) for steps in (3, 7))
+    if free:
+        assert before.compare(now, "the run") == []
+    else:
+        with pytest.raises(RailkdError, match=f"{setting} was 3, is 7"):
+            before.compare(now, "the run")
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ UNSEEN = frozenset(
         "run_name",
     }
 )
-#: Settings that change nothing of what training computes: a resumed run may have others.
+#: Settings that change nothing of what training computes: a resumed run may have others, but see `_free_on_resume`.
 FREE_ON_RESUME = UNSEEN | {
     "test",
     "ood",
@@ -104,7 +104,7 @@ class Beginning:
                 "--overwrite"
             )
         equal = equal_contents(self.contents, now.contents)
-        if other := changed_settings(self.settings, now.settings, FREE_ON_RESUME, equal):
+        if other := changed_settings(self.settings, now.settings, _free_on_resume(now.settings), equal):
             raise RailkdError(
                 f"{who} was started with other settings: {'; '.join(other)}; resume with those, or start anew with "
                 "--overwrite"
@@ -149,6 +149,18 @@ def is_test(part: str) -> bool:
     return part.startswith(_TEST)
 
 
+def _free_on_resume(settings: Mapping[str, Any]) -> frozenset[str]:
+    """Return the settings that may change when a run goes on.
+
+    With rows that choose the epoch a run evaluates when it saves, so the interval decides which weights are compared,
+    and when --patience stops. Where a strategy is given, the interval of the logs may be that of evaluations.
+    """
+    if not settings.keys() & {"eval", "eval_share"}:
+        return FREE_ON_RESUME
+    strategy = settings.keys() & {"save_strategy", "eval_strategy"}
+    return FREE_ON_RESUME - {"save_steps"} - ({"logging_steps"} if strategy else set())
+
+
 def _same(name: str, one: Any, two: Any, equal: bool) -> bool:
     if one == two:
         return True
@@ -158,9 +170,13 @@ def _same(name: str, one: Any, two: Any, equal: bool) -> bool:
         sources = [[Source.parse_named(text) for text in texts] for texts in (one, two)]
         return [_place(source, source.name) for source in sources[0]] == [_place(s, s.name) for s in sources[1]]
     if name in _ROWS:
-        first, second = Source.parse(one), Source.parse(two)
+        # A teacher pass reads a list of sources.
+        texts = ([value] if isinstance(value, str) else value for value in (one, two))
+        first, second = ([Source.parse(text) for text in listing] for listing in texts)
+        if [_place(source) for source in first] == [_place(source) for source in second]:
+            return True
         # A data set that railkd knows by its name brings metrics of its own.
-        return _place(first) == _place(second) or (equal and first.row == second.row)
+        return equal and [source.row for source in first] == [source.row for source in second]
     return name in _MODELS and (equal or os.path.realpath(one) == os.path.realpath(two))
 
 
