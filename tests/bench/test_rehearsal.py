@@ -83,6 +83,9 @@ def test_a_tiny_copy_keeps_depth_classes_and_tokenizer(base: Path, tmp_path: Pat
         (["a", "b", "a", "a", "b", "b"], [0, 1, 2, 4]),
         ([None, "a", "a", None, "a", None], [0, 1, 2, 3]),
         ([0.1 * i for i in range(60)], [0, 1]),
+        ([f"{i}.5" for i in range(60)], [0, 1]),
+        ([0, 0, 0, *range(77)], [0, 1, *range(4, 80)]),  # many classes: the first row of each, beside the first two
+        (["a", "a", "a|b", *(f"a|c{i}" for i in range(60)), "a|b"], [0, 1, *range(2, 63)]),
     ],
 )
 def test_the_first_rows_of_each_class_are_read_and_each_source_once(labels: list[object], wanted: list[int]) -> None:

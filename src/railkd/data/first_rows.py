@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from railkd.data.label_names import parse_number
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
-#: More values than this are numbers and not classes.
-_MOST_CLASSES = 50
+#: Of up to `_FEW` classes each has the number of rows. Of more classes the first `_MANY` have a row each.
+_FEW, _MANY = 50, 2000
 
 
 @dataclass
@@ -32,7 +35,8 @@ def read_first_rows(count: int) -> Iterator[None]:
     """Limit the rows that are read inside a ``with`` block, and read each source once.
 
     Args:
-        count: rows of each class; of numbers and of rows without labels: rows in all.
+        count: rows of each class; of numbers and of rows without labels: rows in all; of more than 50 classes: rows in
+            all, and beside them the first row of each class.
 
     Yields:
         Nothing.
@@ -66,13 +70,20 @@ def limited(key: Any, load: Callable[[], Dataset], find_labels: Callable[[Datase
 
 def _first_of_each(rows: Dataset, labels: Sequence[str], count: int) -> list[int]:
     """Return the places of the first rows of each class. Rows without labels are one class."""
-    values = list(map(repr, zip(*(rows[name][:] for name in labels), strict=True))) if labels else [""] * len(rows)
-    if len(set(values)) > _MOST_CLASSES:
+    columns = [rows[name][:] for name in labels]
+    values = list(map(repr, zip(*columns, strict=True))) if labels else [""] * len(rows)
+    many = len(set(values)) > _FEW
+    if many and any(map(_has_fraction, columns[0])):  # numbers and not classes
         return list(range(min(count, len(rows))))
     seen: Counter[str] = Counter()
     chosen = []
     for place, value in enumerate(values):
         seen[value] += 1
-        if seen[value] <= count:
+        if (place < count or (seen[value] == 1 and len(seen) <= _MANY)) if many else seen[value] <= count:
             chosen.append(place)
     return chosen
+
+
+def _has_fraction(value: Any) -> bool:
+    number = parse_number(value)
+    return number is not None and math.isfinite(number) and not number.is_integer()
