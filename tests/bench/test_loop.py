@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -253,6 +254,23 @@ def test_the_time_left_is_estimated_from_similar_jobs() -> None:
     assert estimate_seconds_left([one, two], {}, [(one, 4.0)], 2) == 4.0
     assert estimate_seconds_left([one], {two.folder: (two, 3.0)}, [(one, 4.0)], 1) == 5.0
     assert estimate_seconds_left([teacher], {}, [(one, 4.0)], 1) is None
+
+
+def test_the_time_left_looks_at_each_job_once_in_a_large_plan() -> None:
+    """It is asked several times a second."""
+    asked = Counter[str]()
+
+    class Seen(Job):
+        def __getattribute__(self, name: str) -> Any:
+            asked[name] += 1
+            return super().__getattribute__(name)
+
+    many = [Seen(f"runs/{i}", "distill", f"task {i % 8}", "small", f"arm {i}", 1, PLAN[1].request) for i in range(400)]
+    taken = [(done, float(i)) for i, done in enumerate(many[:200])]
+    asked.clear()
+    expected = sum(96 + i % 8 for i in range(200, 400)) / 2  # the mean over i, i + 8, ... below 200 is 96 + i % 8
+    assert estimate_seconds_left(many[200:], {}, taken, 2) == expected
+    assert 400 <= asked["task"] <= 4 * 400
 
 
 def scored(arm: str, seed: int, value: float) -> RunRecord:

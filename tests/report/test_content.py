@@ -138,13 +138,13 @@ def test_kept_texts_with_quotes_are_read_as_they_were_written(tmp_path: Path) ->
     row.predictions = {"old": "old.tsv", "new": "new.tsv"}
     row.metrics = {name: {"accuracy": 1.0} for name in row.predictions}
     write_lines(tmp_path / "records.jsonl", [row])
-    texts = ['"open', 'say "x"', "plain", '"whole"']
+    texts = ['"open', 'say "x"', "plain", '"whole"', "long " * 30_000]
     header = ["index", "gold", "label", "logit_a", "logit_b", "text"]
     with (tmp_path / "old.tsv").open("w", newline="") as file:
         rows = [[i, "a", "a", 1, 0, text] for i, text in enumerate(texts)]
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows([header, *rows])
-    kept, logits = [(text,) for text in texts], np.array([[1, 0]] * 4)
-    write_answers(tmp_path / "new.tsv", ["a"] * 4, ["a"] * 4, logits, ["a", "b"], kept)
+    kept, logits = [(text,) for text in texts], np.array([[1, 0]] * 5)
+    write_answers(tmp_path / "new.tsv", ["a"] * 5, ["a"] * 5, logits, ["a", "b"], kept)
     found = predictions.Predictions(read([tmp_path]))
     assert [found.sets["t", name]["s", "kd"][1].texts for name in ("old", "new")] == [texts, texts]
 

@@ -94,27 +94,24 @@ def estimate_seconds_left(
     Returns:
         Seconds, or None if no job of some kind has finished.
     """
-
-    def expected(job: Job) -> float | None:
-        keys = [
-            lambda j: (j.kind, j.task, j.student, j.arm),
-            lambda j: (j.kind, j.task, j.student),
-            lambda j: (j.kind, j.task),
-            lambda j: j.kind,
-        ]
-        for key in keys:
-            alike = [seconds for other, seconds in taken if key(other) == key(job)]
-            if alike:
-                return statistics.fmean(alike)
-        return None
-
+    alike: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for job, seconds in taken:
+        for key in _keys(job):
+            alike[key].append(seconds)
+    means = {key: statistics.fmean(values) for key, values in alike.items()}
     total = 0.0
     for job, elapsed in [*((job, 0.0) for job in waiting), *running.values()]:
-        seconds = expected(job)
-        if seconds is None:
+        expected = next((means[key] for key in _keys(job) if key in means), None)
+        if expected is None:
             return None
-        total += max(0.0, seconds - elapsed)
+        total += max(0.0, expected - elapsed)
     return total / slots
+
+
+def _keys(job: Job) -> list[tuple[str, ...]]:
+    """Return what similar jobs have in common, the most similar first."""
+    whole = (job.kind, job.task, job.student, job.arm)
+    return [whole[:length] for length in (4, 3, 2, 1)]
 
 
 class Progress:

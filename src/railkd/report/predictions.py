@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,9 +119,8 @@ class Predictions:
         try:
             main = next(iter(run.record.metrics.get(name, {})), "")
             task = task_of_metric(main)
-            with path.open(encoding="utf-8", newline="") as file:
-                # An empty cell means "no label". With several labels per row it means "no class applies".
-                rows = [row for row in csv.DictReader(file, delimiter="\t") if row["gold"] or task.empty_cell]
+            # An empty cell means "no label". With several labels per row it means "no class applies".
+            rows = [row for row in _read_tsv(path) if row["gold"] or task.empty_cell]
             columns = [f"logit_{label}" for label in run.record.labels]
             logits = np.array([[float(row[column]) for column in columns] for row in rows])
             gold, predicted = ([row[column] for row in rows] for column in ("gold", "label"))
@@ -134,6 +135,16 @@ class Predictions:
 
     def __iter__(self) -> Iterator[tuple[tuple[str, str], dict[tuple[str, str], dict[int, Answers]]]]:
         yield from sorted(self.sets.items())
+
+
+def _read_tsv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a file, whose cells may be longer than the 128 kB that the csv module takes."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, delimiter="\t"))
+    finally:
+        csv.field_size_limit(limit)
 
 
 def over_examples(predictions: Predictions) -> list[dict[str, Any]]:
