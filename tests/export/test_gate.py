@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from railkd.data.reader import Reading, Table, read
 from railkd.data.sources import Source
 from railkd.export.gate import FAILS, PASSES, UNDECIDED, judge, pool, problems_of
 from railkd.jobs.certify import certify
+from railkd.jobs.scorer import Scorer
 from railkd.jobs.shipping_options import CertifyOptions
+from railkd.models.inference import predict_logits
 from railkd.tasks.target import Target
 from tiny import make_model, make_tokenizer, save
 
@@ -153,6 +158,69 @@ def test_a_worse_model_is_refused_with_evidence(
     models = {"model": str(folders["worse"]), "against": str(folders["model"])}
     loose = CertifyOptions(**models, test=[str(dev)], margin=points, class_margin=points)
     assert certify(loose, lambda line: None).passes
+
+
+def test_an_onnx_file_with_another_tokenizer_is_another_model(shipped: Path, dev: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(shipped, copy)
+    options = CertifyOptions(model=str(copy / "onnx" / "model.onnx"), against=str(shipped / "onnx" / "model.onnx"))
+    options = replace(options, test=[str(dev)], margin=0.01)
+    assert certify(options, lambda line: None).passes
+    settings = json.loads((copy / "tokenizer.json").read_text())
+    numbers = settings["model"]["vocab"]
+    unknown = numbers[settings["model"]["unk_token"]]
+    settings["model"]["vocab"] = {piece: min(number, unknown) for piece, number in numbers.items()}
+    (copy / "tokenizer.json").write_text(json.dumps(settings))
+    found = certify(options, lambda line: None)
+    assert not found.passes and not any("one model" in line for line in found.details)
+
+
+def test_weights_beside_an_onnx_file_belong_to_its_content_and_size(shipped: Path, tmp_path: Path) -> None:
+    shutil.copytree(shipped, tmp_path / "copy")
+    file = tmp_path / "copy" / "onnx" / "model.onnx"
+    before = Scorer.find(file)
+    content, count = before.content(), before.sizes()["bytes"]
+    assert content == Scorer.find(shipped / "onnx" / "model.onnx").content()
+    file.with_name("model.onnx.data").write_bytes(b"weights")
+    assert Scorer.find(file).content() != content and Scorer.find(file).sizes() == {"bytes": count + 7}
+
+
+def test_a_verdict_counts_the_groups_with_too_few_rows(folders: dict[str, Path], dev: Path, tmp_path: Path) -> None:
+    copy = BertForSequenceClassification.from_pretrained(folders["model"])
+    with torch.no_grad():
+        copy.classifier.bias += 1e-3  # another model, with the same verdicts
+    near = save(tmp_path / "near", copy, make_tokenizer())
+    options = CertifyOptions(model=str(near), against=str(folders["model"]), test=[str(dev)])
+    assert "not shown for" not in certify(replace(options, class_margin=3.0), lambda line: None).verdict
+    found = certify(replace(options, class_margin=0.5), lambda line: None)
+    assert found.passes and "; not shown for 5 groups with too few rows" in found.verdict
+
+
+def test_flips_of_several_sets_are_sorted_together(folders: dict[str, Path], dev: Path, tmp_path: Path) -> None:
+    heads, *rows = dev.read_text().splitlines()
+    for name, part in {"a": rows[:200], "b": rows[200:]}.items():
+        (tmp_path / f"{name}.tsv").write_text("\n".join([heads, *part]) + "\n")
+    sets = [f"{name}={tmp_path / name}.tsv" for name in "ab"]
+    options = CertifyOptions(model=str(folders["worse"]), against=str(folders["model"]), test=sets, flips=400)
+    pairs = [re.findall(r"\((\d\.\d\d)\)", line) for line in certify(options, lambda line: None).details]
+    sure = [max(map(float, pair)) for pair in pairs if len(pair) == 2]
+    assert len(sure) > 10 and sure == sorted(sure, reverse=True)
+
+
+def test_the_smallest_margin_of_numbers_is_that_of_the_worst_set(tmp_path: Path) -> None:
+    models = {name: make_model(1, seed=seed, num_labels=1) for name, seed in {"model": 1, "against": 2}.items()}
+    folders = {name: str(save(tmp_path / name, model, make_tokenizer())) for name, model in models.items()}
+    words, sets = list(make_tokenizer().get_vocab())[4:], []
+    rows = Dataset.from_dict({"text": [f"{words[i % 7]} {words[i % 11]}" for i in range(60)]})  # all of one length
+    against = predict_logits(models["against"], make_tokenizer(), rows, max_length=128)[:, 0]
+    for name, gold in {"easy": np.arange(60) % 7.0, "hard": against}.items():  # the reference is right on the hard set
+        rows.add_column("label", gold.tolist()).to_json(tmp_path / f"{name}.jsonl")
+        sets.append(f"{name}={tmp_path / name}.jsonl")
+    evidence = tmp_path / "evidence.json"
+    options = CertifyOptions(**folders, test=sets, problem_type="regression", output=str(evidence))
+    details = certify(options, lambda line: None).details
+    easy, hard = (one["smallest_margin"] for one in json.loads(evidence.read_text())["sets"])
+    assert easy < hard and f"the smallest margin that would have passed overall: {100 * hard:.2f} points" in details
 
 
 @pytest.mark.parametrize(

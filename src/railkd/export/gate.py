@@ -119,9 +119,10 @@ def judge(
 ) -> Judgement:
     """Compare a candidate with a reference on a labelled table.
 
-    All lines must pass, so each is tested at 5 %: a candidate that is worse by the margin anywhere passes at most 5 %
-    of the time (an intersection-union test: Berger 1982, "Multiparameter hypothesis testing and acceptance sampling",
-    Technometrics 24, 295-300).
+    The comparison overall must pass, and no group may fail. Each line is tested at 5 %: a candidate that is worse by
+    the margin overall, or in a group with enough rows, passes at most 5 % of the time (an intersection-union test:
+    Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24, 295-300). A group with
+    too few rows is not decided.
 
     Args:
         target: task and classes of both models.

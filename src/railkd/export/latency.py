@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from railkd.data.tokens import full_lengths, model_inputs
+from railkd.export.layout import onnx_size
 from railkd.export.session import OnnxModel
 from railkd.models.blocks import accepted_inputs
 from railkd.runtime.words import size
@@ -67,7 +68,7 @@ class Side:
             file: in its folder.
         """
         model = OnnxModel(file, threads=torch.get_num_threads())
-        return cls(name, model.run, model.inputs, model.checkpoint.tokenizer, file.stat().st_size)
+        return cls(name, model.run, model.inputs, model.checkpoint.tokenizer, onnx_size(file))
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,27 @@ def find_onnx(name: str | Path) -> Path | None:
     return next((file for file in (*beside, shipped.onnx, shipped.int8) if file.is_file()), None)
 
 
+def onnx_parts(file: Path) -> list[Path]:
+    """Return the files of an ONNX model: the ``.onnx`` file, and the file of its weights if they lie apart.
+
+    Weights above about 1.5 GB lie apart, as ``model.onnx.data``, or ``model.onnx_data`` of other exporters.
+
+    Args:
+        file: the ``.onnx`` file.
+    """
+    apart = (file.with_name(file.name + end) for end in (".data", "_data"))
+    return [file, *(path for path in apart if path.is_file())]
+
+
+def onnx_size(file: Path) -> int:
+    """Return the bytes of an ONNX model, with the weights that lie apart.
+
+    Args:
+        file: the ``.onnx`` file.
+    """
+    return sum(path.stat().st_size for path in onnx_parts(file))
+
+
 def home_of(file: Path) -> Path:
     """Return the folder with the config and the tokenizer of an ONNX file: its own, or the one above.
 

@@ -10,7 +10,7 @@ from railkd.data.columns import find_columns
 from railkd.data.reader import Table
 from railkd.data.tokens import full_lengths
 from railkd.errors import RailkdError
-from railkd.export.gate import Judgement, judge, pool, problems_of
+from railkd.export.gate import UNDECIDED, Judgement, judge, pool, problems_of
 from railkd.jobs.options import Say
 from railkd.jobs.request import Request
 from railkd.jobs.scorer import Scorer
@@ -19,12 +19,13 @@ from railkd.jobs.splits import Sources, TableReader, asked_task
 from railkd.jobs.trained import Trained, trained_length
 from railkd.runtime.environment import versions
 from railkd.runtime.files import write_json
-from railkd.runtime.words import listed
+from railkd.runtime.words import counted, listed
 from railkd.tasks.target import Target
 
 _METHOD = (
-    "One-sided 95 % bounds: Tango's score method for shares of rows, the percentile bootstrap for other scores. All "
-    "lines must pass, so each is tested at 5 %. To quote one line alone, use p_holm, adjusted for the lines of its set."
+    "One-sided 95 % bounds: Tango's score method for shares of rows, the percentile bootstrap for other scores. The "
+    "comparison overall must pass and no line may fail, each tested at 5 %; groups with too few rows are not decided. "
+    "To quote one line alone, use p_holm, adjusted for the lines of its set."
 )
 #: Ranges of text length that are judged apart: thirds of the rows.
 BANDS = 3
@@ -75,12 +76,13 @@ def certify(options: CertifyOptions, say: Say) -> Certificate:
     tables = TableReader(options, say, Trained.of(reference.checkpoint.config)).tests(sources, target)
     for model in models:
         model.load()
-    judged = []
+    judged, one_model = [], reference.is_the_model_of(candidate)
     for name, table in tables.items():
         outputs = (_logits(reference, table, options, say), _logits(candidate, table, options, say))
+        one_model = one_model and np.array_equal(*outputs)
         groups = _bands(reference, table)
         judged.append(judge(target, name, table, outputs, margins, groups=groups))
-    return _conclude(judged, margins, options, one_model=reference.is_the_model_of(candidate))
+    return _conclude(judged, margins, options, one_model=one_model)
 
 
 def _logits(model: Scorer, table: Table, options: CertifyOptions, say: Say) -> np.ndarray:
@@ -108,15 +110,17 @@ def _conclude(
 ) -> Certificate:
     """Return the outcome, and write the evidence."""
     whole = pool(judged, margins)
+    deciding = [whole] if whole else judged
     shown = [*([whole] if whole else []), *judged]
     passes = one_model or not problems_of(judged, margins)
     lines = [f"{one.name}, {line}" for one in shown for line in one.lines]
     if one_model:
         lines.append("both names are one model: nothing is lost, whatever the number of rows")
     else:
-        smallest = 100 * max(one.smallest_margin for one in shown[:1] or shown)
+        smallest = 100 * max(one.smallest_margin for one in deciding)
         lines.append(f"the smallest margin that would have passed overall: {smallest:.2f} points")
     flips = [(one.name, flip) for one in judged for flip in one.flips]
+    flips.sort(key=lambda pair: -max(pair[1].confidence))
     lines.append(f"rows with another verdict: {len(flips):,}")
     lines += [
         f"  {name} row {flip.index + 1}: gold {flip.gold}, reference {flip.reference} ({flip.confidence[0]:.2f}), "
@@ -128,6 +132,9 @@ def _conclude(
         f"'{options.model}' {shows} than '{options.against}' by more than {options.margin:g} points "
         f"({options.class_margin:g} within a class or a range of lengths)"
     )
+    undecided = sum(line.state == UNDECIDED for one in deciding for line in one.lines[1:])
+    if passes and undecided and not one_model:
+        verdict += f"; not shown for {counted(undecided, 'group')} with too few rows"
     if options.output:
         evidence = {
             "passes": passes,

@@ -16,7 +16,7 @@ from railkd.export import latency, quantize
 from railkd.export.card import model_card
 from railkd.export.example import write_example
 from railkd.export.gate import Judgement, pool, problems_of
-from railkd.export.layout import Shipped
+from railkd.export.layout import Shipped, onnx_parts
 from railkd.export.onnx import write_onnx
 from railkd.export.parity import Parity, compare
 from railkd.export.push import push
@@ -87,7 +87,8 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
             record["int8"] = _timed(seconds, "int8", lambda: _int8(subject, fresh, options, say))
         record["latency"] = _timed(seconds, "latency", lambda: _latency(trained, subject, fresh, say))
         write_example(fresh, subject.max_length)
-    files = {file.relative_to(fresh.path).as_posix(): file.stat().st_size for file in fresh.path.rglob("*.onnx")}
+    parts = [part for file in fresh.path.rglob("*.onnx") for part in onnx_parts(file)]
+    files = {file.relative_to(fresh.path).as_posix(): file.stat().st_size for file in parts}
     files |= {file.name: file.stat().st_size for file in fresh.path.glob("*.safetensors")}
     say("sizes: " + ", ".join(f"{name} {size(count)}" for name, count in sorted(files.items())))
     record |= {"bytes": files, "machine": hardware.machine(), "versions": versions()}

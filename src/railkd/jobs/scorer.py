@@ -10,11 +10,11 @@ import numpy as np
 import xxhash
 
 from railkd.export.latency import Side
-from railkd.export.layout import find_onnx
+from railkd.export.layout import find_onnx, onnx_parts, onnx_size
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
 from railkd.runtime.progress import Advance
-from railkd.teacher.identity import content_of
+from railkd.teacher.identity import content_of, tokenizer_digest
 
 
 class Scorer:
@@ -81,13 +81,18 @@ class Scorer:
         return Side.of_model(name, self._model.to("cpu"), self.checkpoint.tokenizer)
 
     def content(self) -> str:
-        """Return a digest of the weights, config and tokenizer, or of the bytes of an ONNX file."""
+        """Return a digest of the weights, config and tokenizer; for an ONNX model, of its files and tokenizer."""
         if self.onnx is not None:
-            return xxhash.xxh3_128_hexdigest(self.onnx.file.read_bytes())
+            digest = xxhash.xxh3_128(tokenizer_digest(self.checkpoint.tokenizer).encode())
+            for file in onnx_parts(self.onnx.file):
+                with file.open("rb") as stream:
+                    for piece in iter(lambda: stream.read(1 << 24), b""):
+                        digest.update(piece)
+            return digest.hexdigest()
         return content_of(self.checkpoint)
 
     def sizes(self) -> dict[str, int]:
-        """Return the number of parameters of a model in PyTorch, or the bytes of an ONNX file."""
+        """Return the number of parameters of a model in PyTorch, or the bytes of an ONNX model."""
         if self.onnx is not None:
-            return {"bytes": self.onnx.file.stat().st_size}
+            return {"bytes": onnx_size(self.onnx.file)}
         return {"parameters": sum(parameter.numel() for parameter in self._model.parameters())}
