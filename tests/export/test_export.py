@@ -218,8 +218,32 @@ def test_an_export_is_replaced_only_if_asked(model_folder: Path, tmp_path: Path,
     assert main(words) == 0
     assert main(words) == 2 and "holds another export" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
-    (tmp_path / "out" / "export.json").unlink()
-    assert main([*words, "--overwrite"]) == 2 and "did not write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", "onnx/notes.txt", "export.json"])
+def test_an_export_replaces_no_file_that_it_did_not_write(
+    foreign: str, model_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ["export", str(model_folder), "--quiet", "--overwrite", "--output", str(tmp_path / "out")]
+    if foreign != "export.json":
+        assert main(words) == 0
+    file = tmp_path / "out" / foreign
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{}")
+    assert main(words) == 2 and f"did not write, such as '{file}'" in capsys.readouterr().err
+    assert file.read_text() == "{}"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_export_into_a_link_is_refused_before_the_work(
+    there: bool, model_folder: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    if there:
+        (tmp_path / "disk").mkdir()
+    assert main(["export", str(model_folder), "--overwrite", "--output", str(tmp_path / "out")]) == 2
+    assert "is a link. Fix: name the folder itself" in capsys.readouterr().err
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk").exists() == there
 
 
 def test_nothing_of_onnx_is_imported_without_need() -> None:

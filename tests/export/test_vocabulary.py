@@ -136,11 +136,16 @@ def test_an_export_trims_and_says_what_changes(tmp_path: Path, capsys: pytest.Ca
     model = BertForSequenceClassification(BertConfig(vocab_size=300, intermediate_size=32, **shape, **names)).eval()
     save(tmp_path / "model", model, tokenizer)
     rows = texts(400, 0)
-    with torch.no_grad():
-        answers = model(**tokenizer(rows, padding=True, return_tensors="pt")).logits.argmax(1).tolist()
-    lines = [f"{text}\t{['no', 'yes'][answer]}" for text, answer in zip(rows, answers, strict=True)]
+    lines = [f"{text}\t{['no', 'yes'][number % 2]}" for number, text in enumerate(rows)]
     (tmp_path / "dev.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n", encoding="utf-8")
-    words = ["export", str(tmp_path / "model"), "--eval", str(tmp_path / "dev.tsv")]
+    data = str(tmp_path / "dev.tsv")
+    tail = ["--eval", data, "--vocabulary", "from-data", "--output", str(tmp_path / "out")]
+    assert main(["export", str(tmp_path / "model"), *tail]) == 2  # its rows would choose the pieces and judge them
+    assert "--vocabulary: expected a run whose training rows" in capsys.readouterr().err
+    train = ["finetune", "--model", str(tmp_path / "model"), "--train", data, "--eval", data, "--epochs", "1"]
+    assert main([*train, "--test", f"t={data}", "--quiet", "--output", str(tmp_path / "run")]) == 0
+    model = BertForSequenceClassification.from_pretrained(tmp_path / "run" / "model").eval()
+    words = ["export", str(tmp_path / "run"), "--eval", data]
     assert main([*words, "--vocabulary", "from-data", "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
     assert "of 300 pieces stay, counted on 400 texts" in said and "0 of 400 texts are cut into smaller pieces" in said
@@ -152,3 +157,6 @@ def test_an_export_trims_and_says_what_changes(tmp_path: Path, capsys: pytest.Ca
     assert torch.equal(again.logits, before.logits)
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record["vocabulary"] == {"before": 300, "after": smaller.config.vocab_size, "texts": 400, "changed": 0}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- parameters before the vocabulary was trimmed: " in card and "scores before the vocabulary was" in card
+    assert "model-index" not in card and "model-index" in (tmp_path / "run" / "model" / "README.md").read_text()

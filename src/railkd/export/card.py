@@ -43,7 +43,8 @@ def model_card(record: RunRecord | None, config: Any, shipped: Mapping[str, Any]
 
     task = task_of_config(config)
     name = _title(record, config)
-    scores = record.metrics if record else {}
+    trimmed = "vocabulary" in (shipped or {})
+    scores = record.metrics if record and not trimmed else {}  # a smaller vocabulary was not scored
     results = [
         EvalResult(task.pipeline_tag, f"local/{sets}", sets, metric, round(value, 4))
         for sets, metrics in scores.items()
@@ -61,8 +62,8 @@ def model_card(record: RunRecord | None, config: Any, shipped: Mapping[str, Any]
     sections = (
         ("", [_summary(record, config)]),
         ("How to use", _usage(shipped)),
-        ("Training", _training(record)),
-        ("Scores", _scores(record)),
+        ("Training", _training(record, trimmed)),
+        ("Scores", _scores(record, trimmed)),
         ("Exported files", _exports(shipped)),
         ("How it was made", _command(record)),
         ("What was not measured", [f"- {line}" for line in _NOT_MEASURED]),
@@ -112,7 +113,7 @@ def _usage(shipped: Mapping[str, Any] | None) -> list[str]:
     return lines
 
 
-def _training(record: RunRecord | None) -> list[str]:
+def _training(record: RunRecord | None, trimmed: bool) -> list[str]:
     if record is None:
         return []
     lines = []
@@ -129,11 +130,12 @@ def _training(record: RunRecord | None) -> list[str]:
         more = f", and {len(record.draws) - 10:,} more" if record.draws[10:] else ""
         lines.append(f"- teacher blocks of each draw: {shown}{more}")
     if "parameters" in record.sizes:
-        lines.append(f"- parameters: {size(record.sizes['parameters'], '')}")
+        before = " before the vocabulary was trimmed" if trimmed else ""
+        lines.append(f"- parameters{before}: {size(record.sizes['parameters'], '')}")
     return lines
 
 
-def _scores(record: RunRecord | None) -> list[str]:
+def _scores(record: RunRecord | None, trimmed: bool) -> list[str]:
     if record is None or not record.metrics:
         return []
     names = list(dict.fromkeys(name for metrics in record.metrics.values() for name in metrics))
@@ -141,7 +143,9 @@ def _scores(record: RunRecord | None) -> list[str]:
         [sets, _domain(record, sets), *(f"{metrics[name]:.4f}" if name in metrics else "" for name in names)]
         for sets, metrics in record.metrics.items()
     ]
-    return [*_table(["set", "domain", *names], rows), "", "One run, so that there is no interval over seeds."]
+    notes = ["These are the scores before the vocabulary was trimmed."] if trimmed else []
+    notes.append("One run, so that there is no interval over seeds.")
+    return [*_table(["set", "domain", *names], rows), "", *notes]
 
 
 def _domain(record: RunRecord, name: str) -> str:

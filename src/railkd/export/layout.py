@@ -14,6 +14,7 @@ from pathlib import Path
 
 from railkd.errors import RailkdError
 from railkd.models.weights import weight_files
+from railkd.runtime.ownership import MARK, Ledger
 
 #: Word of ``--vocabulary`` that keeps every piece of the data.
 FROM_DATA = "from-data"
@@ -35,6 +36,7 @@ class Shipped:
     ``onnx/quantize_config.json``  how the int8 file was made, and the figures of its gates
     ``export.json``                settings, gates, sizes and latencies of the export
     ``example.py``                 ten lines that run the model by onnxruntime
+    ``files.json``                 the mark of railkd: the list of the files that it wrote here
     =============================  =============================================================================
 
     Attributes:
@@ -72,6 +74,16 @@ class Shipped:
     def example(self) -> Path:
         """Ten lines that run the model by onnxruntime."""
         return self.path / "example.py"
+
+    def finish(self) -> None:
+        """Put every file on the list of those that railkd wrote. Call it when the folder is complete."""
+        files = [path for path in self.path.rglob("*") if path.is_file()]
+        Ledger(self.path).add(*(path.relative_to(self.path).as_posix() for path in files))
+
+    def foreign(self) -> list[Path]:
+        """Return the files, links and empty folders that an export did not write here."""
+        inside = [path for path in self.path.iterdir() if path.name != MARK] if self.path.is_dir() else []
+        return Ledger(self.path).foreign(sorted(inside))
 
 
 def require_onnx(packages: Sequence[str] = _EXTRA) -> None:

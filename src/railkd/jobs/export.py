@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from railkd.errors import RunFailed
+from railkd.errors import RailkdError, RunFailed
 from railkd.export import latency, quantize
 from railkd.export.card import model_card
 from railkd.export.example import write_example
@@ -42,15 +42,23 @@ def export(options: ExportOptions, say: Say) -> dict[str, Any]:
 
     Returns:
         The record of the export, as ``export.json`` holds it. A gate that fails raises `railkd.errors.RunFailed`.
+
+    Raises:
+        RailkdError: a file that railkd did not write came into the output folder meanwhile.
     """
     start, output = time.perf_counter(), Path(str(options.output))
     trained = Finished.find(str(options.model), trust=options.trust_remote_code)
+    if options.vocabulary:
+        trained.training_rows()  # before the work: it refuses a model without any
     fresh = Shipped(temporary_beside(output))
     fresh.path.mkdir(parents=True)
     try:
         record = _write(trained, options, fresh, say)
         record["seconds"]["all"] = round(time.perf_counter() - start, 2)
         write_json(fresh.record, record)
+        fresh.finish()
+        for path in Shipped(output).foreign()[:1]:  # it came while the export ran
+            raise RailkdError(f"--output: '{path}' was not written by railkd export. Fix: move it elsewhere")
         if output.exists():
             shutil.rmtree(output)
         fresh.path.rename(output)

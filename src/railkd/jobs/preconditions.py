@@ -182,8 +182,13 @@ def check_export(request: Request[ExportOptions]) -> None:
         folder = Path(options.output)
         check_target(problems, folder)
         compare(problems, options, {"--output": options.output}, [folder])
-        if folder.is_dir() and any(folder.iterdir()) and not Shipped(folder).record.is_file():
-            problems.add(f"--output: '{folder}' holds files that railkd export did not write. Fix: name another folder")
+        if folder.is_symlink():
+            problems.add(f"--output: expected a folder, but '{folder}' is a link. Fix: name the folder itself")
+        elif foreign := Shipped(folder).foreign():
+            problems.add(
+                f"--output: '{folder}' holds files that railkd export did not write, such as '{foreign[0]}'. Fix: name "
+                "another folder"
+            )
         elif folder.is_dir() and any(folder.iterdir()) and not options.overwrite:
             problems.add(f"--output: '{folder}' holds another export. Fix: name another folder, or give --overwrite")
     problems.report()

@@ -83,6 +83,21 @@ class Finished:
         own = {name: config[name] for name in _READING if name in config and getattr(options, name) is None}
         return replace(options, **own), found
 
+    def training_rows(self) -> list[Source]:
+        """Return the sources of the run's training rows.
+
+        Raises:
+            RailkdError: the model has no run, or its run names none.
+        """
+        config = self.record.config if self.record else {}
+        found = [Source.parse(config[name]) for name in ("train", "unlabelled") if name in config]
+        if not found:
+            raise RailkdError(
+                "--vocabulary: expected a run whose training rows say which pieces stay, but "
+                f"'{self.checkpoint}' has none. Fix: export the folder that distill or finetune wrote."
+            )
+        return found
+
     def teacher(self) -> Checkpoint | None:
         """Return the teacher of the run if it is a folder that is still there."""
         name = str(self.record.config.get("teacher", "")) if self.record else ""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from railkd.data.reader import TEXT_COLUMNS
-from railkd.data.sources import Source
 from railkd.errors import RunFailed
 from railkd.export.gate import problems_of
 from railkd.export.layout import FROM_DATA, Shipped
@@ -25,7 +24,7 @@ def plan_trimming(trained: Finished, subject: Subject, options: ExportOptions, s
     """Count the pieces of the training rows, and choose those that stay.
 
     Args:
-        trained: the model and its run. Without a run, the rows of the gates are counted.
+        trained: the model and its run, whose training rows are counted.
         subject: the model as it was trained.
         options: of the export; names the size.
         say: receives lines for the user.
@@ -33,15 +32,12 @@ def plan_trimming(trained: Finished, subject: Subject, options: ExportOptions, s
     Returns:
         The plan.
     """
-    config = trained.record.config if trained.record else {}
-    reading, texts = trained.sources(options)[0], []
-    for name in ("train", "unlabelled"):
-        if name in config:
-            reader = TableReader(reading, say, Trained.of(subject.model.config))
-            rows = reader.read(Source.parse(config[name]), split="train", labelled=False).rows
-            columns = [rows[column][:] for column in TEXT_COLUMNS if column in rows.column_names]
-            texts += [text for column in columns for text in column]
-    texts = texts or [text for row in subject.texts for text in row]
+    texts = []
+    reader = TableReader(trained.sources(options)[0], say, Trained.of(subject.model.config))
+    for source in trained.training_rows():
+        rows = reader.read(source, split="train", labelled=False).rows
+        columns = [rows[column][:] for column in TEXT_COLUMNS if column in rows.column_names]
+        texts += [text for column in columns for text in column]
     counts: Counter[int] = Counter()
     for row in subject.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]:
         counts.update(row)
