@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from bench import paper_room
 from bench.room import ALONE, in_process, inside, room
 from railkd.bench.grid_reader import load
+from railkd.bench.loop import lock_folder
+from railkd.bench.ownership import count_overwritten
 from railkd.bench.plan import make_jobs
 from railkd.bench.results import read_finished
 from railkd.bench.sizes import compute_sizes
@@ -48,6 +52,51 @@ def test_the_sizes_are_those_of_the_files_that_a_bench_writes(base: Path, tmp_pa
     assert sizes.checkpoints == 3 * 3 * (sizes.teachers + best.students)
     with inside(folder):
         assert compute_sizes(jobs, read_finished(jobs, "out"), Path("out"), "all", slots=2).needed == 0
+    check_overwriting(folder, SEVERAL)
+
+
+def check_overwriting(folder: Path, grid: dict[str, Any]) -> None:
+    """A plan that does not fit deletes nothing; one that fits frees the bytes that were counted."""
+
+    def sizes() -> dict[Path, int]:
+        return {path: path.stat().st_size for path in Path("out").rglob("*") if path.is_file()}
+
+    many = {"save_steps": 1, "save_total_limit": 10**10}
+    with inside(folder):
+        Path("out/runs/mine").write_text("mine" * 100)
+        before = sizes()
+        Path("grid.yaml").write_text(yaml.safe_dump(grid | {"settings": grid["settings"] | many}))
+        assert main(["bench", "grid.yaml", "--output", "out", "--overwrite", "--quiet"]) == 2
+        assert sizes() == before
+        freed = count_overwritten(Path("out"))
+        with lock_folder(Path("out"), resume=False, overwrite=True):
+            left = sizes()
+        assert Path("out/runs/mine") in left
+        marks = sum(count for path, count in before.items() if path.name == "files.json")
+        assert freed == sum(before.values()) - marks - left[Path("out/runs/mine")] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, 0),
+        ({"save_steps": 5}, 2),
+        ({"save_steps": 5, "save_total_limit": 7}, 7),
+        ({"save_total_limit": 7}, 2),  # one an epoch
+        ({"save_steps": 5, "save_total_limit": 1}, 2),  # the best one, and the last
+        ({"save_strategy": "no"}, 0),
+    ],
+)
+def test_checkpoints_that_runs_keep_are_counted(
+    settings: dict[str, Any], kept: int, base: Path, tmp_path: Path
+) -> None:
+    grid = SEVERAL | {"teacher": "base", "settings": SEVERAL["settings"] | settings}
+    with inside(room(base, tmp_path / "run", grid)):
+        jobs = make_jobs(load("grid.yaml"), "out", make_verbs())
+        sizes = compute_sizes(jobs, (), Path("out"), "all", slots=1)
+    assert sizes.students is not None
+    one = 3 * sizes.students // SEEDS  # a checkpoint holds the weights and two moments of each
+    assert sizes.checkpoints == one * (SEEDS * kept + (1 if kept else 3))
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_what_helps(base: Path, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from railkd.bench.results import FAILURE, LOG
 from railkd.errors import Problems, RailkdError
 from railkd.jobs.paths import inputs_of
 from railkd.jobs.run_folder import RunFolder
+from railkd.jobs.unmarked import written_without_mark
 from railkd.records import RECORDS_FILE
 from railkd.runtime.ownership import Ledger
 from railkd.teacher import writer
+from railkd.training.checkpoint_folders import own_files
 
 #: The grid as it was, in the bench's folder.
 GRID = "grid.yaml"
@@ -53,13 +55,29 @@ def claim(output: Path, folders: Iterable[str], *, overwrite: bool) -> None:
             f"--output: '{path}' was not written by railkd, and the bench would write there. Fix: move it elsewhere"
         )
     if overwrite:
-        for folder in [path for pattern in _FOLDERS for path in output.glob(pattern) if path.is_dir()]:
+        for folder in _job_folders(output):
             run = RunFolder(folder)
             for cache in filter(Path.is_dir, (run.path, run.cache)):
                 writer.clear(cache)
             run.clear()
         ledger.remove()
     ledger.add(*names)
+
+
+def count_overwritten(output: Path) -> int:
+    """Return the bytes of the files that overwriting a bench deletes.
+
+    Args:
+        output: its folder, which need not exist.
+    """
+    found = {output / name for name in Ledger(output).names() | _written_without_mark(output)}
+    for folder in _job_folders(output):
+        run = RunFolder(folder)
+        found |= {folder / name for name in run.ledger.names() | written_without_mark(folder)}
+        found |= {checkpoint / name for checkpoint in run.checkpoints for name in own_files(checkpoint)}
+        for cache in filter(Path.is_dir, (run.path, run.cache)):
+            found |= writer.own_files(cache)
+    return sum(path.stat().st_size for path in found if path.is_file() and not path.is_symlink())
 
 
 def check_inputs(jobs: Sequence[Job], output: Path) -> None:
@@ -81,6 +99,10 @@ def check_inputs(jobs: Sequence[Job], output: Path) -> None:
                     "--output"
                 )
     problems.report()
+
+
+def _job_folders(output: Path) -> list[Path]:
+    return [path for pattern in _FOLDERS for path in output.glob(pattern) if path.is_dir()]
 
 
 def _written_without_mark(output: Path) -> set[str]:

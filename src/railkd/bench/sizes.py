@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,16 @@ from railkd.bench.plan import Job
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs import findings
+from railkd.jobs.settings import plain
+from railkd.jobs.training_settings import keeps_checkpoints
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.loading import empty_classifier
 from railkd.runtime.words import listed, size
 
 #: Bytes of a weight on disk. A checkpoint holds the weight and Adam's two moments.
 _WEIGHT, _CHECKPOINT = 4, 12
-#: Checkpoints of a run at a time: two are kept while the next one is written.
-_CHECKPOINTS = 3
+#: Checkpoints that a run keeps unless it is told a number; the next one is written before the oldest is deleted.
+_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,10 @@ class Sizes:
         teachers: the weights of the teachers.
         caches: the caches of the teachers.
         students: the weights of the students that are kept.
-        checkpoints: of the runs that train at the same time, the largest.
-        free: bytes on the disk of the bench.
+        checkpoints: of the runs that train at the same time, the largest, and those that runs keep.
+        free: bytes on the disk of the bench, with those that overwriting it frees.
         kept: which students are kept.
+        keeps_checkpoints: whether runs keep checkpoints when they end.
     """
 
     teachers: int | None
@@ -42,6 +46,7 @@ class Sizes:
     checkpoints: int | None
     free: int
     kept: str
+    keeps_checkpoints: bool = False
 
     @property
     def needed(self) -> int:
@@ -51,8 +56,8 @@ class Sizes:
     def __str__(self) -> str:
         named = {"teachers": self.teachers, "caches": self.caches, "students": self.students}
         parts = [f"{name} {'not known' if count is None else size(count)}" for name, count in named.items()]
-        largest = "not known" if self.checkpoints is None else size(self.checkpoints)
-        return f"{', '.join(parts)} (kept: {self.kept}), checkpoints of running jobs {largest}; {size(self.free)} free"
+        checkpoints = "not known" if self.checkpoints is None else size(self.checkpoints)
+        return f"{', '.join(parts)} (kept: {self.kept}), checkpoints {checkpoints}; {size(self.free)} free"
 
     def check(self, output: Path) -> None:
         """Refuse a plan that does not fit on its disk.
@@ -66,13 +71,16 @@ class Sizes:
         if self.needed > self.free:
             fixes = ["name an --output on a larger disk"]
             fixes += ["keep fewer weights with 'keep_students: best' or 'none' in the grid"] * (self.kept == "all")
+            fixes += ["keep fewer checkpoints: leave out 'save_...' settings"] * self.keeps_checkpoints
             raise RailkdError(
                 f"--output '{output}': expected room for {size(self.needed)}, got {size(self.free)} free. The plan "
                 f"writes: {self}. Fix: {listed(fixes).replace(' and ', ', or ')}."
             )
 
 
-def compute_sizes(jobs: Sequence[Job], done: Iterable[str], output: Path, kept: str, slots: int) -> Sizes:
+def compute_sizes(
+    jobs: Sequence[Job], done: Iterable[str], output: Path, kept: str, slots: int, freed: int = 0
+) -> Sizes:
     """Compute the bytes that the unfinished jobs of a plan will write.
 
     Args:
@@ -81,6 +89,7 @@ def compute_sizes(jobs: Sequence[Job], done: Iterable[str], output: Path, kept: 
         output: the bench's folder.
         kept: which students are kept: all, best or none.
         slots: jobs at a time.
+        freed: bytes that are deleted before the first job.
 
     Returns:
         The sizes.
@@ -94,9 +103,10 @@ def compute_sizes(jobs: Sequence[Job], done: Iterable[str], output: Path, kept: 
         teachers=_sum(_times(weights[job.folder], _WEIGHT) for job in left if job.kind == "finetune"),
         caches=_sum(bases.cache_bytes(job) for job in left if job.kind == "cache"),
         students=_students(left, weights, kept),
-        checkpoints=_largest(weights.values(), slots),
-        free=shutil.disk_usage(folder).free,
+        checkpoints=_checkpoints([(job, weights[job.folder]) for job in left if job.folder in weights], slots),
+        free=shutil.disk_usage(folder).free + freed,
         kept=kept,
+        keeps_checkpoints=any(map(_kept, left)),
     )
 
 
@@ -190,12 +200,30 @@ def _students(left: Sequence[Job], weights: Mapping[str, int | None], kept: str)
     return _sum(_times(weights[job.folder], _WEIGHT) for job in runs)
 
 
-def _largest(weights: Iterable[int | None], slots: int) -> int | None:
-    """Return the bytes of the checkpoints of the largest models that train at the same time."""
-    known = sorted(weights, key=lambda count: -(count or 0))
-    if None in known:
-        return None
-    return sum(count or 0 for count in known[:slots]) * _CHECKPOINT * _CHECKPOINTS
+def _checkpoints(runs: Sequence[tuple[Job, int | None]], slots: int) -> int | None:
+    """Return the bytes of the checkpoints that runs keep, and of those that the largest running ones delete again."""
+    lasting, passing = 0, []
+    for job, count in runs:
+        if count is None:
+            return None
+        one, kept = count * (_WEIGHT if job.request.training.get("save_only_model") else _CHECKPOINT), _kept(job)
+        lasting += kept * one
+        passing.append(one * (1 if kept else _CHECKPOINTS + 1))
+    return lasting + sum(sorted(passing, reverse=True)[:slots])
+
+
+def _kept(job: Job) -> int:
+    """Return the most checkpoints that a run keeps when it ends."""
+    training, options = job.request.training, job.request.options
+    strategy = plain(training.get("save_strategy"))
+    if job.kind not in ("finetune", "distill") or strategy == "no" or not keeps_checkpoints(training):
+        return 0
+    limit = int(training.get("save_total_limit") or _CHECKPOINTS)
+    if options.eval or options.eval_share:
+        limit = max(limit, 2)  # the best one, and the last
+    if "save_steps" in training or strategy == "steps":
+        return limit
+    return min(limit, math.ceil(float(training.get("num_train_epochs", 3))))
 
 
 def _times(count: int | None, factor: int) -> int | None:

@@ -122,16 +122,17 @@ def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, o
     from railkd.bench import loop
     from railkd.bench.contents import refuse_other_contents
     from railkd.bench.display import Progress
-    from railkd.bench.ownership import check_inputs
+    from railkd.bench.ownership import check_inputs, count_overwritten
     from railkd.bench.results import find_removed, read_finished
     from railkd.bench.sizes import compute_sizes
 
     if options.overwrite:
         check_inputs(jobs, output)
     folders, slots = [job.folder for job in jobs], machine.processes or 1
-    if not options.overwrite:  # before the folder is made
-        ended = read_finished(jobs, str(output)) if options.resume else {}
-        compute_sizes(jobs, ended, output, grid.keep_students, slots).check(output)
+    # Before the folder is made, and before an earlier bench is deleted.
+    ended = read_finished(jobs, str(output)) if options.resume else {}
+    freed = count_overwritten(output) if options.overwrite else 0
+    compute_sizes(jobs, ended, output, grid.keep_students, slots, freed).check(output)
     with loop.lock_folder(output, resume=options.resume, overwrite=options.overwrite, folders=folders):
         done, removed = read_finished(jobs, str(output)), find_removed(jobs, output)
         if options.resume:
@@ -139,8 +140,6 @@ def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, o
         with Progress(grid.name, quiet=options.quiet) as progress:
             if removed:
                 progress.note(f"finished runs that are no longer in the grid, kept: {', '.join(removed)}")
-            if options.overwrite:  # after the earlier bench is deleted
-                compute_sizes(jobs, done, output, grid.keep_students, slots).check(output)
             executor = _executor(machine, str(output), options.address)
             try:
                 return loop.run(

@@ -24,6 +24,7 @@ from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.settings import plain
 from railkd.jobs.splits import Splits
 from railkd.jobs.trained import Trained
+from railkd.jobs.training_settings import keeps_checkpoints
 from railkd.models.freezing import frozen_line, sizes
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
@@ -115,7 +116,7 @@ def fit(
     complete(record, trainer, elapsed.before)
     if args.should_save:
         folder.leave(record, trainer.model, trainee.tokenizer)
-        if not any(name.startswith("save_") for name in request.training):
+        if not keeps_checkpoints(request.training):
             folder.drop_checkpoints()
     ranks.barrier()  # every rank returns after the model is on disk
     say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")

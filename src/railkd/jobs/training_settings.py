@@ -34,6 +34,15 @@ REPLACED = WITHOUT_EFFECT | {
 _AT_LEAST_ONE = {"gradient_accumulation_steps", "per_device_eval_batch_size", "shared_size", "save_total_limit"}
 
 
+def keeps_checkpoints(training: Mapping[str, Any]) -> bool:
+    """Return whether a run keeps its checkpoints when it ends: if the user chose how they are saved.
+
+    Args:
+        training: field -> value, for those that the user chose.
+    """
+    return any(name.startswith("save_") for name in training)
+
+
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)

@@ -79,7 +79,7 @@ class CacheWriter:
             raise RailkdError(f"The cache '{self.path}' is a file, wanted a folder. Fix: name another path.")
         check_writable(self.path, "--cache")
         self.path.mkdir(parents=True, exist_ok=True)
-        own = _own_files(self.path)
+        own = own_files(self.path)
         for foreign in sorted(path for name in _PATTERNS for path in self.path.glob(name) if path not in own)[:1]:
             raise RailkdError(
                 f"'{foreign}' has the name of a file of a cache, but railkd did not write it, or it is no regular "
@@ -245,7 +245,7 @@ class CacheWriter:
         # The files of the previous manifest stay until the next build: a reader may have opened that manifest.
         keep = {file.file for each in (manifest, stored_manifest(self.path)) if each for file in each.files}
         manifest.write(self.path)
-        done = (path for path in _own_files(self.path) if _INDEX[0].fullmatch(path.name) or path in self._outputs_alone)
+        done = (path for path in own_files(self.path) if _INDEX[0].fullmatch(path.name) or path in self._outputs_alone)
         _remove(path for path in done if path.name not in keep)
 
 
@@ -278,13 +278,17 @@ def clear(path: str | Path) -> None:
     Args:
         path: the folder. What railkd did not write stays in it.
     """
-    own = _own_files(Path(path))
+    own = own_files(Path(path))
     _remove(file for file in own if file.name == MANIFEST)
     _remove(own)
 
 
-def _own_files(folder: Path) -> set[Path]:
-    """Return the files of a cache that railkd wrote: by name, and by the manifest or by their first bytes."""
+def own_files(folder: Path) -> set[Path]:
+    """Return the files of a cache that railkd wrote: by name, and by the manifest or by their first bytes.
+
+    Args:
+        folder: that exists.
+    """
     own: set[Path] = set()
     manifest, named = folder / MANIFEST, b""
     if manifest.is_file() and not manifest.is_symlink():
