@@ -31,6 +31,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def table_of(tmp_path: Path, rows: dict[str, list[Any]]) -> tuple[Target, Table]:
+    tmp_path.mkdir(exist_ok=True)
     file = tmp_path / "rows.jsonl"
     Dataset.from_dict(rows).to_json(file)
     table = read(Source.parse(str(file)), Reading(), split="train")
@@ -38,10 +39,10 @@ def table_of(tmp_path: Path, rows: dict[str, list[Any]]) -> tuple[Target, Table]
     return target, target.label(table)
 
 
-def classes(tmp_path: Path, common: int = 3000, rare: int = 300) -> tuple[Target, Table, np.ndarray]:
+def classes(tmp_path: Path, common: int = 3000, rare: int = 300, start: int = 0) -> tuple[Target, Table, np.ndarray]:
     """A table of two classes, and the logits of a model that is right everywhere."""
     labels = ["common"] * common + ["rare"] * rare
-    target, table = table_of(tmp_path, {"text": [f"text {i}" for i in range(len(labels))], "label": labels})
+    target, table = table_of(tmp_path, {"text": [f"text {start + i}" for i in range(len(labels))], "label": labels})
     return target, table, np.eye(2)[np.asarray(table.rows["label"])] * 4.0
 
 
@@ -92,13 +93,42 @@ def test_sets_are_judged_together_and_each_on_its_own(tmp_path: Path) -> None:
     target, table, right = classes(tmp_path, 100, 90)
     small = judge(target, "small", table, (right, right), MARGINS)
     assert states(small)["overall"] == UNDECIDED and problems_of([small], MARGINS)
-    assert problems_of([small, small], MARGINS) == []  # 380 rows together are enough
-    whole = pool([small, small], MARGINS)
+    other = judge(target, "other", classes(tmp_path / "other", 100, 90, start=190)[1], (right, right), MARGINS)
+    assert problems_of([small, other], MARGINS) == []  # 380 rows together are enough
+    whole = pool([small, other], MARGINS)
     assert whole is not None and whole.lines[0].drop.rows == 380
     worse = right.copy()
     worse[:20] = [0.0, 9.0]
     bad = judge(target, "bad", table, (right, worse), MARGINS)
     assert any(problem.startswith("bad, overall: fails") for problem in problems_of([small, bad], MARGINS))
+
+
+def test_rows_that_several_sets_hold_count_once(tmp_path: Path) -> None:
+    target, table, right = classes(tmp_path, 100, 90)
+    worse = right.copy()
+    worse[:7] = [0.0, 9.0]
+    found = judge(target, "a", table, (right, worse), MARGINS)
+    twice = pool([found, replace(found, name="b")], MARGINS)
+    assert twice is not None and twice.lines == found.lines
+    assert problems_of([found, replace(found, name="b")], MARGINS)  # named twice, 190 rows are still too few
+    # Rows 95 to 99 have their text and label in both tables; those from 100 on have another label.
+    other = judge(target, "other", classes(tmp_path / "other", 100, 90, start=95)[1], (right, worse), MARGINS)
+    whole = pool([found, other], MARGINS)
+    assert whole is not None
+    assert {line.name: (line.drop.rows, line.drop.lost) for line in whole.lines} == {
+        "overall": (375, 9),
+        "class common": (195, 9),
+        "class rare": (180, 0),
+    }
+
+
+def test_equal_rows_within_a_set_all_count(tmp_path: Path) -> None:
+    target, table = table_of(tmp_path, {"text": ["yes", "no"] * 50, "label": ["good", "bad"] * 50})
+    right = np.eye(2)[np.asarray(table.rows["label"])]
+    first = judge(target, "first", table, (right, right), MARGINS)
+    other = judge(target, "other", classes(tmp_path / "other", 10, 10)[1], (right[:20], right[:20]), MARGINS)
+    whole = pool([first, other], MARGINS)
+    assert whole is not None and whole.lines[0].drop.rows == 120
 
 
 def test_several_classes_a_row_are_judged_class_by_class(tmp_path: Path) -> None:

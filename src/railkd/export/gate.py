@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from railkd.data.keys import example_key
 from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.runtime.words import shortened
 from railkd.statistics import ALPHA, holm
@@ -81,12 +82,15 @@ class Judgement:
         metric: what the drop is of.
         lines: the comparison overall, then for each group.
         flips: rows on which the verdicts differ, most confident first.
+        outcomes: name of a line -> (n,) keys of its rows, and (2, n) bool: which of them each model gets right. Empty
+            for scores that are no share of rows.
     """
 
     name: str
     metric: str
     lines: tuple[Line, ...]
     flips: tuple[Flip, ...]
+    outcomes: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def passes(self) -> bool:
@@ -105,7 +109,9 @@ class Judgement:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the judgement as plain values, for JSON."""
-        return asdict(self) | {"passes": self.passes, "smallest_margin": self.smallest_margin}
+        plain = asdict(replace(self, outcomes={}))
+        del plain["outcomes"]
+        return plain | {"passes": self.passes, "smallest_margin": self.smallest_margin}
 
 
 def judge(
@@ -143,20 +149,29 @@ def judge(
         parts |= {f"class {label}": rows for label, rows in _classes(target, gold).items()}
     parts |= {label: rows & known for label, rows in (groups or {}).items()}
     found: dict[str, Drop] = {}
+    keys, outcomes = _keys(table), {}
     for label, rows in parts.items():
         if rows.any():
             margin = margins[0] if label == "overall" else margins[1]
             right = _right(target, gold, reference, candidate, label)
-            found[label] = _drop(target, table, outputs, right, np.flatnonzero(rows), margin)
+            if right is None:
+                found[label] = _drop_of_metric(target, table, outputs, np.flatnonzero(rows), margin)
+            else:
+                outcomes[label] = keys[rows], right[:, rows]
+                found[label] = _drop_of_right(right[:, rows], margin)
     metric = "accuracy" if target.task.points else target.primary_metric
-    return Judgement(name, metric, _lines(found, margins), _flips(target, table, outputs, gold, reference, candidate))
+    flips = _flips(target, table, outputs, gold, reference, candidate)
+    return Judgement(name, metric, _lines(found, margins), flips, outcomes)
 
 
 def pool(judgements: Sequence[Judgement], margins: tuple[float, float]) -> Judgement | None:
     """Return the comparison on the rows of several tables together, overall and for each class.
 
+    A row that an earlier table holds too, with its texts and label, does not count again: the same rows twice are no
+    further evidence. Equal rows within a table all count, because a sample may draw a text more than once.
+
     Args:
-        judgements: of tables without common rows.
+        judgements: of the tables. They may have common rows.
         margins: as for `judge`.
 
     Returns:
@@ -167,9 +182,11 @@ def pool(judgements: Sequence[Judgement], margins: tuple[float, float]) -> Judge
         return None
     found = {}
     for name in dict.fromkeys(line.name for line in lines):
-        drops = [line.drop for line in lines if line.name == name]
-        lost, won, rows = (sum(getattr(drop, key) for drop in drops) for key in ("lost", "won", "rows"))
-        found[name] = drop_of_shares(lost, won, rows, margins[0] if name == "overall" else margins[1])
+        seen, kept = np.empty(0, np.int64), []
+        for keys, right in (one.outcomes[name] for one in judgements if name in one.outcomes):
+            kept.append(right[:, ~np.isin(keys, seen)])
+            seen = np.concatenate([seen, keys])
+        found[name] = _drop_of_right(np.concatenate(kept, 1), margins[0] if name == "overall" else margins[1])
     return Judgement("all sets", "accuracy", _lines(found, margins), ())
 
 
@@ -214,17 +231,21 @@ def _right(
     return np.array([[a == b for a, b in pair] for pair in pairs])
 
 
-def _drop(
-    target: Target,
-    table: Table,
-    outputs: tuple[np.ndarray, np.ndarray],
-    right: np.ndarray | None,
-    rows: np.ndarray,
-    margin: float,
+def _keys(table: Table) -> np.ndarray:
+    """Return (N,) int64: 64 bits of the hash of each row's texts and label."""
+    columns = [table.rows[name][:] for name in (*TEXT_COLUMNS, "label") if name in table.rows.column_names]
+    return np.array([example_key(*map(str, row))[0] for row in zip(*columns, strict=True)], dtype=np.int64)
+
+
+def _drop_of_right(right: np.ndarray, margin: float) -> Drop:
+    """Return the drop of the share of n rows that are right; ``right`` is (2, n) bool: reference and candidate."""
+    ours, theirs = right
+    return drop_of_shares(int((ours & ~theirs).sum()), int((~ours & theirs).sum()), len(ours), margin)
+
+
+def _drop_of_metric(
+    target: Target, table: Table, outputs: tuple[np.ndarray, np.ndarray], rows: np.ndarray, margin: float
 ) -> Drop:
-    if right is not None:
-        ours, theirs = right[0, rows], right[1, rows]
-        return drop_of_shares(int((ours & ~theirs).sum()), int((~ours & theirs).sum()), len(rows), margin)
     labels, metric = np.asarray(table.rows["label"])[rows], target.primary_metric
 
     def score(chosen: np.ndarray) -> tuple[float, float]:
