@@ -89,6 +89,11 @@ def test_a_probe_changes_nothing(name: str) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_several_tokens_may_end_a_text() -> None:
+    model = model_of("llama", eos_token_id=[1, 2, 3])
+    assert is_causal(model, find_blocks(model))
+
+
 def test_a_model_whose_tokens_do_not_see_each_other_has_no_cls() -> None:
     model = make_bert(2)
     with torch.no_grad():

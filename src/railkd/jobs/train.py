@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -279,7 +279,7 @@ def training_arguments(
     }
     if "save_steps" in training:
         chosen["save_strategy"] = "steps"
-    chosen |= _evaluating(training, chosen["save_strategy"], metric)
+    chosen |= _evaluating(request, chosen["save_strategy"], metric)
     given = {name: value for name, value in training.items() if value is not None}
     if "bf16" not in given and "fp16" not in given:
         chosen["bf16"] = fast_bf16()
@@ -295,8 +295,13 @@ def training_arguments(
         ) from error
 
 
-def _evaluating(training: Mapping[str, Any], saving: str, metric: str | None) -> dict[str, Any]:
+def _evaluating(request: Request[RunOptions], saving: str, metric: str | None) -> dict[str, Any]:
     """Return when a run evaluates and how it chooses its weights. ``saving`` is the default strategy."""
+    training = request.training
+    if request.options.patience and training.get("average_last"):
+        raise RailkdError(
+            "--patience may end the run before the epochs that --average-last takes the mean of. Fix: give one of them."
+        )
     save = plain(training.get("save_strategy", saving))
     if metric is None and save == "best":
         raise RailkdError(

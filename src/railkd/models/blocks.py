@@ -85,7 +85,7 @@ class BlockReader:
     ) -> None:
         self.poolings = tuple(poolings)
         self.blocks = find_blocks(model, blocks)
-        self.shape = _shape(model, self.blocks, named=blocks is not None)
+        self.shape = block_shape(model, self.blocks, named=blocks is not None)
         self.causal = "cls" in self.poolings and is_causal(model, self.blocks)
         self._first = self.shape.blocks if first is None else first
         self._seen = 0
@@ -247,7 +247,20 @@ def accepted_inputs(model: nn.Module) -> frozenset[str]:
     return frozenset(names)
 
 
-def _shape(model: nn.Module, blocks: Sequence[nn.Module], *, named: bool) -> BlockShape:
+def block_shape(model: nn.Module, blocks: Sequence[nn.Module], *, named: bool) -> BlockShape:
+    """Return the number of blocks that a batch passes, and their width.
+
+    Args:
+        model: a transformers model.
+        blocks: its block modules; one that shares its weights runs several times.
+        named: the user named the blocks.
+
+    Returns:
+        Blocks and width.
+
+    Raises:
+        RailkdError: the config has no width.
+    """
     config: Any = model.config
     depth, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if width is None:

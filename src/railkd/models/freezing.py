@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from railkd.errors import RailkdError
-from railkd.models.blocks import block_lists, find_blocks
+from railkd.models.blocks import block_lists, block_shape, find_blocks
 
 #: Stands for all that comes before the first block.
 EMBEDDINGS = "embeddings"
@@ -46,10 +46,15 @@ def freeze(model: Any, names: Sequence[str], *, blocks: str | None = None) -> No
     if not names:
         return
     found = find_blocks(model, blocks)
-    check_names(names, len(found))
+    depth = block_shape(model, found, named=blocks is not None).blocks
+    check_names(names, depth)
     lists = [found] if blocks else list(block_lists(model).values())  # XLM has a list for each part of its blocks
     for name in names:
-        parts = [_embeddings(model, found)] if name == EMBEDDINGS else [each[int(name) - 1] for each in lists]
+        parts = (
+            [_embeddings(model, found)]
+            if name == EMBEDDINGS
+            else [each[(int(name) - 1) * len(each) // depth] for each in lists]
+        )
         for part in parts:
             part.requires_grad_(False)
 

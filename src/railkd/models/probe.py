@@ -83,7 +83,8 @@ def hidden_states_come_from(model: nn.Module, lists: Sequence[nn.ModuleList]) ->
 def _plain_tokens(model: nn.Module) -> list[int]:
     """Return up to three token numbers without a special meaning."""
     config: Any = model.config
-    special = {value for name, value in config.to_dict().items() if name.endswith("token_id")}
+    given = [value for name, value in config.to_dict().items() if name.endswith("token_id")]
+    special = {token for value in given for token in (value if isinstance(value, list | tuple) else [value])}
     rows = int(getattr(config, "vocab_size", 0) or 0)
     return [token for token in range(rows - 1, -1, -1) if token not in special][:3]
 

@@ -2,7 +2,7 @@
 
 Equation: ``10 mean over row pairs of (A A^T - Bm Bm^T)^2``, mean over the student blocks i, with A = unit( hs_i - mu ),
 Bm = unit( ht_t(i) - mu_t(i) ), masked means hs (B, s, d_s) and ht (B, n, d_t), and mu_t the mean of block t over the
-training rows. There is no map, so no map can collapse.
+rows of the teacher cache. There is no map, so no map can collapse.
 
 Source: this library; compare relational knowledge distillation, Park, Kim, Lu, Cho 2019 (CVPR, arXiv 1904.05068), and
 arXiv 2509.25253.

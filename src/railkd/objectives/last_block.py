@@ -1,8 +1,8 @@
 """Last block: first the state that the head reads, then the task.
 
 Equation of the term: ``( (W hs_s - ht_n) / c )^2``, mean over batch and components, with the CLS states hs_s (B, d_s)
-and ht_n (B, d_t) of the last blocks, and c the mean over components of the standard deviation of ht_n over the training
-rows. W is a trained linear map where the widths differ, and the identity otherwise.
+and ht_n (B, d_t) of the last blocks, and c the mean over components of the standard deviation of ht_n over the rows
+of the teacher cache. W is a trained linear map where the widths differ, and the identity otherwise.
 
 Stages: in the first half of the steps the loss is ``term + 0.1 KD``, then it is ``(CE + KD) / 2``.
 

@@ -91,7 +91,8 @@ class Fitted(nn.Module):
         if not self._known_fitted and not bool(self.fitted):
             raise RailkdError(
                 "The objective is not fitted on the teacher's states yet. Fix: call "
-                "objective.fit(cache.moments('mean')), or train from a cache with DistillationTrainer."
+                "objective.fit(cache.moments('mean')), with the pooling of the method, or train from a cache with "
+                "DistillationTrainer."
             )
         self._known_fitted = True
         return self.values

@@ -18,6 +18,7 @@ from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_tokens
+from railkd.models.loading import Loading
 from railkd.runtime.ownership import check_writable
 from railkd.runtime.progress import tqdm_bar
 from railkd.signals import checked_poolings
@@ -105,8 +106,12 @@ class TeacherPass:
     def __init__(self, teacher: str | Path | Checkpoint | nn.Module, settings: PassSettings) -> None:
         self._settings = settings
         self._source: Any = teacher if isinstance(teacher, nn.Module | Checkpoint) else Checkpoint.find(teacher)
-        if isinstance(self._source, Checkpoint) and (settings.teacher_dtype or self._source is not teacher):
-            self._source = self._source.loaded_as(settings.teacher_dtype or "auto", settings.teacher_device_map)
+        chosen = settings.teacher_dtype or settings.teacher_device_map
+        if isinstance(self._source, Checkpoint) and (chosen or self._source is not teacher):
+            own = self._source.loading if self._source is teacher else Loading("auto")
+            self._source = self._source.loaded_as(
+                settings.teacher_dtype or own.dtype, settings.teacher_device_map or own.device_map
+            )
         own = self._source.precision if isinstance(self._source, Checkpoint) else "float32"
         self._bf16 = settings.bf16 and own == "float32"  # weights in half precision need no autocast
         self._precision = "bfloat16" if self._bf16 else own

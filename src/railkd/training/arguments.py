@@ -18,12 +18,15 @@ from railkd.errors import RailkdError
 from railkd.models.freezing import check_names
 from railkd.objectives import build_objective, method_spec
 from railkd.objectives.base import normalised_weights
+from railkd.objectives.maps import LARGEST_SHARED_SIZE
 from railkd.runtime.launcher import launched_processes
 from railkd.signals import BlockShape
 from railkd.training.fields import METHOD_OPTIONS, WITHOUT_EFFECT, DistillationFields
 
 #: (number of blocks, width) of the student and of the teacher.
 Shapes = tuple[BlockShape, BlockShape]
+#: Stand in for shapes that are not known: options are tried on them, without memory. No option is too large for them.
+_ANY: Shapes = BlockShape(3, LARGEST_SHARED_SIZE), BlockShape(6, LARGEST_SHARED_SIZE)
 
 
 @dataclass
@@ -50,7 +53,7 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
             if getattr(self, name) is None:
                 setattr(self, name, list(value))
         normalised_weights(self.weights, spec.objective.terms)
-        check_names(self.freeze or (), shapes[0].blocks if shapes else None)
+        check_names([str(name) for name in self.freeze or ()], shapes[0].blocks if shapes else None)
         self._refuse_fields()
         if self.average_last is not None and not (self.average_last > 0 and not self.load_best_model_at_end):
             raise RailkdError(
@@ -109,7 +112,7 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
             if not isinstance(options.get("alpha"), str):
                 options.pop("alpha", None)
         with torch.device("meta"):  # shapes alone: no memory, and no random numbers are used
-            build_objective(self.method, *(shapes or ((3, 256), (6, 256))), **options)
+            build_objective(self.method, *(shapes or _ANY), **options)
 
     def intermediate_scale(self, progress: float) -> float:
         """Return the factor on the weight of the intermediate term.

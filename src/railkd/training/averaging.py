@@ -60,7 +60,8 @@ class Averaging(TrainerCallback):
         loader: Any = given.get("train_dataloader")
         if has_length(loader):
             length = max(1, -(-len(loader) // args.gradient_accumulation_steps))
-        self._first = state.max_steps - round((self.epochs or 0) * length)
+        steps = max(1, round(self.epochs * length)) if self.epochs else 0
+        self._first = state.max_steps - steps
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: object

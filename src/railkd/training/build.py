@@ -121,13 +121,13 @@ def make_distiller(student: nn.Module, teacher: Teacher | None, args: Distillati
     options = args.objective_options()
     distiller = Distiller.from_method(args.method, student, shape, blocks_pattern=args.blocks, **options)
     distiller.objective.checks_draws = False  # they come from the objective, and reading them would make a step wait
-    if distiller.objective.needs_fit:
+    if distiller.objective.needs_fit and distiller.pooling:  # a term without weight reads no states
         if not isinstance(teacher, TeacherCache):
             raise RailkdError(
                 f"{args.method} fits its targets on a teacher cache, got a live teacher; "
                 "build a cache (TeacherCache.build, or drop --live)"
             )
-        distiller.objective.fit(teacher.moments(distiller.pooling or "mean"))
+        distiller.objective.fit(teacher.moments(distiller.pooling))
     return distiller
 
 

@@ -51,6 +51,6 @@ def _advice(args: Any) -> list[str]:
         found.append(f"--max-length {length // 2} (now {length})")
     if not (args.bf16 or args.fp16):
         found.append("--bf16")
-    if not args.freeze_embeddings:
-        found.append("--freeze-embeddings")
+    if not args.freeze_embeddings and "embeddings" not in (args.freeze or ()):
+        found.append("--freeze embeddings")
     return [*found, "a student of fewer blocks"]
