@@ -167,7 +167,7 @@ def test_parity_counts_flips_and_never_accepts_what_is_not_finite() -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_exports_with_parity(name: str, tmp_path: Path) -> None:
     family = FAMILIES[name]
-    depth = next(key for key in ("num_hidden_layers", "n_layers", "num_layers") if key in family.config)
+    depth = next(key for key in ("num_hidden_layers", "n_layers", "n_layer", "num_layers") if key in family.config)
     model, tokenizer = make_family(family, **{depth: 2 if name == "albert-two-groups" else 1}), family_tokenizer(family)
     save(tmp_path, model, tokenizer)
     write_onnx(model, tokenizer, [("good",), ("the plot was very bad and dull",)], tmp_path / "model.onnx")
