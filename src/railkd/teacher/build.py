@@ -108,9 +108,9 @@ class TeacherPass:
         self._source: Any = teacher if isinstance(teacher, nn.Module | Checkpoint) else Checkpoint.find(teacher)
         chosen = settings.teacher_dtype or settings.teacher_device_map
         if isinstance(self._source, Checkpoint) and (chosen or self._source is not teacher):
-            own = self._source.loading if self._source is teacher else Loading("auto")
+            kept = self._source.loading if self._source is teacher else Loading("auto")
             self._source = self._source.loaded_as(
-                settings.teacher_dtype or own.dtype, settings.teacher_device_map or own.device_map
+                settings.teacher_dtype or kept.dtype, settings.teacher_device_map or kept.device_map
             )
         own = self._source.precision if isinstance(self._source, Checkpoint) else "float32"
         self._bf16 = settings.bf16 and own == "float32"  # weights in half precision need no autocast
