@@ -17,7 +17,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_N
 .PHONY: help demo test test-versions test-large lint study performance gpu gpu-table gpu-wheels statistics paper-rehearsal docs house schema faults fuzz soak audit clean
 
 help:
-	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: under a minute)"
+	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: about a minute)"
 	@echo "make test   run the test suite"
 	@echo "make test-versions  run the fast part of the suite on the lowest declared and the newest versions, but one version of torch,"
 	@echo "            because others download gigabytes (ARGS='lowest --torch 2.6.0' tries the declared lowest all the same)"

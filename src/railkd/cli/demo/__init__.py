@@ -33,7 +33,7 @@ __getattr__, __dir__ = lazy(__name__, _HOMES)
 class DemoOptions:
     """Options of ``railkd demo``."""
 
-    quick: bool = option("a smaller run, under a minute", False)
+    quick: bool = option("a smaller run, about a minute", False)
     full: bool = option("every training row instead of a subset", False)
     output: str = option("folder of the results", "runs/demo", metavar="DIR")
     quiet: bool = option("print the results only", False)

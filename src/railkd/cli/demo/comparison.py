@@ -1,8 +1,8 @@
 """Run the demo: distil a real teacher into small students within minutes, and compare them in one table.
 
 Every student starts from the same weights (blocks 1, 3 and 6 of the teacher) and takes the same number of steps. All
-but fine-tuning also learn what the teacher answers to sentences whose label nobody gave. The dev rows pick the best
-epoch, never the test rows.
+but fine-tuning also learn the teacher's answers to sentences whose labels are withheld (none with --full). The dev rows
+pick the best epoch, never the test rows.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(480, 480, 200, 200, 2, 1, "under a minute"),
-    "normal": Size(3000, 10**9, 500, 1000, 2, 3, "four to seven minutes"),
+    "quick": Size(480, 480, 200, 200, 2, 1, "about a minute"),
+    "normal": Size(3000, 10**9, 500, 1000, 2, 3, "five to eight minutes"),
     "full": Size(10**9, 0, 10**9, 10**9, 3, 4, "about a quarter of an hour"),
 }
 
