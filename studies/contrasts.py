@@ -31,7 +31,7 @@ CONTRASTS: dict[str, list[Contrast]] = {
             ("spaced", "kd freeze=embeddings"),
         ),
         ("start even less spaced, rail-kd-l", ("even", "rail-kd-l"), ("spaced", "rail-kd-l")),
-        ("kd less finetune (which learns from 43 % of its rows), even", ("even", "kd"), ("even", "finetune")),
+        ("kd less finetune, even", ("even", "kd"), ("even", "finetune")),
         ("frozen embeddings less not, kd, even", ("even", "kd freeze=embeddings"), ("even", "kd")),
         ("rail-kd-l less kd, even", ("even", "rail-kd-l"), ("even", "kd")),
         ("kd and frozen embeddings from even less kd from spaced", ("even", "kd freeze=embeddings"), ("spaced", "kd")),
