@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from railkd.cli.demo.data import sentiment_sets, subset, write_texts, write_tsv
+from railkd.cli.demo.data import sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
 
 STUDIES = Path(__file__).resolve().parent
@@ -27,7 +27,7 @@ def movies(folder: Path, labelled: int) -> None:
     sets = sentiment_sets()
     train = subset(sets.train, labelled)
     known = {text for text, _ in train}
-    write_texts(folder / "unlabelled.tsv", [row for row in sets.train if row[0] not in known])
+    write_tsv(folder / "unlabelled.tsv", [row for row in sets.train if row[0] not in known], labels=False)
     parts = {"train": train, "dev": subset(sets.dev, CHOOSING), "movie": sets.test}
     for name, rows in (parts | {"product": sets.product, "news": sets.news}).items():
         write_tsv(folder / f"{name}.tsv", rows)
@@ -41,7 +41,7 @@ def shared(folder: Path, source: str, labelled: int, unlabelled: int = 0) -> Non
     if unlabelled:
         text = head.split("\t").index("sentence" if "sentence" in head.split("\t") else "text")
         rest = lines[labelled : labelled + unlabelled]
-        write_texts(folder / "unlabelled.tsv", [(line.split("\t")[text], "") for line in rest])
+        write_tsv(folder / "unlabelled.tsv", [(line.split("\t")[text], "") for line in rest], labels=False)
 
 
 #: Name of a set of rows -> function that writes them into a folder.

@@ -46,7 +46,7 @@ class Question:
 
 @dataclass
 class Baseline:
-    """What the scores of a set compare with: those of the best answer that needs no model.
+    """The scores of the best answer that needs no model, to compare those of a set with.
 
     Attributes:
         answer: this answer in words: the commonest class or classes, or the mean.

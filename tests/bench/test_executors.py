@@ -91,7 +91,7 @@ def test_ctrl_c_never_orphans_a_worker_that_is_not_yet_in_the_list(
 
 
 def test_workers_are_waited_for_where_pipes_cannot_be_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows select takes sockets alone. Two workers answer, and a worker that ends is told."""
+    """On Windows select takes sockets alone. Two workers answer, and the end of a worker is noticed."""
 
     def refuse(*_: Any) -> Any:
         raise OSError(10038, "An operation was attempted on something that is not a socket")

@@ -20,7 +20,7 @@ NAMES = ("WANDB_RUN_GROUP", "WANDB_TAGS", "MLFLOW_TAGS")
 
 
 class Recorder(TrainerCallback):
-    """Keeps what a tracker is told: the name of a run, the variables that the libraries read, and the logs."""
+    """Keeps what a tracker receives: the name of a run, the variables that the libraries read, and the logs."""
 
     runs: ClassVar[list[dict[str, Any]]] = []
 

@@ -23,7 +23,7 @@ from tiny import make_model, make_tokenizer, save
 
 @dataclass
 class Hub:
-    """What the stand-in has received.
+    """The requests that the stand-in has received.
 
     Attributes:
         endpoint: its address.

@@ -1,4 +1,4 @@
-"""What belongs to another user is refused before any teacher runs, with the path, its owner and the flag that helps."""
+"""Files of another user are refused before any teacher runs, with the path, its owner and the flag that helps."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_states_of_the_blocks_that_are_read_are_enough_and_no_other_has_a_part(m
 
 @every_method
 def test_splitting_a_batch_changes_nothing(method: str) -> None:
-    """Of a method that compares rows with each other: the other terms."""
+    """Methods that compare rows with each other are held to this for their other terms."""
     case = make(method)
     if case.objective.over_pairs:
         pairs = make(method, weights=[0, 0, 1])

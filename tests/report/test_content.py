@@ -75,7 +75,7 @@ def test_markdown_and_csv_hold_the_numbers_of_the_page(report: dict[str, Any]) -
 
 
 def test_the_answer_that_needs_no_model_stands_in_every_table(report: dict[str, Any], grid: Path) -> None:
-    """Of sets whose records hold it: the others show a dash, and a report of old records has no such row."""
+    """Sets whose records lack it show a dash, and a report of old records has no such row."""
     for domain, table in report["scores"].items():
         if domain == "out":
             assert table["constant"] is None

@@ -1,4 +1,4 @@
-"""Each score stands beside that of the answer that needs no model, and a model that gives one answer is told."""
+"""Each score stands beside that of the answer that needs no model, and a model that gives one answer is named."""
 
 from __future__ import annotations
 

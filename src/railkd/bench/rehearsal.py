@@ -22,7 +22,7 @@ from railkd.runtime.words import counted, duration, listed
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What a rehearsal found.
+    """The result of a rehearsal.
 
     Attributes:
         jobs: number of jobs that ran.

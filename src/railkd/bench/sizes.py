@@ -22,7 +22,7 @@ from railkd.runtime.words import listed, size
 
 #: Bytes of a weight on disk. A checkpoint holds the weight and Adam's two moments.
 _WEIGHT, _CHECKPOINT = 4, 12
-#: Checkpoints that a run keeps unless it is told a number; the next one is written before the oldest is deleted.
+#: Number of checkpoints that a run keeps by default; the next one is written before the oldest is deleted.
 _CHECKPOINTS = 2
 
 

@@ -1,1 +1,1 @@
-"""What a student ships as: ONNX and int8 files, each proven equal or good enough, with a model card."""
+"""Files to ship a student in: ONNX and int8, each proven equal or good enough, with a model card."""

@@ -94,7 +94,7 @@ class Judgement:
 
     @property
     def passes(self) -> bool:
-        """Whether the comparison passes overall, and fails in no group. A group may have too few rows to tell."""
+        """True if the comparison passes overall and fails in no group. A group may have too few rows to tell."""
         return self.lines[0].state == PASSES and all(line.state != FAILS for line in self.lines)
 
     @property

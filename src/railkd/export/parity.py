@@ -32,7 +32,7 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether rounding explains the difference."""
+        """True if rounding explains the difference."""
         return self.largest <= self.allowed
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from railkd.cli.demo.archive import Row
-from railkd.cli.demo.data import SentimentSets, sentiment_sets, subset, write_texts, write_tsv
+from railkd.cli.demo.data import SentimentSets, sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
 from railkd.errors import RailkdError
 from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions, Say
@@ -169,7 +169,7 @@ def _write_data(sets: SentimentSets, size: Size, folder: Path, say: Say) -> dict
         "(product and news: out of domain)"
     )
     files = {name: write_tsv(folder / f"{name}.tsv", rows) for name, rows in parts.items()}
-    return files | ({"unlabelled": write_texts(folder / "unlabelled.tsv", more)} if more else {})
+    return files | ({"unlabelled": write_tsv(folder / "unlabelled.tsv", more, labels=False)} if more else {})
 
 
 def _teacher(folder: Path, data: dict[str, Path], size: Size, say: Say, quiet: bool) -> RunRecord:

@@ -157,33 +157,19 @@ def subset(rows: Sequence[Row], n: int, seed: int = 0) -> tuple[Row, ...]:
     return tuple(rows[index] for index in sorted(sorted(range(len(rows)), key=rank)[:n]))
 
 
-def write_tsv(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows as a tsv with the columns text and label.
+def write_tsv(path: Path, rows: Sequence[Row], *, labels: bool = True) -> Path:
+    """Write rows as a tsv with the columns text and label, or with text alone.
 
     Args:
         path: the file; its folder is created. The file is complete or absent.
         rows: the rows.
+        labels: write the labels too.
 
     Returns:
         The path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, _tsv(rows))
-    return path
-
-
-def write_texts(path: Path, rows: Sequence[Row]) -> Path:
-    """Write the texts of rows, without their labels, as a tsv with the column text.
-
-    Args:
-        path: the file; its folder is created. The file is complete or absent.
-        rows: the rows.
-
-    Returns:
-        The path.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, "\n".join(["text", *(text for text, _ in rows), ""]).encode("utf-8"))
+    write_bytes(path, _tsv(rows) if labels else "\n".join(["text", *(text for text, _ in rows), ""]).encode("utf-8"))
     return path
 
 
