@@ -64,5 +64,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path, rows: 
     return TeacherCache.build(teacher_folder, rows, folder, pooling=["mean", "cls"], dtype="float32", batch_size=7)
 
 
-# make fuzz: pytest --hypothesis-profile=fuzz
+# The suite draws the same examples every time: a change passes or fails by itself. make fuzz looks for new ones.
+hypothesis.settings.register_profile("suite", hypothesis.settings.get_profile("ci"))
 hypothesis.settings.register_profile("fuzz", max_examples=10_000, deadline=None)
+hypothesis.settings.load_profile("suite")

@@ -283,27 +283,11 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at] * bool(at) + [place for key, part in inner for place in places(part, (*at, key))]
 
 
-@slow
-@given(data=st.data(), value=values, drop=st.booleans(), honest=st.booleans())
-def test_any_manifest_gives_the_right_numbers_or_an_error(
-    small: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, data: Any, value: Any, drop: bool, honest: bool
-) -> None:
-    """One place is changed; with a checksum that fits, as by someone who knows the format, or without."""
-    manifest = json.loads((cache.path / "manifest.json").read_text())
-    *way, last = data.draw(st.sampled_from(places(manifest)))
-    part = manifest
-    for step in way:
-        part = part[step]
-    if drop:
-        del part[last]
-    else:
-        part[last] = value
-    if honest:
-        manifest["checksum"] = manifest_checksum(manifest)
-    (small / "manifest.json").write_text(json.dumps(manifest))
-    keys = torch.from_numpy(keyed_tokens(rows, tokenizer, max_length=128).keys)
+def is_right_or_refused(folder: Path, manifest: Any, cache: TeacherCache, keys: torch.Tensor) -> None:
+    """Open a cache with this manifest: it gives the numbers of ``cache``, or is refused in words."""
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     try:
-        opened = TeacherCache.open(small)
+        opened = TeacherCache.open(folder)
         got = opened({KEY: keys}, "mean")
         opened.verify()
     except RailkdError as error:
@@ -312,3 +296,44 @@ def test_any_manifest_gives_the_right_numbers_or_an_error(
     wanted = cache({KEY: keys}, "mean")
     assert wanted.states is not None and got.states is not None
     assert torch.equal(got.logits, wanted.logits) and np.array_equal(got.states, wanted.states)
+
+
+def changed(manifest: Any, place: tuple[Any, ...], value: Any, drop: bool) -> Any:
+    """Return a copy with one place dropped or changed."""
+    copy = json.loads(json.dumps(manifest))
+    *way, last = place
+    part = copy
+    for step in way:
+        part = part[step]
+    if drop:
+        del part[last]
+    else:
+        part[last] = value
+    return copy
+
+
+@slow
+@given(data=st.data(), value=values, drop=st.booleans(), honest=st.booleans())
+def test_any_manifest_gives_the_right_numbers_or_an_error(
+    small: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, data: Any, value: Any, drop: bool, honest: bool
+) -> None:
+    """One place is changed; with a checksum that fits, as by someone who knows the format, or without."""
+    manifest = json.loads((cache.path / "manifest.json").read_text())
+    manifest = changed(manifest, data.draw(st.sampled_from(places(manifest))), value, drop)
+    if honest:
+        manifest["checksum"] = manifest_checksum(manifest)
+    keys = torch.from_numpy(keyed_tokens(rows, tokenizer, max_length=128).keys)
+    is_right_or_refused(small, manifest, cache, keys)
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "", -1, 10**400, True], ids=lambda value: f"{value!r:.8}")
+def test_every_place_of_a_manifest_may_hold_a_value_of_another_kind(
+    small: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, value: Any
+) -> None:
+    """No place is left to chance."""
+    manifest = json.loads((cache.path / "manifest.json").read_text())
+    keys = torch.from_numpy(keyed_tokens(rows, tokenizer, max_length=128).keys)
+    for place in places(manifest):
+        other = changed(manifest, place, value, drop=False)
+        other["checksum"] = manifest_checksum(other)
+        is_right_or_refused(small, other, cache, keys)

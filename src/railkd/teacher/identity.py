@@ -84,7 +84,7 @@ class Identity:
         Args:
             poolings: of the states.
         """
-        family = self.config.get("model_type")
+        family = str(self.config.get("model_type"))  # a manifest by hand may hold anything here
         return (family in _OTHER_CLS and "cls" in poolings) or (
             family in _OTHER_BLOCKS and self.blocks is None and bool(poolings)
         )
