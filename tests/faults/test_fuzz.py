@@ -298,7 +298,7 @@ def is_right_or_refused(folder: Path, manifest: Any, cache: TeacherCache, keys: 
     assert torch.equal(got.logits, wanted.logits) and np.array_equal(got.states, wanted.states)
 
 
-def changed(manifest: Any, place: tuple[Any, ...], value: Any, drop: bool) -> Any:
+def altered(manifest: Any, place: tuple[Any, ...], value: Any, drop: bool) -> Any:
     """Return a copy with one place dropped or changed."""
     copy = json.loads(json.dumps(manifest))
     *way, last = place
@@ -319,7 +319,7 @@ def test_any_manifest_gives_the_right_numbers_or_an_error(
 ) -> None:
     """One place is changed; with a checksum that fits, as by someone who knows the format, or without."""
     manifest = json.loads((cache.path / "manifest.json").read_text())
-    manifest = changed(manifest, data.draw(st.sampled_from(places(manifest))), value, drop)
+    manifest = altered(manifest, data.draw(st.sampled_from(places(manifest))), value, drop)
     if honest:
         manifest["checksum"] = manifest_checksum(manifest)
     keys = torch.from_numpy(keyed_tokens(rows, tokenizer, max_length=128).keys)
@@ -334,6 +334,6 @@ def test_every_place_of_a_manifest_may_hold_a_value_of_another_kind(
     manifest = json.loads((cache.path / "manifest.json").read_text())
     keys = torch.from_numpy(keyed_tokens(rows, tokenizer, max_length=128).keys)
     for place in places(manifest):
-        other = changed(manifest, place, value, drop=False)
+        other = altered(manifest, place, value, drop=False)
         other["checksum"] = manifest_checksum(other)
         is_right_or_refused(small, other, cache, keys)
