@@ -151,6 +151,7 @@ ROWS = [
     (f"{FINETUNE} --method kd", "'railkd distill' takes method"),
     # options without effect
     (f"{DISTILL} --train-sampling-strategy group_by_length", "no effect in railkd. Fix: --length-groups"),
+    (f"{DISTILL} --length-groups bands", "--length-groups: expected one of pools, split, none, got 'bands'"),
     (f"{FINETUNE} --push-to-hub", "--push-to-hub: this argument has no effect in railkd. Nothing is uploaded"),
     (f"{DISTILL} --hub-model-id me/student", "--hub-model-id: this argument has no effect in railkd"),
     (f"{DISTILL} --batch-eval-metrics", "The metrics are computed over all rows"),

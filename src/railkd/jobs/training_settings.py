@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 from railkd.errors import RailkdError
 from railkd.jobs.settings import SPELLINGS, plain, shown, unknown
 from railkd.training.arguments import DistillationTrainingArguments
-from railkd.training.fields import NEED_TEACHER, WITHOUT_EFFECT
+from railkd.training.fields import NEED_TEACHER, SWITCHES, WITHOUT_EFFECT
 
 #: Arguments that another setting replaces, or that would have no effect: argument -> what to do instead.
 REPLACED = WITHOUT_EFFECT | {
@@ -76,6 +76,8 @@ def resolve(
     found: dict[str, Any] = {}
     for name, (where, value) in others.items():
         off = name.removeprefix("no_")
+        if (name if name in SWITCHES else off) in SWITCHES and value in ([], True, False):
+            name, value = off, SWITCHES[off][value is False or name != off]
         if name not in actions and off in actions and "bool" in hints[off]:
             if value:
                 raise RailkdError(f"{where}: expected no value, got {shown(value)}")

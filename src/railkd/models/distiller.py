@@ -8,6 +8,7 @@ inputs.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from railkd.models.blocks import BlockReader, accepted_inputs
 from railkd.models.heads import problem_type_of, task_of_config
+from railkd.models.parts import run_in_parts
 from railkd.objectives import Objective, build_objective, method_spec
 from railkd.signals import Negatives, Signals
 from railkd.tasks import task_of
@@ -71,6 +73,9 @@ class Distiller(nn.Module):
         objective: built for the shapes of this student and its teacher.
         pooling: pooling of the block states that the objective reads. None: it reads logits only.
         blocks: see `railkd.models.blocks.find_blocks`.
+
+    Attributes:
+        splits_batches: run a training batch in parts of similar length, see `railkd.models.parts.run_in_parts`.
     """
 
     # Otherwise Trainer would pass num_items_in_batch and scale accumulated gradients twice.
@@ -83,6 +88,7 @@ class Distiller(nn.Module):
         self.student: Any = student
         self.objective = objective
         self.pooling = pooling
+        self.splits_batches = False
         # In a tuple, so that the reader's list of blocks is not registered as submodules a second time.
         self._reader = (BlockReader(student, (pooling,), blocks, first=objective.m),) if pooling else ()
         self._takes = accepted_inputs(student)
@@ -135,26 +141,30 @@ class Distiller(nn.Module):
         given = TeacherInputs(**signals)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        inputs = {name: value for name, value in inputs.items() if value is not None and name in self._takes}
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        inputs = {name: value for name, value in batch.items() if value is not None and name in self._takes}
         if not self.training:
             logits = getattr(self.student(**inputs), self._output)
             if labels is None:
                 return (logits,)
             task = task_of(self.objective.problem_type or problem_type_of(self.config))
             return task.loss(logits, labels), logits
-        states = None
-        if self._reader:
-            reader = self._reader[0]
-            with reader.reading(attention_mask):
-                logits = getattr(self.student(**inputs), self._output)
-            states = reader.states()[self.pooling]  # type: ignore[index]
-        else:
-            logits = getattr(self.student(**inputs), self._output)
+        logits, states = self._run(inputs, attention_mask)
         scale = 1.0 if given.intermediate_scale is None else given.intermediate_scale
         scales: dict[str, Any] = {"intermediate_scale": scale, "term_scales": given.term_scales}
         loss, terms = self.objective(Signals(logits, states), given.signals(), labels, given.draw, **scales)
         return loss, logits, torch.stack([terms[name].float() for name in self.term_names])
+
+    def _run(self, inputs: dict[str, Tensor], mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logits (B, C) and, if the objective reads them, pooled states (B, n, d)."""
+        reader = self._reader[0] if self._reader else None
+        if self.splits_batches:
+            logits, found = run_in_parts(self.student, inputs, mask, output=self._output, reader=reader)
+        else:
+            with reader.reading(mask) if reader else nullcontext():
+                logits = getattr(self.student(**inputs), self._output)
+            found = reader.states() if reader else {}
+        return logits, found[self.pooling] if self.pooling else None
 
     @property
     def term_names(self) -> list[str]:

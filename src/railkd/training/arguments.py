@@ -21,7 +21,7 @@ from railkd.objectives.base import normalised_weights
 from railkd.objectives.maps import LARGEST_SHARED_SIZE
 from railkd.runtime.launcher import launched_processes
 from railkd.signals import BlockShape
-from railkd.training.fields import METHOD_OPTIONS, WITHOUT_EFFECT, DistillationFields
+from railkd.training.fields import METHOD_OPTIONS, SWITCHES, WITHOUT_EFFECT, DistillationFields
 
 #: (number of blocks, width) of the student and of the teacher.
 Shapes = tuple[BlockShape, BlockShape]
@@ -48,6 +48,9 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
     shapes: InitVar[Shapes | None] = None
 
     def __post_init__(self, shapes: Shapes | None) -> None:
+        for name, (on, off) in SWITCHES.items():
+            if isinstance(getattr(self, name), bool):
+                setattr(self, name, on if getattr(self, name) else off)
         spec = method_spec(self.method)
         for name, value in spec.recipe.items():
             if getattr(self, name) is None:

@@ -120,6 +120,7 @@ def make_distiller(student: nn.Module, teacher: Teacher | None, args: Distillati
     set_seed(args.seed)  # for the initial weights of the projections
     options = args.objective_options()
     distiller = Distiller.from_method(args.method, student, shape, blocks_pattern=args.blocks, **options)
+    distiller.splits_batches = args.length_groups == "split"
     distiller.objective.checks_draws = False  # they come from the objective, and reading them would make a step wait
     if distiller.objective.needs_fit and distiller.pooling:  # a term without weight reads no states
         if not isinstance(teacher, TeacherCache):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 #: Fields that are options of one method's objective. None keeps the default of the method.
 METHOD_OPTIONS = (
@@ -42,7 +42,7 @@ _NO_SHARDS = "Every rank holds the whole model. Fix: start the run with torchrun
 #: Fields of Trainer that would have no effect, or could not work, and what to do instead.
 WITHOUT_EFFECT = {
     "label_smoothing_factor": "The teacher's logits serve as soft labels",
-    "train_sampling_strategy": "Fix: --length-groups (default) or --no-length-groups decides the order of the rows",
+    "train_sampling_strategy": "Fix: --length-groups pools (default), split or none decides the order of the rows",
     "length_column_name": "The lengths of rows are counted in tokens",
     "label_names": "The labels of a row are its column 'labels'",
     "average_tokens_across_devices": "The loss is always the mean over the rows of all ranks",
@@ -66,6 +66,8 @@ WITHOUT_EFFECT = {
         _NO_UPLOAD,
     ),
 }
+#: Fields that were switches once: field -> its value for on and for off. Both spellings work.
+SWITCHES = {"length_groups": ("pools", "none")}
 #: Heading of ``--help`` -> the fields under it. Options of a method are not listed here.
 GROUPS = {
     "training": ("gauges", "skip_nonfinite", "average_last", "freeze_embeddings", "keep_freed_memory", "length_groups"),
@@ -140,7 +142,11 @@ class DistillationFields:
         "do not train the table of word embeddings; --freeze embeddings freezes more", False
     )
     keep_freed_memory: bool = _field("on a CPU with glibc: keep freed memory of the process for the next step", True)
-    length_groups: bool = _field("form batches of texts of similar length, to pad less", True)
+    length_groups: Literal["pools", "split", "none"] = _field(
+        "how to pad less: batches of texts of similar length (pools), random batches that the student reads in parts "
+        "of similar length (split), or none",
+        "pools",
+    )
     text_columns: list[str] | None = _field("text column, or two for pairs (default: columns with common names)")
     label_column: str | None = _field("label column (default: a column with a common name)")
     key_column: str = _field("column of the keys, for rows that are tokenised already", "example_key")

@@ -222,7 +222,7 @@ class DistillationTrainer(Trainer):
         if dataset is None or not hasattr(dataset, "__len__"):
             return None
         # From the prepared rows, because Trainer has removed the length column from `dataset`.
-        lengths = row_lengths(self.train_dataset, len(dataset)) if self.args.length_groups else None
+        lengths = row_lengths(self.train_dataset, len(dataset)) if self.args.length_groups == "pools" else None
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         batch = self._train_batch_size * self.args.world_size
         check_batches(len(dataset), batch, drop_last=self.args.dataloader_drop_last)
