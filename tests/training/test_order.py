@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from datasets import Dataset
 
 import tiny
+from railkd.errors import RailkdError
+from railkd.jobs.contents import changed_settings
 
 
 def lengths_of_batches(trainer: Any) -> list[list[int]]:
@@ -30,3 +33,15 @@ def test_training_batches_hold_rows_of_like_length(
     assert spread(lengths_of_batches(grouped)) < 0.5 * spread(lengths_of_batches(mixed))
     flat = sorted(length for batch in lengths_of_batches(grouped) for length in batch)
     assert flat == sorted(length for batch in lengths_of_batches(mixed) for length in batch)
+
+
+@pytest.mark.parametrize(("old", "word"), [(True, "pools"), (False, "none")])
+def test_the_old_switch_is_the_word(tmp_path: Path, old: bool, word: str) -> None:
+    assert tiny.arguments(tmp_path, length_groups=old).length_groups == word
+    assert changed_settings({"length_groups": old}, {"length_groups": word}, free=()) == []
+    assert changed_settings({"length_groups": old}, {"length_groups": "split"}, free=())
+
+
+def test_parts_are_not_compiled(tmp_path: Path) -> None:
+    with pytest.raises(RailkdError, match="length_groups split with torch_compile"):
+        tiny.arguments(tmp_path, length_groups="split", torch_compile=True)

@@ -13,6 +13,7 @@ from typing import Any
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.runtime.words import counted, listed
+from railkd.training.fields import switched
 
 #: Settings that change nothing of what a job computes or keeps: guards, verbosity, progress, and where files lie.
 UNSEEN = frozenset(
@@ -162,7 +163,7 @@ def _free_on_resume(settings: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _same(name: str, one: Any, two: Any, equal: bool) -> bool:
-    if one == two:
+    if switched(name, one) == switched(name, two):
         return True
     if one is None or two is None:
         return False

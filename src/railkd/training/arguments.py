@@ -21,7 +21,7 @@ from railkd.objectives.base import normalised_weights
 from railkd.objectives.maps import LARGEST_SHARED_SIZE
 from railkd.runtime.launcher import launched_processes
 from railkd.signals import BlockShape
-from railkd.training.fields import METHOD_OPTIONS, SWITCHES, WITHOUT_EFFECT, DistillationFields
+from railkd.training.fields import METHOD_OPTIONS, SWITCHES, WITHOUT_EFFECT, DistillationFields, switched
 
 #: (number of blocks, width) of the student and of the teacher.
 Shapes = tuple[BlockShape, BlockShape]
@@ -48,9 +48,8 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
     shapes: InitVar[Shapes | None] = None
 
     def __post_init__(self, shapes: Shapes | None) -> None:
-        for name, (on, off) in SWITCHES.items():
-            if isinstance(getattr(self, name), bool):
-                setattr(self, name, on if getattr(self, name) else off)
+        for name in SWITCHES:
+            setattr(self, name, switched(name, getattr(self, name)))
         spec = method_spec(self.method)
         for name, value in spec.recipe.items():
             if getattr(self, name) is None:
@@ -89,6 +88,13 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
             value = getattr(self, name)
             if value is not None and not 0 <= value < limit:
                 raise RailkdError(f"Expected a whole number from 0 to {limit - 1}, got {name} {value}.")
+        if self.length_groups not in ("pools", "split", "none"):
+            raise RailkdError(f"Expected length_groups pools, split or none, got {self.length_groups!r}.")
+        if self.length_groups == "split" and self.torch_compile:
+            raise RailkdError(
+                "length_groups split with torch_compile: the lengths of parts would be compiled one by one. Fix: keep "
+                "one of the two."
+            )
         if self.ddp_backend and "WORLD_SIZE" not in os.environ:
             raise RailkdError(
                 f"ddp_backend={self.ddp_backend} has no effect in a run of one process. Fix: start it with torchrun."

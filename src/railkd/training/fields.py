@@ -68,6 +68,13 @@ WITHOUT_EFFECT = {
 }
 #: Fields that were switches once: field -> its value for on and for off. Both spellings work.
 SWITCHES = {"length_groups": ("pools", "none")}
+
+
+def switched(name: str, value: Any) -> Any:
+    """Return the value of a field; on and off of a field that was a switch once are its words."""
+    return SWITCHES[name][not value] if name in SWITCHES and isinstance(value, bool) else value
+
+
 #: Heading of ``--help`` -> the fields under it. Options of a method are not listed here.
 GROUPS = {
     "training": ("gauges", "skip_nonfinite", "average_last", "freeze_embeddings", "keep_freed_memory", "length_groups"),
