@@ -1,4 +1,6 @@
-"""The tables of docs/results.md from the committed records of a study: ``python studies/contrasts.py F-movies``.
+"""The tables of docs/results.md from the committed records of studies: ``python studies/contrasts.py F-movies``.
+
+Studies with the same rows and teachers are read together: ``python studies/contrasts.py B-few-labels B-start``.
 
 A contrast is the difference of two cells of one task and seed. Its interval over rows says what another sample of test
 rows could give for these very models; it holds the training fixed. Its interval over seeds (from three seeds on) holds
@@ -20,7 +22,7 @@ from railkd.records import RunRecord
 
 #: Words, candidate and reference, each a student and an arm.
 Contrast = tuple[str, tuple[str, str], tuple[str, str]]
-#: Study -> its contrasts.
+#: First study -> its contrasts.
 CONTRASTS: dict[str, list[Contrast]] = {
     "F-movies": [
         ("start even less spaced, finetune", ("even", "finetune"), ("spaced", "finetune")),
@@ -35,28 +37,52 @@ CONTRASTS: dict[str, list[Contrast]] = {
         ("frozen embeddings less not, kd, even", ("even", "kd freeze=embeddings"), ("even", "kd")),
         ("rail-kd-l less kd, even", ("even", "rail-kd-l"), ("even", "kd")),
         ("kd and frozen embeddings from even less kd from spaced", ("even", "kd freeze=embeddings"), ("spaced", "kd")),
-    ]
+    ],
+    "B-few-labels": [
+        ("recommended less finetune", ("even", "recommended"), ("even", "finetune")),
+        ("recommended less kd of 0.1.0 (spaced)", ("even", "recommended"), ("spaced", "kd")),
+        ("recommended less kd", ("even", "recommended"), ("even", "kd")),
+        ("kd less finetune", ("even", "kd"), ("even", "finetune")),
+        ("rail-kd-l less kd", ("even", "rail-kd-l"), ("even", "kd")),
+        ("start even less spaced, kd", ("even", "kd"), ("spaced", "kd")),
+        ("start even less spaced, finetune", ("even", "finetune"), ("spaced", "finetune")),
+    ],
 }
 
 
-def main(study: str, contrasts: Sequence[Contrast], folder: Path = cells.RECORDS) -> None:
-    """Print the scores of all cells and the contrasts."""
-    records, right = cells.read_records(study, folder), cells.read_right(study, folder)
-    scored = [record for record in records if record.metrics]
-    sets = [name for name in scored[0].metrics if name != "eval"]
-    print(f"| cell | seed | {' | '.join(sets)} | training, s |\n|{'---|' * (len(sets) + 3)}")
-    for record in scored:
+def main(studies: Sequence[str], contrasts: Sequence[Contrast], folder: Path = cells.RECORDS) -> None:
+    """Print, for each task, the scores of all cells and the contrasts."""
+    right = {name: sets for study in studies for name, sets in cells.read_right(study, folder).items()}
+    records = [record for study in studies for record in cells.read_records(study, folder) if record.metrics]
+    for task in dict.fromkeys(record.task for record in records):
+        _print_task(task, [record for record in records if record.task == task], contrasts, right)
+
+
+def _print_task(task: str, records: list[RunRecord], contrasts: Sequence[Contrast], right: cells.Right) -> None:
+    sets = [name for name in records[0].metrics if name != "eval"]
+    print(f"\n| {task}, mean and deviation over seeds | seeds | {' | '.join(sets)} | training, s |")
+    print("|" + "---|" * (len(sets) + 3))
+    runs: dict[str, dict[int, RunRecord]] = {}
+    for record in records:
         name = "teacher" if record.job == "finetune" else f"{record.student}, {record.arm}"
-        values = " | ".join(f"{100 * next(iter(record.metrics[each].values())):.1f}" for each in sets)
-        print(f"| {name} | {record.seed} | {values} | {record.seconds.get('training', 0):.0f} |")
-    print(f"\n| contrast, points | seeds | {' | '.join(sets)} |\n|{'---|' * (len(sets) + 2)}")
+        runs.setdefault(name, {})[record.seed] = record
+    for name, by_seed in runs.items():
+        scores = [_spread([_score(record, each) for record in by_seed.values()]) for each in sets]
+        seconds = np.mean([record.seconds.get("training", 0) for record in by_seed.values()])
+        print(f"| {name} | {len(by_seed)} | {' | '.join(scores)} | {seconds:.0f} |")
+    print(f"\n| {task}, contrast in points | seeds | {' | '.join(sets)} |\n|{'---|' * (len(sets) + 2)}")
     for words, ours, theirs in contrasts:
-        pairs = list(_pairs(scored, ours, theirs))
-        if pairs:
-            found = [_difference([(right[a.folder][each], right[b.folder][each]) for a, b in pairs]) for each in sets]
-            print(f"| {words} | {len(pairs)} | {' | '.join(found)} |")
-        else:
-            print(f"| {words} | 0 | {' | '.join('not run' for _ in sets)} |")
+        pairs = list(_pairs(records, ours, theirs))
+        found = [_difference([(right[a.folder][each], right[b.folder][each]) for a, b in pairs]) for each in sets]
+        print(f"| {words} | {len(pairs)} | {' | '.join(found if pairs else ['not run'] * len(sets))} |")
+
+
+def _score(record: RunRecord, name: str) -> float:
+    return 100 * next(iter(record.metrics[name].values()))
+
+
+def _spread(values: list[float]) -> str:
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def _pairs(
@@ -71,10 +97,12 @@ def _pairs(
 
 
 def _difference(answers: list[tuple[str, str]]) -> str:
-    """Return the mean difference over seeds, with its intervals.
+    """Return the mean difference over seeds, with its intervals; of no answers nothing.
 
     Over rows: the mean over seeds of a row's difference, with the normal interval of its mean over rows.
     """
+    if not answers:
+        return ""
     right = np.array([[list(model) for model in pair] for pair in answers]) == "1"  # (seeds, 2, rows)
     differ = 100.0 * (right[:, 0].astype(float) - right[:, 1])  # (seeds, rows)
     by_seed, by_row, mean = differ.mean(axis=1), differ.mean(axis=0), differ.mean()
@@ -87,4 +115,4 @@ def _difference(answers: list[tuple[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], CONTRASTS.get(sys.argv[1], []))
+    main(sys.argv[1:], CONTRASTS.get(sys.argv[1], []))
