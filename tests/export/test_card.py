@@ -95,7 +95,7 @@ def test_a_run_and_its_export_have_cards_and_the_export_reads_the_rows_of_the_ru
     assert {one.dataset_name for one in card.data.eval_results} == {"d"}
     assert main(["export", str(tmp_path / "run"), "--onnx", "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
-    assert "800 rows" in said and "teacher, PyTorch: 1.000 of the time" in said  # --test and --eval
+    assert "512 rows, of all lengths" in said and "teacher, PyTorch: 1.000 of the time" in said  # --test and --eval
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert [side["name"] for side in record["latency"]["sides"]] == [
         "teacher, PyTorch",

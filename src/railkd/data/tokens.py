@@ -122,6 +122,24 @@ class KeyedTokens:
         """The number of tokens of each example, (N,)."""
         return np.asarray([len(ids) for ids in self.inputs["input_ids"]], dtype=np.int64)
 
+    def select(self, rows: np.ndarray) -> KeyedTokens:
+        """Return some of the examples.
+
+        Args:
+            rows: (n,) their numbers.
+        """
+        return KeyedTokens({name: [values[i] for i in rows] for name, values in self.inputs.items()}, self.keys[rows])
+
+    @classmethod
+    def join(cls, parts: Sequence[KeyedTokens]) -> KeyedTokens:
+        """Return the examples of several tables, one after the other.
+
+        Args:
+            parts: the tables, with the same inputs; at least one.
+        """
+        inputs = {name: [row for part in parts for row in part.inputs[name]] for name in parts[0].inputs}
+        return cls(inputs, np.concatenate([part.keys for part in parts]))
+
 
 def keyed_tokens(
     dataset: Any,

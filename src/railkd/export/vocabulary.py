@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,18 +105,31 @@ def trim(model: Any, trimming: Trimming) -> Any:
     import torch
 
     trimmed, new = copy.deepcopy(model), trimming.new_numbers
-    table = trimmed.get_input_embeddings()
-    chosen = torch.as_tensor(trimming.kept)
-    smaller = torch.nn.Embedding(
-        len(chosen), table.weight.shape[1], padding_idx=new.get(table.padding_idx), dtype=table.weight.dtype
-    )
-    smaller.weight = torch.nn.Parameter(table.weight.detach()[chosen].clone())
-    trimmed.set_input_embeddings(smaller)
+    table = trimmed.get_input_embeddings()  # changed in place, because some families scale what it returns
+    chosen = torch.as_tensor(trimming.kept, device=table.weight.device)
+    table.weight = torch.nn.Parameter(table.weight.detach()[chosen].clone(), table.weight.requires_grad)
+    table.num_embeddings, table.padding_idx = len(chosen), new.get(table.padding_idx)
+    trimmed.set_input_embeddings(table)  # also where a decoder shares it
     trimmed.config.vocab_size = len(chosen)
     for name, value in trimmed.config.to_dict().items():
         if name.endswith("_token_id") and isinstance(value, int) and value in new:
             setattr(trimmed.config, name, new[value])
     return trimmed.eval()
+
+
+def trim_tokenizer(tokenizer: Any, trimming: Trimming) -> Any:
+    """Return a tokenizer with the pieces that stay, of the same class.
+
+    Args:
+        tokenizer: the one that the plan is of.
+        trimming: the plan.
+    """
+    with tempfile.TemporaryDirectory(prefix="railkd-") as scratch:
+        tokenizer.save_pretrained(scratch)
+        write_tokenizer(trimming, Path(scratch))
+        found = type(tokenizer).from_pretrained(scratch)
+    found.name_or_path = tokenizer.name_or_path
+    return found
 
 
 def write_tokenizer(trimming: Trimming, folder: Path) -> None:

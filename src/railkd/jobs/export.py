@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from railkd.export.example import write_example
 from railkd.export.gate import Judgement, pool, problems_of
 from railkd.export.layout import Shipped, onnx_parts
 from railkd.export.onnx import write_onnx
-from railkd.export.parity import Parity, compare
+from railkd.export.parity import ROWS, compare
 from railkd.export.push import push
 from railkd.export.vocabulary import trim, write_tokenizer
 from railkd.jobs.options import Say
@@ -31,6 +31,8 @@ from railkd.runtime import hardware
 from railkd.runtime.environment import versions
 from railkd.runtime.files import temporary_beside, usual_permissions, write_json, write_text
 from railkd.runtime.words import counted, duration, size
+
+Result = TypeVar("Result")
 
 
 def export(options: ExportOptions, say: Say) -> dict[str, Any]:
@@ -87,21 +89,33 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
         tokenizer.save_pretrained(fresh.path)
     if subject is not None and trimming is not None:
         write_tokenizer(trimming, fresh.path)
-        record["vocabulary"] = judge_trimming(subject, trimming, fresh, options, say)
+        subject, record["vocabulary"] = judge_trimming(subject, trimming, fresh, options, say)
     if subject is not None and (options.onnx or options.int8):
-        fresh.onnx.parent.mkdir()
-        record["onnx"] = _timed(seconds, "onnx", lambda: _onnx(subject, fresh, say))
-        if options.int8:
-            record["int8"] = _timed(seconds, "int8", lambda: _int8(subject, fresh, options, say))
-        record["latency"] = _timed(seconds, "latency", lambda: _latency(trained, subject, fresh, say))
-        write_example(fresh, subject.max_length)
+        record |= _write_onnx(trained, subject, options, fresh, seconds, say)
     parts = [part for file in fresh.path.rglob("*.onnx") for part in onnx_parts(file)]
     files = {file.relative_to(fresh.path).as_posix(): file.stat().st_size for file in parts}
     files |= {file.name: file.stat().st_size for file in fresh.path.glob("*.safetensors")}
     say("sizes: " + ", ".join(f"{name} {size(count)}" for name, count in sorted(files.items())))
+    say("time: " + ", ".join(f"{name} {duration(spent)}" for name, spent in seconds.items()))
     record |= {"bytes": files, "machine": hardware.machine(), "versions": versions()}
     write_text(fresh.card, model_card(trained.record, model.config, record))
     return record
+
+
+def _write_onnx(
+    trained: Finished, subject: Subject, options: ExportOptions, fresh: Shipped, seconds: dict[str, float], say: Say
+) -> dict[str, Any]:
+    """Write the ONNX files and the example. Return their part of the record, and add to its seconds."""
+    found: dict[str, Any] = {}
+    fresh.onnx.parent.mkdir()
+    if options.int8:  # its gate needs every row; the float32 file is compared on some of them
+        _timed(seconds, "model", lambda: subject.reference)
+    found["onnx"] = _timed(seconds, "onnx", lambda: _onnx(subject, fresh, say))
+    if options.int8:
+        found["int8"] = _timed(seconds, "int8", lambda: _int8(subject, fresh, options, say))
+    found["latency"] = _timed(seconds, "latency", lambda: _latency(trained, subject, fresh, say))
+    write_example(fresh, subject.max_length)
+    return found
 
 
 def _latency(trained: Finished, subject: Subject, fresh: Shipped, say: Say) -> dict[str, Any]:
@@ -112,13 +126,13 @@ def _latency(trained: Finished, subject: Subject, fresh: Shipped, say: Say) -> d
     for name, file in (("model, ONNX", fresh.onnx), ("model, int8", fresh.int8)):
         if file.is_file():
             sides.append(latency.Side.of_onnx(name, file))
-    found = latency.as_record(latency.measure(sides, subject.texts, subject.max_length))
+    found = latency.as_record(latency.measure(sides, subject.texts(subject.spread), subject.max_length))
     for line in (f"latency, {counted(found['threads'], 'thread')}, tokenisation left out:", *found["lines"]):
         say(line)
     return found
 
 
-def _timed(seconds: dict[str, float], name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _timed(seconds: dict[str, float], name: str, work: Callable[[], Result]) -> Result:
     start = time.perf_counter()
     found = work()
     seconds[name] = round(time.perf_counter() - start, 2)
@@ -128,8 +142,9 @@ def _timed(seconds: dict[str, float], name: str, work: Callable[[], dict[str, An
 def _onnx(subject: Subject, fresh: Shipped, say: Say) -> dict[str, Any]:
     """Write the float32 file, and compare it with the model in PyTorch."""
     write_onnx(subject.model, subject.tokenizer, subject.example(), fresh.onnx)
-    parity = _parity(subject, subject.outputs(fresh.onnx))
-    say(f"onnx: {parity}")
+    rows, reference = subject.sample
+    parity = compare(reference, subject.outputs(fresh.onnx, rows), subject.target.task)
+    say(f"onnx: {parity}, of all lengths")
     if not parity.holds:
         raise RunFailed(
             f"onnx: the file differs from the model in PyTorch: {parity}, allowed {parity.allowed:.1e}. Nothing was "
@@ -138,14 +153,10 @@ def _onnx(subject: Subject, fresh: Shipped, say: Say) -> dict[str, Any]:
     return {"parity": asdict(parity)}
 
 
-def _parity(subject: Subject, outputs: dict[str, np.ndarray]) -> Parity:
-    reference = np.concatenate([subject.reference[name] for name in subject.tables])
-    return compare(reference, np.concatenate([outputs[name] for name in subject.tables]), subject.target.task)
-
-
 def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) -> dict[str, Any]:
     """Write the int8 file, and judge its answers. What fails its gate is written again with more of it in float32."""
-    rows, reference = subject.sample()
+    some = subject.spread[:: ROWS // quantize.SAMPLE]
+    rows, reference = subject.tokens.select(some), subject.reference[some]
     margins, how = (options.max_drop / 100, options.max_class_drop / 100), {"max_length": subject.max_length}
     embeddings, count = True, 0
     order: list[str] | None = None
@@ -176,11 +187,11 @@ def _judged(
     fresh: Shipped,
     made: quantize.Quantisation,
     judged: list[Judgement],
-    outputs: dict[str, np.ndarray],
+    outputs: np.ndarray,
     problems: list[str],
     say: Say,
 ) -> dict[str, Any]:
-    parity = _parity(subject, outputs)
+    parity = compare(subject.reference, outputs, subject.target.task)
     way = "per channel" if made.per_channel else "per tensor"
     say(f"int8: {counted(made.integer, 'integer product')}, {way}; {parity}")
     margins = (judged[0].lines[0].margin, judged[0].lines[-1].margin)

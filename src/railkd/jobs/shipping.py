@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.data.sources import SELECTION_SET, Source, parse_named
-from railkd.data.tokens import full_lengths
+from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.export.gate import Judgement, judge
-from railkd.export.quantize import SAMPLE
+from railkd.export.parity import ROWS
 from railkd.export.session import OnnxModel
 from railkd.jobs.options import Say
 from railkd.jobs.run_folder import RunFolder
@@ -26,6 +26,8 @@ from railkd.models.inference import predict_logits
 from railkd.records import RunRecord
 from railkd.tasks.target import Target
 
+#: Rows of a batch. On processors, small batches of like length are the fastest.
+BATCH = 16
 #: Options of the run that say how its files are read.
 _READING = ("text_column", "label_column", "label_map", "problem_type")
 
@@ -111,16 +113,15 @@ class Finished:
 
 @dataclass
 class Subject:
-    """The model to export, with its rows and its answers in PyTorch.
+    """The model to export, with the rows of its gates. Each row is tokenised once, and answered once in PyTorch.
 
     Attributes:
         model: in evaluation mode, on the CPU.
         tokenizer: of the model.
         target: its task and classes.
-        tables: name -> labelled rows of the gates.
+        tables: name -> labelled rows of the gates, N in all.
         max_length: in tokens.
-        reference: name -> (N, C) logits of this model in PyTorch.
-        original: likewise of the model as it was trained, which the gates compare with.
+        trained: (N, C) logits of the model as it was trained; None: this is that model.
     """
 
     model: Any
@@ -128,60 +129,86 @@ class Subject:
     target: Target
     tables: dict[str, Table]
     max_length: int
-    reference: dict[str, np.ndarray] = field(default_factory=dict)
-    original: Mapping[str, np.ndarray] = field(default_factory=dict)
+    trained: np.ndarray | None = None
+
+    @cached_property
+    def tokens(self) -> KeyedTokens:
+        """The N rows, one table after the other."""
+        parts = [keyed_tokens(table.rows, self.tokenizer, max_length=self.max_length) for table in self.tables.values()]
+        return KeyedTokens.join(parts)
+
+    @cached_property
+    def reference(self) -> np.ndarray:
+        """(N, C) logits of this model in PyTorch."""
+        return self._answer(self.tokens)
 
     @property
-    def texts(self) -> list[tuple[str, ...]]:
-        """Every text of the tables, as rows of one or two."""
+    def original(self) -> np.ndarray:
+        """(N, C) logits of the model as it was trained, which the quality gates compare with."""
+        return self.reference if self.trained is None else self.trained
+
+    @cached_property
+    def spread(self) -> np.ndarray:
+        """Numbers of at most `railkd.export.parity.ROWS` rows, evenly spread over all lengths, the shortest first."""
+        order = np.argsort(self.tokens.lengths, kind="stable")
+        return order[np.unique(np.linspace(0, len(order) - 1, ROWS).astype(int))]
+
+    @cached_property
+    def sample(self) -> tuple[KeyedTokens, np.ndarray]:
+        """The rows of `spread`, and their (n, C) logits in PyTorch."""
+        rows = self.tokens.select(self.spread)
+        known = "reference" in self.__dict__
+        return rows, self.reference[self.spread] if known else self._answer(rows)
+
+    def texts(self, numbers: np.ndarray | None = None) -> list[tuple[str, ...]]:
+        """Return the texts of rows, as tuples of one or two.
+
+        Args:
+            numbers: of the rows; None: all.
+        """
         found: list[tuple[str, ...]] = []
         for table in self.tables.values():
             columns = [table.rows[name][:] for name in TEXT_COLUMNS if name in table.rows.column_names]
             found += zip(*columns, strict=True)
-        return found
+        return found if numbers is None else [found[number] for number in numbers]
 
     def example(self) -> list[tuple[str, ...]]:
-        """Return rows to trace the model with: two or three, the shortest and the longest among them."""
-        texts = self.texts
-        order = np.argsort(full_lengths(self.tokenizer, texts), kind="stable")
-        return [texts[i] for i in (order[0], order[-1], order[len(order) // 2])]
+        """Return rows to trace the model with: the shortest, the longest and one between."""
+        return self.texts(self.spread[[0, -1, len(self.spread) // 2]])
 
-    def sample(self) -> tuple[Any, np.ndarray]:
-        """Return a table of rows to measure on, evenly spread over the first set, and their logits."""
-        name, table = next(iter(self.tables.items()))
-        rows = np.unique(np.linspace(0, len(table) - 1, SAMPLE).astype(int))
-        return table.rows.select(rows.tolist()), self.reference[name][rows]
+    def outputs(self, file: Path, rows: KeyedTokens | None = None) -> np.ndarray:
+        """Return (N, C) logits of an ONNX file.
 
-    def outputs(self, file: Path) -> dict[str, np.ndarray]:
-        """Return name -> (N, C) logits of an ONNX file."""
-        model = OnnxModel(file)
-        return {name: model.logits(table.rows, max_length=self.max_length) for name, table in self.tables.items()}
+        Args:
+            file: in its place in the shipped folder.
+            rows: as `sample` gives them; None: all.
+        """
+        given = self.tokens if rows is None else rows
+        return OnnxModel(file).logits(given, max_length=self.max_length, batch_size=BATCH)
 
-    def judge(self, outputs: Mapping[str, np.ndarray], margins: tuple[float, float]) -> list[Judgement]:
+    def judge(self, outputs: np.ndarray, margins: tuple[float, float]) -> list[Judgement]:
         """Compare answers with those of the model as it was trained.
 
         Args:
-            outputs: name -> (N, C) logits.
+            outputs: (N, C) logits.
             margins: see `railkd.export.gate.judge`.
 
         Returns:
             A judgement for each table.
         """
+        ends = np.cumsum([len(table) for table in self.tables.values()])[:-1]
+        parts = zip(np.split(self.original, ends), np.split(outputs, ends), strict=True)
         return [
-            judge(self.target, name, table, (self.original[name], outputs[name]), margins)
-            for name, table in self.tables.items()
+            judge(self.target, name, table, pair, margins)
+            for (name, table), pair in zip(self.tables.items(), parts, strict=True)
         ]
 
-    def answer(self) -> dict[str, np.ndarray]:
-        """Return name -> (N, C) logits of the model in PyTorch."""
-        return {
-            name: predict_logits(self.model, self.tokenizer, table.rows, max_length=self.max_length)
-            for name, table in self.tables.items()
-        }
+    def _answer(self, rows: KeyedTokens) -> np.ndarray:
+        return predict_logits(self.model, self.tokenizer, rows, max_length=self.max_length, batch_size=BATCH)
 
 
 def read_subject(trained: Finished, model: Any, options: ExportOptions, say: Say) -> Subject:
-    """Read the rows of the gates, and answer them by the model.
+    """Read the rows of the gates.
 
     Args:
         trained: the model and its run.
@@ -190,15 +217,13 @@ def read_subject(trained: Finished, model: Any, options: ExportOptions, say: Say
         say: receives lines for the user.
 
     Returns:
-        The model with its rows and answers.
+        The model with its rows.
     """
     checkpoint = trained.checkpoint
     reading, named = trained.sources(options)
     sources = Sources(None, None, None, named, frozenset())
     target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(checkpoint), asked_task(reading))
-    tables = TableReader(reading, say, Trained.of(checkpoint.config)).tests(sources, replace(target, row=sources.row))
+    target = replace(target, row=sources.row)
+    tables = TableReader(reading, say, Trained.of(checkpoint.config)).tests(sources, target)
     length = trained_length(options.max_length, checkpoint.config, say)
-    subject = Subject(model, checkpoint.tokenizer, replace(target, row=sources.row), tables, length)
-    subject.reference = subject.answer()
-    subject.original = subject.reference
-    return subject
+    return Subject(model, checkpoint.tokenizer, target, tables, length)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from railkd.data.tokens import keyed_tokens
+from railkd.data.tokens import KeyedTokens, keyed_tokens
 from railkd.models.blocks import accepted_inputs
 from railkd.models.heads import task_of_config
 from railkd.models.limits import check_tokens
@@ -35,7 +35,7 @@ def predict_logits(
     Args:
         model: a sequence classifier. It is put in evaluation mode.
         tokenizer: of the model.
-        dataset: rows with text columns named by convention.
+        dataset: rows with text columns named by convention, or their tokens.
         max_length: in tokens; longer texts are cut.
         batch_size: rows per batch.
         bf16: run the model under bfloat16 autocast.
@@ -81,7 +81,7 @@ def batched_logits(
     Args:
         run: takes a padded batch of B rows of tokens, as PyTorch tensors by name; returns (B, C) float32 logits.
         tokenizer: of the model.
-        dataset: rows with text columns named by convention.
+        dataset: rows with text columns named by convention, or their tokens.
         takes: names of the inputs that the function reads.
         config: of the model.
         max_length: in tokens; longer texts are cut.
@@ -91,7 +91,8 @@ def batched_logits(
     Returns:
         (N, C) float32 logits, in the order of the rows.
     """
-    tokens = keyed_tokens(dataset, tokenizer, max_length=max_length)
+    given = isinstance(dataset, KeyedTokens)
+    tokens = dataset if given else keyed_tokens(dataset, tokenizer, max_length=max_length)
     check_tokens(config, tokenizer, tokens, max_length, "the model")
     order = np.argsort(-tokens.lengths, kind="stable")
     logits: np.ndarray | None = None
