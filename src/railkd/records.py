@@ -77,7 +77,8 @@ class RunRecord:
         arm: name of the arm, a method with its options; empty outside a benchmark.
         config: the settings as the user gave them.
         start: the rule (``keep``) and the numbers (``blocks``) of the source blocks that the student copied, without
-            these if it took a whole checkpoint; the parts that were not trained (``frozen``).
+            these if it took a whole checkpoint; the parts that were not trained (``frozen``); the word pieces of a
+            trimmed ``vocabulary`` (``before``, ``after``), and how many training texts they ``cut`` smaller.
         teacher_line: slope and offset that were put on the outputs of a regression teacher; empty: none.
         metrics: set name -> metric -> value; the first metric is the main one. "eval" is the selection set: it picked
             the best epoch and is not reported as a test result.

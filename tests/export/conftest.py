@@ -49,6 +49,6 @@ def dev(model_folder: Path) -> Path:
 def shipped(model_folder: Path, dev: Path) -> Path:
     """The model in float32 and in int8, beside its plain folder."""
     output = model_folder.parent / "shipped"
-    words = ["export", str(model_folder), "--onnx", "--int8", "--eval", str(dev), "--output", str(output)]
+    words = ["export", str(model_folder), "--onnx", "--int8", "--eval", f"real={dev}", "--output", str(output)]
     assert main(words) == 0
     return output

@@ -11,13 +11,22 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    BartConfig,
+    BartForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from railkd.cli import main
 from railkd.errors import RailkdError
 from railkd.export.vocabulary import Trimming, plan, trim, write_tokenizer
+from railkd.records import RunRecord
 from tiny import make_tokenizer, save
 
+NAMES, NUMBERS = {0: "no", 1: "yes"}, {"no": 0, "yes": 1}
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 KINDS = ("WordPiece", "BPE", "byte-level BPE", "Unigram")
 
@@ -32,6 +41,13 @@ def words(count: int, seed: int = 0) -> list[str]:
 def texts(count: int, seed: int) -> list[str]:
     chance, known = random.Random(seed), words(400, seed % 3)
     return [" ".join(chance.choices(known, k=chance.randint(1, 9))) for _ in range(count)]
+
+
+def small_bert(blocks: int) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=300, num_hidden_layers=blocks, id2label=NAMES, label2id=NUMBERS, **shape)
+    return BertForSequenceClassification(config).eval()
 
 
 def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
@@ -130,11 +146,7 @@ def test_other_tokenizers_are_refused() -> None:
 
 def test_an_export_trims_and_says_what_changes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = tokenizer_of("WordPiece")
-    torch.manual_seed(0)
-    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    names = {"id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
-    model = BertForSequenceClassification(BertConfig(vocab_size=300, intermediate_size=32, **shape, **names)).eval()
-    save(tmp_path / "model", model, tokenizer)
+    save(tmp_path / "model", small_bert(1), tokenizer)
     rows = texts(400, 0)
     lines = [f"{text}\t{['no', 'yes'][number % 2]}" for number, text in enumerate(rows)]
     (tmp_path / "dev.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n", encoding="utf-8")
@@ -160,3 +172,64 @@ def test_an_export_trims_and_says_what_changes(tmp_path: Path, capsys: pytest.Ca
     card = (tmp_path / "out" / "README.md").read_text()
     assert "- parameters before the vocabulary was trimmed: " in card and "scores before the vocabulary was" in card
     assert "model-index" not in card and "model-index" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_a_scaled_table_that_a_decoder_shares_stays_one(tmp_path: Path) -> None:
+    tokenizer = tokenizer_of("WordPiece")
+    shape = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    wide = {f"{side}_ffn_dim": 16 for side in ("encoder", "decoder")}
+    marks = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3}
+    config = BartConfig(vocab_size=300, d_model=16, scale_embedding=True, **shape, **wide, **marks)
+    torch.manual_seed(0)
+    model = BartForSequenceClassification(config).eval()
+    found, _ = trimmed(tokenizer, None, tmp_path)
+    small = trim(model, found)
+    assert small.model.encoder.embed_tokens.weight is small.model.decoder.embed_tokens.weight
+    assert len(small.model.shared.weight) == len(found.kept) < 300
+    old = torch.tensor([[2, *found.kept[5:12].tolist(), 3]])
+    new = torch.tensor([[found.new_numbers[number] for number in old[0].tolist()]])
+    with torch.no_grad():
+        assert torch.equal(model(old).logits, small(new).logits)
+
+
+def test_a_student_with_the_pieces_of_its_data_is_the_one_with_all_pieces(tmp_path: Path) -> None:
+    """Pieces that no text has get no gradient, and the teacher's cache finds its rows by their text."""
+    save(tmp_path / "teacher", small_bert(2), tokenizer_of("WordPiece"))
+    rows, more = texts(50, 0), texts(20, 1)
+    lines = [f"{text}\t{['no', 'yes'][number % 2]}" for number, text in enumerate(rows)]
+    data, unlabelled = str(tmp_path / "train.tsv"), str(tmp_path / "more.tsv")
+    Path(data).write_text("\n".join(["text\tlabel", *lines, ""]), encoding="utf-8")
+    Path(unlabelled).write_text("\n".join(["text", *more, ""]), encoding="utf-8")
+    files = ["--train", data, "--eval", data, "--epochs", "1", "--learning-rate", "0.01", "--no-bf16", "--quiet"]
+    distill = ["distill", *files, "--teacher", str(tmp_path / "teacher"), "--student-layers", "1", "--method", "kd"]
+    distill += ["--unlabelled", unlabelled, "--cache", str(tmp_path / "cache"), "--allow-weak-teacher"]
+    logits, stored = [], []
+    for name, flags in (("all", []), ("some", ["--vocabulary", "from-data"])):
+        assert main([*distill, *flags, "--output", str(tmp_path / name)]) == 0
+        stored.append({path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").glob("*.safetensors")})
+        student = BertForSequenceClassification.from_pretrained(tmp_path / name / "student").eval()
+        tokens = AutoTokenizer.from_pretrained(tmp_path / name / "student")(rows, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            logits.append(student(**tokens).logits)
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-5)
+    assert stored[0] == stored[1] != {}
+    started = RunRecord.read(tmp_path / "some" / "metrics.json").start
+    assert started["vocabulary"] == {"before": 300, "after": student.config.vocab_size, "cut": 0}
+    assert len(tokens["input_ids"]) == 50 and student.config.vocab_size < 300
+    assert (
+        main(
+            [
+                "finetune",
+                *files,
+                "--model",
+                str(tmp_path / "teacher"),
+                "--vocabulary",
+                "100",
+                "--output",
+                str(tmp_path / "f"),
+            ]
+        )
+        == 0
+    )
+    noted = RunRecord.read(tmp_path / "f" / "metrics.json").start["vocabulary"]
+    assert 0 < noted["cut"] <= 50 and 100 <= noted["after"] < started["vocabulary"]["after"]

@@ -22,6 +22,7 @@ from railkd.jobs.rescaling import check_rescaling, fit_on_training_rows
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits
 from railkd.jobs.train import Trainee, fit, reserved, training_arguments
+from railkd.jobs.trimming import Pieces
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.models.loading import on_device
@@ -57,9 +58,10 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     if options.student:  # before the teacher runs
         start.check_weights(new_head=True)
     teacher.check_max_length(options.max_length)
-    splits.check_lengths(start, args.max_length, "the student")
-    say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
-    record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=copied)
+    pieces = Pieces.choose(options.vocabulary, start.tokenizer, splits.texts(), say)
+    splits.check_lengths(start.config, pieces.tokenizer, args.max_length, "the student")
+    say(truncation_line(splits.train.rows, pieces.tokenizer, args.max_length))
+    record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=copied | pieces.note())
     record.contents = splits.contents | {"teacher": teacher.content} | _own_start(options, start)
     signals: LiveTeacher | TeacherCache | None = None
     with ExitStack() as run:
@@ -76,11 +78,11 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
         if signals is not None and options.rescale_teacher:
             _rescale(signals, splits.train, args, record, say)
         set_seed(args.seed)
-        student = make()
+        student = pieces.fit(make())
         say(f"student: {describe_student(start, student)}{_start_line(record.start)}")
         if spec.recipe:
             say(_recipe_line(args, record.start, splits))
-        return fit(Trainee(args, student, start.tokenizer, signals, splits), request, record, say, callbacks)
+        return fit(Trainee(args, student, pieces.tokenizer, signals, splits), request, record, say, callbacks)
 
 
 def _read(request: Request[DistillOptions], teacher: GivenTeacher, teaches: bool, say: Say) -> Splits:
@@ -217,7 +219,9 @@ def _asked(request: Request[DistillOptions], copied: Mapping[str, Any]) -> Reque
 def _recipe_line(args: DistillationTrainingArguments, start: Mapping[str, Any], splits: Splits) -> str:
     """Describe each part of a recipe: start, terms, what is frozen, and text."""
     blocks = (
-        f"blocks {', '.join(map(str, start['blocks']))} ({start['keep']})" if start else "the checkpoint of --student"
+        f"blocks {', '.join(map(str, start['blocks']))} ({start['keep']})"
+        if "blocks" in start
+        else "the checkpoint of --student"
     )
     weights = normalised_weights(args.weights, method_spec(args.method).objective.terms)
     terms = " + ".join(f"{weight:g} {name.upper()}" for name, weight in weights.items())
@@ -232,7 +236,7 @@ def _recipe_line(args: DistillationTrainingArguments, start: Mapping[str, Any], 
 
 def _start_line(start: Mapping[str, Any]) -> str:
     """Return the end of the line about the student: its blocks, and the rule that chose them."""
-    if not start:
+    if "blocks" not in start:
         return ""
     return f"; starts from blocks {', '.join(map(str, start['blocks']))} (--keep {start['keep']})"
 

@@ -12,6 +12,7 @@ from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.splits import Splits, asked_task
 from railkd.jobs.train import Trainee, fit, reserved, training_arguments
 from railkd.jobs.trained import Trained, trained_length
+from railkd.jobs.trimming import Pieces
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.freezing import check_names
 from railkd.models.limits import truncation_line
@@ -34,11 +35,12 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     )
     if args.freeze:
         check_names(args.freeze, start.shape.blocks)
-    splits.check_lengths(start, args.max_length, "the model")
-    say(truncation_line(splits.train.rows, start.tokenizer, args.max_length))
+    pieces = Pieces.choose(options.vocabulary, start.tokenizer, splits.texts(), say)
+    splits.check_lengths(start.config, pieces.tokenizer, args.max_length, "the model")
+    say(truncation_line(splits.train.rows, pieces.tokenizer, args.max_length))
     set_seed(args.seed)
-    model = start.model(**splits.target.head)
+    model = pieces.fit(start.model(**splits.target.head))
     contents = {**splits.contents, "model": content_of(start)}
-    record = RunRecord("finetune", None, args.seed, config=request.as_dict(), contents=contents)
+    record = RunRecord("finetune", None, args.seed, config=request.as_dict(), contents=contents, start=pieces.note())
     with reserved(request, record, say):
-        return fit(Trainee(args, model, start.tokenizer, None, splits), request, record, say, callbacks)
+        return fit(Trainee(args, model, pieces.tokenizer, None, splits), request, record, say, callbacks)

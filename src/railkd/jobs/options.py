@@ -156,6 +156,12 @@ class RunOptions(DeviceOptions, ModelOptions, RunFolderOptions, TrainingDataOpti
         "hold out this share of the training rows and select the best epoch on them", metavar="P", group="data"
     )
     eval_seed: int = option("which rows --eval-share holds out", 0, metavar="N", group="data")
+    vocabulary: str | None = option(
+        "trim the vocabulary before training to so many word pieces, the most frequent of the training texts, or to "
+        "all that occur there: from-data",
+        metavar="N",
+        group="models",
+    )
     patience: int | None = option(
         "end the training after this many evaluations without a better one; needs --eval or --eval-share",
         metavar="N",

@@ -17,6 +17,7 @@ from railkd.jobs.options import (
     EvaluateOptions,
     FinetuneOptions,
     PredictOptions,
+    RunOptions,
 )
 from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
@@ -56,6 +57,7 @@ def check_finetune(request: Request[FinetuneOptions]) -> None:
     check_training(problems, request.training)
     check_data(problems, options)
     check_model(problems, options.model, "--model")
+    _check_vocabulary(problems, options)
     check_run_folder(problems, options)
     problems.report()
 
@@ -87,6 +89,7 @@ def check_distill(request: Request[DistillOptions]) -> None:
     check_training(problems, request.training)
     check_data(problems, options)
     _check_blocks(problems, options)
+    _check_vocabulary(problems, options)
     check_run_folder(problems, options)
     problems.report()
     method = request.training.get("method", "rail-kd-l")
@@ -164,13 +167,11 @@ def check_export(request: Request[ExportOptions]) -> None:
         problems.add("Expected a run folder or a model folder to export, got none.")
     problems.require(options, "output")
     check_data(problems, options)
-    for source in parse_named(options.eval).values():
-        check_source(problems, source, "--eval")
+    with problems.collect():
+        for source in parse_named(options.eval).values():
+            check_source(problems, source, "--eval")
     _check_margins(problems, options, "max_drop", "max_class_drop")
-    if options.vocabulary not in (None, FROM_DATA) and not (
-        str(options.vocabulary).isdecimal() and int(str(options.vocabulary)) > 0
-    ):
-        problems.add(f"--vocabulary: expected a number of pieces or {FROM_DATA}, got '{options.vocabulary}'")
+    _check_vocabulary(problems, options)
     if options.per_op and not options.int8:
         check_effect(problems, options, "without --int8", "per_op")
     if options.onnx or options.int8:
@@ -192,6 +193,12 @@ def check_export(request: Request[ExportOptions]) -> None:
         elif folder.is_dir() and any(folder.iterdir()) and not options.overwrite:
             problems.add(f"--output: '{folder}' holds another export. Fix: name another folder, or give --overwrite")
     problems.report()
+
+
+def _check_vocabulary(problems: Problems, options: ExportOptions | RunOptions) -> None:
+    asked = options.vocabulary
+    if asked not in (None, FROM_DATA) and not (str(asked).isdecimal() and int(str(asked)) > 0):
+        problems.add(f"--vocabulary: expected a number of pieces or {FROM_DATA}, got '{asked}'")
 
 
 def check_certify(request: Request[CertifyOptions]) -> None:

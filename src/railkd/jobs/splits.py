@@ -17,7 +17,6 @@ from railkd.data.sources import SELECTION_SET, Source, parse_named
 from railkd.errors import RailkdError
 from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
 from railkd.jobs.trained import Trained
-from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import check_texts
 from railkd.tasks import Task, task_named
 from railkd.tasks.metrics import LOSS, check_choice
@@ -237,17 +236,18 @@ class Splits:
         parts = [self.train.rows.remove_columns("label")]
         return concatenate_datasets(parts + ([self.unlabelled.rows] if self.unlabelled is not None else []))
 
-    def check_lengths(self, checkpoint: Checkpoint, max_length: int, who: str) -> None:
+    def check_lengths(self, config: Any, tokenizer: Any, max_length: int, who: str) -> None:
         """Refuse rows that are too long for a model, in every table.
 
         Args:
-            checkpoint: checkpoint of the model.
+            config: of the model.
+            tokenizer: of the model.
             max_length: length in tokens at which texts are cut.
             who: name of the model for messages, such as "the student".
         """
         for table in (self.train, self.unlabelled, self.eval, *self.tests.values()):
             if table is not None:
-                check_texts(checkpoint.config, checkpoint.tokenizer, table.rows, max_length, who)
+                check_texts(config, tokenizer, table.rows, max_length, who)
 
     def training_rows(self, outputs: int) -> Dataset:
         """Return the labelled rows, followed by the unlabelled ones with a label that marks them.

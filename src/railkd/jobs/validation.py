@@ -83,6 +83,8 @@ def check_data(problems: Problems, options: DataOptions) -> None:
         problems.add("--eval and --eval-share exclude each other. Fix: select the epoch on a file, or on a share")
     for name in ("train", "eval", "unlabelled"):
         value = getattr(options, name, None)
+        if name == "eval" and isinstance(value, list):
+            continue  # of an export: its sets have names
         for text in value if isinstance(value, list) else [value] if value else []:
             check_source(problems, Source.parse(text), f"--{name}")
     with problems.collect():
