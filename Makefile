@@ -27,7 +27,7 @@ help:
 	@echo "make gpu    measure on a CUDA card, bare machine and no network (7 minutes); make gpu-wheels: what to bring along (FOR=3.12);"
 	@echo "            make gpu-table RECORD=...: the section of docs/performance.md about a record"
 	@echo "make study  run a cell of a study again and compare it with its record (STUDY=F-movies CELL=...; without CELL: list the cells)"
-	@echo "make statistics  check coverage and error rates of the statistics on simulated grids and pairs of models"
+	@echo "make statistics  check coverage and error rates of the statistics on simulated grids, pairs of models and held-out sets"
 	@echo "make paper-rehearsal  rehearse the grid glue with small stand-ins of its models and data (under 10 minutes on two quiet cores)"
 	@echo "make docs   run every example in the docstrings; make house: draw docs/house.svg from the imports; make schema: write docs/record.schema.json"
 	@echo "make faults kill -9 a run at N random moments (N=50) and resume it; make fuzz: 10,000 hostile files of each kind"
@@ -78,6 +78,7 @@ gpu-wheels:
 statistics: $(READY)
 	$(ONE_THREAD) $(BIN)/python tests/simulated_grids.py $(ARGS)
 	$(ONE_THREAD) PYTHONPATH=src $(BIN)/python tests/simulated_drops.py
+	$(ONE_THREAD) PYTHONPATH=src $(BIN)/python tests/simulated_deferrals.py
 
 docs: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest --doctest-modules src/railkd $(ARGS)

@@ -75,8 +75,8 @@ def test_few_rows_of_a_class_tell_nothing_unless_the_class_is_lost(tmp_path: Pat
     target, table, right = classes(tmp_path, rare=30)
     found = judge(target, "dev", table, (right, right), MARGINS)
     assert states(found)["class rare"] == UNDECIDED and found.passes
-    assert [line.needed for line in found.lines if line.name == "class rare"] == [88]
-    assert "88 rows are needed" in str(found.lines[2])
+    assert [line.needed for line in found.lines if line.name == "class rare"] == [99]
+    assert "99 rows are needed" in str(found.lines[2])
     worse = right.copy()
     worse[-15:] = [9.0, 0.0]
     assert states(judge(target, "dev", table, (right, worse), MARGINS))["class rare"] == FAILS

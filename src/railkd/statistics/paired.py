@@ -1,6 +1,8 @@
 """One-sided statistics of two models on the same rows: is one worse than the other by more than a margin?
 
-Tango's score method serves shares of correct rows. Sources: Tango 1998, "Equivalence test and confidence interval for
+Tango's score method serves shares of correct rows; where the candidate wins no row, the exact binomial test of the lost
+rows takes its place, because the score method would then pass a model that is worse by the margin up to 6.9 % of the
+time, instead of 5 %. Sources: Tango 1998, "Equivalence test and confidence interval for
 the difference in proportions for the paired-sample design", Statistics in Medicine 17, 891-908; compared with eight
 other intervals by Fagerland, Lydersen and Laake 2014, "Recommended tests and confidence intervals for paired binomial
 proportions", Statistics in Medicine 33, 2850-2875. The bootstrap serves every other score (F1, correlations).
@@ -78,8 +80,29 @@ def score_statistic(lost: ArrayLike, won: ArrayLike, rows: ArrayLike, drop: Arra
     return np.asarray(np.where(certain, beyond, found))
 
 
+def p_value(lost: ArrayLike, won: ArrayLike, rows: ArrayLike, margin: ArrayLike) -> NDArray[Any]:
+    """Return the one-sided p-value of the hypothesis that the true drop is the margin or more.
+
+    Args:
+        lost: (...) rows that the reference alone gets right.
+        won: (...) rows that the candidate alone gets right.
+        rows: (...) number of rows n.
+        margin: (...) the drop that is tolerated; below 0 the score method decides alone.
+
+    Returns:
+        (...) p-values: of the binomial test if no row is won, else of Tango's score method.
+
+    >>> round(float(p_value(0, 0, 100, 0.01)), 4)  # 0.99 ** 100
+    0.366
+    """
+    by_score = stats.norm.cdf(score_statistic(lost, won, rows, margin))
+    return np.where(
+        (np.asarray(won) == 0) & (np.asarray(margin) > 0), stats.binom.cdf(lost, rows, np.maximum(margin, 0)), by_score
+    )
+
+
 def drop_of_shares(lost: int, won: int, rows: int, margin: float) -> Drop:
-    """Return the drop of a share of correct rows, by Tango's score method.
+    """Return the drop of a share of correct rows, by Tango's score method, or exactly if the candidate wins no row.
 
     Args:
         lost: rows that the reference alone gets right.
@@ -88,17 +111,20 @@ def drop_of_shares(lost: int, won: int, rows: int, margin: float) -> Drop:
         margin: the drop that is tolerated, a share above 0 and below 1.
 
     Returns:
-        The drop. Its p-value is below 5 % exactly if its bound is below the margin.
+        The drop. Its p-value is below 5 % exactly if its bound is below the margin. A bound below 0, of a candidate
+        that is shown to be better, holds in 91 % of cases or more where few rows are lost, and in about 95 % otherwise.
 
     >>> drop_of_shares(0, 0, 300, 0.01).p < 0.05, drop_of_shares(0, 0, 200, 0.01).p < 0.05
     (True, False)
     """
     observed, z, highest, bound = (lost - won) / rows, float(stats.norm.ppf(1 - ALPHA)), 1 - 1e-12, 1.0
-    if observed < highest:
+    p, p_worse = float(p_value(lost, won, rows, margin)), float(stats.norm.sf(score_statistic(lost, won, rows, margin)))
+    if won == 0:
+        p_worse = float(stats.binom.sf(lost - 1, rows, margin))
+        bound = float(stats.beta.ppf(1 - ALPHA, lost + 1, rows - lost)) if lost < rows else 1.0
+    elif observed < highest:
         start = max(observed, -highest)  # the statistic is 0 there, and falls
         bound = optimize.brentq(lambda d: float(score_statistic(lost, won, rows, d)) + z, start, highest, xtol=1e-12)
-    at_margin = float(score_statistic(lost, won, rows, margin))
-    p, p_worse = float(stats.norm.cdf(at_margin)), float(stats.norm.sf(at_margin))
     return Drop(rows, observed, bound, p, p_worse, int(lost), int(won))
 
 
@@ -113,10 +139,10 @@ def rows_needed(disagreement: float, margin: float) -> int:
         Number of rows: at least the number with which a candidate passes that loses no row at all.
 
     >>> rows_needed(0.0, 0.01), rows_needed(0.0, 0.03), rows_needed(0.02, 0.01)
-    (268, 88, 1237)
+    (299, 99, 1237)
     """
     z, power = stats.norm.ppf(1 - ALPHA), stats.norm.ppf(POWER)
-    least = math.floor(z**2 * (1 - margin) / margin) + 1
+    least = math.floor(math.log(ALPHA) / math.log1p(-margin)) + 1
     return max(least, math.ceil((z + power) ** 2 * disagreement / margin**2))
 
 
