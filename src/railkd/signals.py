@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from railkd.errors import RailkdError, did_you_mean
@@ -55,11 +56,13 @@ class Signals:
         logits: (B, C).
         states: (B, n, d): the pooled output of block i at index i - 1; None for methods that read only logits.
         negatives: of a teacher, for contrastive methods.
+        answered: (B,) bool, False for rows to which a teacher gives no answer; None: it answers every row.
     """
 
     logits: Tensor
     states: Tensor | None = None
     negatives: Negatives | None = None
+    answered: Tensor | None = None
 
     def detached(self) -> Signals:
         """Return the same numbers without gradient, because the teacher does not learn.
@@ -70,6 +73,19 @@ class Signals:
         return dataclasses.replace(
             self, logits=self.logits.detach(), states=None if self.states is None else self.states.detach()
         )
+
+    def logits_beside(self, student: Tensor) -> Tensor:
+        """Return the logits, with those of the student in rows without an answer: there the logit term is 0.
+
+        Args:
+            student: (B, C).
+
+        Returns:
+            (B, C).
+        """
+        if self.answered is None:
+            return self.logits
+        return torch.where(self.answered.unsqueeze(-1), self.logits, student.detach().to(self.logits))
 
 
 @dataclass(frozen=True)

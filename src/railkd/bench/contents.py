@@ -9,6 +9,7 @@ from typing import Any
 
 from railkd.bench.plan import Job
 from railkd.errors import RailkdError
+from railkd.jobs.answers import read_teacher_labels
 from railkd.jobs.contents import changed_contents
 from railkd.jobs.options import FinetuneOptions
 from railkd.jobs.run_folder import RunFolder
@@ -72,6 +73,8 @@ class _Reader:
         }
         there = {part: name for part, name in models.items() if self._exists(Path(name))}
         found = {part: self._model(name, options.trust_remote_code) for part, name in there.items()}
+        if "teacher" in parts and (file := getattr(options, "teacher_labels", None)):
+            found["teacher"] = self._labels(options, file)
         if isinstance(options.train, list) or there != models:  # a cache of a teacher pass takes other rows too
             return found
         source = self._models[next(iter(models.values()))] if models else None
@@ -91,6 +94,12 @@ class _Reader:
 
     def _exists(self, model: Path) -> bool:
         return model.exists() or self._output not in model.parents
+
+    def _labels(self, options: Any, file: str) -> str:
+        key = file, json.dumps([options.student, options.labels, options.label_smoothing])
+        if key not in self._known:
+            self._known[key] = read_teacher_labels(options, file).identity.content()
+        return self._known[key]
 
     def _model(self, name: str, trust: bool) -> str:
         if name not in self._models:

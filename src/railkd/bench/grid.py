@@ -20,11 +20,13 @@ class Teacher:
         name: of its folder.
         model: a checkpoint.
         settings: of the fine-tuning that turns ``model`` into the teacher. None: ``model`` is the teacher already.
+        labels: ``model`` is a file of the teacher's answers.
     """
 
     name: str
     model: str
     settings: Settings | None = None
+    labels: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from railkd.jobs.settings import Setting, convert, settings_of, shown
 from railkd.records import Question
 
 _ROWS = ("train", "test", "ood", "eval", "unlabelled")
-_MODELS = ("teacher", "student", "student_layers", "keep", "cache", "pooling", "live")
+_MODELS = ("teacher", "teacher_labels", "student", "student_layers", "keep", "cache", "pooling", "live")
 _OF_CACHE = ("dtype", "batch_size", "batch_tokens", "blocks", "teacher_dtype", "teacher_device_map")
 #: Settings that the grid decides, so that ``settings`` must not hold them.
 OWNED = frozenset(
@@ -38,7 +38,9 @@ _KEYS = (
     *("name", "data", "ood", "tasks", "teacher", "students", "methods", "seeds", "settings", "selection", "cache"),
     *("baseline", "contrasts", "keep_students", "executor", "processes", "threads", "retries", "resources"),
 )
-_TEACHER = "expected the folder of a finished teacher, or 'finetune: MODEL' and its settings"
+_TEACHER = (
+    "expected the folder of a finished teacher, 'finetune: MODEL' and its settings, or 'labels: FILE' with its answers"
+)
 
 
 def load(path: str | Path) -> Grid:
@@ -130,6 +132,9 @@ class _GridReader(YamlReader):
         if isinstance(value, str):
             return Teacher(_short_name(value), value)
         settings = dict(self.read_mapping(value, where))
+        if "labels" in settings:
+            file = self.read_text(self.read_mapping(value, where, ("labels",)).get("labels"), f"{where}.labels")
+            return Teacher(_short_name(file), file, labels=True) if file else None
         model = settings.pop("finetune", None)
         if not isinstance(model, str) or not model:
             self.problems.add(f"{where}: {_TEACHER}")

@@ -194,19 +194,26 @@ def find_followers(job: Job, record: RunRecord, waiting: Iterable[Job]) -> tuple
             lost |= {other.folder} if lost.intersection(other.needs) else set()
         return [other for other in jobs if other.folder in lost], f"'{job.folder}' failed"
     if record.state != "finished":
-        teacher, reason = job.request.options.teacher, record.error.removeprefix(_WEAK)
+        teacher, reason = _teacher_of(job), record.error.removeprefix(_WEAK)
     elif job.kind == "finetune" and record.finding.get("level") == "error":
         teacher = str(RunFolder(Path(str(job.request.options.output))).model("finetune"))
         reason = f"{record.finding['detail']}; {record.finding['fix']}"
     else:
         return [], ""
-    runs = [other for other in jobs if other.kind == "distill" and other.request.options.teacher == teacher]
+    runs = [other for other in jobs if other.kind == "distill" and _teacher_of(other) == teacher]
     asked = {run.folder: run.request.options for run in runs}
     guarded = [
         run
         for run in runs
-        if asked[run.folder].cache and not (asked[run.folder].allow_weak_teacher or asked[run.folder].rescale_teacher)
+        if (asked[run.folder].cache or asked[run.folder].teacher_labels)
+        and not (asked[run.folder].allow_weak_teacher or asked[run.folder].rescale_teacher)
     ]
     needed = {need for run in runs if run not in guarded for need in run.needs}
     passes = [j for j in jobs if j.kind == "cache" and j.request.options.teacher == teacher and j.folder not in needed]
     return [*passes, *guarded], f"its teacher is weak: {reason}"
+
+
+def _teacher_of(job: Job) -> str | None:
+    """Return the teacher of a run: its checkpoint, or the file of its answers."""
+    options = job.request.options
+    return options.teacher or options.teacher_labels

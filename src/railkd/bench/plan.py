@@ -183,6 +183,8 @@ class _TeacherPlan:
 
     def make_teacher_jobs(self, poolings: Sequence[str]) -> list[Job]:
         """Return the teacher's fine-tuning (or scoring, if it is finished) and its pass, if any method needs it."""
+        if self.teacher.labels:
+            return []
         jobs = [self._make_scoring() if self.teacher.settings is None else self._make_finetuning(self.teacher.settings)]
         if poolings:
             jobs.append(self._make_pass(poolings))
@@ -191,7 +193,11 @@ class _TeacherPlan:
     def make_student_jobs(self, student: Student, arm: Arm, needs_teacher: bool) -> list[Job]:
         """Return the runs of one student with one arm: a job for each seed."""
         task = self.task.name
-        base = {"teacher": self.model, "cache": self.cache if needs_teacher else None, "method": arm.method}
+        base: dict[str, Any] = {"method": arm.method}
+        if self.teacher.labels:
+            base["teacher_labels"] = self.model
+        else:
+            base |= {"teacher": self.model, "cache": self.cache if needs_teacher else None}
         layers: Layers = [
             ("", {"keep_predictions": "answers"}),
             ("settings: ", self.grid.settings),
@@ -202,7 +208,7 @@ class _TeacherPlan:
             ("", base),
         ]
         request = self._read("distill", layers)
-        needs = (*self.needs, *([_folder("caches", task, self.name)] if base["cache"] else []))
+        needs = (*self.needs, *([_folder("caches", task, self.name)] if base.get("cache") else []))
         jobs = []
         for seed in self.grid.seeds:
             name = "_".join(slugify(part) for part in (task, student.name, arm.name, str(seed)))
@@ -255,7 +261,7 @@ class _TeacherPlan:
         try:
             request = self.verbs.read(kind, layers)
             replaced: dict[str, Any] = {}
-            if kind in ("cache", "distill"):
+            if kind in ("cache", "distill") and not self.teacher.labels:
                 replaced = {"teacher": self.teacher.model}
             if kind == "distill":
                 replaced |= {"cache": None}

@@ -78,8 +78,8 @@ def _shrink(grid: Grid, copies: TinyCopies) -> Grid:
     trust = bool(grid.settings.get("trust_remote_code"))
 
     def teacher(value: Teacher | None) -> Teacher | None:
-        if value is None:
-            return None
+        if value is None or value.labels:
+            return value
         settings = value.settings if value.settings is None else {**_fields(value.settings), "max_steps": STEPS}
         return dataclasses.replace(value, model=copies.of(value.model, trust=trust), settings=settings)
 

@@ -232,15 +232,15 @@ def make_verbs() -> Any:
     checkpoints: dict[str, Checkpoint] = {}
     passed: set[str] = set()
 
-    def check_settings(request: Request[Any], source: str) -> None:
+    def check_settings(request: Request[Any], source: str | None) -> None:
         """Check settings and models once for all tasks of a kind and all seeds: no row decides about them."""
         options = request.options
         models = [source, getattr(options, "student", None), getattr(options, "student_layers", None)]
         key = repr([type(options), models, bool(options.eval or options.eval_share), sorted(request.training.items())])
         if key not in passed:
-            if source not in checkpoints and Path(source).is_dir():
+            if source and source not in checkpoints and Path(source).is_dir():
                 checkpoints[source] = Checkpoint.find(source)
-            distill.check_settings(request, checkpoints.get(source))
+            distill.check_settings(request, checkpoints.get(source or ""))
             passed.add(key)
 
     def check_job(kind: str, request: Request[Any]) -> None:

@@ -70,6 +70,16 @@ def held_out(dataset: Any, share: float, seed: int) -> tuple[Any, Any]:
     return dataset.select(np.flatnonzero(~inside)), dataset.select(np.flatnonzero(inside))
 
 
+def keys_of(dataset: Any) -> np.ndarray:
+    """Return the keys (N, 2) of the texts of rows.
+
+    Args:
+        dataset: N rows with ``text``, and ``text_pair`` for pairs.
+    """
+    names = [name for name in ("text", "text_pair") if name in dataset.column_names]
+    return key_array(example_key(*row) for row in zip(*[dataset[name] for name in names], strict=True))
+
+
 def key_array(keys: Iterable[Sequence[int]]) -> np.ndarray:
     """Return N keys as an array (N, 2) of int64.
 

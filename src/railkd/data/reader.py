@@ -183,6 +183,15 @@ class Reading:
         texts, labels = ((given,) if isinstance(given, str) else tuple(given or ()) for given in (text, label))
         return cls(texts, labels, parse_label_map(label_map) if label_map else None)
 
+    def where_there(self, names: Sequence[str]) -> Reading:
+        """Return the reading of another file of a job: text and label columns that it lacks are found by common names.
+
+        Args:
+            names: of its columns.
+        """
+        text, label = (wanted if set(wanted) <= set(names) else () for wanted in (self.text, self.label))
+        return replace(self, text=text, label=label)
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -247,13 +256,26 @@ def read(source: Source, reading: Reading, *, split: str, labelled: bool = True)
     Returns:
         The table, its labels as the file writes them.
     """
-    from datasets import Dataset
 
     def find_labels(rows: Dataset) -> Sequence[str]:
         found = _find(source, reading, rows.column_names, labelled)
         return () if not labelled else reading.label if len(reading.label) > 1 else (str(found.label),)
 
     raw = limited((source.text, split, reading.label, labelled), lambda: source.rows(split), find_labels)
+    return table_of(raw, source, reading, labelled=labelled)
+
+
+def table_of(raw: Dataset, source: Source, reading: Reading, *, labelled: bool = True) -> Table:
+    """Return the table of rows that were read already; see `read`.
+
+    Args:
+        raw: the rows of the source, with all their columns.
+        source: where they come from.
+        reading: which columns to take.
+        labelled: False leaves the labels out.
+    """
+    from datasets import Dataset
+
     columns, cells = _find(source, reading, raw.column_names, labelled), None
     if labelled:
         names = reading.label if len(reading.label) > 1 else (str(columns.label),)

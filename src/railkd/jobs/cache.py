@@ -5,6 +5,7 @@ from __future__ import annotations
 from datasets import concatenate_datasets
 
 from railkd.data.sources import Source
+from railkd.jobs.answers import read_teacher_labels
 from railkd.jobs.options import CacheOptions, Say, required
 from railkd.jobs.request import on_its_device
 from railkd.jobs.splits import TableReader
@@ -14,7 +15,6 @@ from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
 from railkd.runtime.hardware import fast_bf16
 from railkd.runtime.progress import bar
-from railkd.runtime.words import size
 from railkd.teacher import TeacherCache
 
 
@@ -37,6 +37,8 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
             cache.verify(advance)
         say(f"verified: every checksum of {cache.rows:,} rows is right: {path}")
         return cache
+    if options.from_labels:
+        return _from_labels(options, options.from_labels, path, say)
     teacher = Checkpoint.find(required(options.teacher, "--teacher"), trust=options.trust_remote_code)
     stored = TeacherCache.open(path).identity if TeacherCache.is_built(path) and not options.overwrite else None
     dtype = options.teacher_dtype or (stored.teacher_dtype if stored else "auto")
@@ -62,11 +64,15 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
             overwrite=options.overwrite,
             on_progress=advance,
         )
-    say(cache_line(cache))
+    say(cache.described)
     return cache
 
 
-def cache_line(cache: TeacherCache) -> str:
-    """Return one line with the rows, bytes, shape and path of a cache."""
-    states = f"{cache.info.blocks} blocks of {cache.info.width}" if cache.poolings else "outputs alone"
-    return f"teacher cache: {cache.rows:,} rows, {size(cache.bytes)}, {states}, at {cache.path}"
+def _from_labels(options: CacheOptions, file: str, path: str, say: Say) -> TeacherCache:
+    """Store the answers of a file as a cache of outputs."""
+    teacher = read_teacher_labels(options, file)
+    say(teacher.described)
+    teacher.store(path, overwrite=options.overwrite)
+    cache = TeacherCache.open(path)
+    say(cache.described)
+    return cache

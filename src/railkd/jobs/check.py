@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from railkd.data.keys import KEY, example_key, key_array
+from railkd.data.keys import KEY, keys_of
 from railkd.data.reader import TEXT_COLUMNS
 from railkd.data.sources import SELECTION_SET
 from railkd.data.tokens import full_lengths, some_rows
@@ -30,7 +30,7 @@ from railkd.models.limits import check_texts, position_limit
 from railkd.models.loading import empty_classifier
 from railkd.tasks.judging import FEWEST_ROWS, Finding
 from railkd.tasks.scale import fit_line
-from railkd.teacher import TeacherCache
+from railkd.teacher import StoredTeacher
 
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
 
@@ -65,7 +65,10 @@ def before_distilling(
         teacher.check_same(max_length)
     judged = _judged(splits.eval.rows, GivenTeacher(None, stored) if warm else teacher, max_length, BRIEF_ROWS)
     if judged is None:
-        say("teacher: not checked, because its cache holds too few rows of --eval. Fix: run railkd check --teacher.")
+        say(
+            f"teacher: not checked, because its {_store(teacher)} holds too few rows of --eval. Fix: run railkd check "
+            "--teacher."
+        )
         return
     finding = judge(
         judged.scaled(options), judged.labels, splits.target, splits.eval, allowed=options.allow_weak_teacher
@@ -89,6 +92,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     teacher = GivenTeacher.find(options)
     given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
     student, target = given or teacher.checkpoint, teacher.target
+    if options.teacher_labels and teacher.cache is not None:
+        say(teacher.cache.described)
     if options.rescale_teacher:
         check_rescaling(target.task)
     if teacher.checkpoint is not None:
@@ -106,7 +111,7 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         allowed = options.allow_weak_teacher
         found.append(judge(measured.scaled(options), measured.labels, target, splits.eval, allowed=allowed))
     else:
-        reason = "its cache holds too few rows of --eval" if splits.eval else "there is no --eval"
+        reason = f"its {_store(teacher)} holds too few rows of --eval" if splits.eval else "there is no --eval"
         found.append(Finding("warning", "teacher", f"not checked: {reason}", "give --teacher and --eval"))
     train = splits.train.rows
     chosen = train if options.full else train.select(some_rows(len(train), TOKEN_ROWS))
@@ -159,7 +164,7 @@ def _judged(table: Dataset, teacher: GivenTeacher, max_length: int, rows: int) -
         rate = len(table) / max(time.perf_counter() - start, 1e-9)
         return _Judged(logits, np.asarray(table["label"]), rate)
     assert teacher.cache is not None
-    keys = _keys(table)
+    keys = keys_of(table)
     present = np.flatnonzero(teacher.cache.find(keys) >= 0)
     if len(present) < FEWEST_ROWS:
         return None
@@ -168,13 +173,13 @@ def _judged(table: Dataset, teacher: GivenTeacher, max_length: int, rows: int) -
     return _Judged(logits, np.asarray(table["label"])[present], 0.0)
 
 
-def _keys(table: Any) -> np.ndarray:
-    return key_array(example_key(*row) for row in _texts(table))
+def _store(teacher: GivenTeacher) -> str:
+    return "file" if teacher.cache is not None and teacher.cache.gaps else "cache"
 
 
-def _complete(stored: TeacherCache, train: Any) -> bool:
+def _complete(stored: StoredTeacher, train: Any) -> bool:
     """Return True if a cache holds every labelled training row, so that the teacher need not run."""
-    return not len(stored.missing(_keys(train)))
+    return not len(stored.missing(keys_of(train)))
 
 
 def _about_texts(splits: Splits) -> list[Finding]:

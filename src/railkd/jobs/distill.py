@@ -14,7 +14,7 @@ from transformers import set_seed
 from railkd.data.reader import Table
 from railkd.errors import RailkdError
 from railkd.jobs import check
-from railkd.jobs.cache import cache_line
+from railkd.jobs.answers import leave_out_unanswered
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.options import DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request, on_its_device
@@ -35,7 +35,7 @@ from railkd.runtime.progress import bar
 from railkd.signals import NO_POOLING, BlockShape, checked_poolings
 from railkd.tasks.metrics import check_choice
 from railkd.tasks.target import Target
-from railkd.teacher import LiveTeacher, TeacherCache
+from railkd.teacher import LiveTeacher, StoredTeacher, TeacherCache
 from railkd.teacher.identity import content_of
 from railkd.training import DistillationTrainingArguments
 from railkd.training.arguments import Shapes
@@ -63,7 +63,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     say(truncation_line(splits.train.rows, pieces.tokenizer, args.max_length))
     record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=copied | pieces.note())
     record.contents = splits.contents | {"teacher": teacher.content} | _own_start(options, start)
-    signals: LiveTeacher | TeacherCache | None = None
+    signals: LiveTeacher | StoredTeacher | None = None
     with ExitStack() as run:
         # The check and the teacher pass share one model, which is released before the student is made.
         with teacher.sharing():
@@ -91,11 +91,13 @@ def _read(request: Request[DistillOptions], teacher: GivenTeacher, teaches: bool
     if splits.unlabelled is not None and not teaches:
         say(f"finetune: leaves out {len(splits.unlabelled):,} texts without labels, from which it would learn nothing")
         splits = replace(splits, unlabelled=None)
+    if teaches and teacher.cache is not None and teacher.cache.gaps:
+        splits = leave_out_unanswered(splits, teacher.cache, say)
     return splits.choosing_by(request.training.get("metric_for_best_model"))
 
 
 def _rescale(
-    teacher: LiveTeacher | TeacherCache, train: Table, args: DistillationTrainingArguments, record: RunRecord, say: Say
+    teacher: LiveTeacher | StoredTeacher, train: Table, args: DistillationTrainingArguments, record: RunRecord, say: Say
 ) -> None:
     """Fit the line that puts the teacher's outputs on the scale of the labels, for the training and the record."""
     line, rows = fit_on_training_rows(teacher, train, args.max_length)
@@ -131,15 +133,16 @@ def _cache(
     args: DistillationTrainingArguments,
     pooling: str | None,
     say: Say,
-) -> TeacherCache:
-    """Return the cache of this run. If a teacher is named, check the cache and add the rows that it lacks."""
+) -> StoredTeacher:
+    """Return the stored answers for this run. If a teacher is named, check the cache and add the rows that it lacks."""
     stored = teacher.cache
     if stored is not None and pooling is not None and not (teacher.checkpoint and not stored.poolings):
         stored.check_pooling(pooling)
     if teacher.checkpoint is None:
         assert stored is not None
-        say(cache_line(stored))
+        say(stored.described)
         return stored
+    assert stored is None or isinstance(stored, TeacherCache)
     if stored is not None and pooling is not None and not stored.poolings:
         say(f"teacher cache: {stored.path} holds outputs alone; {stored.cost_of_states(pooling)}")
     # Settings that the user leaves out come from the existing cache, so that a default does not rebuild it.
@@ -159,7 +162,7 @@ def _cache(
             overwrite=own and options.overwrite,
             on_progress=advance,
         )
-    say(cache_line(cache))
+    say(cache.described)
     return cache
 
 
@@ -252,7 +255,7 @@ def _starts_from(options: DistillOptions, teacher: Checkpoint | None) -> Checkpo
         return Checkpoint.find(options.student, trust=options.trust_remote_code)
     if teacher is None:
         raise RailkdError(
-            "Expected --student beside --cache without --teacher, got none. Fix: give --student with the checkpoint "
-            "that the student starts from, or give --teacher."
+            "Expected --student beside --cache or --teacher-labels without --teacher, got none. Fix: give --student "
+            "with the checkpoint that the student starts from, or give --teacher."
         )
     return teacher

@@ -1,4 +1,4 @@
-"""Holds the teacher that the user gives: a checkpoint, the cache of one, or both."""
+"""Holds the teacher that the user gives: a checkpoint, the cache of one, both, or a file of answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from railkd.errors import RailkdError
+from railkd.jobs.answers import read_teacher_labels
 from railkd.jobs.options import CheckOptions, DistillOptions, Say, required
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.signals import BlockShape
 from railkd.tasks.target import Target
-from railkd.teacher import TeacherCache
+from railkd.teacher import StoredTeacher, TeacherCache
 from railkd.teacher.identity import content_of, identify
 
 
@@ -21,12 +22,12 @@ class GivenTeacher:
     """The teacher that the user gives. At least one of its two parts is present.
 
     Attributes:
-        checkpoint: model that can run; None if the user gives a cache alone.
-        cache: stored answers of the teacher; None if it is not built yet or not named.
+        checkpoint: model that can run; None if the user gives a cache or a file of answers alone.
+        cache: stored answers of the teacher, a cache or a file; None if it is not built yet or not named.
     """
 
     checkpoint: Checkpoint | None
-    cache: TeacherCache | None
+    cache: StoredTeacher | None
 
     @classmethod
     def find(cls, options: DistillOptions | CheckOptions) -> GivenTeacher:
@@ -42,6 +43,8 @@ class GivenTeacher:
         """
         trust = options.trust_remote_code
         checkpoint = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
+        if options.teacher_labels:
+            return cls(None, read_teacher_labels(options, options.teacher_labels))
         if checkpoint is None:
             return cls(None, TeacherCache.open(required(options.cache, "--teacher or --cache")))
         built = options.cache is not None and TeacherCache.is_built(options.cache)
@@ -80,7 +83,7 @@ class GivenTeacher:
             say: receives a line if the length is not the one of the training.
         """
         if self.cache is not None:
-            given = given or self.cache.identity.max_length
+            given = given or self.cache.identity.max_length or None  # a file of answers has none
         return trained_length(given, self._config, say)
 
     def sharing(self) -> AbstractContextManager[None]:
@@ -96,10 +99,11 @@ class GivenTeacher:
         Raises:
             RailkdError: the lengths differ.
         """
-        if self.checkpoint is None and given not in (None, self._stored.identity.max_length):
+        stored = self.cache.identity.max_length if self.checkpoint is None and self.cache else 0
+        if stored and given not in (None, stored):
             raise RailkdError(
-                f"Expected max length {self._stored.identity.max_length}, with which the cache '{self._stored.path}' "
-                f"was made, got --max-length {given}. Fix: leave the flag out, or build another cache."
+                f"Expected max length {stored}, with which the cache '{self._stored.path}' was made, got --max-length "
+                f"{given}. Fix: leave the flag out, or build another cache."
             )
 
     def check_same(self, max_length: int) -> None:
@@ -108,7 +112,7 @@ class GivenTeacher:
         Args:
             max_length: length in tokens at which the job cuts texts.
         """
-        if self.checkpoint is None or self.cache is None:
+        if self.checkpoint is None or not isinstance(self.cache, TeacherCache):
             return
         ours = self.cache.identity
         wanted = identify(
@@ -127,6 +131,6 @@ class GivenTeacher:
         return self.checkpoint.config if self.checkpoint is not None else None
 
     @property
-    def _stored(self) -> TeacherCache:
+    def _stored(self) -> StoredTeacher:
         assert self.cache is not None
         return self.cache

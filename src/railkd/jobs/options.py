@@ -7,47 +7,14 @@ command line can check its words before heavy imports.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from railkd.errors import RailkdError
+from railkd.jobs.option import DEFAULT_MAX_LENGTH as DEFAULT_MAX_LENGTH
+from railkd.jobs.option import Say as Say
+from railkd.jobs.option import option as option
+from railkd.jobs.option import required as required
 from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
-
-DEFAULT_MAX_LENGTH = 128
-#: A function that takes a line for the user.
-Say = Callable[[str], None]
-
-
-def option(help: str, default: Any = None, **metadata: Any) -> Any:
-    """Return a dataclass field with its help text.
-
-    Args:
-        help: the line that ``--help`` shows.
-        default: of the field; a list is copied for each instance.
-        metadata: ``choices`` and ``metavar``, as HfArgumentParser keeps them; ``group``, the heading in ``--help``;
-            ``required``, true if the job cannot run without it, or the flag that can stand in its place.
-    """
-    metadata["help"] = help
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def required(value: Any, flag: str) -> Any:
-    """Return a value that a job needs.
-
-    Args:
-        value: of the option.
-        flag: of the command line, for the message.
-
-    Raises:
-        RailkdError: the value is missing.
-    """
-    if value in (None, "", []):
-        raise RailkdError(f"{flag} is missing. Fix: see the example in --help")
-    return value
 
 
 @dataclass
@@ -113,6 +80,20 @@ class TeacherOptions(ModelOptions):
         "auto spreads the teacher over the devices and the CPU with accelerate (default: one device)",
         metavar="MAP",
         group="models",
+    )
+
+
+@dataclass
+class AnswerOptions:
+    """How a file with the answers of a teacher is read."""
+
+    labels: list[str] | None = option(
+        "order of the labels in lists of a file of answers, e.g. negative,positive (default: names in the file)",
+        metavar="NAME",
+        group="data",
+    )
+    label_smoothing: float = option(
+        "share of each hard label in a file of answers that is spread over all labels", 0.0, metavar="P", group="data"
     )
 
 
@@ -184,11 +165,19 @@ class FinetuneOptions(RunOptions):
 
 
 @dataclass
-class DistillOptions(TeacherOptions, RunOptions):
+class DistillOptions(AnswerOptions, TeacherOptions, RunOptions):
     """Options of ``railkd distill``: a teacher into a student."""
 
     teacher: str | None = option(
-        "fine-tuned teacher: a folder, or a name on the hub", metavar="MODEL", group="models", required="--cache"
+        "fine-tuned teacher: a folder, or a name on the hub",
+        metavar="MODEL",
+        group="models",
+        required="--cache or --teacher-labels",
+    )
+    teacher_labels: str | None = option(
+        "file with the answers of a teacher, in place of a model: probabilities, logits, votes or labels of texts",
+        metavar="FILE",
+        group="data",
     )
     student_layers: int | None = option(
         "number of blocks of the student", metavar="N", group="models", required="--student"
@@ -223,18 +212,24 @@ class DistillOptions(TeacherOptions, RunOptions):
 
 
 @dataclass
-class CacheOptions(DeviceOptions, TeacherOptions, DataOptions):
+class CacheOptions(AnswerOptions, DeviceOptions, TeacherOptions, DataOptions):
     """Options of ``railkd cache``: run the teacher once and store its logits and pooled states."""
 
     teacher: str | None = option(
-        "fine-tuned teacher: a folder, or a name on the hub", metavar="MODEL", group="models", required="--verify"
+        "fine-tuned teacher: a folder, or a name on the hub",
+        metavar="MODEL",
+        group="models",
+        required="--verify or --from-labels",
+    )
+    from_labels: str | None = option(
+        "store the answers of this file, in place of a pass of the teacher", metavar="FILE", group="data"
     )
     train: list[str] = option(
         "rows for the teacher; labels are not needed; may be repeated",
         [],
         metavar="FILE",
         group="data",
-        required="--verify",
+        required="--verify or --from-labels",
     )
     cache: str | None = option("folder of the cache", metavar="DIR", required=True)
     pooling: list[str] | None = option(
@@ -300,11 +295,19 @@ class PredictOptions(ModelOptions, DataOptions):
 
 
 @dataclass
-class CheckOptions(DeviceOptions, TeacherOptions, TrainingDataOptions):
+class CheckOptions(AnswerOptions, DeviceOptions, TeacherOptions, TrainingDataOptions):
     """Options of ``railkd check``: look for problems before a run starts."""
 
     teacher: str | None = option(
-        "fine-tuned teacher: a folder, or a name on the hub", metavar="MODEL", group="models", required="--cache"
+        "fine-tuned teacher: a folder, or a name on the hub",
+        metavar="MODEL",
+        group="models",
+        required="--cache or --teacher-labels",
+    )
+    teacher_labels: str | None = option(
+        "file with the answers of a teacher, in place of a model: probabilities, logits, votes or labels of texts",
+        metavar="FILE",
+        group="data",
     )
     student: str | None = option(
         "checkpoint that the student starts from (default: the teacher)", metavar="MODEL", group="models"

@@ -61,7 +61,7 @@ def _reads_records(name: str) -> bool:
 
 
 _MODELS = ("model", "against", "teacher", "student")
-_TABLES = ("train", "eval", "unlabelled", "test", "ood")
+_TABLES = ("train", "eval", "unlabelled", "teacher_labels", "from_labels", "test", "ood")
 
 
 def inputs_of(options: Any) -> list[Place]:
@@ -77,7 +77,7 @@ def inputs_of(options: Any) -> list[Place]:
     for name in _TABLES:
         for text in _texts(options, name):
             source = Source.parse_named(text) if name in ("test", "ood") else Source.parse(text)
-            found.append(Place.of(f"--{name}", source.base, _reads_table))
+            found.append(Place.of(f"--{name.replace('_', '-')}", source.base, _reads_table))
     found += [Place.of("FOLDER", text, _reads_records) for text in _texts(options, "folders")]
     return [place for place in found if place.path.exists()]
 

@@ -40,7 +40,22 @@ from railkd.models.starts import KEEP_WORDS, RULES
 from railkd.records import RECORD_FILE
 
 #: Options of a teacher pass, which verifying a cache does not make.
-_OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device")
+_OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device", "from_labels")
+#: Options of a model that a file of answers stands in for.
+_OF_A_MODEL = {
+    "teacher_labels": ("teacher", "cache", "live", "pooling"),
+    "from_labels": (
+        "teacher",
+        "train",
+        "pooling",
+        "dtype",
+        "batch_size",
+        "batch_tokens",
+        "bf16",
+        "blocks",
+        "max_length",
+    ),
+}
 
 
 def check_finetune(request: Request[FinetuneOptions]) -> None:
@@ -73,8 +88,9 @@ def check_distill(request: Request[DistillOptions]) -> None:
             "--cache and --live exclude each other. Fix: --cache reads stored states, --live runs the teacher at every "
             "step"
         )
-    if options.cache and not options.teacher and not options.student:
-        problems.add("--cache without --teacher needs --student, the checkpoint that the student starts from")
+    if (options.cache or options.teacher_labels) and not options.teacher and not options.student:
+        flag = "--teacher-labels" if options.teacher_labels else "--cache"
+        problems.add(f"{flag} without --teacher needs --student, the checkpoint that the student starts from")
     elif options.cache:
         check_cache_folder(problems, options.cache)
     if options.live:
@@ -102,7 +118,9 @@ def check_cache(request: Request[CacheOptions]) -> None:
     """Check the options of ``railkd cache``; see `check_finetune`."""
     options = request.options
     problems = Problems()
-    problems.require(options, *(("cache",) if options.verify else ("teacher", "train", "cache")))
+    alone = options.verify or options.from_labels
+    problems.require(options, *(("cache",) if alone else ("teacher", "train", "cache")))
+    _check_answers(problems, options, "from_labels")
     if options.verify:
         check_effect(problems, options, "with --verify, which reads the cache alone", *_OF_A_PASS)
     check_data(problems, options)
@@ -245,13 +263,31 @@ def check_check(request: Request[CheckOptions]) -> None:
 
 def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) -> None:
     # There must be a teacher, or a cache that stands in for it.
+    _check_answers(problems, options, "teacher_labels")
     if options.teacher:
         return
     check_effect(problems, options, "without --teacher", "teacher_dtype", "teacher_device_map")
+    if options.teacher_labels:
+        return
     if not options.cache:
-        problems.add("--teacher and --cache are both missing. Fix: give a fine-tuned teacher, or the cache of one")
+        problems.add(
+            "--teacher and --cache are both missing. Fix: give a fine-tuned teacher, the cache of one, or a file of "
+            "its answers with --teacher-labels"
+        )
     elif not Path(options.cache).is_dir():
         problems.add(f"--cache: no folder '{options.cache}'. Fix: check the path, or give --teacher to build the cache")
+
+
+def _check_answers(problems: Problems, options: DistillOptions | CheckOptions | CacheOptions, name: str) -> None:
+    # A file of answers stands in for the model and its states.
+    flag = f"--{name.replace('_', '-')}"
+    if not getattr(options, name):
+        check_effect(problems, options, f"without {flag}", "labels", "label_smoothing")
+        return
+    if not 0 <= options.label_smoothing < 1:
+        problems.add(f"--label-smoothing: expected a share from 0 to 1, such as 0.1, got {options.label_smoothing:g}")
+    unused = [other for other in _OF_A_MODEL[name] if hasattr(options, other)]
+    check_effect(problems, options, f"with {flag}, which stands in for the model and its states", *unused)
 
 
 def _check_blocks(problems: Problems, options: DistillOptions) -> None:
@@ -279,6 +315,10 @@ def _check_states(options: DistillOptions, method: str) -> None:
     from railkd.signals import checked_poolings
 
     pooling = method_spec(method).pooling
+    if options.teacher_labels and pooling:
+        from railkd.teacher.stored import no_states
+
+        raise RailkdError(f"--method {method}: {no_states(options.teacher_labels, pooling)}")
     if options.pooling and pooling and not checked_poolings(options.pooling):
         raise RailkdError(
             f"--pooling: expected the states that {method} reads, got none. Fix: leave the flag out, or give --pooling "

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from railkd.data.keys import example_key, key_array
-from railkd.data.reader import TEXT_COLUMNS, Table
+from railkd.data.keys import keys_of
+from railkd.data.reader import Table
 from railkd.data.tokens import some_rows
 from railkd.errors import RailkdError
 from railkd.models.inference import predict_logits
 from railkd.tasks import Task
 from railkd.tasks.scale import Line, fit_line
-from railkd.teacher import LiveTeacher, TeacherCache
+from railkd.teacher import LiveTeacher, StoredTeacher
 
 #: Training rows on which a teacher without a cache runs for the fit.
 _ROWS = 1000
@@ -36,11 +36,11 @@ def check_rescaling(task: Task, *, needs_teacher: bool = True) -> None:
         raise RailkdError("--rescale-teacher: the method has no teacher. Fix: leave the flag out.")
 
 
-def fit_on_training_rows(teacher: LiveTeacher | TeacherCache, table: Table, max_length: int) -> tuple[Line, int]:
+def fit_on_training_rows(teacher: LiveTeacher | StoredTeacher, table: Table, max_length: int) -> tuple[Line, int]:
     """Fit the line from the outputs of a teacher to the labels.
 
     Args:
-        teacher: a cache, which is read for all rows, or a model, which runs on a sample.
+        teacher: a cache, which is read for all rows that it answers, or a model, which runs on a sample.
         table: the labelled training rows.
         max_length: length in tokens at which texts are cut.
 
@@ -48,9 +48,11 @@ def fit_on_training_rows(teacher: LiveTeacher | TeacherCache, table: Table, max_
         The line, and the number of rows.
     """
     rows = table.rows
-    if isinstance(teacher, TeacherCache):
-        columns = [rows[name] for name in TEXT_COLUMNS if name in rows.column_names]
-        keys = key_array(example_key(*texts) for texts in zip(*columns, strict=True))
+    if isinstance(teacher, StoredTeacher):
+        keys = keys_of(rows)
+        if teacher.gaps:
+            there = np.flatnonzero(teacher.find(keys) >= 0)
+            rows, keys = rows.select(there), keys[there]
         outputs = teacher.gather(keys, None)[0]
     else:
         rows = rows.select(some_rows(len(rows), _ROWS))

@@ -33,7 +33,7 @@ from railkd.runtime import hardware, ranks
 from railkd.runtime.hardware import fast_bf16
 from railkd.runtime.progress import bar
 from railkd.tasks.metrics import greater_is_better
-from railkd.teacher import LiveTeacher, TeacherCache
+from railkd.teacher import LiveTeacher, StoredTeacher
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
 from railkd.training.arguments import Shapes
 from railkd.training.callbacks import Elapsed, Interruption, Patience, StepProgress
@@ -74,7 +74,7 @@ class Trainee:
     args: DistillationTrainingArguments
     model: Any
     tokenizer: Any
-    teacher: LiveTeacher | TeacherCache | None
+    teacher: LiveTeacher | StoredTeacher | None
     splits: Splits
 
 

@@ -81,12 +81,12 @@ def check_data(problems: Problems, options: DataOptions) -> None:
         problems.add(f"--eval-share: expected a share between 0 and 1, such as 0.1, got {share:g}")
     if share is not None and getattr(options, "eval", None):
         problems.add("--eval and --eval-share exclude each other. Fix: select the epoch on a file, or on a share")
-    for name in ("train", "eval", "unlabelled"):
+    for name in ("train", "eval", "unlabelled", "teacher_labels", "from_labels"):
         value = getattr(options, name, None)
         if name == "eval" and isinstance(value, list):
             continue  # of an export: its sets have names
         for text in value if isinstance(value, list) else [value] if value else []:
-            check_source(problems, Source.parse(text), f"--{name}")
+            check_source(problems, Source.parse(text), f"--{name.replace('_', '-')}")
     with problems.collect():
         # --test and --ood together: no two sets may have the same name.
         flags = {"--test": getattr(options, "test", []), "--ood": getattr(options, "ood", [])}

@@ -32,6 +32,7 @@ class TeacherInputs:
     Attributes:
         teacher_logits: (B, C). None: the objective gets no signals of a teacher.
         teacher_states: (B, n, d_t), pooled as the method reads them.
+        teacher_answered: (B,) bool, see `railkd.signals.Signals`. None: the teacher answers every row.
         draw: (m,) teacher blocks, 1-based.
         intermediate_scale: () factor of a schedule.
         term_scales: (3,) factors on the weights of the terms, of a method in stages.
@@ -42,6 +43,7 @@ class TeacherInputs:
 
     teacher_logits: Tensor | None = None
     teacher_states: Tensor | None = None
+    teacher_answered: Tensor | None = None
     draw: Tensor | None = None
     intermediate_scale: Tensor | None = None
     term_scales: Tensor | None = None
@@ -56,7 +58,7 @@ class TeacherInputs:
         negatives = None
         if self.negative_states is not None and self.negative_group is not None:
             negatives = Negatives(self.negative_states, self.negative_group, self.negative_keep)
-        return Signals(self.teacher_logits, self.teacher_states, negatives)
+        return Signals(self.teacher_logits, self.teacher_states, negatives, self.teacher_answered)
 
 
 class Distiller(nn.Module):

@@ -137,7 +137,7 @@ class Objective(nn.Module):
             raise RailkdError(f"{type(self).__name__} needs the teacher's signals, but got none.")
         teacher = teacher.detached()
         if self.weights.get("kd"):
-            terms["kd"] = task.kd(student.logits, teacher.logits, self.temperature)
+            terms["kd"] = task.kd(student.logits, teacher.logits_beside(student.logits), self.temperature)
         if self.weights.get("intermediate"):
             terms["intermediate"] = self.intermediate(student, teacher, draw)
         return terms

@@ -7,7 +7,7 @@ read; `TeacherCache.verify` reads everything. Memory maps are used, so only the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from railkd.data.keys import KEY
 from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.runtime.words import size
-from railkd.signals import Moments, Signals
+from railkd.signals import Moments
 from railkd.teacher.build import BuildOptions, PassSettings, TeacherPass
 from railkd.teacher.identity import Identity
 from railkd.teacher.index import Index
@@ -28,11 +27,12 @@ from railkd.teacher.manifest import MANIFEST, REBUILD, Manifest, read_manifest
 from railkd.teacher.moments import moments_of
 from railkd.teacher.runner import Progress
 from railkd.teacher.shards import Shard
+from railkd.teacher.stored import StoredTeacher, no_states
 
 logger = logging.getLogger(__name__)
 
 
-class TeacherCache:
+class TeacherCache(StoredTeacher):
     """The logits and pooled block states of a teacher, keyed by the content of the examples.
 
     Use `build` or `open`. A cache is a `railkd.teacher.Teacher`: training cannot tell it from a live one.
@@ -125,14 +125,6 @@ class TeacherCache:
         if current is None or len(current.missing(rows.keys, states=bool(poolings))):
             work.run(rows, target, poolings)
         return cls.open(target)
-
-    def __call__(self, batch: Mapping[str, Tensor], pooling: str | None) -> Signals:
-        """Return the signals of a batch, gathered by ``example_key`` (B, 2); see `railkd.teacher.Teacher`."""
-        device = batch[KEY].device
-        logits, states = self.gather(batch[KEY].cpu().numpy(), pooling)
-        return Signals(
-            torch.from_numpy(logits).to(device), None if states is None else torch.from_numpy(states).to(device)
-        )
 
     def gather(self, keys: np.ndarray, pooling: str | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the logits and the states of examples, as arrays in the precision they are stored in.
@@ -232,6 +224,8 @@ class TeacherCache:
         Raises:
             RailkdError: it is not stored, or an earlier release read it from the wrong place.
         """
+        if self.gaps:
+            raise RailkdError(no_states(self.path, pooling))
         if not self.poolings:
             raise RailkdError(self._second_pass(pooling))
         if pooling not in self.poolings:
@@ -282,6 +276,12 @@ class TeacherCache:
     def bytes(self) -> int:
         """Size on disk."""
         return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+
+    @property
+    def described(self) -> str:
+        """Rows, bytes, shape and path in one line."""
+        states = f"{self.info.blocks} blocks of {self.info.width}" if self.poolings else "outputs alone"
+        return f"teacher cache: {self.rows:,} rows, {size(self.bytes)}, {states}, at {self.path}"
 
     def _states_in_parts(self, pooling: str, rows: int = 2048) -> Iterator[Tensor]:
         """Yield all states, (at most ``rows``, n, d) at a time, in the order of the files."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,16 +54,7 @@ class Index:
         Returns:
             (N,) int64.
         """
-        place = np.searchsorted(self._high, keys[:, 0])
-        found = np.full(len(keys), -1, dtype=np.int64)
-        todo = np.arange(len(keys))
-        while len(todo):
-            todo = todo[place[todo] < self._rows]
-            todo = todo[self._high[place[todo]] == keys[todo, 0]]
-            hit = self._low[place[todo]] == keys[todo, 1]
-            found[todo[hit]] = self._row[place[todo[hit]]]
-            todo = todo[~hit]  # the first 64 bits collide (practically never): compare the next entry
-            place[todo] += 1
+        found = search((self._high, self._low, self._row), keys)
         if (found >= self._rows).any() or (found < -1).any():
             raise self.altered()
         return found
@@ -84,6 +76,36 @@ class Index:
         return RailkdError(f"The cache file '{self._path}' or the keys of a shard were altered. {REBUILD}")
 
 
+def search(table: Sequence[np.ndarray] | np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return the row of each key, or -1 where a table lacks it.
+
+    Args:
+        table: three arrays (N,), as `sort` returns them.
+        keys: (M, 2).
+
+    Returns:
+        (M,) int64.
+    """
+    high, low, row = table
+    place = np.searchsorted(high, keys[:, 0])
+    found = np.full(len(keys), -1, dtype=np.int64)
+    todo = np.arange(len(keys))
+    while len(todo):
+        todo = todo[place[todo] < len(high)]
+        todo = todo[high[place[todo]] == keys[todo, 0]]
+        hit = low[place[todo]] == keys[todo, 1]
+        found[todo[hit]] = row[place[todo[hit]]]
+        todo = todo[~hit]  # the first 64 bits collide (practically never): compare the next entry
+        place[todo] += 1
+    return found
+
+
+def sort(keys: np.ndarray) -> np.ndarray:
+    """Return keys (N, 2) as a table (3, N) to search: sorted high halves, low halves and row numbers."""
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    return np.stack([keys[order, 0], keys[order, 1], order])
+
+
 def pack(keys: np.ndarray) -> tuple[File, bytes]:
     """Return the entry and the bytes of the index over these keys.
 
@@ -94,8 +116,7 @@ def pack(keys: np.ndarray) -> tuple[File, bytes]:
         The entry for the manifest, and the content of the file: (3, N) int64, sorted by key. The three rows are the
         high half of the keys, the low half and the row number; each is contiguous, so that a search reads little.
     """
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
-    table = np.stack([keys[order, 0], keys[order, 1], order]).astype("<i8")
+    table = sort(keys).astype("<i8")
     buffer = io.BytesIO()
     np.save(buffer, table, allow_pickle=False)
     data = buffer.getvalue()

@@ -18,7 +18,7 @@ from railkd.models.distiller import Distiller
 from railkd.models.freezing import freeze
 from railkd.models.loading import on_device
 from railkd.objectives import method_spec
-from railkd.teacher import LiveTeacher, Teacher, TeacherCache
+from railkd.teacher import LiveTeacher, StoredTeacher, Teacher, TeacherCache
 from railkd.training import pairing
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.negatives import Negatives
@@ -84,7 +84,11 @@ def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments,
         "blocks": args.teacher_blocks,
     }
     if isinstance(given, (str, Path)) and TeacherCache.is_built(given):
-        return TeacherCache.open(given)
+        given = TeacherCache.open(given)
+    if isinstance(given, StoredTeacher):
+        if given.gaps and spec.pooling:
+            given.check_pooling(spec.pooling)  # before a loss is built on states that there are not
+        return given
     if isinstance(given, (str, Path, Checkpoint)):
         checkpoint = given if isinstance(given, Checkpoint) else Checkpoint.find(given).loaded_as()
         return LiveTeacher(on_device(checkpoint.frozen(), args.device), checkpoint.tokenizer, **options)
@@ -123,7 +127,7 @@ def make_distiller(student: nn.Module, teacher: Teacher | None, args: Distillati
     distiller.splits_batches = args.length_groups == "split"
     distiller.objective.checks_draws = False  # they come from the objective, and reading them would make a step wait
     if distiller.objective.needs_fit and distiller.pooling:  # a term without weight reads no states
-        if not isinstance(teacher, TeacherCache):
+        if not isinstance(teacher, StoredTeacher):
             raise RailkdError(
                 f"{args.method} fits its targets on a teacher cache, got a live teacher; "
                 "build a cache (TeacherCache.build, or drop --live)"
@@ -159,7 +163,7 @@ def make_negatives(
         raise RailkdError(f"{args.method} draws rows to contrast with, which a stream does not let; wanted a Dataset")
     if not count or distiller.pooling is None or keys is None:
         return None
-    if not isinstance(teacher, TeacherCache):
+    if not isinstance(teacher, StoredTeacher):
         raise RailkdError(
             f"{args.method} contrasts with other rows of a teacher cache, got a live teacher; "
             "build a cache (TeacherCache.build, or drop --live)"

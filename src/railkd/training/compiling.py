@@ -9,7 +9,7 @@ from torch import Tensor
 
 #: Inputs of the distiller whose second dimension is the length of the batch. The first of most inputs is its rows.
 _TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids"})
-_ROWS = frozenset({*_TOKENS, "labels", "teacher_logits", "teacher_states"})
+_ROWS = frozenset({*_TOKENS, "labels", "teacher_logits", "teacher_states", "teacher_answered"})
 
 
 def leave_sizes_open(batch: Mapping[str, Tensor]) -> None:

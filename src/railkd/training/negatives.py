@@ -12,7 +12,7 @@ from railkd.data.collator import Batch
 from railkd.data.keys import KEY
 from railkd.functional import UNLABELLED
 from railkd.runtime.hardware import to_device
-from railkd.teacher import TeacherCache
+from railkd.teacher import StoredTeacher
 
 
 class Negatives:
@@ -32,7 +32,7 @@ class Negatives:
 
     def __init__(
         self,
-        cache: TeacherCache,
+        cache: StoredTeacher,
         keys: np.ndarray,
         labels: Sequence[Any] | None,
         *,

@@ -9,24 +9,29 @@ import numpy as np
 from railkd.data.label_names import has_default_names
 from railkd.errors import RailkdError
 from railkd.models.heads import label_names, problem_type_of
-from railkd.teacher import TeacherCache, TeacherInfo
+from railkd.teacher import StoredTeacher, TeacherInfo
 
 
-def check_rows(cache: TeacherCache, keys: np.ndarray, pooling: str | None) -> None:
-    """Check that a teacher cache holds the training rows and the pooling.
+def check_rows(cache: StoredTeacher, keys: np.ndarray, pooling: str | None) -> None:
+    """Check that a teacher holds the training rows and the pooling. A file of labels may lack some of the rows.
 
     Args:
-        cache: the teacher cache.
+        cache: the teacher.
         keys: example keys of the training rows, (N, 2).
         pooling: pooling of the states that the method reads. None if it reads no states.
 
     Raises:
-        RailkdError: the cache lacks rows or the pooling.
+        RailkdError: the teacher lacks rows or the pooling.
     """
     if pooling is not None:
         cache.check_pooling(pooling)
     missing = cache.missing(keys, states=pooling is not None)
-    if len(missing):
+    if cache.gaps and len(missing) == len(keys):
+        raise RailkdError(
+            f"Expected answers to the training rows in '{cache.path}', got none to {len(keys):,} rows. Fix: check that "
+            "both files hold the same texts, letter by letter, and name their columns with --text-column."
+        )
+    if len(missing) and not cache.gaps:
         raise RailkdError(
             f"{len(missing)} of {len(keys)} training rows are not in the cache '{cache.path}' (first: row "
             f"{int(missing[0]) + 1}); "

@@ -14,7 +14,7 @@ from railkd.errors import RailkdError
 from railkd.models.distiller import Distiller
 from railkd.runtime.hardware import to_device
 from railkd.signals import Signals
-from railkd.teacher import Teacher, TeacherCache
+from railkd.teacher import StoredTeacher, Teacher
 from railkd.training import finite
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.negatives import Negatives
@@ -70,6 +70,8 @@ class Teaching:
             found["teacher_logits"] = signals.logits * slope + offset
         if signals.states is not None:
             found["teacher_states"] = signals.states
+        if signals.answered is not None:
+            found["teacher_answered"] = signals.answered
         if draw:
             found["draw"] = self._draw(draw, device)
         if self.negatives is not None and pooling is not None:
@@ -83,7 +85,7 @@ class Teaching:
         return found, probes
 
     def _signals(self, inputs: Batch, pooling: str | None, step: int) -> tuple[Signals, dict[str, Tensor]]:
-        if not isinstance(self.teacher, TeacherCache):
+        if not isinstance(self.teacher, StoredTeacher):
             signals = self.teacher(inputs, pooling)
             return signals, finite.probes(signals)
         keys = inputs.on_host(KEY)
@@ -91,7 +93,8 @@ class Teaching:
             raise RailkdError(
                 f"a teacher cache is read by example keys: got a batch of {sorted(inputs)}, wanted '{KEY}'"
             )
-        logits, states = self.teacher.gather(keys, pooling)
+        logits, states, answered = self.teacher.answers(keys, pooling)
         finite.check_arrays({"logits": logits, "states": states}, keys, step)
         device = self.args.device
-        return Signals(to_device(logits, device), None if states is None else to_device(states, device)), {}
+        parts = [None if part is None else to_device(part, device) for part in (states, answered)]
+        return Signals(to_device(logits, device), parts[0], answered=parts[1]), {}

@@ -26,7 +26,7 @@ from railkd.models.checkpoints import Checkpoint
 from railkd.models.distiller import Distiller
 from railkd.objectives import method_spec
 from railkd.runtime import hardware, ranks
-from railkd.teacher import LiveTeacher, TeacherCache
+from railkd.teacher import LiveTeacher, StoredTeacher
 from railkd.training import build, checkpoint, checkpoint_folders, memory, pairing, prepare
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.averaging import Averaging
@@ -117,7 +117,7 @@ class DistillationTrainer(Trainer):
         preparer = prepare.Preparer(distiller.config, processing_class, args, live_tokenizer, live_config)
         others["data_collator"] = others.get("data_collator") or preparer.collator()
         train_dataset, keys = preparer.train(train_dataset)
-        if isinstance(self.teacher, TeacherCache) and keys is not None:
+        if isinstance(self.teacher, StoredTeacher) and keys is not None:
             pairing.check_rows(self.teacher, keys, distiller.pooling)
         negatives = build.make_negatives(distiller, self.teacher, args, train_dataset, keys)
         teaching = None if self.teacher is None else Teaching(args, self.teacher, negatives)
