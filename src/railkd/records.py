@@ -63,6 +63,27 @@ class Baseline:
 
 
 @dataclass
+class ClassScore:
+    """The scores of one class on one set. A score that is not defined is None, not 0.
+
+    Attributes:
+        name: of the class.
+        precision: share of the rows with this answer that have the class; None: no row got it as its answer.
+        recall: share of the rows of the class that got it as their answer; None: no row has the class.
+        f1: harmonic mean of both; None: neither occurs.
+        support: number of rows of the class.
+        answered: number of rows that got it as their answer.
+    """
+
+    name: str
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    answered: int
+
+
+@dataclass
 class RunRecord:
     """The record of one job: the ``metrics.json`` of its run folder, and a line of ``records.jsonl`` in a benchmark.
 
@@ -83,6 +104,10 @@ class RunRecord:
         metrics: set name -> metric -> value; the first metric is the main one. "eval" is the selection set: it picked
             the best epoch and is not reported as a test result.
         baselines: set name -> what its scores compare with; records of earlier releases have none.
+        classes: set name -> the scores of each class; records of earlier releases, and of regression, have none.
+        confusion: set name -> [class, answer, number of rows] for each pair that occurs, as indices into ``classes``;
+            sets whose rows have any number of classes have none.
+        gaps: set name -> metric -> which classes its value leaves out, or why it has no value, in words.
         domains: set name -> "in" or "out" of the domain of the training rows.
         curve: the training log, one dict per entry.
         draws: teacher blocks of each draw, in order.
@@ -122,6 +147,9 @@ class RunRecord:
     teacher_line: list[float] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     baselines: dict[str, Baseline] = field(default_factory=dict)
+    classes: dict[str, list[ClassScore]] = field(default_factory=dict)
+    confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+    gaps: dict[str, dict[str, str]] = field(default_factory=dict)
     domains: dict[str, str] = field(default_factory=dict)
     curve: list[dict[str, Any]] = field(default_factory=list)
     draws: list[list[int]] = field(default_factory=list)
@@ -229,8 +257,8 @@ class RunRecord:
         """Return the results as text, to print at the end of a job.
 
         Returns:
-            A line for each teacher block that could be drawn, and then a line for each scored set, with a warning below
-            it if the model is no better than an answer without a model.
+            A line for each teacher block that could be drawn, and then a line for each scored set. Below it stand a
+            warning if the model is no better than an answer without a model, and the metrics with gaps.
         """
         lines = []
         if self.coverage:
@@ -242,6 +270,7 @@ class RunRecord:
             lines.append(score_line(name, metrics, self.domains.get(name), self.baselines.get(name)))
             if name in self.baselines and (remark := self.baselines[name].remark):
                 lines.append(f"  warning: {name}: {remark}")
+            lines += [f"  note: {name}: {metric}: {gap}" for metric, gap in self.gaps.get(name, {}).items()]
         return "\n".join(lines)
 
 

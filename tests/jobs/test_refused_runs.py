@@ -87,12 +87,12 @@ def test_unlabelled_rows_have_as_many_texts_as_the_training_rows(
         (
             "acuracy",
             ["--eval-share", 0.5],
-            "expected one of accuracy, f1, matthews, loss for classification, got 'acuracy'",
+            "--metric-for-best-model: no metric 'acuracy' for classification. Expected one of accuracy, f1, matthews, ",
         ),
         (
             "pearson",
             ["--eval-share", 0.5],
-            "expected one of accuracy, f1, matthews, loss for classification, got 'pearson'",
+            "no metric 'pearson' for classification. Expected one of accuracy, f1, matthews, ",
         ),
         ("f1", [], "Expected rows to compute --metric-for-best-model f1 on, got none. Fix: give --eval FILE"),
     ],

@@ -220,7 +220,7 @@ class _TeacherPlan:
         base = {"model": self.teacher.model, "output": self._path("teachers"), "keep_predictions": "texts"}
         data = self._tests() | self._selection()
         layers = [
-            *self._common("bf16"),
+            *self._common("bf16", "metrics"),
             (f"tasks.{self.task.name}: ", data),
             ("teacher: ", settings),
             ("", base),
@@ -232,7 +232,11 @@ class _TeacherPlan:
 
     def _make_scoring(self) -> Job:
         """Return the job that scores a finished teacher, so that reports can compare its students with it."""
-        layers = [*self._common(), (f"tasks.{self.task.name}: ", self._tests()), ("", {"model": self.teacher.model})]
+        layers = [
+            *self._common("metrics"),
+            (f"tasks.{self.task.name}: ", self._tests()),
+            ("", {"model": self.teacher.model}),
+        ]
         request = self._read("evaluate", layers)
         return self._make_job("teachers", "evaluate", "teacher", 0, request)
 

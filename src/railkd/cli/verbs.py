@@ -63,10 +63,12 @@ def _cache(request: Request[options.CacheOptions]) -> None:
 
 def _evaluate(request: Request[options.EvaluateOptions]) -> None:
     from railkd.jobs.evaluate import evaluate
+    from railkd.tasks.by_class import class_lines
 
     with messages_only(request.options.quiet):
         record = evaluate(request.options, printer(request.options.quiet))
-    print_results(record.summary())
+    by_class = [line for name, scores in record.classes.items() for line in class_lines(name, scores)]
+    print_results("\n".join([record.summary(), *by_class]))
 
 
 def _predict(request: Request[options.PredictOptions]) -> None:

@@ -13,6 +13,7 @@ from railkd.objectives import METHODS
 from railkd.records import RunRecord
 from railkd.runtime.words import joined, size
 from railkd.runtime.yaml_text import write_yaml
+from railkd.tasks.by_class import HEADS, describe_classes_left_out, table_rows, worst_classes
 
 #: Settings of a run that name models.
 _MODELS = ("teacher", "student", "model")
@@ -64,6 +65,7 @@ def model_card(record: RunRecord | None, config: Any, shipped: Mapping[str, Any]
         ("How to use", _usage(shipped)),
         ("Training", _training(record, trimmed)),
         ("Scores", _scores(record, trimmed)),
+        ("Scores by class", _by_class(record, trimmed)),
         ("Exported files", _exports(shipped)),
         ("How it was made", _command(record)),
         ("What was not measured", [f"- {line}" for line in _NOT_MEASURED]),
@@ -144,8 +146,21 @@ def _scores(record: RunRecord | None, trimmed: bool) -> list[str]:
         for sets, metrics in record.metrics.items()
     ]
     notes = ["These are the scores before the vocabulary was trimmed."] if trimmed else []
+    notes += [f"{sets}, {metric}: {gap}." for sets, gaps in record.gaps.items() for metric, gap in gaps.items()]
     notes.append("One run, so that there is no interval over seeds.")
     return [*_table(["set", "domain", *names], rows), "", *notes]
+
+
+def _by_class(record: RunRecord | None, trimmed: bool) -> list[str]:
+    """Return a table for each test set; for the selection set only if there is no test set."""
+    by_set = record.classes if record and not trimmed else {}
+    tests = {name: scores for name, scores in by_set.items() if name != SELECTION_SET} or by_set
+    lines: list[str] = []
+    for name, scores in tests.items():
+        left_out = describe_classes_left_out(scores)
+        lines += ["", f"{name}{f': {left_out}' if left_out else ''}", ""] if len(tests) > 1 or left_out else []
+        lines += _table(HEADS, table_rows(worst_classes(scores)))
+    return lines[1:] if lines and not lines[0] else lines
 
 
 def _domain(record: RunRecord, name: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.files import write_json
 from railkd.runtime.progress import bar
+from railkd.tasks.by_class import confusion, scores_by_class
 from railkd.tasks.comparison import compare
 from railkd.tasks.judging import Finding
 from railkd.tasks.target import Target
@@ -49,6 +51,13 @@ def score(
     scores = target.score(table, outputs)
     record.metrics[name], record.domains[name] = scores, table.domain
     record.baselines[name] = compare(target, table, outputs, scores)
+    rows = target.scored(table, outputs)
+    if classes := scores_by_class(rows):
+        record.classes[name] = classes
+    if pairs := confusion(rows):
+        record.confusion[name] = pairs
+    if gaps := target.describe_gaps(table):
+        record.gaps[name] = gaps
     if keep is None:
         return
     file = keep.predictions(name)
@@ -97,7 +106,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     checkpoint, sources = model.checkpoint, Sources.parse(options)
     required(list(sources.tests), "--test")
     target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(options.model), asked_task(options))
-    target = replace(target, row=sources.row)
+    target = replace(target, row=sources.row).asking(options.metrics)
     tables = TableReader(options, say, Trained.of(checkpoint.config)).tests(sources, target)
     record.contents = {**digests({}, tables), "model": model.content()}
     tokenizer = model.load().checkpoint.tokenizer
@@ -117,9 +126,18 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
         _time(options, model, tables, max_length, say)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.is_main_process():
-        plain = {name: {**metrics, "domain": record.domains[name]} for name, metrics in record.metrics.items()}
-        write_json(options.output, plain)
+        write_json(options.output, {name: _plain(record, name) for name in record.metrics})
     return record
+
+
+def _plain(record: RunRecord, name: str) -> dict[str, Any]:
+    """Return the scores of one set as JSON holds them; what a set does not have is left out."""
+    found: dict[str, Any] = {**record.metrics[name], "domain": record.domains[name]}
+    if name in record.classes:
+        found["classes"] = [asdict(one) for one in record.classes[name]]
+    return found | {
+        key: kept[name] for key, kept in (("confusion", record.confusion), ("gaps", record.gaps)) if name in kept
+    }
 
 
 def _time(options: EvaluateOptions, model: Scorer, tables: dict[str, Table], max_length: int, say: Say) -> None:

@@ -117,6 +117,18 @@ class TrainingDataOptions(DataOptions):
 
 
 @dataclass
+class ScoreOptions:
+    """What is scored beside the metrics of the task."""
+
+    metrics: list[str] = option(
+        "metrics beside those of the task, e.g. macro_f1 auroc recall@fpr=0.01; docs/metrics.md lists them",
+        [],
+        metavar="NAME",
+        group="data",
+    )
+
+
+@dataclass
 class RunFolderOptions:
     """Where a run writes, and what it does with a run that is already there."""
 
@@ -130,7 +142,7 @@ class RunFolderOptions:
 
 
 @dataclass
-class RunOptions(DeviceOptions, ModelOptions, RunFolderOptions, TrainingDataOptions):
+class RunOptions(DeviceOptions, ModelOptions, RunFolderOptions, ScoreOptions, TrainingDataOptions):
     """The options of every training run."""
 
     eval_share: float | None = option(
@@ -252,7 +264,7 @@ class CacheOptions(AnswerOptions, DeviceOptions, TeacherOptions, DataOptions):
 
 
 @dataclass
-class EvaluateOptions(ModelOptions, DataOptions):
+class EvaluateOptions(ModelOptions, ScoreOptions, DataOptions):
     """Options of ``railkd evaluate``: score a model on labelled rows."""
 
     model: str | None = option(

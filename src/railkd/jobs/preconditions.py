@@ -18,6 +18,7 @@ from railkd.jobs.options import (
     FinetuneOptions,
     PredictOptions,
     RunOptions,
+    ScoreOptions,
 )
 from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
@@ -38,6 +39,7 @@ from railkd.jobs.validation import (
 )
 from railkd.models.starts import KEEP_WORDS, RULES
 from railkd.records import RECORD_FILE
+from railkd.tasks.metrics import find_metric
 
 #: Options of a teacher pass, which verifying a cache does not make.
 _OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device", "from_labels")
@@ -73,6 +75,7 @@ def check_finetune(request: Request[FinetuneOptions]) -> None:
     check_data(problems, options)
     check_model(problems, options.model, "--model")
     _check_vocabulary(problems, options)
+    _check_metrics(problems, options)
     check_run_folder(problems, options)
     problems.report()
 
@@ -106,6 +109,7 @@ def check_distill(request: Request[DistillOptions]) -> None:
     check_data(problems, options)
     _check_blocks(problems, options)
     _check_vocabulary(problems, options)
+    _check_metrics(problems, options)
     check_run_folder(problems, options)
     problems.report()
     method = request.training.get("method", "rail-kd-l")
@@ -146,6 +150,7 @@ def check_evaluate(request: Request[EvaluateOptions]) -> None:
     problems.require(options, *(("model",) if options.ood else ("model", "test")))
     check_data(problems, options)
     check_model(problems, options.model, "--model", onnx=True)
+    _check_metrics(problems, options)
     for name in options.latency:
         check_model(problems, name, "--latency", onnx=True)
     if options.output:
@@ -259,6 +264,13 @@ def check_check(request: Request[CheckOptions]) -> None:
     check_model(problems, options.student, "--student")
     problems.report()
     _check_poolings(options)
+
+
+def _check_metrics(problems: Problems, options: ScoreOptions) -> None:
+    # Whether a metric fits the kind of task is checked with the rows.
+    for name in options.metrics:
+        with problems.collect():
+            find_metric(name)
 
 
 def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) -> None:

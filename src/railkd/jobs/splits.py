@@ -180,6 +180,7 @@ class Splits:
         sources, reader = Sources.parse(options), TableReader(options, say, trained, strict=strict)
         raw = reader.read(required(sources.train, "--train"), split="train")
         target = replace(find_target(raw), asked=asked_task(options), row=sources.row)
+        target = target.asking(getattr(options, "metrics", ()))
         if target.source is not None:
             say(f"labels of {target.source.text}: {target.task.describe(target.space.names)}")
             if line := describe_look_alikes(target.space.names, raw.cells.label_map if raw.cells else {}):
@@ -208,7 +209,7 @@ class Splits:
             name: metric of the task, or "loss", with or without the prefix ``eval_``; None takes the first of the task.
 
         Raises:
-            RailkdError: the task has no such metric, or no rows choose the epoch.
+            RailkdError: the task has no such metric, no rows choose the epoch, or these rows do not define the metric.
         """
         if name is None:
             return self
@@ -218,6 +219,8 @@ class Splits:
                 f"Expected rows to compute --metric-for-best-model {name} on, got none. Fix: give --eval FILE or "
                 "--eval-share SHARE, or leave the flag out."
             )
+        if metric != LOSS:
+            self.target.check_defined(self.eval, metric)
         computed = tuple(dict.fromkeys((*(self.eval.metrics or usual), *({metric} - {LOSS}))))
         return replace(self, eval=replace(self.eval, metrics=computed), chosen_metric=metric)
 

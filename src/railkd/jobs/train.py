@@ -281,6 +281,8 @@ def training_arguments(
         chosen["save_strategy"] = "steps"
     chosen |= _evaluating(request, chosen["save_strategy"], metric)
     given = {name: value for name, value in training.items() if value is not None}
+    if metric is not None and "metric_for_best_model" in given:
+        given["metric_for_best_model"] = metric  # as the scores are named
     if "bf16" not in given and "fp16" not in given:
         chosen["bf16"] = fast_bf16()
         say(f"precision: {'bfloat16 autocast (--no-bf16 turns it off)' if chosen['bf16'] else 'float32'}")

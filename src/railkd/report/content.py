@@ -6,6 +6,7 @@ from typing import Any
 
 from railkd.report import costs, dynamics, provenance
 from railkd.report import scores as score_tables
+from railkd.report.by_class import by_class
 from railkd.report.headline import headline
 from railkd.report.predictions import Predictions, agreement, calibration, disagreements, over_examples
 from railkd.report.study import Study, arm_order
@@ -40,6 +41,7 @@ def content(study: Study) -> dict[str, Any]:
         "scores": {domain: score_tables.table(scores, domain) for domain in score_tables.DOMAINS},
         "contrasts": contrasts,
         "differences": score_tables.differences(scores),
+        "classes": by_class(study),
         "examples": over_examples(predictions),
         "times": costs.times(study),
         "cost": costs.cost(study, scores),

@@ -114,6 +114,26 @@ def percent(share: float | None, digits: int = 1) -> str:
     return DASH if share is None else f"{100 * share:.{digits}f} %"
 
 
+def class_scores(cell: dict[str, float | None] | None) -> str:
+    """Return the scores of one class, times 100: F1, then precision and recall.
+
+    Args:
+        cell: with ``precision``, ``recall`` and ``f1``; None: there is no run.
+
+    Returns:
+        The text. A score that is not defined is a dash.
+
+    >>> class_scores({"precision": 0.5, "recall": 1.0, "f1": 0.667}), class_scores(None)
+    ('66.7 (50.0 / 100.0)', '–')
+    """
+    if cell is None:
+        return DASH
+    f1, precision, recall = (
+        number(None if (value := cell[name]) is None else 100 * value) for name in ("f1", "precision", "recall")
+    )
+    return f"{f1} ({precision} / {recall})"
+
+
 def seconds(value: float | None) -> str:
     """Return a duration.
 

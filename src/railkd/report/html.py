@@ -18,6 +18,7 @@ _FILTERS = (
     format.seconds,
     format.size,
     format.ratio,
+    format.class_scores,
 )
 
 
@@ -102,6 +103,7 @@ def _sections(content: dict[str, Any]) -> list[tuple[str, str, Any]]:
         ("glance", "At a glance", content["differences"]),
         ("scores", "Scores", content["scores"]["in"]["columns"]),
         ("out", "Out of the domain", content["scores"]["out"]["columns"]),
+        ("classes", "By class", content["classes"]),
         ("differences", "Differences", content["contrasts"]["rows"] or content["differences"]),
         ("time", "Time and cost", content["times"]["rows"]),
         ("training", "Training", True),

@@ -38,6 +38,9 @@ def markdown(content: dict[str, Any]) -> str:
         if table["columns"]:
             parts += [f"## {title}", "", *_table(*_score_rows(content, table, mark="**")), ""]
             parts += [scores_note(content), ""] if domain == "in" else []
+    for table in content["classes"]:
+        title = ", ".join(part for part in (table["task"], table["set"], table["student"]) if part)
+        parts += [f"## By class: {_cell(title)}", "", *_table(*_class_rows(table)), ""]
     contrasts = content["contrasts"]
     if contrasts["rows"]:
         title = "Contrasts named before the run" if contrasts["named"] else "Every arm against the baseline"
@@ -152,6 +155,14 @@ def _score_cell(cell: dict[str, Any] | None, digits: int, mark: str) -> str:
         return format.DASH
     text = format.spread(cell["mean"], cell["sd"], digits)
     return f"{mark}{text}{mark}" if cell["best"] else text
+
+
+def _class_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a table of classes: F1 (precision / recall) of each arm."""
+    header = ["class", "rows", *(f"{arm}: F1 (precision / recall)" for arm in table["arms"])]
+    return header, [
+        [row["name"], str(row["rows"]), *map(format.class_scores, row["cells"])] for row in table["classes"]
+    ]
 
 
 def _contrast_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

@@ -84,4 +84,4 @@ def task_of_metric(metric: str) -> Task:
     Args:
         metric: its name.
     """
-    return task_named(METRICS[metric].task) if metric in METRICS else TASKS[MultiLabel.problem_type]
+    return task_named(METRICS[metric].tasks[0]) if metric in METRICS else TASKS[MultiLabel.problem_type]

@@ -20,6 +20,7 @@ from railkd.runtime.words import named
 from railkd.tasks import metrics as table
 from railkd.tasks.judging import FEWEST_ROWS, Finding, describe_classes, find_label_order
 from railkd.tasks.reader import ReadLabel
+from railkd.tasks.scored import NO_LABELS, scored_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,6 +200,10 @@ class Task(ABC):
         """Return the answers that outputs (N, C) give, encoded as labels are."""
 
     @abstractmethod
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Return (N, C) the probability of each class; None for numbers."""
+
+    @abstractmethod
     def confidence(self, outputs: np.ndarray) -> np.ndarray:
         """Return (N,) the probability that outputs (N, C) give to their answers. Numbers have none: NaN."""
 
@@ -232,30 +237,17 @@ class Task(ABC):
         metrics: Sequence[str] | None = None,
         positive: str | None = None,
     ) -> dict[str, float]:
-        """Return the metrics of outputs against labels. Refuse rows without labels, and outputs that are not finite.
-
-        If the space has a fold, the answer is chosen among the model's classes and then folded.
+        """Return the metrics of outputs against labels, without those that the labels do not define.
 
         Args:
-            outputs: (N, C).
-            labels: N of them; rows without a label do not count.
-            space: of these labels; None: plain indices.
+            outputs: see `railkd.tasks.scored.scored_rows`.
+            labels: see there.
+            space: see there.
             metrics: names; None: the usual ones.
             positive: of two classes, the one whose F1 is meant; None: the second.
         """
-        import numpy as np
-
         rows = table.select_metrics(self.name, metrics or self.metrics)
-        outputs, labels = np.asarray(outputs, dtype=np.float64), np.asarray(labels)
-        outputs = outputs[:, None] if outputs.ndim == self.width == 1 else outputs
-        table.check_shapes(outputs.shape, labels.shape, self.width, self.several)
-        outputs, labels = table.select_labelled(outputs, labels, self.labelled(labels))
-        given, names, classes = self.decide(outputs), space.names if space else (), outputs.shape[1]
-        if space and space.fold:
-            group, names = np.asarray(space.fold.group), space.fold.names
-            given, labels, classes = group[given], group[labels], len(names)
-        which = table.index_of_positive(names, positive) if self.one_class and classes == 2 else None
-        return {row.name: row.compute(given, labels, which) for row in rows}
+        return table.compute(rows, scored_rows(self, outputs, labels, space, positive))
 
     @abstractmethod
     def constant(self, labels: np.ndarray, outputs: int) -> np.ndarray:
@@ -271,6 +263,8 @@ class Task(ABC):
     ) -> dict[str, float]:
         """Return the metrics of the answer that needs no model: the commonest class or classes, or the mean.
 
+        Metrics of probabilities are those of the share of each class in the labels.
+
         Args:
             labels: N encoded ones; rows without a label do not count.
             space: of these labels.
@@ -284,9 +278,10 @@ class Task(ABC):
 
         known = labels[self.labelled(labels)]
         if not len(known):
-            raise RailkdError(table.NO_LABELS)
+            raise RailkdError(NO_LABELS)
         outputs = np.tile(self.constant(known, self.width or len(space.names)), (len(known), 1))
-        return self.score(outputs, known, space, metrics=metrics, positive=positive)
+        rows = scored_rows(self, outputs, known, space, positive).without_model()
+        return table.compute(table.select_metrics(self.name, metrics or self.metrics), rows)
 
     def primary_metric(self, metrics: Sequence[str] | None = None) -> str:
         """Return the metric that selects the best epoch: the first of these, or of the usual ones."""

@@ -73,20 +73,22 @@ class Classification(Task):
         found: np.ndarray = outputs.argmax(axis=1)
         return found
 
-    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         from scipy.special import softmax
 
         shares: np.ndarray = softmax(outputs, axis=1)
-        return shares.max(axis=1)
+        return shares
+
+    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+        shares: np.ndarray = self.probabilities(outputs).max(axis=1)
+        return shares
 
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
         words = [space.fold.names[group] for group in space.fold.group] if space.fold else space.names
         return [None if value == MISSING else words[int(value)] for value in values]
 
     def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-        from scipy.special import softmax
-
-        shares = softmax(outputs, axis=1)  # (N, C)
+        shares = self.probabilities(outputs)  # (N, C)
         best = self.decide(outputs)
         return [
             {"index": i, "label": names[best[i]], "score": round(float(shares[i, best[i]]), 6)}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from railkd.data.reader import Table
 from railkd.records import Baseline
 from railkd.runtime.words import named
-from railkd.tasks.metrics import METRICS, index_of_positive
+from railkd.tasks.metrics import greater_is_better
+from railkd.tasks.scored import index_of_positive
 from railkd.tasks.target import Target
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _compare_scores(scores: Mapping[str, float], baseline: Mapping[str, float], 
     """Return a remark if the main metric is no better than that of the constant answer."""
     metric, value = next(iter(scores.items()))
     lead = value - baseline[metric]
-    if (lead if METRICS[metric].greater_is_better else -lead) > 0:
+    if (lead if greater_is_better(metric) else -lead) > 0:
         return ""
     return f"{metric} is no better than that of the answer {answer} to every row"
 

@@ -1,20 +1,25 @@
-"""Metrics as GLUE defines them, from scikit-learn and scipy.
+"""The table of metrics, and the lookup of a metric by its name. The formulas are in `railkd.tasks.measures`.
 
-Two differences: rows without a label do not count, and a correlation with a constant is 0.0 instead of NaN. A model
-that gives one answer to all rows has learned nothing, and the best epoch is chosen among numbers.
+A metric of one class against the others may not be defined for every class of a set. `compute` leaves out a metric that
+no class allows, so that no NaN is shown, and `describe_gaps` says what is left out.
 
-Macro F1 over more than two classes is the mean over the classes that occur in labels or answers. A class that occurs in
-neither is left out.
+Letters: N labelled rows, K classes.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from railkd.data.label_names import normalize
 from railkd.errors import RailkdError, did_you_mean
+from railkd.runtime.words import listed, shortened
+from railkd.tasks import measures
+from railkd.tasks.measures import on_both_sides, that_occur
+from railkd.tasks.scored import Scored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,176 +27,165 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric of one kind of task.
+    """One metric.
 
     Attributes:
-        name: as users and records write it.
-        compute: ``compute(predictions, labels, positive class or None)``; both arrays as the task encodes labels.
-        task: name of the kind of task that it scores.
+        name: as records write it; users may write hyphens for underscores.
+        compute: takes the labelled rows, returns the value.
+        tasks: names of the kinds of task that it scores.
+        source: where its definition comes from.
         greater_is_better: False for errors.
+        probabilities: it reads probabilities. Otherwise it reads answers.
+        classes: returns (K,) bool, the classes that it is the mean over; None: it is no mean over classes, or is
+            defined for every class.
     """
 
     name: str
-    compute: Callable[[Any, Any, int | None], float]
-    task: str
+    compute: Callable[[Scored], float]
+    tasks: tuple[str, ...]
+    source: str
     greater_is_better: bool = True
+    probabilities: bool = False
+    classes: Callable[[Scored], np.ndarray] | None = None
+
+    def is_defined(self, rows: Scored) -> bool:
+        """Return whether the labels of some rows define the metric, for one class at least."""
+        return self.classes is None or bool(self.classes(rows).any())
 
 
-def _accuracy(predicted: Any, labels: Any, positive: int | None) -> float:
-    return float((predicted == labels).mean())
+_CLASSES, _LABELS, _NUMBERS = "classification", "multi-label", "regression"
+_BOTH = (_LABELS, _CLASSES)
+_GUO = "Guo et al. 2017 (arXiv 1706.04599), 15 bins of equal width"
 
-
-def _f1(predicted: Any, labels: Any, positive: int | None) -> float:
-    from sklearn.metrics import f1_score
-
-    if positive is None:
-        return float(f1_score(labels, predicted, average="macro", zero_division=0.0))
-    return float(f1_score(labels == positive, predicted == positive, zero_division=0.0))
-
-
-def _matthews(predicted: Any, labels: Any, positive: int | None) -> float:
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(labels, predicted))
-
-
-def _correlation(predicted: Any, labels: Any, kind: str) -> float:
-    from scipy import stats
-
-    if len(labels) < 2 or (predicted == predicted[0]).all() or (labels == labels[0]).all():
-        return 0.0
-    return float(getattr(stats, kind)(predicted, labels).statistic)
-
-
-def _pearson(predicted: Any, labels: Any, positive: int | None) -> float:
-    return _correlation(predicted, labels, "pearsonr")
-
-
-def _spearman(predicted: Any, labels: Any, positive: int | None) -> float:
-    return _correlation(predicted, labels, "spearmanr")
-
-
-def _mse(predicted: Any, labels: Any, positive: int | None) -> float:
-    return float(((predicted - labels) ** 2).mean())
-
-
-def _f1_of_labels(predicted: Any, labels: Any, average: str) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels > 0.5, predicted > 0.5, average=average, zero_division=0.0))
-
-
-def _micro_f1(predicted: Any, labels: Any, positive: int | None) -> float:
-    return _f1_of_labels(predicted, labels, "micro")
-
-
-def _macro_f1(predicted: Any, labels: Any, positive: int | None) -> float:
-    return _f1_of_labels(predicted, labels, "macro")
-
-
-def _subset_accuracy(predicted: Any, labels: Any, positive: int | None) -> float:
-    return float(((predicted > 0.5) == (labels > 0.5)).all(axis=1).mean())
-
-
+#: A metric of several kinds of task names first the kind that has it among its usual ones.
 METRICS: dict[str, Metric] = {
     row.name: row
     for row in (
-        Metric("accuracy", _accuracy, "classification"),
-        Metric("f1", _f1, "classification"),
-        Metric("matthews", _matthews, "classification"),
-        Metric("pearson", _pearson, "regression"),
-        Metric("spearman", _spearman, "regression"),
-        Metric("mse", _mse, "regression", greater_is_better=False),
-        Metric("micro_f1", _micro_f1, "multi-label"),
-        Metric("macro_f1", _macro_f1, "multi-label"),
-        Metric("subset_accuracy", _subset_accuracy, "multi-label"),
+        Metric("accuracy", measures.accuracy, (_CLASSES,), "sklearn.metrics.accuracy_score"),
+        Metric("f1", measures.f1, (_CLASSES,), "sklearn.metrics.f1_score"),
+        Metric("matthews", measures.matthews, (_CLASSES,), "sklearn.metrics.matthews_corrcoef"),
+        Metric("pearson", partial(measures.correlation, kind="pearsonr"), (_NUMBERS,), "scipy.stats.pearsonr"),
+        Metric("spearman", partial(measures.correlation, kind="spearmanr"), (_NUMBERS,), "scipy.stats.spearmanr"),
+        Metric("mse", measures.mse, (_NUMBERS,), "mean squared error", greater_is_better=False),
+        Metric("micro_f1", partial(measures.f1_over_classes, average="micro"), (_LABELS,), "sklearn.metrics.f1_score"),
+        Metric("macro_f1", partial(measures.f1_over_classes, average="macro"), _BOTH, "sklearn.metrics.f1_score"),
+        Metric("weighted_f1", partial(measures.f1_over_classes, average="weighted"), _BOTH, "sklearn.metrics.f1_score"),
+        Metric("subset_accuracy", measures.subset_accuracy, (_LABELS,), "all labels of the row are right"),
+        Metric(
+            "balanced_accuracy",
+            measures.balanced_accuracy,
+            (_CLASSES,),
+            "sklearn.metrics.balanced_accuracy_score",
+            classes=that_occur,
+        ),
+        Metric("auroc", measures.auroc, _BOTH, "sklearn.metrics.roc_auc_score", True, True, on_both_sides),
+        Metric("auprc", measures.auprc, _BOTH, "sklearn.metrics.average_precision_score", True, True, on_both_sides),
+        Metric("log_loss", measures.log_loss, _BOTH, "sklearn.metrics.log_loss", False, True),
+        Metric("brier", measures.brier, _BOTH, "Brier 1950, Monthly Weather Review 78(1)", False, True),
+        Metric("ece", measures.ece, _BOTH, _GUO, False, True),
     )
 }
-
+#: The metric that has a number in its name.
+RECALL_AT = "recall@fpr=RATE"
+_RATE = re.compile(r"recall@fpr=(.*)")
 
 #: The loss of the evaluation, which chooses the best epoch if the user says so.
 LOSS = "loss"
-NO_LABELS = "no row has a label, so that there is nothing to score. Fix: give labelled rows."
+
+
+def find_metric(name: str, task: str | None = None) -> Metric:
+    """Return the metric of a name. Every name of a metric is read here.
+
+    Args:
+        name: as a user or a record writes it; ``recall@fpr=0.01`` states a rate.
+        task: name of the kind of task that it must score; None allows every kind.
+
+    Raises:
+        RailkdError: the name is unknown, its rate is no number between 0 and 1, or the metric scores other kinds.
+
+    Example:
+        >>> find_metric("weighted-f1").name, find_metric("recall@fpr=.010").name
+        ('weighted_f1', 'recall@fpr=0.01')
+    """
+    found = METRICS.get(name.replace("-", "_")) or _with_rate(name)
+    if found is None or task not in (None, *found.tasks):
+        fitting = [*(row.name for row in METRICS.values() if task in (None, *row.tasks))]
+        fitting += [RECALL_AT] if task in (None, *_BOTH) else []
+        of = f" for {task}" if task else ""
+        near = did_you_mean(name.replace("-", "_"), fitting)
+        raise RailkdError(f"no metric {shortened(name)!r}{of}. Expected one of {', '.join(fitting)}.{near}")
+    return found
+
+
+def _with_rate(name: str) -> Metric | None:
+    """Return the recall at the false-positive rate that a name states; None for another name."""
+    given = _RATE.fullmatch(name)
+    if given is None:
+        return None
+    try:
+        rate = float(given[1])
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < 1:
+        raise RailkdError(f"Expected a false-positive rate between 0 and 1, such as recall@fpr=0.01, got {name!r}.")
+    of_rate = partial(measures.recall_at, rate=rate)
+    return Metric(f"recall@fpr={rate:g}", of_rate, _BOTH, "sklearn.metrics.roc_curve", True, True, on_both_sides)
 
 
 def select_metrics(task: str, names: Sequence[str]) -> list[Metric]:
-    """Return the metrics of these names.
+    """Return the metrics of these names, each once. Refuse those that are unknown or score another kind of task.
 
     Args:
         task: name of the kind of task that they must score.
         names: of the metrics, in the order wanted.
 
-    Raises:
-        RailkdError: a name is unknown, or its metric scores another kind of task.
-
     Example:
         >>> [metric.name for metric in select_metrics("regression", ["mse"])]
         ['mse']
     """
-    fitting = [row.name for row in METRICS.values() if row.task == task]
-    for name in names:
-        if name not in fitting:
-            near = did_you_mean(name, fitting)
-            raise RailkdError(f"no metric {name!r} for {task}. Expected one of {', '.join(fitting)}.{near}")
-    return [METRICS[name] for name in names]
+    found = {metric.name: metric for metric in (find_metric(name, task) for name in names)}
+    return list(found.values())
 
 
-def check_shapes(outputs: tuple[int, ...], labels: tuple[int, ...], width: int | None, several: bool) -> None:
-    """Refuse outputs and labels whose shapes do not fit each other.
+def compute(metrics: Sequence[Metric], rows: Scored) -> dict[str, float]:
+    """Return metric -> value, without the metrics that are not defined on the rows.
 
     Args:
-        outputs: shape of the outputs, (N, C).
-        labels: shape of the encoded labels: (N, C) if a row has several, else (N,).
-        width: C; None: any.
-        several: any number of classes may apply to a row.
-
-    Raises:
-        RailkdError: they do not fit.
+        metrics: in the order wanted.
+        rows: labelled ones.
     """
-    if len(outputs) != 2 or labels != (outputs if several else outputs[:1]) or width not in (None, outputs[1]):
-        wanted = "both of shape (N, C)" if several else f"of shapes (N, {width or 'C'}) and (N,)"
-        raise RailkdError(f"expected logits and labels {wanted}, got {outputs} and {labels}.")
+    return {metric.name: metric.compute(rows) for metric in metrics if metric.is_defined(rows)}
 
 
-def select_labelled(outputs: np.ndarray, labels: np.ndarray, labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the outputs and labels of the labelled rows.
+def describe_gaps(metrics: Sequence[Metric], rows: Scored) -> dict[str, str]:
+    """Describe the metrics that the rows do not define for every class.
 
     Args:
-        outputs: (N, C).
-        labels: N of them.
-        labelled: (N,) bool.
+        metrics: to look at.
+        rows: labelled ones.
 
-    Raises:
-        RailkdError: no row has a label, or outputs of a labelled row are not finite.
+    Returns:
+        Metric -> what its value leaves out, or why it has none, in words.
     """
-    import numpy as np
-
-    outputs, labels = outputs[labelled], labels[labelled]
-    if len(labels) == 0:
-        raise RailkdError(NO_LABELS)
-    if not np.isfinite(outputs).all():
-        # argmax would take NaN for a class, and a correlation would hide it.
-        bad = int((~np.isfinite(outputs)).any(axis=1).sum())
-        raise RailkdError(
-            f"the model's outputs are not finite in {bad} of {len(labels)} rows. Fix: lower the learning rate."
-        )
-    return outputs, labels
-
-
-def index_of_positive(names: Sequence[str], positive: str | None) -> int:
-    """Return the index of the class whose F1 is meant.
-
-    Args:
-        names: of the two classes; empty: not known.
-        positive: the class; None or unknown: the second.
-    """
-    found = [normalize(name) for name in names]
-    return found.index(normalize(positive)) if positive is not None and normalize(positive) in found else 1
+    found = {}
+    for metric in metrics:
+        usable = metric.classes(rows) if metric.classes else None
+        if usable is None or usable.all():
+            continue
+        short = [repr(shortened(rows.name(index))) for index, is_usable in enumerate(usable) if not is_usable]
+        rows_of = "rows" if metric.classes is that_occur else "rows with and without the class"
+        lacking = f"there are no {rows_of} for {listed(short, most=5)}"
+        mean = f"it is the mean over the other {usable.sum()} of {len(usable)} classes"
+        found[metric.name] = f"{lacking}: {mean if usable.any() else 'it is not defined'}"
+    return found
 
 
 def greater_is_better(metric: str) -> bool:
-    """Return True if the best epoch has the highest value of a metric: False for the loss and for mse."""
-    return metric != LOSS and (metric not in METRICS or METRICS[metric].greater_is_better)
+    """Return True if the best epoch has the highest value of a metric: False for losses and errors."""
+    try:
+        return metric != LOSS and find_metric(metric).greater_is_better
+    except RailkdError:  # a metric of a later release, in a record
+        return True
 
 
 def check_choice(name: str, task: str | None = None) -> str:
@@ -202,19 +196,17 @@ def check_choice(name: str, task: str | None = None) -> str:
         task: name of the kind of task; None allows the metrics of every kind.
 
     Returns:
-        The name without the prefix.
+        The name as records write it, without the prefix.
 
     Raises:
         RailkdError: the task has no such metric.
 
     Example:
-        >>> check_choice("eval_mse", "regression"), check_choice("loss")
-        ('mse', 'loss')
+        >>> check_choice("eval_mse", "regression"), check_choice("loss"), check_choice("log-loss")
+        ('mse', 'loss', 'log_loss')
     """
     metric = name.removeprefix("eval_")
-    fitting = [row.name for row in METRICS.values() if task in (None, row.task)] + [LOSS]
-    if metric not in fitting:
-        where = f" for {task}" if task else ""
-        wanted = f"expected one of {', '.join(fitting)}{where}"
-        raise RailkdError(f"--metric-for-best-model: {wanted}, got {name!r}.{did_you_mean(metric, fitting)}")
-    return metric
+    try:
+        return metric if metric == LOSS else find_metric(metric, task).name
+    except RailkdError as error:
+        raise RailkdError(f"--metric-for-best-model: {error} The loss of the evaluation is called {LOSS}.") from None

@@ -95,6 +95,12 @@ class MultiLabel(Task):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         return (outputs > 0).astype(float)
 
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        from scipy.special import expit
+
+        chances: np.ndarray = expit(outputs)
+        return chances
+
     def confidence(self, outputs: np.ndarray) -> np.ndarray:
         from scipy.special import expit
 
@@ -109,9 +115,7 @@ class MultiLabel(Task):
         return [list(names[row > 0.5]) if there else None for there, row in zip(known, values, strict=True)]
 
     def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-        from scipy.special import expit
-
-        chances = expit(outputs)  # (N, C)
+        chances = self.probabilities(outputs)  # (N, C)
         return [
             {"index": i, "labels": [name for name, value in zip(names, row, strict=True) if value > 0]}
             | {f"score_{name}": round(float(value), 6) for name, value in zip(names, chances[i], strict=True)}

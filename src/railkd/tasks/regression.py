@@ -71,6 +71,9 @@ class Regression(Task):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.reshape(-1)
 
+    def probabilities(self, outputs: np.ndarray) -> None:
+        return None
+
     def confidence(self, outputs: np.ndarray) -> np.ndarray:
         import numpy as np
 

@@ -13,6 +13,8 @@ from railkd.data.reader import Cells, Table
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.tasks import Task, task_of, task_of_labels
+from railkd.tasks import metrics as table_of_metrics
+from railkd.tasks.scored import Scored, scored_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +31,7 @@ class Target:
         asked: the kind of task that the user named; None: none.
         row: of the tables of known sets, whose metrics count; None: the usual ones of the kind of task.
         source: the rows that the classes were inferred from; None: the classes are those of a model.
+        also: metrics that the user named, which count beside those of the row or of the kind of task.
     """
 
     task: Task
@@ -37,6 +40,7 @@ class Target:
     asked: Task | None = None
     row: GlueTask | None = None
     source: Source | None = None
+    also: tuple[str, ...] = ()
 
     @classmethod
     def infer(cls, table: Table, asked: Task | None = None) -> Target:
@@ -70,6 +74,14 @@ class Target:
         """
         task = task_of(problem_type)
         return cls(task, task.space(names), model, asked)
+
+    def asking(self, metrics: Sequence[str]) -> Target:
+        """Return the target with metrics that count beside the usual ones.
+
+        Args:
+            metrics: as the user names them. Unknown ones, and those of other kinds of task, are refused.
+        """
+        return replace(self, also=tuple(row.name for row in table_of_metrics.select_metrics(self.task.name, metrics)))
 
     @property
     def head(self) -> dict[str, Any]:
@@ -123,6 +135,49 @@ class Target:
         given = _labels(table) if labels is None else labels
         return self.task.score(outputs, given, table.space, metrics=table.metrics, positive=table.positive)
 
+    def scored(self, table: Table, outputs: np.ndarray | None = None) -> Scored:
+        """Return the labelled rows of a table as metrics read them.
+
+        Args:
+            table: as for `score`.
+            outputs: (N, C), in the order of the table; None: zeros, for questions about the labels alone.
+        """
+        import numpy as np
+
+        labels, space = _labels(table), table.space or self.space
+        given = np.zeros((len(labels), self.task.width or len(space.names))) if outputs is None else outputs
+        return scored_rows(self.task, given, labels, space, table.positive)
+
+    def describe_gaps(self, table: Table) -> dict[str, str]:
+        """Describe the metrics that a table does not define for every class.
+
+        Args:
+            table: as for `score`.
+
+        Returns:
+            Metric -> what its value leaves out, or why it has none, in words.
+        """
+        rows = table_of_metrics.select_metrics(self.task.name, table.metrics or self.task.metrics)
+        return table_of_metrics.describe_gaps(rows, self.scored(table))
+
+    def check_defined(self, table: Table, metric: str) -> None:
+        """Refuse to choose the epoch by a metric that the labels of a table do not define.
+
+        Args:
+            table: as for `score`.
+            metric: of the kind of task.
+
+        Raises:
+            RailkdError: no class of the table allows the metric.
+        """
+        found, rows = table_of_metrics.find_metric(metric, self.task.name), self.scored(table)
+        if not found.is_defined(rows):
+            reason = table_of_metrics.describe_gaps([found], rows)[found.name]
+            raise RailkdError(
+                f"--metric-for-best-model {metric}: {reason} on the rows that choose the epoch. Fix: choose by another "
+                "metric, or on other rows."
+            )
+
     def answers(self, table: Table, outputs: np.ndarray) -> tuple[list[Any], list[Any]]:
         """Return the gold and the given answers of each row, as `score` compares them.
 
@@ -146,7 +201,10 @@ class Target:
         return next((row for row in (own, self.row) if row and row.problem_type == self.task.problem_type), None)
 
     def _scored_by(self, row: GlueTask | None, table: Table) -> Table:
-        return replace(table, metrics=row.metrics if row else None, positive=row.positive if row else None)
+        metrics = row.metrics if row else None
+        if self.also:
+            metrics = tuple(dict.fromkeys((*(metrics or self.task.metrics), *self.also)))
+        return replace(table, metrics=metrics, positive=row.positive if row else None)
 
 
 def _cells(table: Table) -> Cells:
