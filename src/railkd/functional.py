@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -98,14 +99,7 @@ def token_at_edge(states: Tensor, mask: Tensor, *, last: bool = False) -> Tensor
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Return half-precision tensors as float32, whose small differences would be lost; others unchanged.
-
-    Args:
-        x: a tensor of any shape.
-
-    Returns:
-        The tensor, of the same shape.
-    """
+    """Return half-precision tensors of any shape as float32, because they lose small differences; others unchanged."""
     return x.float() if x.dtype.itemsize < 4 else x
 
 
@@ -125,14 +119,7 @@ def all_finite(x: Tensor) -> bool:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Return ``x / |x|`` over the last dimension. The zero vector stays zero, with a finite gradient.
-
-    Args:
-        x: (..., u).
-
-    Returns:
-        (..., u).
-    """
+    """Return ``x / |x|`` over the last dimension of x, (..., u). The zero vector stays zero, with a finite gradient."""
     return F.normalize(x, dim=-1, eps=1e-6)
 
 
@@ -180,12 +167,13 @@ def info_nce(student: Tensor, teacher: Tensor, negatives: Tensor, tau: float, ke
     return (torch.cat([positive, other], dim=-1).logsumexp(dim=-1) - positive.squeeze(-1)).mean()
 
 
-def cross_entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor | None, class_weights: Tensor | None = None) -> Tensor:
     """Return the cross-entropy with the true classes, summed over the labelled rows and divided by B.
 
     Args:
         logits: (B, C).
         labels: (B,) class indices, `UNLABELLED` for a row without a label; None if no row has one.
+        class_weights: (C,) factor of the rows of each class; None: 1.
 
     Returns:
         A scalar.
@@ -193,20 +181,23 @@ def cross_entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
     z = full_precision(checked_outputs(logits))
     if labels is None:
         return z.sum() * 0.0
-    return F.cross_entropy(z, class_indices(z, labels), ignore_index=UNLABELLED, reduction="sum") / z.shape[0]
+    weight = None if class_weights is None else class_weights.to(z.dtype)
+    total = F.cross_entropy(z, class_indices(z, labels), weight, ignore_index=UNLABELLED, reduction="sum")
+    return total / z.shape[0]
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
+def binary_cross_entropy(logits: Tensor, labels: Tensor | None, class_weights: Tensor | None = None) -> Tensor:
     """Return the binary cross-entropy of each class, mean over classes, over the labelled rows and divided by B.
 
     Args:
         logits: (B, C).
         labels: (B, C) floats, NaN for a row without labels; None if no row has any.
+        class_weights: (C,) factor of each class where it applies; None: 1.
 
     Returns:
         A scalar.
     """
-    return _elementwise_loss(F.binary_cross_entropy_with_logits, logits, labels)
+    return _elementwise_loss(partial(F.binary_cross_entropy_with_logits, pos_weight=class_weights), logits, labels)
 
 
 def squared_error(outputs: Tensor, labels: Tensor | None) -> Tensor:
@@ -233,7 +224,9 @@ def _elementwise_loss(loss: Callable[..., Tensor], outputs: Tensor, labels: Tens
     return (loss(z, target, reduction="none") * labelled).sum() / (z.shape[0] * z.shape[-1])
 
 
-def kl_of_classes(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def kl_of_classes(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, row_weights: Tensor | None = None
+) -> Tensor:
     """Return ``T^2 KL( softmax(z_t/T) || softmax(z_s/T) )``, summed over classes, mean over the batch.
 
     Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2. Their cross-entropy with soft targets has the
@@ -243,12 +236,16 @@ def kl_of_classes(student_logits: Tensor, teacher_logits: Tensor, temperature: f
         student_logits: (B, C) logits z_s.
         teacher_logits: (B, C) logits z_t, without gradient.
         temperature: T > 0.
+        row_weights: (B,) factor of each row; None: 1.
 
     Returns:
         A scalar; 0 for equal logits.
     """
     z_s, z_t = _soften(student_logits, teacher_logits, temperature)
     log_p_t, log_p_s = _of_possible(F.log_softmax(z_t, dim=-1), F.log_softmax(z_s, dim=-1))
+    if row_weights is not None:
+        kl = F.kl_div(log_p_s, log_p_t, reduction="none", log_target=True).sum(dim=-1)  # (B,)
+        return temperature**2 * (row_weights.to(kl.dtype) * kl).sum() / len(kl)
     return temperature**2 * F.kl_div(log_p_s, log_p_t, reduction="batchmean", log_target=True)
 
 

@@ -37,7 +37,7 @@ TRAINING = ["--student-layers", 2, "--shared-size", 8, "--epochs", 2, "--learnin
 # Not Adam: it makes steps of full size out of rounding, for the key bias, whose true gradient is zero.
 TRAINING += ["--optim", "sgd"]
 TRAINING += ["--eval", "dev.tsv", "--logging-steps", 2, "--cache", "cache", "--teacher", "teacher", "--use-cpu"]
-TRAINING += ["--save-steps", 3, "--allow-weak-teacher"]
+TRAINING += ["--save-steps", 3, "--allow-weak-teacher", "--class-weights", "1,3", "--class-weights-on-logits"]
 
 
 def railkd(*words: object, callback: Any = None) -> int:

@@ -68,6 +68,9 @@ def test_a_task_from_file_to_scored_student(
     assert capsys.readouterr().out.count("(out of domain)") == len(outside)
     for name, scored in json.loads(scores.read_text()).items():
         assert scored.pop("domain") == record.domains[name]
+        classes = scored.pop("classes", [])
+        assert [one["name"] for one in classes] == [one.name for one in record.classes.get(name, [])]
+        assert scored.pop("confusion", []) == record.confusion.get(name, [])
         assert scored == pytest.approx(record.metrics[name], abs=1e-6)
 
 

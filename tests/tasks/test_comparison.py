@@ -99,4 +99,4 @@ def test_finetune_evaluate_and_the_record_say_it(tmp_path: Path, capsys: pytest.
     assert found.remark in ("every answer is 'pos'", "every answer is 'neg'")  # with this learning rate
     assert f"  warning: own: {found.remark}" in said and "f1 of 'pos'" in said
     assert main(["evaluate", "--model", str(tmp_path / "out" / "model"), "--quiet", *files]) == 0
-    assert capsys.readouterr().out == said
+    assert capsys.readouterr().out.startswith(said)  # and the scores by class

@@ -173,12 +173,10 @@ def test_what_labels_do_not_define_is_left_out_and_said() -> None:
     alone = scored_rows(CLASSES, outputs, np.zeros(3, dtype=int), LabelSpace(("a", "b", "c")))
     assert list(CLASSES.score(outputs, np.zeros(3, dtype=int), metrics=names)) == ["balanced_accuracy", "ece"]
     said = describe_gaps(named, alone)
-    assert said["auroc"] == "there are no rows with and without the class for 'a', 'b' and 'c': it is not defined"
-    assert (
-        said["balanced_accuracy"] == "there are no rows for 'b' and 'c': it is the mean over the other 1 of 3 classes"
-    )
+    assert said["auroc"] == "there are not both rows with and rows without 'a', 'b' and 'c': it is not defined"
+    assert said["balanced_accuracy"] == "no row has 'b' and 'c': it is the mean over the other 1 of 3 classes"
     two = scored_rows(CLASSES, outputs, np.array([0, 1, 0]))
-    assert compute(named, two)["auroc"] == 1.0 and "for '2': it is the mean over the other 2" in str(
+    assert compute(named, two)["auroc"] == 1.0 and "rows without '2': it is the mean over the other 2" in str(
         describe_gaps(named, two)
     )
     assert describe_gaps(named, scored_rows(CLASSES, outputs, np.array([0, 1, 2]))) == {}

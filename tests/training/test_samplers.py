@@ -6,8 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
-from railkd.training.samplers import EpochSampler, length_grouped, shuffled
+from railkd.errors import RailkdError
+from railkd.training.samplers import EpochSampler, balanced, epoch_order, length_grouped, row_classes, shuffled
 
 LENGTHS = np.random.default_rng(0).integers(1, 100, 1003)
 
@@ -75,3 +77,48 @@ def test_the_sampler_asks_for_the_epoch_when_iteration_starts() -> None:
     zero = list(sampler)
     epoch = 3
     assert list(sampler) == shuffled(5, seed=0, epoch=3).tolist() != zero and len(sampler) == 5
+
+
+# ---- balanced draws -------------------------------------------------------------------------------------------------
+
+CLASSES = np.array(([0] * 97 + [2] * 3 + [-100] * 20) * 10)
+
+
+def test_balanced_draws_give_every_class_the_same_chance_and_keep_rows_without_one() -> None:
+    """A row comes in inverse proportion to the size of its class; a class that does not occur has no part."""
+    drawn = np.concatenate([balanced(CLASSES, seed=0, epoch=epoch) for epoch in range(20)])
+    counts = {label: int((CLASSES[drawn] == label).sum()) for label in (0, 2, -100)}
+    spread = np.sqrt(20 * 1000 / 4)
+    assert counts[-100] == 20 * 200 and counts[0] + counts[2] == 20 * 1000
+    assert abs(counts[2] - 20 * 500) < 4 * spread
+    alone = balanced(CLASSES, seed=0, epoch=0)
+    assert sorted(alone[CLASSES[alone] < 0].tolist()) == np.flatnonzero(CLASSES < 0).tolist()
+    of_rare = np.bincount(drawn, minlength=len(CLASSES))[CLASSES == 2]
+    assert len(of_rare) == 30 and abs(of_rare - 20 * 500 / 30).max() < 6 * np.sqrt(20 * 500 / 30)
+
+
+def test_balanced_draws_depend_on_seed_and_epoch_alone_and_batches_hold_like_lengths() -> None:
+    lengths = np.arange(len(CLASSES))
+    order = epoch_order(len(CLASSES), lengths, 8, seed=1, classes=CLASSES)
+    np.random.seed(7)
+    again = epoch_order(len(CLASSES), lengths, 8, seed=1, classes=CLASSES)
+    assert order(2).tolist() == again(2).tolist() != order(3).tolist()
+    assert sorted(order(2).tolist()) == sorted(balanced(CLASSES, seed=1, epoch=2).tolist())
+    spans = [np.ptp(lengths[order(2)[start : start + 8]]) for start in range(0, 1200, 8)]
+    assert np.median(spans) < 0.2 * len(CLASSES)
+    plain = epoch_order(len(CLASSES), None, 8, seed=1, classes=CLASSES)
+    assert plain(2).tolist() == balanced(CLASSES, seed=1, epoch=2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": ["a", "b"]}, "got rows without labels"),
+        ({"labels": [0.5, 1.0]}, "got numbers or several labels a row"),
+        ({"labels": [[1.0, 0.0], [0.0, 1.0]]}, "got numbers or several labels a row"),
+        ({"labels": [-100, -100]}, "no row has a label"),
+    ],
+)
+def test_rows_without_one_class_each_cannot_be_balanced(columns: dict[str, list[object]], message: str) -> None:
+    with pytest.raises(RailkdError, match=f"Balanced sampling needs rows with one class each, .*{message}"):
+        row_classes(Dataset.from_dict(columns), 2)

@@ -83,8 +83,12 @@ def test_the_projections_may_have_a_learning_rate_of_their_own(
 
 @pytest.mark.parametrize(
     "settings",
-    [{"method": "rail-kd-l", "redraw": "step"}, {"method": "rail-kd-c"}, {"method": "finetune", "max_grad_norm": 0.0}],
-    ids=["rail-kd-l by step", "rail-kd-c", "finetune"],
+    [
+        {"method": "rail-kd-l", "redraw": "step"},
+        {"method": "rail-kd-c", "class_weights": [0.5, 4.0], "class_weights_on_logits": True},
+        {"method": "finetune", "max_grad_norm": 0.0, "class_weights": [0.5, 4.0]},
+    ],
+    ids=["rail-kd-l by step", "rail-kd-c with class weights", "finetune with class weights"],
 )
 def test_accumulated_micro_batches_train_like_one_batch(
     tmp_path: Path, cache: TeacherCache, tokenizer: Any, settings: dict[str, Any]

@@ -184,7 +184,7 @@ class _GridReader(YamlReader):
             if not isinstance(method, str) or not method:
                 self.problems.add(f"{where}: expected the name of a method, or {{name: METHOD, option: value, ...}}")
                 continue
-            self.check_owned(given, OWNED | set(settings_of(DistillOptions)), where)
+            self.check_owned(given, OWNED | set(settings_of(DistillOptions)) - {"class_weights"}, where)
             axes = [[(name, one) for one in _list_choices(name, options)] for name, options in given.items()]
             count = math.prod(map(len, axes))
             if not 1 <= count <= _MOST_ARMS:

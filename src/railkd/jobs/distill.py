@@ -16,6 +16,7 @@ from railkd.errors import RailkdError
 from railkd.jobs import check
 from railkd.jobs.answers import leave_out_unanswered
 from railkd.jobs.given_teacher import GivenTeacher
+from railkd.jobs.imbalance import weigh_classes
 from railkd.jobs.options import DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.rescaling import check_rescaling, fit_on_training_rows
@@ -54,6 +55,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)
     copied = _start(options, start)
     args = training_arguments(_asked(request, copied), len(splits.train), splits.metric, say, max_length, shapes)
+    weigh_classes(options, args, splits, say)
     make = _student_plan(options, splits.target, start, args.blocks)
     if options.student:  # before the teacher runs
         start.check_weights(new_head=True)

@@ -51,10 +51,10 @@ def score(
     scores = target.score(table, outputs)
     record.metrics[name], record.domains[name] = scores, table.domain
     record.baselines[name] = compare(target, table, outputs, scores)
-    rows = target.scored(table, outputs)
-    if classes := scores_by_class(rows):
+    scored = target.scored(table, outputs)
+    if classes := scores_by_class(scored):
         record.classes[name] = classes
-    if pairs := confusion(rows):
+    if pairs := confusion(scored):
         record.confusion[name] = pairs
     if gaps := target.describe_gaps(table):
         record.gaps[name] = gaps

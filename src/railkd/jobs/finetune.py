@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import set_seed
 
+from railkd.jobs.imbalance import weigh_classes
 from railkd.jobs.options import FinetuneOptions, Say, required
 from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.splits import Splits, asked_task
@@ -33,6 +34,7 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     args = training_arguments(
         request.with_training(method="finetune"), len(splits.train), splits.metric, say, max_length
     )
+    weigh_classes(options, args, splits, say)
     if args.freeze:
         check_names(args.freeze, start.shape.blocks)
     pieces = Pieces.choose(options.vocabulary, start.tokenizer, splits.texts(), say)

@@ -121,10 +121,7 @@ class ScoreOptions:
     """What is scored beside the metrics of the task."""
 
     metrics: list[str] = option(
-        "metrics beside those of the task, e.g. macro_f1 auroc recall@fpr=0.01; docs/metrics.md lists them",
-        [],
-        metavar="NAME",
-        group="data",
+        "metrics beside those of the task, e.g. macro_f1 auroc (docs/metrics.md)", [], metavar="NAME", group="data"
     )
 
 
@@ -154,6 +151,9 @@ class RunOptions(DeviceOptions, ModelOptions, RunFolderOptions, ScoreOptions, Tr
         "all that occur there: from-data",
         metavar="N",
         group="models",
+    )
+    class_weights: list[str] | None = option(
+        "weights of classes in the task term: balanced, 1,5 or NAME=5", metavar="W", group="training"
     )
     patience: int | None = option(
         "end the training after this many evaluations without a better one; needs --eval or --eval-share",

@@ -10,6 +10,7 @@ from pathlib import Path
 from railkd.data.sources import parse_named
 from railkd.errors import RailkdError, did_you_mean
 from railkd.export.layout import FROM_DATA, Shipped, require_onnx
+from railkd.jobs.class_weights import parse_class_weights
 from railkd.jobs.options import (
     CacheOptions,
     CheckOptions,
@@ -267,10 +268,13 @@ def check_check(request: Request[CheckOptions]) -> None:
 
 
 def _check_metrics(problems: Problems, options: ScoreOptions) -> None:
-    # Whether a metric fits the kind of task is checked with the rows.
+    # Whether metrics and classes fit the task is checked with the rows.
     for name in options.metrics:
         with problems.collect():
             find_metric(name)
+    if isinstance(options, RunOptions) and options.class_weights is not None:
+        with problems.collect():
+            parse_class_weights(options.class_weights)
 
 
 def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from railkd.errors import RailkdError
 from railkd.models.blocks import BlockReader, accepted_inputs
-from railkd.models.heads import problem_type_of, task_of_config
+from railkd.models.heads import label_names, problem_type_of, task_of_config
 from railkd.models.parts import run_in_parts
 from railkd.objectives import Objective, build_objective, method_spec
 from railkd.signals import Negatives, Signals
@@ -110,11 +111,20 @@ class Distiller(nn.Module):
 
         Returns:
             The distiller.
+
+        Raises:
+            RailkdError: there are class weights, but not one for each class of the student.
         """
         spec = method_spec(method)
         blocks = options.pop("blocks_pattern", None)
         options.setdefault("problem_type", problem_type_of(student.config))
         shape = BlockReader(student, blocks=blocks).shape
+        given, config = options.get("class_weights"), student.config
+        if given is not None and len(given) != config.num_labels:  # type: ignore[union-attr]
+            raise RailkdError(
+                f"Expected class_weights for each class of the student ({', '.join(label_names(config))}), got "
+                f"{len(given)} of them."
+            )
         objective = build_objective(method, shape, teacher_shape or shape, **options)
         pooling = spec.pooling if objective.weights.get("intermediate") else None
         return cls(student, objective, pooling=pooling, blocks=blocks)

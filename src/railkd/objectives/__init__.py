@@ -179,8 +179,8 @@ def build_objective(name: str, student_shape: Shape, teacher_shape: Shape, **opt
         name: of a row in `METHODS`.
         student_shape: (blocks s, width d_s).
         teacher_shape: (blocks n, width d_t).
-        options: ``weights``, ``temperature``, ``problem_type`` and the method's own options
-            (``METHODS[name].options``).
+        options: those of `Objective` (``weights``, ``temperature``, ``problem_type``, class weights) and the method's
+            own (``METHODS[name].options``).
 
     Returns:
         The objective, with new maps. Call `Objective.fit` before training if it ``needs_fit``.
@@ -189,7 +189,7 @@ def build_objective(name: str, student_shape: Shape, teacher_shape: Shape, **opt
         RailkdError: the method or an option is unknown, or a value is invalid for these models.
     """
     spec = method_spec(name)
-    common = {"weights", "temperature", "problem_type"}
+    common = {"weights", "temperature", "problem_type", "class_weights", "class_weights_on_logits"}
     known = common | set(spec.options)
     for option in options:
         if option not in known:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from railkd.errors import RailkdError
 from railkd.functional import full_precision
 from railkd.mapping import Draw, Draws
+from railkd.objectives.class_weights import checked_class_weights, weights_of_rows
 from railkd.signals import BlockShape, Moments, Signals
 from railkd.tasks import task_of
 
@@ -41,6 +42,8 @@ class Objective(nn.Module):
             others are normalised. Default: equal.
         temperature: T of the logit term.
         problem_type: of transformers. Default: regression for one output, single-label classification for more.
+        class_weights: (C,) factor of each class in the task term, see `railkd.objectives.class_weights`.
+        class_weights_on_logits: a row has this factor in the logit term too.
 
     Attributes:
         terms: the terms of this method.
@@ -52,7 +55,7 @@ class Objective(nn.Module):
             ``s`` and ``n`` of the function are the numbers of blocks; the others are names of options.
 
     Raises:
-        RailkdError: a weight, the temperature or the problem type is invalid.
+        RailkdError: a weight, the temperature or the problem type is invalid, or the class weights have no effect.
     """
 
     terms: ClassVar[tuple[str, ...]] = TERMS
@@ -62,6 +65,7 @@ class Objective(nn.Module):
     needs_fit: bool = False
     #: True if the intermediate term compares the rows of a batch with each other, so that it depends on all of them.
     over_pairs: ClassVar[bool] = False
+    class_weights: Tensor | None
     #: Number of other rows, for each class, that a batch is contrasted with.
     negatives: int = 0
     #: True if those rows have other classes; False if they are any rows.
@@ -77,6 +81,8 @@ class Objective(nn.Module):
         weights: Sequence[float] | None = None,
         temperature: float = 1.0,
         problem_type: str | None = None,
+        class_weights: Sequence[float] | None = None,
+        class_weights_on_logits: bool = False,
     ) -> None:
         super().__init__()
         self.student_shape, self.teacher_shape = BlockShape(*student_shape), BlockShape(*teacher_shape)
@@ -88,6 +94,9 @@ class Objective(nn.Module):
             raise RailkdError(f"Expected a finite number above 0 (default 1), got temperature {temperature}.")
         self.temperature = float(temperature)
         self.problem_type = problem_type and task_of(problem_type).problem_type
+        checked = checked_class_weights(class_weights, class_weights_on_logits, self.weights, self.problem_type)
+        self.register_buffer("class_weights", checked, persistent=False)
+        self.class_weights_on_logits = class_weights_on_logits
 
     def forward(
         self,
@@ -130,17 +139,25 @@ class Objective(nn.Module):
         task = task_of(self.problem_type, student.logits.shape[-1])
         terms: dict[str, Tensor] = {}
         if self.weights.get("ce"):
-            terms["ce"] = task.loss(student.logits, labels)
+            weights = {} if self.class_weights is None else {"class_weights": self.class_weights}
+            terms["ce"] = task.loss(student.logits, labels, **weights)
         if not self.weights.get("kd") and not self.weights.get("intermediate"):
             return terms
         if teacher is None:
             raise RailkdError(f"{type(self).__name__} needs the teacher's signals, but got none.")
         teacher = teacher.detached()
         if self.weights.get("kd"):
-            terms["kd"] = task.kd(student.logits, teacher.logits_beside(student.logits), self.temperature)
+            theirs, of_rows = teacher.logits_beside(student.logits), self._row_weights(labels)
+            terms["kd"] = task.kd(student.logits, theirs, self.temperature, **of_rows)
         if self.weights.get("intermediate"):
             terms["intermediate"] = self.intermediate(student, teacher, draw)
         return terms
+
+    def _row_weights(self, labels: Tensor | None) -> dict[str, Tensor]:
+        """Return the weights of rows in the logit term by the name of the argument; none if all rows weigh 1."""
+        if self.class_weights is None or not self.class_weights_on_logits or labels is None:
+            return {}
+        return {"row_weights": weights_of_rows(self.class_weights, labels)}
 
     def intermediate(self, student: Signals, teacher: Signals, draw: Tensor | Draw | None) -> Tensor:
         """Return the term on block states, a scalar, mean over the batch. Every method with such a term overrides it.

@@ -48,7 +48,7 @@ def _table(task: str, name: str, student: str, runs: dict[str, list[Run]]) -> di
     arms = [*teachers, *arm_order(arm for arm in runs if arm not in teachers)]
     scores = {arm: [{one.name: one for one in run.record.classes[name]} for run in runs[arm]] for arm in arms}
     known = {one.name: one for arm in arms for found in scores[arm] for one in found.values()}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": label,
             "rows": known[label].support,

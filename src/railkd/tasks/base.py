@@ -165,28 +165,30 @@ class Task(ABC):
     def describe(self, names: Sequence[str]) -> str:
         """Describe labels of these classes, in words."""
 
-    def loss(self, outputs: Tensor, labels: Tensor | None) -> Tensor:
+    def loss(self, outputs: Tensor, labels: Tensor | None, **weights: Tensor) -> Tensor:
         """Return the loss against the labels, a scalar: summed over labelled rows, divided by B.
 
         Args:
             outputs: (B, C).
             labels: as `encode` gives them, batched; None: no row has one.
+            weights: ``class_weights`` (C,), of a kind with classes.
         """
         from railkd import functional
 
-        return cast("Tensor", getattr(functional, self.loss_function)(outputs, labels))
+        return cast("Tensor", getattr(functional, self.loss_function)(outputs, labels, **weights))
 
-    def kd(self, student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    def kd(self, student: Tensor, teacher: Tensor, temperature: float = 1.0, **weights: Tensor) -> Tensor:
         """Return the loss against the teacher's outputs, a scalar: mean over the batch, 0 where both are equal.
 
         Args:
             student: (B, C).
             teacher: (B, C).
             temperature: T > 0.
+            weights: ``row_weights`` (B,), of the kind with one class a row.
         """
         from railkd import functional
 
-        return cast("Tensor", getattr(functional, self.kd_function)(student, teacher, temperature))
+        return cast("Tensor", getattr(functional, self.kd_function)(student, teacher, temperature, **weights))
 
     def labelled(self, labels: np.ndarray) -> np.ndarray:
         """Return (N,) bool: which of N encoded labels are there."""

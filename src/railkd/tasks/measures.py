@@ -158,14 +158,16 @@ def recall_at(rows: Scored, rate: float) -> float:
 
 def that_occur(rows: Scored) -> np.ndarray:
     """Return (K,) bool: which classes have a row."""
-    found: np.ndarray = rows.members.any(axis=0)
-    return found
+    import numpy as np
+
+    return np.asarray(rows.members.any(axis=0))
 
 
 def on_both_sides(rows: Scored) -> np.ndarray:
     """Return (K,) bool: which classes have a row, and a row of another class."""
-    found: np.ndarray = rows.members.any(axis=0) & ~rows.members.all(axis=0)
-    return found
+    import numpy as np
+
+    return np.asarray(rows.members.any(axis=0) & ~rows.members.all(axis=0))
 
 
 def _over_classes(rows: Scored, of_one: Callable[[Any, Any], float]) -> float:

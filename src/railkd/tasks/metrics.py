@@ -112,7 +112,7 @@ def find_metric(name: str, task: str | None = None) -> Metric:
         fitting = [*(row.name for row in METRICS.values() if task in (None, *row.tasks))]
         fitting += [RECALL_AT] if task in (None, *_BOTH) else []
         of = f" for {task}" if task else ""
-        near = did_you_mean(name.replace("-", "_"), fitting)
+        near = "" if found else did_you_mean(name.replace("-", "_"), fitting)
         raise RailkdError(f"no metric {shortened(name)!r}{of}. Expected one of {', '.join(fitting)}.{near}")
     return found
 
@@ -173,10 +173,9 @@ def describe_gaps(metrics: Sequence[Metric], rows: Scored) -> dict[str, str]:
         if usable is None or usable.all():
             continue
         short = [repr(shortened(rows.name(index))) for index, is_usable in enumerate(usable) if not is_usable]
-        rows_of = "rows" if metric.classes is that_occur else "rows with and without the class"
-        lacking = f"there are no {rows_of} for {listed(short, most=5)}"
+        lack = "no row has" if metric.classes is that_occur else "there are not both rows with and rows without"
         mean = f"it is the mean over the other {usable.sum()} of {len(usable)} classes"
-        found[metric.name] = f"{lacking}: {mean if usable.any() else 'it is not defined'}"
+        found[metric.name] = f"{lack} {listed(short, most=5)}: {mean if usable.any() else 'it is not defined'}"
     return found
 
 

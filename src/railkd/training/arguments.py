@@ -21,7 +21,14 @@ from railkd.objectives.base import normalised_weights
 from railkd.objectives.maps import LARGEST_SHARED_SIZE
 from railkd.runtime.launcher import launched_processes
 from railkd.signals import BlockShape
-from railkd.training.fields import METHOD_OPTIONS, SWITCHES, WITHOUT_EFFECT, DistillationFields, switched
+from railkd.training.fields import (
+    METHOD_OPTIONS,
+    SWITCHES,
+    WITHOUT_EFFECT,
+    DistillationFields,
+    check_sampling,
+    switched,
+)
 
 #: (number of blocks, width) of the student and of the teacher.
 Shapes = tuple[BlockShape, BlockShape]
@@ -57,6 +64,7 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         normalised_weights(self.weights, spec.objective.terms)
         check_names([str(name) for name in self.freeze or ()], shapes[0].blocks if shapes else None)
         self._refuse_fields()
+        check_sampling(self.sampling, weighted=self.class_weights is not None)
         if self.average_last is not None and not (self.average_last > 0 and not self.load_best_model_at_end):
             raise RailkdError(
                 f"Expected average_last above 0, without load_best_model_at_end, got {self.average_last:g}. Fix: keep "
@@ -116,6 +124,8 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
     def _try_objective(self, shapes: Shapes | None) -> None:
         """Build the objective once, so that options which do not fit raise an error at construction."""
         options = self.objective_options()
+        if self.class_weights is None:  # a job computes them from its rows, later
+            options.pop("class_weights_on_logits", None)
         if shapes is None:  # their lengths follow the number of blocks, which is not known here
             options.pop("taught_by", None)
             if not isinstance(options.get("alpha"), str):
@@ -165,4 +175,6 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
                 chosen["alpha"] = [float(value) for value in chosen["alpha"].split(",")]
             except ValueError:
                 raise RailkdError(f"got alpha '{self.alpha}', wanted mean, sum, or numbers joined by commas") from None
+        if self.class_weights is not None or self.class_weights_on_logits:
+            chosen |= {"class_weights": self.class_weights, "class_weights_on_logits": self.class_weights_on_logits}
         return chosen | {"weights": self.weights, "temperature": self.temperature}

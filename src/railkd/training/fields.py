@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from railkd.errors import RailkdError
+from railkd.runtime.words import shortened
+
 #: Fields that are options of one method's objective. None keeps the default of the method.
 METHOD_OPTIONS = (
     "candidates",
@@ -32,11 +35,16 @@ NEED_TEACHER = frozenset(
         "gauges",
         "teacher_blocks",
         "teacher_line",
+        "class_weights_on_logits",
         *METHOD_OPTIONS,
     }
 )
 #: Fields that options of a job replace on the command line.
-REPLACED_BY_OPTIONS = frozenset({"text_columns", "label_column", "key_column", "max_length", "teacher_line"})
+REPLACED_BY_OPTIONS = frozenset(
+    {"text_columns", "label_column", "key_column", "max_length", "teacher_line", "class_weights"}
+)
+#: How the rows of an epoch are chosen.
+SAMPLINGS = ("all", "balanced")
 _NO_UPLOAD = "Nothing is uploaded. Fix: upload the finished run with 'railkd export RUN --output DIR --push NAME'"
 _NO_SHARDS = "Every rank holds the whole model. Fix: start the run with torchrun"
 #: Fields of Trainer that would have no effect, or could not work, and what to do instead.
@@ -77,9 +85,30 @@ def switched(name: str, value: Any) -> Any:
 
 #: Heading of ``--help`` -> the fields under it. Options of a method are not listed here.
 GROUPS = {
-    "training": ("gauges", "skip_nonfinite", "average_last", "freeze_embeddings", "keep_freed_memory", "length_groups"),
+    "training": (
+        *("gauges", "skip_nonfinite", "average_last", "freeze_embeddings", "keep_freed_memory", "length_groups"),
+        *("sampling", "class_weights_on_logits"),
+    ),
     "models": ("blocks", "teacher_blocks"),
 }
+
+
+def check_sampling(sampling: str, *, weighted: bool) -> None:
+    """Check how the rows of an epoch are chosen.
+
+    Args:
+        sampling: one of `SAMPLINGS`.
+        weighted: the run has class weights.
+
+    Raises:
+        RailkdError: the name is unknown, or class weights would correct the imbalance a second time.
+    """
+    if sampling not in SAMPLINGS:
+        raise RailkdError(f"Expected {' or '.join(SAMPLINGS)} as sampling, got {shortened(sampling)!r}.")
+    if sampling == "balanced" and weighted:
+        raise RailkdError(
+            "Balanced sampling and class weights both correct the imbalance of the classes. Fix: give one of them."
+        )
 
 
 def _field(help: str, default: Any = None, **metadata: Any) -> Any:
@@ -154,6 +183,16 @@ class DistillationFields:
         "of similar length (split), or none",
         "pools",
     )
+    sampling: str = _field(
+        "rows of an epoch: all of them once, or balanced: as many, drawn with replacement so that every class is "
+        "equally likely",
+        "all",
+        metavar="NAME",
+    )
+    class_weights: list[float] | None = _field(
+        "factor of the rows of each class in the task term, in the order of the outputs (default: 1)"
+    )
+    class_weights_on_logits: bool = _field("the class weights count in the logit term too", False)
     text_columns: list[str] | None = _field("text column, or two for pairs (default: columns with common names)")
     label_column: str | None = _field("label column (default: a column with a common name)")
     key_column: str = _field("column of the keys, for rows that are tokenised already", "example_key")

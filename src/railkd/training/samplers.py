@@ -65,7 +65,35 @@ def length_grouped(lengths: Sequence[int] | np.ndarray, batch_size: int, *, seed
     return np.concatenate([body, rest])
 
 
-def epoch_order(rows: int, lengths: np.ndarray | None, batch_size: int, *, seed: int) -> Callable[[int], np.ndarray]:
+def balanced(classes: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Draw as many rows as there are, with replacement, so that every class is equally likely.
+
+    A row is drawn in inverse proportion to the size of its class. Rows without a class are not drawn but kept, each
+    once, so that balancing the labelled rows does not change their share.
+
+    Args:
+        classes: class index of each row, (rows,); negative: the row has none.
+        seed: seed of the draw.
+        epoch: number of finished epochs.
+
+    Returns:
+        Row indices in random order, (rows,).
+
+    Example:
+        >>> drawn = balanced(np.array([0, 0, 0, 1] * 50 + [-100] * 2), seed=0, epoch=0)
+        >>> bool(abs((drawn[drawn < 200] % 4 == 3).mean() - 0.5) < 0.1), sorted(drawn.tolist())[-2:]
+        (True, [200, 201])
+    """
+    rng = np.random.default_rng([seed, epoch])
+    labelled = np.flatnonzero(classes >= 0)
+    chances = 1 / np.bincount(classes[labelled])[classes[labelled]]
+    drawn = rng.choice(labelled, size=len(labelled), p=chances / chances.sum())
+    return rng.permutation(np.concatenate([drawn, np.flatnonzero(classes < 0)]))
+
+
+def epoch_order(
+    rows: int, lengths: np.ndarray | None, batch_size: int, *, seed: int, classes: np.ndarray | None = None
+) -> Callable[[int], np.ndarray]:
     """Return a function that maps an epoch to the row order of training.
 
     Args:
@@ -73,15 +101,19 @@ def epoch_order(rows: int, lengths: np.ndarray | None, batch_size: int, *, seed:
         lengths: number of tokens of each row, (rows,), for batches of similar length. None shuffles without lengths.
         batch_size: number of rows in a batch, over all ranks.
         seed: seed of the order.
+        classes: class of each row, (rows,), for `balanced` draws. None takes each row once.
 
     Returns:
         A function that takes the number of finished epochs and returns row indices, (rows,).
     """
 
     def order(epoch: int) -> np.ndarray:
-        if lengths is None:
+        if classes is None and lengths is None:
             return shuffled(rows, seed=seed, epoch=epoch)
-        return length_grouped(lengths, batch_size, seed=seed, epoch=epoch)
+        drawn = np.arange(rows) if classes is None else balanced(classes, seed=seed, epoch=epoch)
+        if lengths is None:
+            return drawn
+        return drawn[length_grouped(lengths[drawn], batch_size, seed=seed, epoch=epoch)]
 
     return order
 
@@ -108,6 +140,52 @@ def row_lengths(dataset: Any, rows: int) -> np.ndarray | None:
     """Return the column of lengths (rows,) of a prepared data set, or None if it has none or another number of rows."""
     names = getattr(dataset, "column_names", None) or []
     return np.asarray(dataset["length"][:]) if "length" in names and len(dataset) == rows else None
+
+
+def row_classes(dataset: Any, rows: int) -> np.ndarray:
+    """Return the class of each row of a prepared data set, (rows,), for balanced draws.
+
+    Args:
+        dataset: with the column ``labels``.
+        rows: number of rows.
+
+    Raises:
+        RailkdError: the rows have no label, or not one class each.
+    """
+    wanted = "Balanced sampling needs rows with one class each"
+    if "labels" not in (getattr(dataset, "column_names", None) or []) or len(dataset) != rows:
+        raise RailkdError(f"{wanted}, got rows without labels. Fix: give labels, or leave out sampling.")
+    labels = np.asarray(dataset["labels"][:])
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise RailkdError(f"{wanted}, got numbers or several labels a row. Fix: leave out sampling.")
+    if not (labels >= 0).any():
+        raise RailkdError(f"{wanted}, but no row has a label. Fix: give labels, or leave out sampling.")
+    return labels
+
+
+def training_sampler(dataset: Any, prepared: Any, args: Any, batch_size: int, epoch: Callable[[], int]) -> Any:
+    """Return the sampler of the training rows.
+
+    Args:
+        dataset: the rows as Trainer passes them.
+        prepared: the same rows with the columns that Trainer removes, such as the length.
+        args: settings of the run.
+        batch_size: number of rows in a batch, over all ranks.
+        epoch: returns the current epoch.
+
+    Returns:
+        The sampler; None for a stream, which keeps its order.
+
+    Raises:
+        RailkdError: there is no batch, or the rows have not one class each and the sampling is balanced.
+    """  # noqa: DOC502 - the functions it calls raise it
+    if dataset is None or not hasattr(dataset, "__len__"):
+        return None
+    rows, seed = len(dataset), args.seed if args.data_seed is None else args.data_seed
+    check_batches(rows, batch_size, drop_last=args.dataloader_drop_last)
+    lengths = row_lengths(prepared, rows) if args.length_groups == "pools" else None
+    classes = row_classes(prepared, rows) if args.sampling == "balanced" else None
+    return EpochSampler(rows, epoch_order(rows, lengths, batch_size, seed=seed, classes=classes), epoch)
 
 
 class EpochSampler(Sampler[int]):

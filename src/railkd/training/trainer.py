@@ -35,7 +35,7 @@ from railkd.training.gauges import Gauging
 from railkd.training.loss import TrainingLoss, current_draw
 from railkd.training.probe import Probed, probe
 from railkd.training.resuming import Resuming
-from railkd.training.samplers import EpochSampler, check_batches, epoch_order, row_lengths
+from railkd.training.samplers import training_sampler
 from railkd.training.teaching import Teaching
 
 
@@ -219,15 +219,9 @@ class DistillationTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if dataset is None or not hasattr(dataset, "__len__"):
-            return None
-        # From the prepared rows, because Trainer has removed the length column from `dataset`.
-        lengths = row_lengths(self.train_dataset, len(dataset)) if self.args.length_groups == "pools" else None
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         batch = self._train_batch_size * self.args.world_size
-        check_batches(len(dataset), batch, drop_last=self.args.dataloader_drop_last)
-        order = epoch_order(len(dataset), lengths, batch, seed=seed)
-        return EpochSampler(len(dataset), order, lambda: int(self.state.epoch or 0))
+        # With the prepared rows, because Trainer has removed the length column from `dataset`.
+        return training_sampler(dataset, self.train_dataset, self.args, batch, lambda: int(self.state.epoch or 0))
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
         return self._evaluation.sampler(eval_dataset)
