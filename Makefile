@@ -14,11 +14,11 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/de
 # Two test workers of one thread each: more threads than cores makes small models slower, not faster.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help demo test test-versions test-large lint study performance gpu gpu-table gpu-wheels statistics paper-rehearsal docs house schema faults fuzz soak audit clean
+.PHONY: help demo test test-thorough test-versions test-large lint study performance gpu gpu-table gpu-wheels statistics paper-rehearsal docs house schema faults fuzz soak audit clean
 
 help:
 	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: about a minute)"
-	@echo "make test   run the test suite"
+	@echo "make test   run the test suite; make test-thorough: the slow tests that it leaves out"
 	@echo "make test-versions  run the fast part of the suite on the lowest declared and the newest versions, but one version of torch,"
 	@echo "            because others download gigabytes (ARGS='lowest --torch 2.6.0' tries the declared lowest all the same)"
 	@echo "make test-large  distil a real decoder (SmolLM2-135M, a download of 94 MB) into a small encoder"
@@ -37,8 +37,13 @@ help:
 demo: $(READY)
 	@$(BIN)/railkd demo $(ARGS)
 
+# worksteal hands whole files to a worker as far as it can, so that what a file shares is made once.
 test: $(READY)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --durations=10 $(ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 $(ARGS)
+
+# What is slow and of a kind that `make test` has a representative of.
+test-thorough: $(READY)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 -m thorough $(ARGS)
 
 test-versions:
 	@$(PYTHON) tests/versions.py $(ARGS)

@@ -65,6 +65,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path, rows: 
 
 
 # The suite draws the same examples every time: a change passes or fails by itself. make fuzz looks for new ones.
-hypothesis.settings.register_profile("suite", hypothesis.settings.get_profile("ci"))
+hypothesis.settings.register_profile("suite", hypothesis.settings.get_profile("ci"), max_examples=60)
 hypothesis.settings.register_profile("fuzz", max_examples=10_000, deadline=None)
 hypothesis.settings.load_profile("suite")

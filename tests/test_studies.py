@@ -14,8 +14,8 @@ import pytest
 import rerun
 
 import tiny
+from bench.room import in_process
 from railkd.bench.grid_reader import load
-from railkd.cli import main
 from railkd.records import RunRecord
 
 GRIDS = sorted(cells.STUDIES.glob("*.yaml"))
@@ -94,7 +94,7 @@ def test_a_cell_is_run_again_from_its_record_alone(
     }
     Path("small.yaml").write_text(json.dumps(grid), encoding="utf-8")  # JSON is YAML
     output = Path("studies/work/small")
-    assert main(["bench", "small.yaml", "--output", str(output), "--quiet"]) == 0
+    in_process(tmp_path, "small.yaml", str(output))
     cells.collect("small", output, Path("records"))
     shutil.rmtree(output)
     capsys.readouterr()

@@ -16,8 +16,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Return the records of the small grid without times; it runs in this process."""
+def small_run(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the small grid in this process; return its working directory."""
     folder = room(base, tmp_path_factory.mktemp("small") / "run", SMALL)
     in_process(folder)
-    return records(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(small_run: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of the small grid without times."""
+    return records(small_run)

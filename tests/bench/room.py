@@ -81,12 +81,12 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
     return {record.folder: record.comparable() for record in found}
 
 
-def in_process(folder: Path) -> list[RunRecord]:
+def in_process(folder: Path, file: str = "grid.yaml", output: str = "out") -> list[RunRecord]:
     """Run a bench without workers."""
     with inside(folder):
-        grid = load("grid.yaml")
-        jobs = make_jobs(grid, "out", make_verbs())
-        Path("out").mkdir()
+        grid = load(file)
+        jobs = make_jobs(grid, output, make_verbs())
+        Path(output).mkdir(parents=True)
         progress = Progress("test", quiet=True)
         kept = grid.keep_students
-        return run(jobs, InProcess("out"), Path("out"), done={}, grid="", retries=0, progress=progress, kept=kept)
+        return run(jobs, InProcess(output), Path(output), done={}, grid="", retries=0, progress=progress, kept=kept)

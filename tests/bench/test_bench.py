@@ -8,7 +8,6 @@ import json
 import os
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 
 import tiny
 from bench.room import ALONE, SMALL, SMOKE, in_process, inside, records, room, table
+from forks import Fork
 from railkd.bench import results
 from railkd.cli import main
 from railkd.cli.bench import print_end
@@ -30,29 +30,9 @@ from railkd.report.study import read
 BENCH = ["bench", "grid.yaml", "--output", "out"]
 
 
-class Child:
-    """Runs ``railkd ARGV`` in a fork of this process, which has imported the slow libraries already."""
-
-    def __init__(self, folder: Path, *argv: str) -> None:
-        self._output = folder / "output.txt"
-        self.process = os.fork()
-        if self.process == 0:
-            code = 99
-            try:
-                signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs of a shell ignore it.
-                os.chdir(folder)
-                sys.stdout = sys.stderr = self._output.open("w", buffering=1)
-                code = main(list(argv))
-            finally:
-                os._exit(code)
-
-    def send(self, number: int) -> None:
-        os.kill(self.process, number)
-
-    def end(self) -> tuple[int, str]:
-        """Wait for the end; return the exit code (negative: a signal) and the output."""
-        code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
-        return code, self._output.read_text()
+def child(folder: Path, *words: str) -> Fork:
+    """Run ``railkd`` with these words in a fork."""
+    return Fork(folder, lambda: main(list(words)))
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 120.0) -> Any:
@@ -76,12 +56,11 @@ def is_alive(process: int) -> bool:
         return False
 
 
-@pytest.mark.slow
 def test_the_smoke_grid_by_both_executors(
     base: Path, small: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two local workers, a Ray worker that is killed once, and this process leave the same records."""
-    local, ray = (room(base, tmp_path / name, SMOKE) for name in ("local", "ray"))
+    local, ray = room(base, tmp_path / "local", SMOKE), room(base, tmp_path / "ray", SMALL)
     with inside(local):
         assert main([*BENCH, "--processes", "2", "--quiet"]) == 0
     check_smoke(local)
@@ -96,13 +75,13 @@ def test_the_smoke_grid_by_both_executors(
 
     if importlib.util.find_spec("ray") is None:
         tiny.missing("Ray is not installed: pip install 'railkd[ray]'")
-    child = Child(ray, *BENCH, "--executor", "ray", "--threads", "1")
+    bench = child(ray, *BENCH, "--executor", "ray", "--threads", "1")
     log = ray / "out" / "teachers" / "one" / "base" / results.LOG
     wait_for(lambda: log.exists() and log.read_text())
     os.kill(worker_of(log.parent), signal.SIGKILL)
-    code, output = child.end()
+    code, output = bench.end()
     assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); retrying" in output, output
-    assert records(ray) == found
+    assert records(ray) == small
 
 
 def check_report(folder: Path) -> None:
@@ -150,20 +129,20 @@ def test_a_bench_that_is_killed_twice_and_resumed_equals_an_uninterrupted_one(
         saved = out.glob("runs/*/checkpoint-*")
         return [path.parent for path in saved if not (path.parent / RECORD_FILE).exists()]
 
-    child = Child(folder, *BENCH, "--processes", "1")
+    bench = child(folder, *BENCH, "--processes", "1")
     wait_for(lambda: (teacher / results.LOG).exists() and (teacher / results.LOG).read_text())
     first = worker_of(teacher)
     os.kill(first, signal.SIGKILL)
     cut = wait_for(in_a_run)[0]
-    child.send(signal.SIGKILL)
-    code, output = child.end()
+    bench.send(signal.SIGKILL)
+    code, output = bench.end()
     assert code == -signal.SIGKILL and "one, teacher: its process ended by SIGKILL; retrying" in output
     second = worker_of(cut)
     wait_for(lambda: not is_alive(second), 10)
     assert first != second and len(records(folder)) < 4
     kept = {path: path.stat().st_mtime_ns for path in out.glob(f"*/*/{RECORD_FILE}")}
     with inside(folder):
-        assert main([*BENCH, "--resume", "--quiet"]) == 0
+        assert main([*BENCH, "--processes", "1", "--resume", "--quiet"]) == 0
     ours = records(folder)
     assert len(ours) == 4 and ours == {name: small[name] for name in ours}
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -179,12 +158,12 @@ def test_an_interrupted_bench_stops_its_workers_and_says_how_to_go_on(
     base: Path, small: dict[str, Any], tmp_path: Path, number: signal.Signals, code: int, there: str
 ) -> None:
     folder = room(base, tmp_path / "run", SMALL)
-    child = Child(folder, *BENCH, "--processes", "1")
+    bench = child(folder, *BENCH, "--processes", "1")
     wait_for((folder / "out" / there).exists)
-    workers = Path(f"/proc/{child.process}/task/{child.process}/children")
+    workers = Path(f"/proc/{bench.process}/task/{bench.process}/children")
     (worker,) = wait_for(lambda: workers.read_text().split())
-    child.send(number)
-    got, output = child.end()
+    bench.send(number)
+    got, output = bench.end()
     assert got == code, output
     assert "finished jobs are kept. Fix: repeat the command with --resume" in output and "Traceback" not in output
     assert not is_alive(int(worker))

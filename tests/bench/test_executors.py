@@ -90,6 +90,7 @@ def test_ctrl_c_never_orphans_a_worker_that_is_not_yet_in_the_list(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.thorough
 def test_workers_are_waited_for_where_pipes_cannot_be_selected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows select takes sockets alone. Two workers answer, and the end of a worker is noticed."""
 

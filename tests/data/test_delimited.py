@@ -42,7 +42,7 @@ HOSTILE = [
 cells = st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 @given(
     rows=st.lists(st.tuples(cells, cells, cells), min_size=1, max_size=5), names=st.lists(cells, min_size=2, max_size=2)
 )

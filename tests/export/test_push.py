@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
+from railkd.cli import main
 from railkd.errors import RunFailed
 from railkd.export.push import push
 from tiny import make_model, make_tokenizer, save
@@ -111,12 +110,15 @@ def test_every_file_arrives_with_the_card(hub: Hub, tmp_path: Path) -> None:
     assert hub.files == wanted and len(wanted) == 4
 
 
-def test_an_export_is_pushed_with_its_card(hub: Hub, tmp_path: Path) -> None:
+def test_an_export_is_pushed_with_its_card(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address is a constant of huggingface_hub, read from HF_ENDPOINT when it is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
     base, out = save(tmp_path / "base", make_model(1), make_tokenizer()), tmp_path / "out"
-    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x", "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-m", "railkd", "export", str(base), "--output", str(out), "--push", "me/shipped"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and f"pushed: {hub.endpoint}" in done.stderr, done.stderr
+    assert main(["export", str(base), "--output", str(out), "--push", "me/shipped"]) == 0
+    assert f"pushed: {hub.endpoint}" in capsys.readouterr().err
     assert hub.files == {path.relative_to(out).as_posix(): path.read_bytes() for path in out.iterdir()}
     assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= hub.files.keys()
 

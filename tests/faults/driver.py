@@ -1,7 +1,8 @@
 """Runs railkd commands in child processes that meet a fault at a chosen moment. A program of its own: see `Driver`.
 
-It imports the heavy libraries once and forks, so that a run costs a second and not ten. A child is a process like any
-other: SIGKILL really ends it, and what is on disk is all that is left. Nothing of railkd is replaced: moments are heard
+It imports the heavy libraries once and forks, so that a run costs a second and not ten; what a child had to import, the
+next ones find imported. A child is a process like any other: SIGKILL really ends it, and what is on disk is all that is
+left. Nothing of railkd is replaced: moments are heard
 through a TrainerCallback, `on_progress`, and Python's audit events (a file about to be opened, made or renamed).
 
 One command a line on stdin, as JSON: argv, folder (working directory), fault (see `arm`). One answer a line: code, err.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import importlib
 import json
 import os
 import signal
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,14 @@ def ended(child: int, fault: str | None) -> int:
     return os.waitpid(child, 0)[1]
 
 
+def import_too(names: list[str]) -> None:
+    """Import what a child has imported. Modules that have no file of their own are made by others."""
+    for name in names:
+        if name not in sys.modules and not name.startswith("transformers_modules"):  # the code that models bring
+            with suppress(Exception):
+                importlib.import_module(name)
+
+
 def serve() -> None:
     """Fork a child for every line of stdin."""
     from transformers import BertForSequenceClassification, Trainer  # noqa: F401
@@ -185,7 +195,7 @@ def serve() -> None:
 
     for line in sys.stdin:
         command = json.loads(line)
-        with tempfile.TemporaryFile("w+") as said:
+        with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as imported:
             child = os.fork()
             if child == 0:
                 os.dup2(said.fileno(), 2)
@@ -196,8 +206,12 @@ def serve() -> None:
                     code = run(command["argv"], command["fault"])
                 finally:
                     sys.stdout.flush()
+                    imported.write("\n".join(sys.modules))
+                    imported.flush()
                     os._exit(code)
             status = ended(child, command["fault"])
+            imported.seek(0)
+            import_too(imported.read().split())
             said.seek(0)
             answer = {"code": os.waitstatus_to_exitcode(status), "err": said.read()}
         print(json.dumps(answer), flush=True)

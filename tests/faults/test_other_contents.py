@@ -171,7 +171,7 @@ def test_the_seconds_of_a_run_are_those_of_all_its_sessions(run: Path, railkd: D
 
 # ---- a bench ----------------------------------------------------------------------------------------
 
-BENCH = ["bench", "grid.yaml", "--output", "out", "--quiet"]
+BENCH = ["bench", "grid.yaml", "--output", "out", "--processes", "1", "--quiet"]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""Two ranks (accelerate launch, torchrun; gloo) do what one does: cache, student, record; a dead rank ends the job."""
+"""Two ranks (accelerate launch, torchrun; gloo) do what one does: cache, student, record; a dead rank ends the job.
+
+Every launch costs twenty seconds: the second one belongs to make test-thorough.
+"""
 
 from __future__ import annotations
 
@@ -51,18 +54,18 @@ def launch(launcher: list[str], part: str, folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def two(folder: Path) -> dict[str, Any]:
     """A whole job of two ranks, and one whose launcher was terminated."""
-    return launch(ACCELERATE, "first", folder)
+    done = launch(ACCELERATE, "first", folder)
+    return done | {"stopped at": [path.name for path in (folder / "stopped").glob("checkpoint-*")]}
 
 
 @pytest.fixture(scope="module")
 def resumed(folder: Path, two: dict[str, Any]) -> dict[str, Any]:
     """That one resumed, and one of which a rank died."""
-    (folder / "stopped-at").write_text("\n".join(path.name for path in (folder / "stopped").glob("checkpoint-*")))
     return launch(TORCHRUN, "second", folder)
 
 
 @pytest.fixture(scope="module")
-def one(folder: Path, resumed: dict[str, Any]) -> Path:
+def one(folder: Path, two: dict[str, Any]) -> Path:
     """The same by one rank, with the global batch of both."""
     before = Path.cwd()
     os.chdir(folder)
@@ -79,14 +82,16 @@ def one(folder: Path, resumed: dict[str, Any]) -> Path:
     return folder / "one"
 
 
-def test_a_terminated_launcher_leaves_one_checkpoint_and_the_resumed_run_is_the_uninterrupted_one(
-    folder: Path, two: dict[str, Any], resumed: dict[str, Any]
-) -> None:
+def test_a_terminated_launcher_leaves_one_checkpoint(folder: Path, two: dict[str, Any]) -> None:
     """The launcher passes the signal on. Saved every 3 steps: what stands at 2 is there because of it."""
     assert (folder / "first-0").exists() and (folder / "first-1").exists(), two["said"][-3000:]
     assert two["code"] != 0 and [(folder / f"code-{rank}").read_text() for rank in (0, 1)] == ["143", "143"]
     assert two["said"].count("with --resume to continue from the newest checkpoint in 'stopped'") == 1
-    assert (folder / "stopped-at").read_text() == "checkpoint-2"
+    assert two["stopped at"] == ["checkpoint-2"]
+
+
+@pytest.mark.thorough
+def test_the_resumed_run_is_the_uninterrupted_one(folder: Path, resumed: dict[str, Any]) -> None:
     assert (folder / "second-0").exists() and (folder / "second-1").exists(), resumed["said"][-3000:]
     for name in ("objective.safetensors", "student/model.safetensors", "draws.json", "gauges.json"):
         assert (folder / "stopped" / name).read_bytes() == (folder / "out" / name).read_bytes(), name
@@ -95,6 +100,7 @@ def test_a_terminated_launcher_leaves_one_checkpoint_and_the_resumed_run_is_the_
     assert (folder / "again.json").read_bytes() == (folder / "scores.json").read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_signal_that_one_rank_hears_ends_all_at_the_same_step(folder: Path, resumed: dict[str, Any]) -> None:
     assert [(folder / f"too-{rank}").read_text() for rank in (0, 1)] == ["130", "130"], resumed["said"][-3000:]
     assert [path.name for path in (folder / "stopped-too").glob("checkpoint-*")] == ["checkpoint-2"]
@@ -111,12 +117,17 @@ def test_the_first_rank_alone_writes_the_run_folder(folder: Path, two: dict[str,
     assert theirs == {"rng_state_1.pth"}
 
 
+@pytest.mark.thorough
 def test_a_dead_rank_ends_the_job(folder: Path, resumed: dict[str, Any]) -> None:
     assert resumed["code"] != 0 and "SIGKILL" in resumed["said"] and not (folder / "dead" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("name", ["cache-of-two", "again"])
-def test_two_ranks_build_the_cache_of_one_in_disjoint_parts(folder: Path, one: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["cache-of-two", pytest.param("again", marks=pytest.mark.thorough)])
+def test_two_ranks_build_the_cache_of_one_in_disjoint_parts(
+    request: pytest.FixtureRequest, folder: Path, one: Path, name: str
+) -> None:
+    if name == "again":
+        request.getfixturevalue("resumed")
     ours, theirs = TeacherCache.open(folder / name), TeacherCache.open(folder / "cache")
     ours.verify()
     parts = [{tuple(key) for key in load_file(path)["keys"].tolist()} for path in ours.path.glob("shard-*")]
@@ -164,6 +175,7 @@ def test_the_record_of_two_ranks_is_that_of_one(folder: Path, one: Path) -> None
     assert json.loads((folder / "scores.json").read_text()) == json.loads((folder / "scores-of-one.json").read_text())
 
 
+@pytest.mark.thorough
 def test_a_sharded_distiller_leaves_a_plain_student(folder: Path, resumed: dict[str, Any]) -> None:
     _, report = BertForSequenceClassification.from_pretrained(folder / "sharded", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from faults.runs import prepare
+from forks import Fork
+from jobs.watched import watch
 
-TESTS = Path(__file__).resolve().parents[1]
 SETTINGS = "--student-layers 2 --shared-size 8 --max-length 16 --epochs 1 --no-bf16 --allow-weak-teacher --quiet"
 FILES = "--teacher teacher --train train.tsv --eval dev.tsv --test late=dev.tsv"
 #: Calls that load a part of the teacher, and constructions of the objective.
@@ -31,17 +29,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def seen(folder: Path) -> dict[str, Any]:
     """Return the counts that `watched.py` prints for each run."""
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]),
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    lines = "".join(f"{SETTINGS} {FILES} {flags} --output {name}\n" for name, flags in RUNS.items())
-    command = [sys.executable, str(TESTS / "jobs" / "watched.py")]
-    done = subprocess.run(command, cwd=folder, env=env, input=lines, capture_output=True, text=True, timeout=300)
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [run["code"] for run in found] == [0] * len(RUNS), done.stderr
-    return dict(zip(RUNS, found, strict=True))
+    found = {}
+    for name, flags in RUNS.items():
+        words = f"{SETTINGS} {FILES} {flags} --output {name}".split()
+        code, said = Fork(folder, lambda words=words: watch(words), f"{name} said").end()  # type: ignore[misc]
+        assert code == 0, said
+        found[name] = json.loads(said.splitlines()[-1])
+    return found
 
 
 def calls(run: dict[str, Any]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Run ``railkd distill`` once for each line of stdin (its arguments), each in a fork; print what it read, as JSON.
+"""Run ``railkd distill`` in a process of its own, beside a folder ``teacher``; print what it read, as JSON.
 
 Nothing of railkd or transformers is replaced. Files opened by Python are seen through audit events, calls through
 `sys.setprofile`, and the models alive when training begins through a callback and the garbage collector.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -44,8 +43,7 @@ def hear(event: str, args: tuple[Any, ...]) -> None:
 
 def profile(frame: FrameType, event: str, _: object) -> None:
     """Count calls: of those that take a path, only those with one of the teacher's."""
-    name = frame.f_code.co_qualname
-    if event != "call" or name not in CALLS:
+    if event != "call" or (name := frame.f_code.co_qualname) not in CALLS:
         return
     variable = CALLS[name]
     if variable is None or TEACHER in (path := Path(str(frame.f_locals.get(variable))), *path.parents):
@@ -65,18 +63,11 @@ def run(request: Any) -> None:
     distill(request, lambda line: None, [Alive()])
 
 
-def watch(arguments: list[str]) -> None:
+def watch(arguments: list[str]) -> int:
+    gc.freeze()  # what was in memory before is not listed
     sys.addaudithook(hear)
     sys.setprofile(profile)
     code = main(["distill", *arguments], {"distill": dataclasses.replace(JOBS["distill"], run=run)})
     sys.setprofile(None)
-    print(json.dumps({"code": code, "counts": counts, "depths": depths}), flush=True)
-
-
-if __name__ == "__main__":
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            watch(line.split())
-            os._exit(0)
-        os.waitpid(child, 0)
+    print(json.dumps({"counts": counts, "depths": depths}))
+    return code

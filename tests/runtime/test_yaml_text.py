@@ -38,7 +38,7 @@ _LEAF = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
 _NUMBER_LIKE = st.from_regex(r"[-+]?[0-9_]{0,3}[.:]?[0-9]{0,2}([eE][-+]?[0-9])?", fullmatch=True)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None)
 @given(
     st.recursive(_LEAF | _NUMBER_LIKE, lambda inner: st.lists(inner) | st.dictionaries(st.text() | _NUMBER_LIKE, inner))
 )

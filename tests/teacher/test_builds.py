@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,12 @@ import pytest
 import torch
 from datasets import Dataset
 
+from forks import Fork
 from railkd.data.keys import KEY
 from railkd.errors import RailkdError
 from railkd.teacher import CacheWriter, TeacherCache
 from teacher.made import INFO, identity, keys_of, read, read_all, rows_read, same, signals
 from tiny import WORDS, CountingBert, bert_config, text_rows
-
-TESTS = Path(__file__).resolve().parents[1]
 
 
 def test_a_cache_grows_by_new_rows_and_keeps_the_old(small: TeacherCache) -> None:
@@ -115,28 +112,17 @@ def test_progress_counts_the_rows_to_do(tmp_path: Path, counting: CountingBert, 
     assert told == [(8, 22), (16, 22), (22, 22)]
 
 
-BUILDER = """
-import sys, time
-from pathlib import Path
-from tiny import text_rows
-from railkd.teacher import TeacherCache
-Path(sys.argv[1] + sys.argv[3]).touch()
-while not (Path(sys.argv[1] + "1").exists() and Path(sys.argv[1] + "2").exists()):
-    time.sleep(0.01)
-print(TeacherCache.build(sys.argv[2], text_rows(600, seed=3), sys.argv[1], batch_size=8, dtype="float32").rows)
-"""
-
-
 def test_two_builders_at_once_end_with_one_right_cache(tmp_path: Path, teacher_folder: Path, tokenizer: Any) -> None:
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", BUILDER, str(tmp_path / "cache"), str(teacher_folder)]
-    builders = [
-        subprocess.Popen([*command, name], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for name in "12"
-    ]
-    for builder in builders:
-        out, err = builder.communicate(timeout=120)
-        assert builder.returncode == 0 and out.strip() == "600", err
+    names = ("one", "two")
+
+    def build(name: str) -> None:
+        Path(f"{name} is here").touch()
+        while not all(Path(f"{other} is here").exists() for other in names):
+            time.sleep(0.001)
+        print(TeacherCache.build(teacher_folder, text_rows(600, seed=3), "cache", batch_size=8, dtype="float32").rows)
+
+    builders = [Fork(tmp_path, lambda name=name: build(name), name) for name in names]  # type: ignore[misc]
+    assert [builder.end() for builder in builders] == [(0, "600\n")] * 2
     rows = text_rows(600, seed=3)
     cache = TeacherCache.open(tmp_path / "cache")
     cache.verify()

@@ -101,6 +101,45 @@ WORKS: dict[str, dict[str, Any]] = {
     "remove_unused_columns": {"remove_unused_columns": False},
     "skip_memory_metrics": {"skip_memory_metrics": False},
 }
+#: What the default suite tries at once, since every training costs seconds; make test-thorough tries each field alone.
+TOGETHER: dict[str, list[str]] = {
+    "steps": [
+        "per_device_train_batch_size",
+        "learning_rate",
+        "lr_scheduler_kwargs",
+        "warmup_steps",
+        "optim_args",
+        "weight_decay",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "gradient_accumulation_steps",
+        "max_grad_norm",
+        "neftune_noise_alpha",
+        "seed",
+        "data_seed",
+    ],
+    "numbers and memory": ["bf16", "bf16_full_eval", "gradient_checkpointing_kwargs", "torch_empty_cache_steps"],
+    "logs": [
+        "logging_steps",
+        "logging_first_step",
+        "log_on_each_node",
+        "logging_nan_inf_filter",
+        "include_num_input_tokens_seen",
+        "report_to",
+        "run_name",
+    ],
+    "evaluation": [
+        "eval_delay",
+        "per_device_eval_batch_size",
+        "eval_on_start",
+        "eval_use_gather_object",
+        "eval_accumulation_steps",
+        "include_for_metrics",
+    ],
+    "checkpoints": ["metric_for_best_model", "greater_is_better", "save_on_each_node"],
+    "rows": ["dataloader_multiprocessing_context", "dataloader_drop_last", "remove_unused_columns"],
+}
 #: Field -> a value that is refused.
 REFUSED: dict[str, Any] = {
     "average_tokens_across_devices": False,
@@ -164,12 +203,24 @@ def test_every_field_of_trainers_arguments_has_a_place_in_the_tables() -> None:
     assert NOT_HERE.keys().isdisjoint({*WORKS, *REFUSED})
 
 
+ALONE = {name: [name] for name in WORKS if name in HERE}
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch and transformers, about hardware that is not here
-@pytest.mark.parametrize("name", [name for name in WORKS if name in HERE])
-def test_an_option_of_trainer_works(
-    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, name: str
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(pytest.param(names, id=kind) for kind, names in TOGETHER.items()),
+        *(pytest.param(names, id=name, marks=pytest.mark.thorough) for name, names in ALONE.items()),
+    ],
+)
+def test_options_of_trainer_work(
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, names: list[str]
 ) -> None:
-    settings = {"eval_strategy": "epoch", "max_steps": 3} | WORKS[name]
+    settings: dict[str, Any] = {"eval_strategy": "epoch", "max_steps": 3}
+    for name in names:
+        settings |= WORKS[name]
+    assert all(settings[key] == value for name in names for key, value in WORKS[name].items())  # none hides another
     trainer = run(tmp_path, cache, rows, tokenizer, eval_dataset=rows, compute_metrics=count, **settings)
     assert trainer.state.global_step == trainer.state.max_steps > 0
     assert np.isfinite(losses(trainer)).all() and len(losses(trainer, "eval_loss")) > 0
