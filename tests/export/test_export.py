@@ -29,6 +29,7 @@ from railkd.export.parity import compare
 from railkd.export.session import OnnxModel
 from railkd.models.inference import batched_logits, predict_logits
 from railkd.tasks import TASKS
+from thorough import unless
 from tiny import save, text_rows, weights_of
 
 Capture = pytest.CaptureFixture[str]
@@ -168,9 +169,7 @@ def test_parity_counts_flips_and_never_accepts_what_is_not_finite() -> None:
 TELLING = {"llama", "modernbert", "deberta-v3"}
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in TELLING else pytest.param(name, marks=pytest.mark.thorough) for name in FAMILIES]
-)
+@pytest.mark.parametrize("name", unless(TELLING.__contains__, FAMILIES))
 def test_every_family_exports_with_parity(name: str, tmp_path: Path) -> None:
     family = FAMILIES[name]
     depth = next(key for key in ("num_hidden_layers", "n_layers", "n_layer", "num_layers") if key in family.config)

@@ -11,6 +11,7 @@ import torch
 from faults.driver import Driver
 from faults.runs import BY_EPOCHS, BY_STEPS, differences, left, room
 from railkd.runtime.sealed import seal
+from thorough import unless
 
 # 12 steps, 6 an epoch; saved at 3, 6, 9, 12.
 MOMENTS = {
@@ -28,7 +29,17 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS, ids=str)
+#: In a pass, in an epoch, at its end, in a checkpoint and after the training; make test-thorough kills at each moment.
+TELLING = {
+    "teacher pass, shard written",
+    "between steps",
+    "in the first epoch's last checkpoint",
+    "checkpoint written, not renamed",
+    "student saved, no record yet",
+}
+
+
+@pytest.mark.parametrize("moment", unless(TELLING.__contains__, MOMENTS), ids=str)
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any], moment: str
 ) -> None:
@@ -64,7 +75,11 @@ def test_an_incomplete_checkpoint_is_skipped_with_a_word(
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "step"), [("TERM", 143, 2), ("INT", 130, 2), ("HUP", 143, 2), ("TERM", 143, 6)]
+    ("name", "code", "step"),
+    unless(
+        [("INT", 130, 2), ("TERM", 143, 6)].__contains__,
+        [("TERM", 143, 2), ("INT", 130, 2), ("HUP", 143, 2), ("TERM", 143, 6)],
+    ),
 )
 def test_an_interruption_saves_a_checkpoint_and_says_how_to_go_on(
     tmp_path: Path, base: Path, railkd: Driver, by_epochs: dict[str, Any], name: str, code: int, step: int
@@ -80,7 +95,7 @@ def test_an_interruption_saves_a_checkpoint_and_says_how_to_go_on(
     assert differences(left(folder), by_epochs) == []
 
 
-@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130), ("HUP", 143)])
+@pytest.mark.parametrize(("name", "code"), unless(("TERM", 143).__eq__, [("TERM", 143), ("INT", 130), ("HUP", 143)]))
 def test_an_interrupted_teacher_pass_is_continued(
     tmp_path: Path, base: Path, railkd: Driver, by_steps: dict[str, Any], name: str, code: int
 ) -> None:

@@ -16,13 +16,14 @@ from railkd.errors import RailkdError
 from railkd.objectives import METHODS
 from railkd.teacher import TeacherCache
 from railkd.training.gauges import Gauging
+from thorough import methods
 from tiny import losses, make_model, weights_of
 from training.runs import run, trainer_of
 
 READING = {name for name, spec in METHODS.items() if spec.pooling}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods())
 def test_every_method_trains_from_the_one_cache_and_is_gauged_without_a_trace(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, method: str
 ) -> None:
@@ -90,7 +91,7 @@ def test_live_and_cached_teachers_train_alike(
     np.testing.assert_allclose(told[0], told[1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", sorted(READING - {"rail-kd-w"}))
+@pytest.mark.parametrize("method", methods(sorted(READING - {"rail-kd-w"})))
 def test_a_narrower_student_is_taught_by_every_method(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, method: str
 ) -> None:

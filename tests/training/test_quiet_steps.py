@@ -23,6 +23,7 @@ from railkd import TeacherCache, functional
 from railkd.objectives import METHODS
 from railkd.signals import Negatives, Signals
 from railkd.training.finite import EVERY
+from thorough import methods
 
 #: Methods that need a cache: they contrast with other rows of it, or fit their targets on it.
 CACHED_ONLY = {name for name, spec in METHODS.items() if "negatives" in spec.options or spec.fits}
@@ -68,7 +69,7 @@ def window_of(
     return window
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods())
 def test_no_method_reads_anything_in_a_quiet_step_from_a_cache(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device, method: str
 ) -> None:
@@ -77,7 +78,7 @@ def test_no_method_reads_anything_in_a_quiet_step_from_a_cache(
     assert window.own() == []
 
 
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - CACHED_ONLY))
+@pytest.mark.parametrize("method", methods(sorted(METHODS.keys() - CACHED_ONLY)))
 def test_no_method_reads_anything_in_a_quiet_step_with_a_live_teacher(
     tmp_path: Path, rows: Dataset, tokenizer: Any, device: torch.device, method: str
 ) -> None:

@@ -15,8 +15,8 @@ from railkd import DistillationTrainer
 from railkd.data.collator import PaddingCollator
 from railkd.errors import RailkdError
 from railkd.models import load_classifier
-from railkd.objectives import METHODS
 from railkd.teacher import TeacherCache
+from thorough import methods
 from tiny import CountingTeacher, arguments, losses, make_model, make_small, make_trainer, text_rows, weights_of
 from training.runs import far, run, trainer_of
 
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 # ---- what moves ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods())
 def test_student_and_projections_move(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, method: str
 ) -> None:

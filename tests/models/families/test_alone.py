@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from models.families.table import BERT_NAMES, FAMILIES, Family, make_model, make
 from railkd.data.keys import KEY
 from railkd.data.tokens import keyed_tokens
 from railkd.teacher import LiveTeacher, TeacherCache
+from thorough import unless
 from tiny import save, text_rows
 
 CAUSAL: dict[str, dict[str, Any]] = {"final_norm": None, "template": None, "causal": True}
@@ -56,11 +58,16 @@ def alone(model: Any, tokenizer: Any, rows: Dataset) -> tuple[np.ndarray, dict[s
     return torch.cat([logits for logits, _ in found]).numpy(), states
 
 
-@pytest.mark.parametrize("pad", PADS)
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("family", DECODERS.values(), ids=list(DECODERS))
-def test_a_row_of_a_pass_is_the_row_alone(tmp_path: Path, family: Family, side: str, pad: str) -> None:
-    model, tokenizer = teacher_of(family, side, pad)
+#: Every case of two decoders, whose positions are a rotation and a table; two cases of each other.
+CASES = unless(
+    lambda case: case[0] in ("llama", "gpt2") or case[1:] in (("left", "neither"), ("right", "last")),
+    itertools.product(DECODERS, SIDES, PADS),
+)
+
+
+@pytest.mark.parametrize(("name", "side", "pad"), CASES)
+def test_a_row_of_a_pass_is_the_row_alone(tmp_path: Path, name: str, side: str, pad: str) -> None:
+    model, tokenizer = teacher_of(DECODERS[name], side, pad)
     before = copy.deepcopy(model.config.to_dict())
     logits, states = alone(model, tokenizer, ROWS)
     cache = TeacherCache.build(

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
@@ -17,6 +16,7 @@ from railkd import make_student
 from railkd.models.blocks import BlockReader, find_blocks, pool
 from railkd.models.starts import blocks_to_keep
 from railkd.teacher import LiveTeacher, TeacherCache
+from thorough import unless
 from tiny import losses, make_trainer, save, text_rows, weights_of
 
 TEXTS = ["a film", "the plot was very dull and so the actor", "music so bright a scene"]
@@ -75,7 +75,9 @@ def test_padding_changes_nothing(family: Family) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("keep", ["even", "spaced", "first", "last", [1, 3]], ids=str)
+@pytest.mark.parametrize(
+    "keep", unless(lambda keep: keep == "even", ["even", "spaced", "first", "last", [1, 3]]), ids=str
+)
 def test_a_student_has_the_chosen_blocks_the_embeddings_and_the_head(family: Family, keep: Any) -> None:
     teacher = make_model(family)
     student = make_student(teacher, 2, keep)
@@ -119,8 +121,13 @@ def test_a_student_of_all_blocks_is_its_source(family: Family) -> None:
         assert torch.equal(make_student(teacher, BLOCKS).eval()(**inputs).logits, teacher(**inputs).logits)
 
 
-def test_distilling_is_alike_from_a_cache_and_live(family: Family, tmp_path: Path) -> None:
-    rows: Dataset = text_rows(10)
+#: Two encoders, one whose blocks share weights, a decoder, and one with an encoder and a decoder.
+TELLING = {"bert", "roberta", "albert-two-groups", "llama", "t5"}
+
+
+@pytest.mark.parametrize("name", unless(TELLING.__contains__, FAMILIES))
+def test_distilling_is_alike_from_a_cache_and_live(name: str, tmp_path: Path) -> None:
+    family, rows = FAMILIES[name], text_rows(10)
     teacher, tokenizer = make_model(family), make_tokenizer(family, "left" if family.causal else "right")
     cache = TeacherCache.build(teacher, rows, tmp_path / "cache", tokenizer=tokenizer, dtype="float32", batch_size=4)
     found = []
