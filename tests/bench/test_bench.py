@@ -56,32 +56,37 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def test_the_smoke_grid_by_both_executors(
+def test_the_smoke_grid_by_local_workers(
     base: Path, small: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two local workers, a Ray worker that is killed once, and this process leave the same records."""
-    local, ray = room(base, tmp_path / "local", SMOKE), room(base, tmp_path / "ray", SMALL)
-    with inside(local):
+    """Two workers and this process leave the same records."""
+    folder = room(base, tmp_path / "run", SMOKE)
+    with inside(folder):
         assert main([*BENCH, "--processes", "2", "--quiet"]) == 0
-    check_smoke(local)
-    check_report(local)
-    found = records(local)
+    check_smoke(folder)
+    check_report(folder)
+    found = records(folder)
     assert {name: found[name] for name in small} == small
 
-    with inside(local):
+    with inside(folder):
         capsys.readouterr()
         assert main([*BENCH, "--dry-run"]) == 0
     assert "16 of 16 jobs done" in capsys.readouterr().out
 
+
+@pytest.mark.thorough
+def test_a_small_grid_by_ray(base: Path, small: dict[str, Any], tmp_path: Path) -> None:
+    """A worker that is killed once and this process leave the same records."""
     if importlib.util.find_spec("ray") is None:
         tiny.missing("Ray is not installed: pip install 'railkd[ray]'")
-    bench = child(ray, *BENCH, "--executor", "ray", "--threads", "1")
-    log = ray / "out" / "teachers" / "one" / "base" / results.LOG
+    folder = room(base, tmp_path / "run", SMALL)
+    bench = child(folder, *BENCH, "--executor", "ray", "--threads", "1")
+    log = folder / "out" / "teachers" / "one" / "base" / results.LOG
     wait_for(lambda: log.exists() and log.read_text())
     os.kill(worker_of(log.parent), signal.SIGKILL)
     code, output = bench.end()
     assert code == 0 and "one, teacher: its process ended (WorkerCrashedError); retrying" in output, output
-    assert records(ray) == small
+    assert records(folder) == small
 
 
 def check_report(folder: Path) -> None:
