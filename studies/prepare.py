@@ -37,11 +37,18 @@ def shared(folder: Path, source: str, labelled: int, unlabelled: int = 0) -> Non
     """Write rows of a task of ../shared/data: the first ones of a seeded shuffle."""
     head, *lines = (SHARED / source / "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
     random.Random(0).shuffle(lines)
-    (folder / "train.tsv").write_text("\n".join([head, *lines[:labelled]]) + "\n", encoding="utf-8")
+    kept = [_named(line, source) for line in lines[:labelled]]
+    (folder / "train.tsv").write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
     if unlabelled:
         text = head.split("\t").index("sentence" if "sentence" in head.split("\t") else "text")
         rest = lines[labelled : labelled + unlabelled]
         write_tsv(folder / "unlabelled.tsv", [(line.split("\t")[text], "") for line in rest], labels=False)
+
+
+def _named(line: str, source: str) -> str:
+    """Return a row of SST-2 with the name of its class, as the test files of this task have it."""
+    row, _, label = line.rpartition("\t")
+    return f"{row}\t{('negative', 'positive')[int(label)]}" if source == "glue/SST-2" else line
 
 
 #: Name of a set of rows -> function that writes them into a folder.

@@ -15,7 +15,7 @@ from railkd.report import require_extra
 from railkd.report.html import arrange_differences, html
 from report.make_records import FORMULA, HOSTILE
 
-PLOTS = ("forest", "cost", "curve", "coverage", "similarity", "reliability")
+PLOTS = ("forest", "cost", "curve", "reliability")
 Opened = Callable[..., Any]
 
 
@@ -176,3 +176,38 @@ def test_the_glance_holds_every_difference_and_marks_what_is_shown(report: dict[
         assert cell["mean"] == row["mean"] and 0 <= cell["strength"] <= 1
         assert cell["shown"] == (row["low"] is not None and (row["low"] > 0 or row["high"] < 0))
     assert max(cell["strength"] for cell in cells.values()) == 1
+
+
+@pytest.fixture
+def plain(browser: Any, report: dict[str, Any], tmp_path: Path) -> Any:
+    """Return the browser at a page of the report itself."""
+    (tmp_path / "report.html").write_text(html(report), encoding="utf-8")
+    browser.get((tmp_path / "report.html").as_uri())
+    return browser
+
+
+def test_blocks_are_shown_as_tables_of_the_numbers_in_the_report(plain: Any, report: dict[str, Any]) -> None:
+    tables = plain.execute_script(
+        "const cells = row => [...row.querySelectorAll('td')].map(one => one.textContent);"
+        "return [...document.querySelectorAll('#blocks .matrix')].map(table =>"
+        " [...table.querySelectorAll('tbody tr')].map(cells))"
+    )
+    shares = [row["shares"] for row in report["coverage"]]
+    similar = [row[moment] for row in report["similarity"] for moment in ("before", "after") if row[moment]]
+    assert shares and similar
+    texts = [[[f"{100 * v:.0f}" if v > 0 else "·" for v in line] for line in matrix] for matrix in shares]
+    texts += [[[f"{v:.2f}" if v > 0 else "·" for v in line] for line in matrix] for matrix in similar]
+    assert tables == texts
+
+
+def test_an_arm_can_be_hidden_without_scripts(plain: Any, report: dict[str, Any]) -> None:
+    number = report["arms"].index("rail-kd-l")
+    rows = (
+        f"return [...document.querySelectorAll('.arm{number}')]"
+        ".map(row => [row.offsetParent !== null, row.textContent])"
+    )
+    before = plain.execute_script(rows)
+    assert len(before) > 4 and any(seen for seen, _ in before) and all("rail-kd-l" in text for _, text in before)
+    plain.execute_script(f"document.getElementById('pick{number}').click()")
+    assert not any(seen for seen, _ in plain.execute_script(rows))
+    assert plain.execute_script("return document.querySelector('.arm0').offsetParent !== null")

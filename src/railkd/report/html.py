@@ -52,10 +52,11 @@ def html(content: dict[str, Any]) -> str:
     return environment.get_template("page.html").render(
         report=content,
         plots=svgs,
+        numbers={arm: number for number, arm in enumerate(content["arms"])},
         few_curves=len(content["curves"]) > MOST_CURVES,
         glances=arrange_differences(content),
         css=Markup(css),
-        sections=[(anchor, title) for anchor, title, data in _sections(content) if data],
+        sections=[(anchor, title) for anchor, title, data in _sections(content, svgs["cost"]) if data],
         scores_note=scores_note(content),
         exploratory=EXPLORATORY,
         shown=SHOWN,
@@ -96,11 +97,12 @@ def _glance(row: dict[str, Any] | None, largest: float) -> dict[str, Any] | None
     return {"mean": row["mean"], "shown": shown, "strength": round(abs(row["mean"]) / largest, 2)}
 
 
-def _sections(content: dict[str, Any]) -> list[tuple[str, str, Any]]:
+def _sections(content: dict[str, Any], cost: dict[str, Any]) -> list[tuple[str, str, Any]]:
     """Return (anchor, title, data) of each section, as in page.html. A section without data is left out."""
     return [
         ("short", "In short", True),
         ("glance", "At a glance", content["differences"]),
+        ("cost", "Score against cost", cost),
         ("scores", "Scores", content["scores"]["in"]["columns"]),
         ("out", "Out of the domain", content["scores"]["out"]["columns"]),
         ("classes", "By class", content["classes"]),

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from railkd.report import format
-from railkd.report.svg import ACCENT, INK, LINE, PAPER, SOFT, figure, render, series, style
-from railkd.runtime.words import counted
+from railkd.report.svg import ACCENT, INK, LINE, SOFT, figure, render, series, style
 
 #: ``svg``, and ``group``: the heading that it stands under.
 Panel = dict[str, str]
 #: Sizes in CSS pixels: a panel (fits a phone), the axes of a curve, the height, the mean width of a letter.
 WIDTH, CURVE, HEIGHT, LETTER = 345, 165, 230, 6.0
+#: Height of a name beside a point, in CSS pixels.
+_NAME = 14
 #: With more arms, students and domains than this, no forest plots are drawn.
 MOST_FORESTS = 24
 #: With more curves than this, only those of the selection metric are drawn.
@@ -44,8 +44,6 @@ def plots(content: dict[str, Any]) -> dict[str, list[Panel]]:
             "forest": _forests(content, many_students),
             "cost": _costs(content, colours, many_students),
             "curves": [_curve(c, colours, i, many_students) for i, c in enumerate(_curves_to_draw(content["curves"]))],
-            "coverage": [_coverage(c, i, many_students) for i, c in enumerate(content["coverage"])],
-            "similarity": _similarities(content, many_students),
             "calibration": _reliabilities(content, colours, many_students),
         }
 
@@ -123,40 +121,47 @@ def _axis_limit(rows: Sequence[dict[str, Any]]) -> float:
 
 
 def _costs(content: dict[str, Any], colours: dict[str, str], many_students: bool) -> list[Panel]:
-    """Draw the average score against seconds, and against parameters if the students differ in them."""
+    """Draw the average score against seconds for each student, and against parameters if they differ."""
     points = content["cost"]
-    kinds = [("seconds", "seconds of training a run", 1.0)]
+    students = dict.fromkeys(point["student"] for point in points)
+    drawn = [("seconds", "seconds of training a run", [p for p in points if p["student"] == name]) for name in students]
     if len({point["parameters"] for point in points}) > 1:
-        kinds.append(("parameters", "parameters, millions", 1e6))
+        drawn.append(("parameters", "parameters, millions", points))
     panels = []
-    for number, (field, label, unit) in enumerate(kinds if points else []):
-        fig, ax = figure(WIDTH + 60, HEIGHT + 60)
-        x = [point[field] / unit for point in points]
-        y = [point["score"] for point in points]
-        for point, a, b in zip(points, x, y, strict=True):
-            ax.plot([a], [b], "o", color=colours[point["arm"]], markersize=7)
-        _frame(ax, label, "average test score")
-        ax.set_xlim(0, 1.5 * (max(x) or 1.0))  # from 0, because costs are compared as ratios
-        ax.margins(y=0.12)
-        _margins(fig, left=52, right=8, top=12, bottom=44)
-        names = [point["arm"] + (f", {point['student']}" if many_students else "") for point in points]
-        _name_points(ax, x, y, names, [colours[point["arm"]] for point in points])
-        description = "; ".join(
-            f"{n}: {format.number(b)} at {format.number(a)}" for n, a, b in zip(names, x, y, strict=True)
-        )
-        svg = render(fig, f"cost{number}", f"Average test score against {label}", description)
+    for number, (field, label, shown) in enumerate(drawn):
+        several = len({point["student"] for point in shown}) > 1
+        names = [point["arm"] + (f", {point['student']}" if several else "") for point in shown]
+        title = shown[0]["student"] if many_students and not several else ""
+        svg = _cost(shown, field, names, f"cost{number}", label, title, [colours[point["arm"]] for point in shown])
         panels.append({"group": "", "svg": svg})
     return panels
 
 
-def _name_points(ax: Any, x: Sequence[float], y: Sequence[float], names: Sequence[str], colours: Sequence[str]) -> None:
-    """Write the names to the right of the points, without overlap."""
+def _cost(
+    points: Sequence[dict[str, Any]], field: str, names: Sequence[str], name: str, label: str, title: str,
+    colours: Sequence[str],
+) -> str:  # fmt: skip
+    """Draw scores against a cost, with the names to the right of the points."""
+    unit = 1e6 if field == "parameters" else 1.0
+    x, y = [point[field] / unit for point in points], [point["score"] for point in points]
+    height, right = max(HEIGHT, _NAME * len(points)), round(max(map(len, names)) * LETTER) + 24
+    fig, ax = figure(60 + CURVE + right, height + 76)
+    for a, b, colour in zip(x, y, colours, strict=True):
+        ax.plot([a], [b], "o", color=colour, markersize=7)
+    _frame(ax, label, "average test score")
+    ax.set_xlim(0, 1.08 * (max(x) or 1.0))  # from 0, because costs are compared as ratios
+    ax.margins(y=0.12)
+    ax.set_title(title)
+    _margins(fig, left=60, right=right, top=28, bottom=48)
     low, high = ax.get_ylim()
-    gap = (high - low) * 0.05
-    for at, a, b, name, colour in zip(_spread_labels(y, gap, low, high), x, y, names, colours, strict=True):
+    for at, a, b, word, colour in zip(
+        _spread_labels(y, (high - low) * _NAME / height, low, high), x, y, names, colours, strict=True
+    ):
         arrow = {"arrowstyle": "-", "color": LINE, "linewidth": 0.6, "shrinkB": 4}
-        edge = ax.get_xlim()[0] + 0.72 * (ax.get_xlim()[1] - ax.get_xlim()[0])
-        ax.annotate(name, (a, b), (edge, at), color=colour, va="center", arrowprops=arrow)
+        ax.annotate(word, (a, b), (1.17 * (max(x) or 1.0), at), color=colour, va="center", arrowprops=arrow)
+    described = zip(names, x, y, strict=True)
+    description = "; ".join(f"{n}: {format.number(b)} at {format.number(a)}" for n, a, b in described)
+    return render(fig, name, f"{title + ': ' if title else ''}average test score against {label}", description)
 
 
 def _curve(curve: dict[str, Any], colours: dict[str, str], number: int, many_students: bool) -> Panel:
@@ -183,76 +188,6 @@ def _curve(curve: dict[str, Any], colours: dict[str, str], number: int, many_stu
     )
     heading = curve["task"] + (f", {curve['student']}" if many_students else "")
     return {"group": heading, "svg": render(fig, f"curve{number}", f"{heading}: {title}", description)}
-
-
-def _coverage(row: dict[str, Any], number: int, many_students: bool) -> Panel:
-    """Draw the share of draws in which each teacher block taught each student block."""
-    shares = np.array(row["shares"])
-    title = row["arm"] + (f", {row['student']}" if many_students else "")
-    svg = _heat_map(
-        shares, f"coverage{number}", title, f"{row['draws']:,} draws in {counted(row['runs'], 'run')}",
-        ("teacher block", [str(block) for block in row["blocks"]]), ("student block", _block_names(shares.shape[1])),
-        "{:.0%}",
-    )  # fmt: skip
-    return {"group": "", "svg": svg}
-
-
-def _similarities(content: dict[str, Any], many_students: bool) -> list[Panel]:
-    """Draw the similarity of student and teacher blocks, before and after training."""
-    panels: list[Panel] = []
-    for row in content["similarity"]:
-        for moment in ("before", "after"):
-            if row[moment]:
-                matrix = np.array(row[moment])
-                heading = row["arm"] + (f", {row['student']}" if many_students else "")
-                svg = _heat_map(
-                    matrix, f"similarity{len(panels)}", f"{moment} training", f"{heading}, mean of {row['runs']} runs",
-                    ("student block", _block_names(matrix.shape[0])), ("teacher block", _block_names(matrix.shape[1])),
-                    "{:.2f}",
-                )  # fmt: skip
-                panels.append({"group": heading, "svg": svg})
-    return panels
-
-
-def _block_names(n: int) -> list[str]:
-    return [str(i + 1) for i in range(n)]
-
-
-def _heat_map(
-    values: np.ndarray, name: str, title: str, note: str,
-    rows: tuple[str, Sequence[str]], columns: tuple[str, Sequence[str]], number_format: str,
-) -> str:  # fmt: skip
-    """Draw values from 0 to 1 as cells. ``rows`` and ``columns`` are (axis label, names of the cells)."""
-    (row_label, row_names), (column_label, column_names) = rows, columns
-    cell = 40 if len(column_names) <= 7 else 22  # pixels; the wide cells have room for their number
-    fig, ax = figure(max(150, 56 + cell * len(column_names)), 76 + 26 * len(row_names))
-    for (i, j), value in np.ndenumerate(values):
-        strength = min(max(float(value), 0.0), 1.0)
-        ax.add_patch(_square(j, i, 0.05 + 0.95 * strength if value > 0 else 0.0))
-        if cell == 40:
-            colour = PAPER if strength > 0.62 else INK
-            text = number_format.format(value) if value > 0 else "·"
-            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=9.5)
-    ax.set_xlim(-0.5, len(column_names) - 0.5)
-    ax.set_ylim(-0.5, len(row_names) - 0.5)
-    ax.set_xticks(range(len(column_names)), column_names)
-    ax.set_yticks(range(len(row_names)), row_names)
-    ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    ax.set_xlabel(column_label)
-    ax.set_ylabel(row_label)
-    ax.set_title(title)
-    _margins(fig, left=48, right=4, top=28, bottom=44)
-    description = "; ".join(
-        f"{row_label} {name}: {', '.join(number_format.format(value) for value in line)}"
-        for name, line in zip(row_names, values, strict=True)
-    )
-    return render(fig, name, f"{title}: {note}", description)
-
-
-def _square(x: int, y: int, strength: float) -> Any:
-    return Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, facecolor=ACCENT, alpha=strength, linewidth=0)
 
 
 def _reliabilities(content: dict[str, Any], colours: dict[str, str], many_students: bool) -> list[Panel]:
