@@ -24,7 +24,7 @@ FLOORS = (
     {"data", "records"},
     {"tasks"},
     {"objectives", "report"},
-    {"models"},
+    {"models", "testing"},
     {"teacher"},
     {"export", "training"},
     {"jobs"},

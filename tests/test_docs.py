@@ -67,8 +67,9 @@ def test_the_defaults_in_the_tables_are_those_of_the_code() -> None:
 
 
 def test_the_worked_example_runs_as_it_stands_and_trains_a_step(
-    cache: TeacherCache, rows: Dataset, tokenizer: Any
+    cache: TeacherCache, rows: Dataset, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     tokens = keyed_tokens(rows, tokenizer, max_length=128)
     table = [
         {name: values[i] for name, values in tokens.inputs.items()} | {KEY: tokens.keys[i], "labels": i % 2}
@@ -76,11 +77,14 @@ def test_the_worked_example_runs_as_it_stands_and_trains_a_step(
     ]
     student = make_small(make_model(4, seed=11))
     reader: dict[str, Any] = {"student": student, "cache": cache, "batch": PaddingCollator(tokenizer)(table)}
+    reader |= {"rows": rows, "tokenizer": tokenizer}
     before = weights_of(student)
-    example, loop = code_blocks("adding-a-method.md")
-    assert len([line for line in example.splitlines() if line.strip()]) <= 20
+    example, named, loop = code_blocks("adding-a-method.md")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 25
     exec(compile(example, "docs/adding-a-method.md", "exec"), reader)
     assert issubclass(reader["LastBlockCosine"], Objective)
+    exec(compile(named, "docs/adding-a-method.md", "exec"), reader)
+    assert reader["trainer"].state.global_step == 2 and reader["named"].method_options == {"margin": 0.2}
     torch.manual_seed(0)
     exec(compile(loop, "docs/adding-a-method.md", "exec"), reader)
     assert reader["loss"].isfinite() and reader["distiller"].term_names == ["ce", "kd", "intermediate"]

@@ -175,7 +175,15 @@ def make_trainer(
     folder: Path | str, teacher: Any, rows: Dataset, tokenizer: Any, *, student: Any = None, **settings: Any
 ) -> DistillationTrainer:
     """A trainer of ``student``; names of the trainer's own parameters are told apart from those of the arguments."""
-    theirs = ("eval_dataset", "compute_metrics", "model_init", "data_collator", "teacher_processing_class", "callbacks")
+    theirs = (
+        "objective",
+        "eval_dataset",
+        "compute_metrics",
+        "model_init",
+        "data_collator",
+        "teacher_processing_class",
+        "callbacks",
+    )
     given = {name: settings.pop(name) for name in theirs if name in settings}
     return DistillationTrainer(
         model=student,

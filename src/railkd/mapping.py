@@ -198,9 +198,9 @@ class Draws:
             s: number of student blocks.
             n: number of teacher blocks.
             candidates: ``intermediate`` maps teacher blocks 1..n-1 to student blocks 1..s-1; ``all`` maps 1..n to 1..s.
-            redraw: see the class.
-            strategy: see `draw`.
-            ordered: see `draw`.
+            redraw: draw again at each ``epoch``, at each optimizer ``step``, or ``never``.
+            strategy: ``uniform``, ``stratified``, ``cyclic`` or ``even``; see `draw`.
+            ordered: sort the drawn blocks by depth.
 
         Returns:
             The rule.

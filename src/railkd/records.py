@@ -90,11 +90,10 @@ class RunRecord:
     Attributes:
         job: "finetune" (trains a teacher), "cache" (a teacher pass), "distill", or "evaluate" (scores a model that
             existed before).
-        method: name of the distillation method; None for other jobs.
+        method: name or address of the distillation method; None for other jobs.
         seed: seed of the run.
         task: name of the task; empty outside a benchmark.
-        student: name of the student. For a teacher or a cache: the students that use it, separated by ", "; empty if
-            all do.
+        student: its name; for a teacher or a cache the students that use it, separated by ", ", or empty if all do.
         arm: name of the arm, a method with its options; empty outside a benchmark.
         config: the settings as the user gave them.
         start: the rule (``keep``) and the numbers (``blocks``) of the source blocks that the student copied, without
@@ -118,8 +117,9 @@ class RunRecord:
         peak_memory: highest memory use of the process, in bytes.
         sizes: number of parameters and of trained ones, bytes on disk, rows of a cache.
         contents: what the job read -> digest: "train", "eval" and "unlabelled" rows, a "model", "teacher" or "student"
-            that it started from, and each test set as "test NAME".
+            that it started from, each test set as "test NAME", and the file of a "method" from outside.
         labels: names of the outputs, in the order of the logits.
+        paper: source of the method; empty: not known.
         folder: the run folder, relative to the records file.
         predictions: set name -> file of predictions, relative to the run folder.
         finding: of a teacher that was fine-tuned: what was found about its answers on the selection set. ``level`` is
@@ -161,6 +161,7 @@ class RunRecord:
     sizes: dict[str, int] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
+    paper: str = ""
     folder: str = ""
     predictions: dict[str, str] = field(default_factory=dict)
     finding: dict[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from railkd import DistillationTrainer
 from railkd.data.collator import PaddingCollator
 from railkd.errors import RailkdError
 from railkd.models import load_classifier
+from railkd.objectives import Objective, states_of
+from railkd.signals import Signals
 from railkd.teacher import TeacherCache
 from thorough import methods
 from tiny import CountingTeacher, arguments, losses, make_model, make_small, make_trainer, text_rows, weights_of
@@ -334,3 +337,38 @@ def test_the_draw_of_an_epoch_is_that_of_the_mapping(
     trainer.train()
     assert watcher.seen == [(step, mapping.draw(2, 3, seed=7, epoch=step // 6)) for step in range(24)]
     assert len({draw for _, draw in watcher.seen}) > 1
+
+
+class LastBlocks(Objective):
+    """Pulls the last blocks together; equal widths."""
+
+    pooling = "mean"
+
+    def intermediate(self, student: Signals, teacher: Signals, draw: Any) -> torch.Tensor:
+        ours, theirs = self.student_states(student), states_of(teacher, self.teacher_shape, "teacher")
+        return (ours[:, -1] - theirs[:, -1].to(ours)).square().mean()
+
+
+def test_an_objective_of_ones_own_takes_the_place_of_the_method(
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any
+) -> None:
+    """As a class, as an instance and as the address of the class it trains the same student."""
+    trained = []
+    student = make_small(make_model())
+    instance = LastBlocks((student.config.num_hidden_layers, 16), cache.info.shape, weights=[1, 1, 2])
+    ways: tuple[dict[str, Any], ...] = (
+        {"objective": LastBlocks, "weights": [1.0, 1.0, 2.0]},
+        {"objective": instance},
+        {"method": f"{__file__}:LastBlocks", "weights": [1.0, 1.0, 2.0]},
+    )
+    for options in ways:
+        options |= {"student": copy.deepcopy(student), "max_steps": 2, "shared_size": None}
+        trainer = make_trainer(tmp_path, cache, rows, tokenizer, **options)
+        trainer.train()
+        assert trainer.model.pooling == "mean" and trainer.model.term_names == ["ce", "kd", "intermediate"]
+        trained.append(weights_of(trainer.model.student))
+    assert trainer.method.paper == "-" and isinstance(instance, LastBlocks)
+    assert all(torch.equal(trained[0][name], other[name]) for other in trained[1:] for name in other)
+    for wrong in ({"method": "kd"}, {"shared_size": 8}):
+        with pytest.raises(RailkdError, match="exclude each other"):
+            make_trainer(tmp_path, cache, rows, tokenizer, student=student, objective=LastBlocks, **wrong)

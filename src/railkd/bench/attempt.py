@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 
+from railkd.bench import method_files
 from railkd.bench.plan import Job
 from railkd.bench.results import FAILURE, LOG, write_failure
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs import cache, distill, evaluate, finetune, tracking
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.train import TrainingJob
+from railkd.objectives.outside import copies
 from railkd.records import RunRecord
 from railkd.runtime import hardware
 from railkd.runtime.words import visible
@@ -79,7 +81,8 @@ def run(job: Job, output: str) -> str:
     hardware.reset_peak_memory()
     try:
         tags = {"task": job.task, "arm": job.arm, "seed": job.seed}
-        with tracking.described(f"{Path(output).absolute().name} {job.task}", tags):
+        described = tracking.described(f"{Path(output).absolute().name} {job.task}", tags)
+        with described, copies(Path(output) / method_files.FOLDER):
             _do(job, folder)
         return ""
     except Exception as error:

@@ -12,10 +12,12 @@ from railkd.errors import RailkdError
 from railkd.jobs.answers import read_teacher_labels
 from railkd.jobs.contents import changed_contents
 from railkd.jobs.options import FinetuneOptions
+from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Sources, TableReader
 from railkd.jobs.trained import Trained
 from railkd.models.checkpoints import Checkpoint
+from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.words import listed
 from railkd.teacher.identity import content_of
@@ -39,7 +41,7 @@ def refuse_other_contents(jobs: Sequence[Job], output: Path, done: Mapping[str, 
     for job in jobs:
         before = done[job.folder].contents if job.folder in done else RunFolder(output / job.folder).contents()
         if before:
-            for what in changed_contents(before, reader.contents(job.request.options, before), job.config):
+            for what in changed_contents(before, reader.contents(job.request, before), job.config):
                 changed.setdefault(what, []).append(job.folder)
     if changed:
         folders = list(dict.fromkeys(folder for found in changed.values() for folder in found))
@@ -61,13 +63,14 @@ class _Reader:
         self._models: dict[str, Checkpoint] = {}
         self._known: dict[Any, str] = {}
 
-    def contents(self, options: Any, parts: Mapping[str, str]) -> dict[str, str]:
+    def contents(self, request: Request[Any], parts: Mapping[str, str]) -> dict[str, str]:
         """Return part -> digest, as `RunRecord.contents` has them.
 
         Args:
-            options: of the job.
+            request: settings of the job.
             parts: those to read.
         """
+        options = request.options
         models = {
             part: str(getattr(options, part)) for part in _MODELS if part in parts and getattr(options, part, None)
         }
@@ -75,6 +78,8 @@ class _Reader:
         found = {part: self._model(name, options.trust_remote_code) for part, name in there.items()}
         if "teacher" in parts and (file := getattr(options, "teacher_labels", None)):
             found["teacher"] = self._labels(options, file)
+        if "method" in parts:
+            found["method"] = method_spec(request.training["method"]).digest
         if isinstance(options.train, list) or there != models:  # a cache of a teacher pass takes other rows too
             return found
         source = self._models[next(iter(models.values()))] if models else None

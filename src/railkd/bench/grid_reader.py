@@ -23,11 +23,10 @@ from railkd.records import Question
 
 _ROWS = ("train", "test", "ood", "eval", "unlabelled")
 _MODELS = ("teacher", "teacher_labels", "student", "student_layers", "keep", "cache", "pooling", "live")
+_RUN = ("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet", "trust_methods")
 _OF_CACHE = ("dtype", "batch_size", "batch_tokens", "blocks", "teacher_dtype", "teacher_device_map")
 #: Settings that the grid decides, so that ``settings`` must not hold them.
-OWNED = frozenset(
-    (*_ROWS, *_MODELS, *("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet"))
-)
+OWNED = frozenset((*_ROWS, *_MODELS, *_RUN))
 _DATA = (*settings_of(DataOptions), *_ROWS)
 _MOST_ARMS = 1000
 #: Of which runs the weights are kept.
@@ -276,13 +275,14 @@ def _is_seed(value: Any) -> bool:
 
 
 def _arm_name(method: str, chosen: Settings, siblings: Sequence[Settings]) -> str:
-    """Return the method with the options in which this arm differs from the other arms of the method."""
+    """Return the method, without the folders of a file, with the options in which this arm differs from its others."""
     differing = [
         f"{key}={_in_words(value)}"
         for key, value in chosen.items()
         if any(shown(other.get(key)) != shown(value) for other in siblings)
     ]
-    return " ".join([method, *differing])
+    place, _, attribute = method.rpartition(":")
+    return " ".join([f"{Path(place).name}:{attribute}" if place else method, *differing])
 
 
 def _list_choices(name: str, value: Any) -> list[Any]:

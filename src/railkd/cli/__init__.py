@@ -33,7 +33,7 @@ VERBS = {
     "report": "turn the records of runs into one page with statistics",
     "check": "look for problems before a run starts",
     "tasks": "list the data sets that are known by name, in and out of domain",
-    "methods": "list the methods, their options and their draws",
+    "methods": "list the methods, their options and their draws, or start one of your own",
     "env": "print versions and machine, for bug reports",
     "completion": "print a script that completes commands in bash, zsh or fish",
 }

@@ -12,7 +12,7 @@ from railkd.bench import bundled_grids, grid_reader
 from railkd.bench.grid import Grid, Machine
 from railkd.cli.verb import Verb, print_results
 from railkd.cli.verbs import find_verb
-from railkd.cli.words import assemble
+from railkd.cli.words import assemble, refuse_code
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs.bench_options import BenchOptions
 from railkd.jobs.request import Request
@@ -48,7 +48,8 @@ def check(request: Request[BenchOptions]) -> None:
     check_at_least(problems, options, 0, "retries")
     if options.grid is not None:
         with problems.collect():
-            grid_reader.load(options.grid)
+            arms = grid_reader.load(options.grid).arms
+            refuse_code([arm.method for arm in arms], f"{options.grid}: methods", trusted=options.trust_methods)
     problems.report()
 
 
@@ -122,10 +123,12 @@ def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, o
     from railkd.bench import loop
     from railkd.bench.contents import refuse_other_contents
     from railkd.bench.display import Progress
+    from railkd.bench.method_files import copy_method_files, refuse_registered
     from railkd.bench.ownership import check_inputs, count_overwritten
     from railkd.bench.results import find_removed, read_finished
     from railkd.bench.sizes import compute_sizes
 
+    refuse_registered(jobs)
     if options.overwrite:
         check_inputs(jobs, output)
     folders, slots = [job.folder for job in jobs], machine.processes or 1
@@ -137,6 +140,7 @@ def _run_jobs(grid: Grid, jobs: Sequence[Any], output: Path, machine: Machine, o
         done, removed = read_finished(jobs, str(output)), find_removed(jobs, output)
         if options.resume:
             refuse_other_contents(jobs, output, done)
+        copy_method_files(jobs, output)
         with Progress(grid.name, quiet=options.quiet) as progress:
             if removed:
                 progress.note(f"finished runs that are no longer in the grid, kept: {', '.join(removed)}")

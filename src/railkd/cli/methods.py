@@ -1,20 +1,23 @@
-"""``railkd methods``: list the methods, show one in full, or print the draws that a run will use."""
+"""``railkd methods``: list the methods, show one, print the draws that a run will use, or start a new method."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
+from railkd.cli.new_method import check_name, write_package
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
 from railkd.jobs.options import option
 from railkd.jobs.request import Request
-from railkd.jobs.settings import settings_of
-from railkd.jobs.validation import Problems, check_at_least, check_effect
+from railkd.jobs.validation import Problems, check_at_least, check_effect, check_target
 from railkd.mapping import REDRAWS, STRATEGIES, coverage
-from railkd.training.fields import METHOD_OPTIONS, DistillationFields
+from railkd.training.fields import DistillationFields
 
+#: Parameters of classes of railkd that have the name of another setting: a row of the table gives their values.
+_OF_EVERY_RUN = frozenset(field.name for field in fields(DistillationFields))
 _OF_DRAWS = ("student_layers", "teacher_layers", "seed", "strategy", "redraw", "candidates", "unordered")
 
 
@@ -22,7 +25,11 @@ _OF_DRAWS = ("student_layers", "teacher_layers", "seed", "strategy", "redraw", "
 class MethodsOptions:
     """Options of ``railkd methods``."""
 
-    name: str | None = option("method to describe (default: list all)", metavar="NAME")
+    name: str | None = option(
+        "method to describe: a name, FILE.py:CLASS or PACKAGE.MODULE:CLASS (default: list all)", metavar="NAME"
+    )
+    new: str | None = option("write a small package with a method of your own", metavar="NAME")
+    output: str | None = option("folder for --new", metavar="DIR")
     draws: int | None = option("print this many draws, those that a run with these settings makes", metavar="N")
     student_layers: int | None = option("number of blocks of the student", metavar="N")
     teacher_layers: int | None = option("number of blocks of the teacher", metavar="N")
@@ -37,6 +44,12 @@ def check(request: Request[MethodsOptions]) -> None:
     """Check the options without importing torch."""
     options = request.options
     problems = Problems()
+    if options.new is not None:
+        problems.require(options, "output")
+        if options.output:
+            check_target(problems, Path(options.output))
+    else:
+        check_effect(problems, options, "without --new", "output")
     if options.draws is not None:
         if options.name is None:
             problems.add("--draws: expected the name of a method, e.g. railkd methods rail-kd-l --draws 10, got none")
@@ -54,6 +67,9 @@ def run(request: Request[MethodsOptions]) -> None:
         request: the options.
     """
     options = request.options
+    if options.new is not None:
+        _write_new(options.new, Path(str(options.output)))
+        return
     if options.name is None:
         _print_table()
         return
@@ -68,20 +84,30 @@ def run(request: Request[MethodsOptions]) -> None:
     print(f"weights of CE, KD, intermediate: {_weights(spec)}")
     for name, value in spec.recipe.items():
         print(f"sets --{name.replace('_', '-')} {','.join(value)}, unless it is given")
-    fields = settings_of(DistillationFields)
+    parameters = spec.parameters
     for name, default in spec.options.items():
-        if name in METHOD_OPTIONS:  # the others are for Python only
-            print(f"option {fields[name].flag}: {fields[name].help.partition(' (default')[0]} (default: {default})")
+        if name not in _OF_EVERY_RUN:
+            choices = f" Choices: {', '.join(parameters[name].choices or ())}." if parameters[name].choices else ""
+            print(f"option --{name.replace('_', '-')}: {parameters[name].help}{choices} (default: {default})")
+
+
+def _write_new(name: str, folder: Path) -> None:
+    from railkd.objectives import known_methods
+
+    check_name(name, known_methods())
+    print(f"written: {', '.join(map(str, write_package(name, folder)))}")
+    print(f"next: pip install -e '{folder}[test]', then python -m pytest {folder} and railkd methods {name}")
 
 
 def _print_table() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from railkd.objectives import METHODS
+    from railkd.objectives import known_methods, method_spec
 
     table = Table("name", "paper", "blocks read", "pooling", "CE, KD, layers", "cost")
-    for spec in METHODS.values():
+    for name in known_methods():
+        spec = method_spec(name)
         table.add_row(spec.name, spec.paper, spec.reads, spec.pooling or "-", _weights(spec), _cost(spec))
     console = Console()
     # In a pipe or file rich would wrap the lines at 80 columns.
@@ -113,8 +139,9 @@ def _weights(spec: Any) -> str:
 
 
 def _print_draws(options: MethodsOptions, name: str, count: int) -> None:
-    from railkd.objectives import METHODS, build_objective
+    from railkd.objectives import method_spec
 
+    spec = method_spec(name)
     given = {
         "strategy": options.strategy,
         "redraw": options.redraw,
@@ -124,11 +151,9 @@ def _print_draws(options: MethodsOptions, name: str, count: int) -> None:
     chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     student, teacher = options.student_layers or 1, options.teacher_layers or 1
     # The draws do not depend on the widths. These fit the default shared space.
-    draws = build_objective(name, (student, 128), (teacher, 128), **chosen).draws
+    draws = spec.build((student, 128), (teacher, 128), **chosen).draws
     if draws is None:
-        raise RailkdError(
-            f"{name} draws no blocks, it reads {METHODS[name].reads}. Methods that draw: rail-kd-l, rail-kd-c"
-        )
+        raise RailkdError(f"{name} draws no blocks, it reads {spec.reads}. Methods that draw: rail-kd-l, rail-kd-c")
     moments = [draws.at(options.seed, epoch=index, step=index) for index in range(count)]
     unit = {"epoch": "epoch", "step": "step", "never": "any epoch"}[draws.redraw]
     print(
@@ -147,6 +172,6 @@ def _joined(numbers: Any) -> str:
     return " ".join(map(str, numbers))
 
 
-_ABOUT = "List the distillation methods, show one in full, or print the draws that a run will use."
+_ABOUT = "List the distillation methods, show one in full, print the draws of a run, or start a method of your own."
 _EXAMPLE = "railkd methods rail-kd-l --draws 10 --student-layers 3 --teacher-layers 12 --seed 42"
 VERB = Verb("methods", _ABOUT, _EXAMPLE, MethodsOptions, run, check, "name")

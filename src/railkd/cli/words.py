@@ -8,7 +8,7 @@ file must be converted in the same way.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,21 +56,47 @@ class Parsed:
 def parse(verb: Verb, argv: Sequence[str]) -> Parsed:
     """Read the settings of a command. Flags win over the config file, and the config file over the defaults.
 
-    A word, a name or a value that is not understood raises `RailkdError`.
-
     Args:
         verb: whose settings are read.
         argv: the words after the verb.
 
     Returns:
         The settings.
+
+    Raises:
+        RailkdError: a word, a name or a value is not understood, or the file names code that may not run.
     """
     words = split(argv, verb.settings(), verb)
     config_file = words.pop("config", None)
     layers: list[tuple[str, Mapping[str, Any]]] = [("", words)]
     if config_file is not None:
-        layers.insert(0, (f"{config_file}: ", load(config_file)))
+        found = load(config_file)
+        trusted = str(words.get("trust_methods")).lower() == "true"
+        if "method" not in words:  # a flag replaces the method of the file
+            refuse_code([found.get("method")], f"{config_file}: method", trusted=trusted)
+        if "trust_methods" in found:
+            raise RailkdError(f"{config_file}: trust_methods has no effect in a file. Fix: give --trust-methods")
+        layers.insert(0, (f"{config_file}: ", found))
     return assemble(verb, layers)
+
+
+def refuse_code(methods: Iterable[Any], where: str, *, trusted: bool) -> None:
+    """Refuse methods that are code which a file names, unless the user allows it.
+
+    Args:
+        methods: names and addresses, or what a file has in their place.
+        where: the file and the key.
+        trusted: the user allows it.
+
+    Raises:
+        RailkdError: a method is an address.
+    """
+    for method in methods:
+        if isinstance(method, str) and ":" in method and not trusted:
+            raise RailkdError(
+                f"{where}: '{method}' names Python code, which would run on this machine. Fix: read that code, and "
+                "give --trust-methods to allow it"
+            )
 
 
 def assemble(verb: Verb, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Parsed:

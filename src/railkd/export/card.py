@@ -57,7 +57,7 @@ def model_card(record: RunRecord | None, config: Any, shipped: Mapping[str, Any]
         base_model=_hub_models(record),
         library_name="transformers",
         pipeline_tag=task.pipeline_tag,
-        tags=["railkd", *([record.method] if record and record.method else [])],
+        tags=["railkd", *([record.method.rpartition(":")[2]] if record and record.method else [])],
         eval_results=results or None,
     )
     sections = (
@@ -101,7 +101,7 @@ def _summary(record: RunRecord | None, config: Any) -> str:
     made = "A model for text classification"
     if record and record.job == "distill":
         teacher = _public(record.config.get("teacher", record.config.get("cache", "a teacher")))
-        made = f"A student, distilled from `{teacher}` by {record.method},"
+        made = f"A student, distilled from `{teacher}` by {_public(record.method)},"
     elif record:
         made = f"A model, fine-tuned from `{_public(record.config.get('model', 'a checkpoint'))}`,"
     return f"{made} {answers}. Written by [railkd](https://pypi.org/project/railkd/)."
@@ -122,6 +122,8 @@ def _training(record: RunRecord | None, trimmed: bool) -> list[str]:
     spec = METHODS.get(record.method or "")
     if spec is not None and record.job == "distill":
         lines.append(f"- method: {spec.name} ({spec.paper}); blocks read: {spec.reads}; its formula: docs/methods.md")
+    elif record.method and record.job == "distill":
+        lines.append(f"- method: {_public(record.method)} ({record.paper or 'no source given'}), not a part of railkd")
     for name in ("train", "unlabelled", "eval", "eval_share"):
         if name in record.config:
             digest = f" (digest `{record.contents[name]}`)" if name in record.contents else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from railkd.jobs.options import option
+from railkd.jobs.options import TRUST_METHODS, option
 
 Words = list[str]  # for classes with a field that is called list
 
@@ -43,4 +43,5 @@ class BenchOptions:
     retries: int | None = option(
         "how often a run is repeated after its process crashed (default: 2)", metavar="N", group="machine"
     )
+    trust_methods: bool = option(TRUST_METHODS, False)
     quiet: bool = option("print the results only", False)

@@ -29,7 +29,7 @@ from railkd.models.limits import truncation_line
 from railkd.models.loading import on_device
 from railkd.models.starts import Keep, blocks_to_keep
 from railkd.models.student import describe_student, make_student
-from railkd.objectives import method_spec
+from railkd.objectives import MethodSpec, method_spec
 from railkd.objectives.base import normalised_weights
 from railkd.records import RunRecord
 from railkd.runtime.progress import bar
@@ -64,7 +64,8 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     splits.check_lengths(start.config, pieces.tokenizer, args.max_length, "the student")
     say(truncation_line(splits.train.rows, pieces.tokenizer, args.max_length))
     record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=copied | pieces.note())
-    record.contents = splits.contents | {"teacher": teacher.content} | _own_start(options, start)
+    record.paper = spec.paper
+    record.contents = splits.contents | {"teacher": teacher.content} | _other_contents(options, start, spec)
     signals: LiveTeacher | StoredTeacher | None = None
     with ExitStack() as run:
         # The check and the teacher pass share one model, which is released before the student is made.
@@ -246,9 +247,10 @@ def _start_line(start: Mapping[str, Any]) -> str:
     return f"; starts from blocks {', '.join(map(str, start['blocks']))} (--keep {start['keep']})"
 
 
-def _own_start(options: DistillOptions, start: Checkpoint) -> dict[str, str]:
-    """Return the digest of the checkpoint that the student starts from, if it is not the teacher."""
-    return {"student": content_of(start)} if options.student else {}
+def _other_contents(options: DistillOptions, start: Checkpoint, spec: MethodSpec) -> dict[str, str]:
+    """Return the digests of a checkpoint that is not the teacher, and of the file of a method from outside."""
+    found = {"student": content_of(start)} if options.student else {}
+    return found | ({"method": spec.digest} if spec.digest else {})
 
 
 def _starts_from(options: DistillOptions, teacher: Checkpoint | None) -> Checkpoint:

@@ -16,6 +16,8 @@ from railkd.jobs.option import required as required
 from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
 
+TRUST_METHODS = "run the code of methods that a --config or grid file names, FILE.py:CLASS or PACKAGE.MODULE:CLASS"
+
 
 @dataclass
 class DataOptions:
@@ -180,6 +182,7 @@ class FinetuneOptions(RunOptions):
 class DistillOptions(AnswerOptions, TeacherOptions, RunOptions):
     """Options of ``railkd distill``: a teacher into a student."""
 
+    trust_methods: bool = option(TRUST_METHODS, False, group="method options")
     teacher: str | None = option(
         "fine-tuned teacher: a folder, or a name on the hub",
         metavar="MODEL",

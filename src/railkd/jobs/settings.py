@@ -23,7 +23,7 @@ from railkd.errors import RailkdError, did_you_mean
 from railkd.runtime.yaml_text import read_yaml
 
 #: Settings that are not part of the run: how to treat the folder and how much to print. A token is a secret.
-NEVER_WRITTEN = frozenset({"overwrite", "resume", "rehearse", "quiet", "hub_token"})
+NEVER_WRITTEN = frozenset({"overwrite", "resume", "rehearse", "quiet", "hub_token", "trust_methods"})
 #: Lists that may also be written with commas. Column names are not among them: a column name may hold a comma.
 _WITH_COMMAS = frozenset({"pooling", "weights", "freeze", "labels", "metrics"})
 #: Builds no more of a representation than a message shows.
@@ -73,10 +73,14 @@ def _training(name: str, kind: type, help: str, metavar: str | None = None, fiel
 
 
 _WEIGHTS_HELP = "weights of the task, logit and intermediate terms, scaled to a sum of 1 (default: the method's own)"
+_METHOD_HELP = (
+    "distillation method: a name, FILE.py:CLASS or PACKAGE.MODULE:CLASS; 'railkd methods' lists the names, and 'railkd "
+    "methods NAME' the options of one, which are flags too, e.g. --shared-size 64 (default: rail-kd-l)"
+)
 _FREEZE_HELP = "parts that are not trained: embeddings (all before block 1) or block numbers, e.g. embeddings,1"
 #: Short names of training arguments, shared by finetune and distill.
 TRAINING = (
-    _training("method", str, "distillation method; 'railkd methods' lists them (default: rail-kd-l)", "NAME"),
+    _training("method", str, _METHOD_HELP, "NAME"),
     _training("weights", float, _WEIGHTS_HELP, "W", many=True, exactly=3),
     _training("temperature", float, "temperature of the logit term (default: 1)", "T"),
     _training("epochs", float, "passes over the training rows (default: 3)", "N", "num_train_epochs"),

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from argparse import SUPPRESS, Action
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NoReturn, get_type_hints
 
 from transformers import HfArgumentParser
 
 from railkd.errors import RailkdError
-from railkd.jobs.settings import SPELLINGS, plain, shown, unknown
+from railkd.jobs.settings import SPELLINGS, Setting, convert, plain, shown, unknown
+from railkd.objectives import METHODS, MethodSpec, method_spec
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.fields import NEED_TEACHER, SWITCHES, WITHOUT_EFFECT
 
@@ -24,6 +26,7 @@ REPLACED = WITHOUT_EFFECT | {
     "do_train": "A job always trains",
     "do_eval": "Fix: give --eval FILE",
     "do_predict": "Fix: give --test FILE",
+    "method_options": "Fix: give each option of the method by its own name",
     "key_column": "The keys of rows are made from their texts",
     "include_for_metrics": "The metrics are those of the task",
     "batch_eval_metrics": "The metrics are computed over all rows",
@@ -31,7 +34,7 @@ REPLACED = WITHOUT_EFFECT | {
     "prediction_loss_only": "The metrics need the predictions",
     "enable_jit_checkpoint": "A run always saves a checkpoint when SIGTERM arrives",
 }
-_AT_LEAST_ONE = {"gradient_accumulation_steps", "per_device_eval_batch_size", "shared_size", "save_total_limit"}
+_AT_LEAST_ONE = {"gradient_accumulation_steps", "per_device_eval_batch_size", "save_total_limit"}
 
 
 def keeps_checkpoints(training: Mapping[str, Any]) -> bool:
@@ -73,26 +76,78 @@ def resolve(
         return {}
     parser, hints = _parser()
     actions = {action.dest: action for action in parser._actions if action.nargs != 0}
+    options = method_settings((training or {}).get("method", "rail-kd-l"), {*known, *actions})
     found: dict[str, Any] = {}
     for name, (where, value) in others.items():
         off = name.removeprefix("no_")
         if (name if name in SWITCHES else off) in SWITCHES and value in ([], True, False):
             name, value = off, SWITCHES[off][value is False or name != off]
-        if name not in actions and off in actions and "bool" in hints[off]:
+        if name not in {**actions, **options} and _is_switch(off, hints, options):
             if value:
                 raise RailkdError(f"{where}: expected no value, got {shown(value)}")
             name, value = off, ["false"]
-        if name not in actions:
-            raise unknown(name, [*known, *actions], where)
-        if verb == "finetune" and name in NEED_TEACHER:
+        if name not in {**actions, **options}:
+            raise unknown(name, [*known, *actions, *options], where)
+        if verb == "finetune" and (name in NEED_TEACHER or name not in actions):
             raise RailkdError(f"{where}: fine-tuning has no teacher. 'railkd distill' takes {name}")
         if name in REPLACED:
             raise RailkdError(f"{where}: this argument has no effect in railkd. {REPLACED[name]}")
-        found[name] = _read(parser, actions[name], value, where, hints[name])
+        if name in options:
+            found[name] = _read_option(options[name], value, where)
+        else:
+            found[name] = _read(parser, actions[name], value, where, hints[name])
         if name in _AT_LEAST_ONE and found[name] < 1:
             raise RailkdError(f"{where}: expected at least 1, got {found[name]}")
     _check_steps({**(training or {}), **found})
     return found
+
+
+def method_settings(method: str, taken: Collection[str]) -> dict[str, Setting]:
+    """Return the options of a method as settings, and those of the methods of railkd, which a message may be about.
+
+    Args:
+        method: a name or an address.
+        taken: names of the other settings of the verb.
+
+    Returns:
+        Name -> setting.
+
+    Raises:
+        RailkdError: an option that its users shall set has the name of another setting.
+    """
+    rows: list[MethodSpec] = list(METHODS.values())
+    with suppress(RailkdError):  # of an unknown method: the check of the verb reports it
+        rows.append(method_spec(method))
+    spec = rows[-1]
+    clash = sorted(name for name in spec.parameters if name in taken and name not in spec.settings)
+    if clash and not spec.ours:
+        raise RailkdError(
+            f"{method}: its option '{clash[0]}' has the name of a setting of every run. Fix: rename the parameter in "
+            f"{spec.objective.__name__}.__init__."
+        )
+    return {
+        name: Setting(**vars(option), group="method options")
+        for row in rows
+        for name, option in row.parameters.items()
+        if name not in taken
+    }
+
+
+def _is_switch(name: str, hints: Mapping[str, str], options: Mapping[str, Setting]) -> bool:
+    return options[name].kind is bool if name in options else "bool" in hints.get(name, "")
+
+
+def _read_option(setting: Setting, value: Any, where: str) -> Any:
+    """Return the value of an option of the method, from the words of a command line or from YAML."""
+    words = value if isinstance(value, list) else [value]
+    if setting.many:
+        return convert(setting, words, where)
+    if setting.kind is bool and not words:
+        return True
+    if len(words) != 1:
+        got = f"{len(words)} values" if words else "no value"
+        raise RailkdError(f"{where}: expected one value, got {got}")
+    return convert(setting, words[0], where)
 
 
 def _check_steps(training: Mapping[str, Any]) -> None:

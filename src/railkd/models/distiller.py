@@ -19,7 +19,7 @@ from railkd.errors import RailkdError
 from railkd.models.blocks import BlockReader, accepted_inputs
 from railkd.models.heads import label_names, problem_type_of, task_of_config
 from railkd.models.parts import run_in_parts
-from railkd.objectives import Objective, build_objective, method_spec
+from railkd.objectives import MethodSpec, Objective, method_spec
 from railkd.signals import Negatives, Signals
 from railkd.tasks import task_of
 
@@ -99,12 +99,12 @@ class Distiller(nn.Module):
 
     @classmethod
     def from_method(
-        cls, method: str, student: nn.Module, teacher_shape: tuple[int, int] | None = None, **options: Any
+        cls, method: str | MethodSpec, student: nn.Module, teacher_shape: tuple[int, int] | None = None, **options: Any
     ) -> Distiller:
         """Build the objective of a method for this student, and a distiller of both.
 
         Args:
-            method: one of `railkd.objectives.METHODS`.
+            method: a name (`railkd.objectives.METHODS` are those of railkd), or a row.
             student: a transformers model for sequence classification or regression.
             teacher_shape: (blocks, width) of the teacher; None: the student's.
             options: of the objective, and ``blocks_pattern`` (see `railkd.models.blocks.find_blocks`).
@@ -115,7 +115,7 @@ class Distiller(nn.Module):
         Raises:
             RailkdError: there are class weights, but not one for each class of the student.
         """
-        spec = method_spec(method)
+        spec = method if isinstance(method, MethodSpec) else method_spec(method)
         blocks = options.pop("blocks_pattern", None)
         options.setdefault("problem_type", problem_type_of(student.config))
         shape = BlockReader(student, blocks=blocks).shape
@@ -125,7 +125,7 @@ class Distiller(nn.Module):
                 f"Expected class_weights for each class of the student ({', '.join(label_names(config))}), got "
                 f"{len(given)} of them."
             )
-        objective = build_objective(method, shape, teacher_shape or shape, **options)
+        objective = spec.build(shape, teacher_shape or shape, **options)
         pooling = spec.pooling if objective.weights.get("intermediate") else None
         return cls(student, objective, pooling=pooling, blocks=blocks)
 

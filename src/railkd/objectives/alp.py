@@ -38,6 +38,10 @@ class AttentionKD(Objective):
     (1 + 1) / 2 = 1.
     """
 
+    paper = "Passban et al. 2021, arXiv 2012.14022"
+    reads = "1..s-1; all of the teacher's, by attention"
+    pooling = "cls"
+
     def __init__(self, student_shape: Shape, teacher_shape: Shape, **options: Any) -> None:
         super().__init__(student_shape, teacher_shape, **options)
         self.m = intermediate_blocks(self.student_shape, "ALP-KD")

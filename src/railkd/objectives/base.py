@@ -33,7 +33,8 @@ Shape = tuple[int, int]
 class Objective(nn.Module):
     """Base of all methods. A subclass names its terms and computes the intermediate one.
 
-    A method has no subclasses: methods share code by functions and values.
+    A method has no subclasses: methods share code by functions and values. Its options are the keyword-only parameters
+    of the constructor: their annotations and the ``Args:`` of the docstring make flags and help.
 
     Args:
         student_shape: (blocks s, width d_s).
@@ -46,6 +47,9 @@ class Objective(nn.Module):
         class_weights_on_logits: a row has this factor in the logit term too.
 
     Attributes:
+        paper: the source of the method.
+        reads: the blocks that it reads, in words.
+        pooling: the pooled states that it reads, "mean" or "cls"; None: it reads only logits.
         terms: the terms of this method.
         weights: the normalised weights of those terms.
         m: the method reads the student blocks 1..m. Default: all.
@@ -58,6 +62,9 @@ class Objective(nn.Module):
         RailkdError: a weight, the temperature or the problem type is invalid, or the class weights have no effect.
     """
 
+    paper: ClassVar[str] = "-"
+    reads: ClassVar[str] = "-"
+    pooling: ClassVar[str | None] = None
     terms: ClassVar[tuple[str, ...]] = TERMS
     groups: ClassVar[Mapping[str, Callable[..., Any]]] = MappingProxyType({})
 

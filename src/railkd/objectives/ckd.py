@@ -74,7 +74,7 @@ class CombinedKD(Objective):
     Args:
         student_shape: (blocks s, width d_s).
         teacher_shape: (blocks n, width d_t).
-        bucketing: how to fill M(j); see `buckets`.
+        bucketing: how to fill M(j): regular, overlapping, skipping or cross; see `buckets`.
         options: see `Objective`.
 
     Raises:
@@ -82,6 +82,10 @@ class CombinedKD(Objective):
 
     Example: W_1 = (1, 1), ht_1 = 1, ht_2 = 2, hs = 5: (5 - 3)^2 = 4 (bias 0).
     """
+
+    paper = "Wu et al. 2020, arXiv 2010.03034"
+    reads = "1..s-1; buckets of 1..n-1, concatenated"
+    pooling = "mean"
 
     def __init__(
         self, student_shape: Shape, teacher_shape: Shape, *, bucketing: str = "regular", **options: Any

@@ -45,6 +45,10 @@ class ContrastiveKD(Objective):
     Example: zs = zt = (1, 0), one negative (0, 1), tau = 1: -log( e / (e + 1) ) = 0.3133.
     """
 
+    paper = "Sun et al. 2020, arXiv 2009.14167"
+    reads = "all of both, concatenated"
+    pooling = "mean"
+
     def __init__(
         self,
         student_shape: Shape,

@@ -38,7 +38,8 @@ class Gram(Objective):
     Args:
         student_shape: (blocks s, width d_s).
         teacher_shape: (blocks n, width d_t).
-        taught_by: the teacher block of each student block, s numbers. Default: the nearest by depth.
+        taught_by: the teacher block of each student block, s numbers. Default: the one that it was copied from, or the
+            nearest by depth.
         options: see `Objective`.
 
     Raises:
@@ -48,6 +49,9 @@ class Gram(Objective):
     the four pairs differ by 1: 10 * 2/4 = 5.
     """
 
+    paper = "ours; cf. arXiv 1904.05068"
+    reads = "all, by row pairs"
+    pooling = "mean"
     over_pairs = True
     needs_fit = True
 

@@ -18,4 +18,6 @@ from railkd.objectives.base import Objective
 class KD(Objective):
     """``loss = lambda_1 CE + lambda_2 T^2 KL(teacher || student)``."""
 
+    paper = "Hinton et al. 2015, arXiv 1503.02531"
+    reads = "logits"
     terms = ("ce", "kd")

@@ -48,6 +48,9 @@ class LastBlock(Objective):
     Example: c = 2, student (1, 0), teacher (3, 4): ( (-2/2)^2 + (-4/2)^2 ) / 2 = 2.5.
     """
 
+    paper = "cf. arXiv 2203.14001"
+    reads = "the last of both, first"
+    pooling = "cls"
     needs_fit = True
     staged = True
 

@@ -103,7 +103,8 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., d_in) to (..., d_out)."""
-        return F.linear(input, self.weight.to(input.dtype), self.bias.to(input.dtype))
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)
 
 
 def map_between(d_in: int, d_out: int) -> nn.Module:

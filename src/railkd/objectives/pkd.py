@@ -44,6 +44,9 @@ class PatientKD(Objective):
     Example: unit vectors at a right angle, (1, 0) and (0, 1), differ by 1 in both components: PT = 1.
     """
 
+    paper = "Sun et al. 2019, arXiv 1908.09355"
+    pooling = "cls"
+
     def __init__(self, student_shape: Shape, teacher_shape: Shape, *, blocks: str = "skip", **options: Any) -> None:
         super().__init__(student_shape, teacher_shape, **options)
         self.m = intermediate_blocks(self.student_shape, "Patient KD")

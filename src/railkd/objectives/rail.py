@@ -39,6 +39,9 @@ from railkd.objectives.maps import Constants, Linear, MapBank, check_shared_size
 from railkd.runtime.words import listed
 from railkd.signals import Moments, Signals
 
+PAPER = "Haidar et al. 2022, arXiv 2109.10164"
+#: The blocks that all methods with draws read.
+DRAWN = "1..s-1; drawn from 1..n-1"
 TEACHER_MAPS = ("trained", "orthogonal", "whitening", "centring")
 MAPS_BY = ("match", "block", "teacher-block")
 MATCHES = ("drawn", "all", "expected")
@@ -90,7 +93,7 @@ class RailLayerwise(Objective):
         teacher_shape: (blocks n, width d_t).
         draws: see `railkd.mapping.Draws.between`. Default: its defaults.
         maps: see `Maps`. Default: its defaults.
-        alpha: ``mean`` (1/m each), ``sum`` (1 each), or m numbers.
+        alpha: weights of the matches: ``mean`` (1/m each), ``sum`` (1 each), or m numbers, as text 1,2,...
         match: ``drawn`` as in the paper; ``all``: every candidate teaches every matched block, mean; ``expected``:
             weighted by P(r(i) = t), which is the mean of ``drawn`` over all ordered draws. The last two draw nothing
             and index the teacher's maps by block.
@@ -102,6 +105,9 @@ class RailLayerwise(Objective):
     Example: with identity maps, the student state (1, 0) and the teacher state (0, 2): | (1, 0) - (0, 1) |^2 = 2.
     """
 
+    paper = PAPER
+    reads = f"{DRAWN}, layer-wise"
+    pooling = "mean"
     groups = MappingProxyType({"draws": Draws.between, "maps": Maps})
 
     def __init__(
@@ -222,6 +228,9 @@ class RailConcatenated(Objective):
         RailkdError: an option is invalid for these models.
     """
 
+    paper = PAPER
+    reads = f"{DRAWN}, concatenated"
+    pooling = "mean"
     groups = MappingProxyType({"draws": Draws.between})
 
     def __init__(
@@ -303,10 +312,12 @@ def _refuse_unused(reason: str, draws: Draws, maps: Maps, defaults: Mapping[str,
 def _alphas(alpha: str | Sequence[float], m: int) -> list[float]:
     """Return alpha_1..alpha_m."""
     named: Mapping[str, float] = {"mean": 1 / m, "sum": 1.0}
-    if isinstance(alpha, str):
-        check_choice("alpha", alpha, tuple(named))
+    if isinstance(alpha, str) and alpha in named:
         return [named[alpha]] * m
-    values = [float(value) for value in alpha]
+    try:
+        values = [float(value) for value in (alpha.split(",") if isinstance(alpha, str) else alpha)]
+    except ValueError:
+        raise RailkdError(f"Expected mean, sum, or numbers joined by commas, got alpha '{alpha}'.") from None
     if len(values) != m or not all(math.isfinite(value) and value >= 0 for value in values):
         raise RailkdError(f"Expected 'mean', 'sum' or {m} numbers >= 0, one per matched block, got alpha {values}.")
     return values

@@ -24,7 +24,7 @@ from railkd.errors import RailkdError
 from railkd.functional import full_precision, info_nce, unit
 from railkd.mapping import Draw, Draws
 from railkd.objectives.base import Objective, Shape
-from railkd.objectives.rail import Maps, RailLayerwise
+from railkd.objectives.rail import DRAWN, Maps, RailLayerwise
 from railkd.signals import Moments, Signals
 
 
@@ -44,6 +44,9 @@ class RailNCE(Objective):
         RailkdError: tau or negatives is not above 0.
     """
 
+    paper = "ours: RAIL-KD, contrasted"
+    reads = DRAWN
+    pooling = "mean"
     groups = MappingProxyType({"draws": Draws.between})
     needs_fit = True
     negatives_by_class = False

@@ -54,6 +54,7 @@ def content(study: Study) -> dict[str, Any]:
         "calibration": calibration(predictions),
         "failed": provenance.failures(study),
         "environment": provenance.environment(study),
+        "papers": provenance.papers(study),
         "commands": provenance.commands(study),
     }
     report["headline"] = headline(report)

@@ -54,6 +54,19 @@ def environment(study: Study) -> dict[str, Any]:
     }
 
 
+def papers(study: Study) -> list[dict[str, str]]:
+    """Return the methods of the runs with their sources, as far as the records name them.
+
+    Args:
+        study: the study.
+
+    Returns:
+        ``method`` and ``paper`` of each, in order.
+    """
+    found = {run.record.method: run.record.paper for run in study.students if run.record.method and run.record.paper}
+    return [{"method": str(method), "paper": paper} for method, paper in sorted(found.items())]
+
+
 def failures(study: Study) -> list[dict[str, Any]]:
     """Return the failed runs.
 

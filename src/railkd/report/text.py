@@ -55,11 +55,12 @@ def markdown(content: dict[str, Any]) -> str:
 
 
 def _provenance(content: dict[str, Any]) -> list[str]:
-    """Return the lines of the last section: versions, commits and commands."""
+    """Return the lines of the last section: versions, commits, papers and commands."""
     lines = ["## Where this comes from", ""]
     for name, counts in content["environment"]["versions"].items():
         lines.append(_cell(f"- {name} {', '.join(str(version) for version, _ in counts)}"))
     lines += [_cell(f"- railkd commit {commit}") for commit, _ in content["environment"]["commits"]]
+    lines += [_cell(f"- method {row['method']}: {row['paper']}") for row in content["papers"]]
     for row in content["commands"]:
         seed = f", seed {row['seed']}" if row["job"] == "distill" else ""
         title = ", ".join(part for part in (row["task"], row["arm"], row["student"]) if part)

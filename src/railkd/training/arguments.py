@@ -14,21 +14,14 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
-from railkd.errors import RailkdError
+from railkd.errors import RailkdError, did_you_mean
 from railkd.models.freezing import check_names
-from railkd.objectives import build_objective, method_spec
+from railkd.objectives import METHODS, MethodSpec, method_spec
 from railkd.objectives.base import normalised_weights
 from railkd.objectives.maps import LARGEST_SHARED_SIZE
 from railkd.runtime.launcher import launched_processes
 from railkd.signals import BlockShape
-from railkd.training.fields import (
-    METHOD_OPTIONS,
-    SWITCHES,
-    WITHOUT_EFFECT,
-    DistillationFields,
-    check_sampling,
-    switched,
-)
+from railkd.training.fields import SWITCHES, WITHOUT_EFFECT, DistillationFields, check_sampling, switched
 
 #: (number of blocks, width) of the student and of the teacher.
 Shapes = tuple[BlockShape, BlockShape]
@@ -37,17 +30,8 @@ _ANY: Shapes = BlockShape(3, LARGEST_SHARED_SIZE), BlockShape(6, LARGEST_SHARED_
 
 
 @dataclass
-class DistillationTrainingArguments(DistillationFields, TrainingArguments):
-    """Hold `transformers.TrainingArguments`, with some other defaults, and `DistillationFields`.
-
-    Args:
-        shapes: number of blocks and width of the student and of the teacher. The options of the method are tried with
-            them. None tries them with sizes that every option fits.
-        others: fields of `transformers.TrainingArguments` and of `DistillationFields`.
-
-    Raises:
-        RailkdError: a setting is invalid. The check runs at construction.
-    """
+class _Arguments(DistillationFields, TrainingArguments):
+    """The fields of `DistillationTrainingArguments`, and the checks of their values."""
 
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows per device and step in training."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device and step in evaluation."})
@@ -58,6 +42,7 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
         for name in SWITCHES:
             setattr(self, name, switched(name, getattr(self, name)))
         spec = method_spec(self.method)
+        self._check_options(spec)
         for name, value in spec.recipe.items():
             if getattr(self, name) is None:
                 setattr(self, name, list(value))
@@ -71,7 +56,7 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
                 "the mean of the last epochs, or the best one."
             )
         self.intermediate_scale(0.0)
-        self._try_objective(shapes)
+        self._try_objective(spec, shapes)
         if self.skip_nonfinite and launched_processes() > 1:
             raise RailkdError("got skip_nonfinite on several ranks, which must step together; wanted a run of one rank")
         if self.teacher_line is not None and not (
@@ -121,17 +106,29 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
                 f"report_to: the package of {missing[0]} is not installed. Fix: pip install {missing[0]}."
             )
 
-    def _try_objective(self, shapes: Shapes | None) -> None:
+    def _check_options(self, spec: MethodSpec) -> None:
+        """Refuse options that the method lacks. One that no method has may be a misspelt field."""
+        names = [field_.name for field_ in fields(self)]
+        for name in self.method_options.keys() - spec.options.keys():
+            of_others = any(name in other.options for other in METHODS.values())
+            if not of_others and not did_you_mean(name, spec.options) and (near := did_you_mean(name, names)):
+                raise RailkdError(f"unknown training argument '{name}'.{near}")
+        spec.check_options(self.method_options)
+
+    def _try_objective(self, spec: MethodSpec, shapes: Shapes | None) -> None:
         """Build the objective once, so that options which do not fit raise an error at construction."""
         options = self.objective_options()
         if self.class_weights is None:  # a job computes them from its rows, later
             options.pop("class_weights_on_logits", None)
         if shapes is None:  # their lengths follow the number of blocks, which is not known here
-            options.pop("taught_by", None)
-            if not isinstance(options.get("alpha"), str):
-                options.pop("alpha", None)
-        with torch.device("meta"):  # shapes alone: no memory, and no random numbers are used
-            build_objective(self.method, *(shapes or _ANY), **options)
+            own = self.method_options
+            options = {name: value for name, value in options.items() if name not in own or not _is_list(value)}
+        if spec.ours:
+            with torch.device("meta"):  # shapes alone: no memory, and no random numbers are used
+                spec.build(*(shapes or _ANY), **options)
+        elif shapes is not None:  # code of others may compute with numbers, so it gets memory
+            with torch.random.fork_rng(devices=[]):
+                spec.build(*shapes, **options)
 
     def intermediate_scale(self, progress: float) -> float:
         """Return the factor on the weight of the intermediate term.
@@ -165,16 +162,41 @@ class DistillationTrainingArguments(DistillationFields, TrainingArguments):
 
         Returns:
             Name of the option -> value. ``weights`` and ``temperature`` are always included.
-
-        Raises:
-            RailkdError: ``alpha`` is neither "mean" nor "sum" nor a list of numbers.
         """
-        chosen = {name: getattr(self, name) for name in METHOD_OPTIONS if getattr(self, name) is not None}
-        if isinstance(chosen.get("alpha"), str) and chosen["alpha"] not in ("mean", "sum"):
-            try:
-                chosen["alpha"] = [float(value) for value in chosen["alpha"].split(",")]
-            except ValueError:
-                raise RailkdError(f"got alpha '{self.alpha}', wanted mean, sum, or numbers joined by commas") from None
+        chosen = dict(self.method_options)
         if self.class_weights is not None or self.class_weights_on_logits:
             chosen |= {"class_weights": self.class_weights, "class_weights_on_logits": self.class_weights_on_logits}
         return chosen | {"weights": self.weights, "temperature": self.temperature}
+
+
+class DistillationTrainingArguments(_Arguments):
+    """Hold `transformers.TrainingArguments`, with some other defaults, and `DistillationFields`.
+
+    Args:
+        values: of fields, by position.
+        given: fields of `transformers.TrainingArguments` and of `DistillationFields`, and options of the method by
+            their names (``railkd methods NAME`` lists them), which are kept in ``method_options``. ``shapes`` is the
+            number of blocks and the width of the student and of the teacher, with which the options are tried. None
+            tries them with sizes that every option fits.
+
+    Raises:
+        RailkdError: a setting is invalid. The check runs at construction.
+
+    Example:
+        ``DistillationTrainingArguments("runs/a", method="rail-kd-l", shared_size=64, redraw="step")``
+    """
+
+    def __init__(self, *values: Any, **given: Any) -> None:
+        known = {"shapes", *(field_.name for field_ in fields(type(self)))}
+        options = dict(given.pop("method_options", None) or {})
+        options |= {name: given.pop(name) for name in list(given) if name not in known}
+        chosen = {name: value for name, value in options.items() if value is not None}
+        super().__init__(*values, method_options=chosen, **given)
+
+
+def _is_list(value: Any) -> bool:
+    """Return whether a value is a list, or text with numbers joined by commas."""
+    if not isinstance(value, str):
+        return isinstance(value, (list, tuple))
+    parts = value.split(",")
+    return len(parts) > 1 and all(part.strip().replace(".", "", 1).isdecimal() for part in parts)

@@ -17,13 +17,14 @@ from railkd.models.checkpoints import Checkpoint
 from railkd.models.distiller import Distiller
 from railkd.models.freezing import freeze
 from railkd.models.loading import on_device
-from railkd.objectives import method_spec
+from railkd.objectives import MethodSpec, Objective, method_spec
 from railkd.teacher import LiveTeacher, StoredTeacher, Teacher, TeacherCache
 from railkd.training import pairing
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.negatives import Negatives
 
 StudentLike = str | Path | Checkpoint | nn.Module
+ObjectiveLike = Objective | type[Objective]
 TeacherLike = str | Path | Checkpoint | nn.Module | Teacher
 
 
@@ -44,23 +45,31 @@ def load_student(source: str | Path | Checkpoint, seed: int, tokenizer: Any = No
     return checkpoint.model(new_head=True), tokenizer
 
 
-def call_init(model_init: Callable[..., nn.Module]) -> nn.Module:
-    """Build a student with a function.
+def call_init(model_init: Callable[..., nn.Module] | None, model: Any) -> Any:
+    """Return the student, which a function builds if one is given.
 
     Args:
         model_init: takes no argument, or the trial of a hyperparameter search, which is None here.
+        model: the student without such a function.
 
-    Returns:
-        The student.
+    Raises:
+        RailkdError: neither is given.
     """
-    return model_init(None) if inspect.signature(model_init).parameters else model_init()
+    if model_init is not None:
+        return model_init(None) if inspect.signature(model_init).parameters else model_init()
+    if model is None:
+        raise RailkdError("got no student; pass model= (a model, folder or hub name) or model_init=")
+    return model
 
 
-def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments, tokenizer: Any) -> Teacher | None:
+def make_teacher(
+    given: TeacherLike | None, spec: MethodSpec, args: DistillationTrainingArguments, tokenizer: Any
+) -> Teacher | None:
     """Open a teacher cache or load a live teacher.
 
     Args:
         given: a folder or hub name (of a model or a cache), a `Checkpoint`, a module, or a `Teacher`.
+        spec: the method of the run.
         args: settings of the run.
         tokenizer: tokenizer of the teacher if ``given`` is a module.
 
@@ -70,13 +79,11 @@ def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments,
     Raises:
         RailkdError: the method needs a teacher and ``given`` is None.
     """
-    spec = method_spec(args.method)
     if not spec.needs_teacher:
         return None
     if given is None:
         raise RailkdError(
-            f"method '{args.method}' learns from a teacher, got none; pass teacher_model= (a folder, a module or a "
-            "cache)"
+            f"method '{spec.name}' learns from a teacher, got none; pass teacher_model= (a folder, a module or a cache)"
         )
     options: dict[str, Any] = {
         "max_length": args.max_length,
@@ -97,13 +104,45 @@ def make_teacher(given: TeacherLike | None, args: DistillationTrainingArguments,
     return given
 
 
-def make_distiller(student: nn.Module, teacher: Teacher | None, args: DistillationTrainingArguments) -> Distiller:
+def find_method(
+    objective: ObjectiveLike | None, args: DistillationTrainingArguments
+) -> tuple[MethodSpec, Objective | None]:
+    """Return the row of the method of a run, and its objective if that is built already.
+
+    Args:
+        objective: a class or an instance of one, in place of the method that ``args`` names.
+        args: settings of the run.
+
+    Raises:
+        RailkdError: ``args`` names a method too, or options of one.
+    """
+    if objective is None:
+        return method_spec(args.method), None
+    if args.method != "rail-kd-l" or args.method_options:
+        raise RailkdError(
+            f"objective= and method='{args.method}' or its options exclude each other. Fix: leave the method out of "
+            "the arguments, and give an instance if the objective has options."
+        )
+    if isinstance(objective, type):
+        return MethodSpec.of(objective), None
+    return MethodSpec.of(type(objective)), objective
+
+
+def make_distiller(
+    student: nn.Module,
+    teacher: Teacher | None,
+    spec: MethodSpec,
+    args: DistillationTrainingArguments,
+    objective: Objective | None = None,
+) -> Distiller:
     """Wrap a student in a `Distiller` with the objective of the method.
 
     Args:
         student: the model to train. A `Distiller` is returned unchanged.
         teacher: live or a cache, or None.
+        spec: the method of the run.
         args: settings of the run.
+        objective: built for this student and teacher; None builds one.
 
     Returns:
         The distiller.
@@ -122,14 +161,18 @@ def make_distiller(student: nn.Module, teacher: Teacher | None, args: Distillati
     if args.freeze_embeddings:
         student.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
     set_seed(args.seed)  # for the initial weights of the projections
-    options = args.objective_options()
-    distiller = Distiller.from_method(args.method, student, shape, blocks_pattern=args.blocks, **options)
+    if objective is not None:
+        pooling = spec.pooling if objective.weights.get("intermediate") else None
+        distiller = Distiller(student, objective, pooling=pooling, blocks=args.blocks)
+    else:
+        options = args.objective_options()
+        distiller = Distiller.from_method(spec, student, shape, blocks_pattern=args.blocks, **options)
     distiller.splits_batches = args.length_groups == "split"
     distiller.objective.checks_draws = False  # they come from the objective, and reading them would make a step wait
     if distiller.objective.needs_fit and distiller.pooling:  # a term without weight reads no states
         if not isinstance(teacher, StoredTeacher):
             raise RailkdError(
-                f"{args.method} fits its targets on a teacher cache, got a live teacher; "
+                f"{spec.name} fits its targets on a teacher cache, got a live teacher; "
                 "build a cache (TeacherCache.build, or drop --live)"
             )
         distiller.objective.fit(teacher.moments(distiller.pooling))
@@ -139,7 +182,8 @@ def make_distiller(student: nn.Module, teacher: Teacher | None, args: Distillati
 def make_negatives(
     distiller: Distiller,
     teacher: Teacher | None,
-    args: DistillationTrainingArguments,
+    method: str,
+    seed: int,
     dataset: Any,
     keys: np.ndarray | None,
 ) -> Negatives | None:
@@ -148,7 +192,8 @@ def make_negatives(
     Args:
         distiller: its objective sets the number of negative rows.
         teacher: must be a cache for a contrastive method.
-        args: settings of the run.
+        method: its name, for messages.
+        seed: of the run.
         dataset: the prepared training rows.
         keys: example keys of these rows, (N, 2). None for a stream.
 
@@ -160,27 +205,29 @@ def make_negatives(
     """
     count = distiller.objective.negatives
     if count and keys is None and dataset is not None:
-        raise RailkdError(f"{args.method} draws rows to contrast with, which a stream does not let; wanted a Dataset")
+        raise RailkdError(f"{method} draws rows to contrast with, which a stream does not let; wanted a Dataset")
     if not count or distiller.pooling is None or keys is None:
         return None
     if not isinstance(teacher, StoredTeacher):
         raise RailkdError(
-            f"{args.method} contrasts with other rows of a teacher cache, got a live teacher; "
+            f"{method} contrasts with other rows of a teacher cache, got a live teacher; "
             "build a cache (TeacherCache.build, or drop --live)"
         )
     by_class = distiller.objective.negatives_by_class and "labels" in dataset.column_names
     labels = dataset["labels"] if by_class else None
-    return Negatives(teacher, keys, labels, pooling=distiller.pooling, count=count, seed=args.seed)
+    return Negatives(teacher, keys, labels, pooling=distiller.pooling, count=count, seed=seed)
 
 
-def separate_groups(optimizer: torch.optim.Optimizer, module: nn.Module, rate: float) -> None:
+def separate_groups(optimizer: torch.optim.Optimizer, module: nn.Module, rate: float | None) -> None:
     """Move the parameters of a module into new groups of the optimizer.
 
     Args:
         optimizer: changed in place.
         module: its parameters are moved.
-        rate: learning rate of the new groups.
+        rate: learning rate of the new groups; None moves nothing.
     """
+    if rate is None:
+        return
     theirs = {id(parameter) for parameter in module.parameters()}
     for group in list(optimizer.param_groups):
         moved = [parameter for parameter in group["params"] if id(parameter) in theirs]

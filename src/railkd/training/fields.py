@@ -8,22 +8,6 @@ from typing import Any, Literal
 from railkd.errors import RailkdError
 from railkd.runtime.words import shortened
 
-#: Fields that are options of one method's objective. None keeps the default of the method.
-METHOD_OPTIONS = (
-    "candidates",
-    "redraw",
-    "strategy",
-    "ordered",
-    "shared_size",
-    "alpha",
-    "maps_by",
-    "teacher_map",
-    "bucketing",
-    "tau",
-    "negatives",
-    "taught_by",
-    "first_stage",
-)
 #: Fields that have no effect without a teacher.
 NEED_TEACHER = frozenset(
     {
@@ -36,12 +20,12 @@ NEED_TEACHER = frozenset(
         "teacher_blocks",
         "teacher_line",
         "class_weights_on_logits",
-        *METHOD_OPTIONS,
+        "method_options",
     }
 )
 #: Fields that options of a job replace on the command line.
 REPLACED_BY_OPTIONS = frozenset(
-    {"text_columns", "label_column", "key_column", "max_length", "teacher_line", "class_weights"}
+    {"text_columns", "label_column", "key_column", "max_length", "teacher_line", "class_weights", "method_options"}
 )
 #: How the rows of an epoch are chosen.
 SAMPLINGS = ("all", "balanced")
@@ -83,7 +67,7 @@ def switched(name: str, value: Any) -> Any:
     return SWITCHES[name][not value] if name in SWITCHES and isinstance(value, bool) else value
 
 
-#: Heading of ``--help`` -> the fields under it. Options of a method are not listed here.
+#: Heading of ``--help`` -> the fields under it. Others stand under "method options".
 GROUPS = {
     "training": (
         *("gauges", "skip_nonfinite", "average_last", "freeze_embeddings", "keep_freed_memory", "length_groups"),
@@ -120,40 +104,13 @@ class DistillationFields:
     """Hold the fields that `DistillationTrainingArguments` adds to those of `transformers.TrainingArguments`."""
 
     method: str = _field("distillation method; 'railkd methods' lists them", "rail-kd-l")
+    method_options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "options of the method: name -> value (each is a flag of its own)"}
+    )
     weights: list[float] | None = _field(
         "weights of [CE, KD, intermediate], scaled to a sum of 1 (default: the method's own)"
     )
     temperature: float = _field("temperature of the logit term", 1.0)
-    candidates: str | None = _field(
-        "RAIL-KD: teacher blocks to draw from: intermediate (1 to n-1) or all (1 to n)", metavar="BLOCKS"
-    )
-    redraw: str | None = _field("RAIL-KD: draw again at each epoch, at each optimizer step (step), or never")
-    strategy: str | None = _field("RAIL-KD: how to draw: uniform, stratified, cyclic or even")
-    ordered: bool | None = _field("RAIL-KD: sort the drawn blocks by depth")
-    shared_size: int | None = _field(
-        "RAIL-KD, RAIL-NCE and CoDIR: size of the shared space, u (default: 128)", metavar="N"
-    )
-    alpha: str | None = _field("RAIL-KD^l: weights of the matches: mean (1/m each), sum (1 each), or m numbers 1,2,...")
-    maps_by: str | None = _field(
-        "RAIL-KD^l: one map for each match, for each block drawn (block), or for each block of the teacher alone "
-        "(teacher-block)"
-    )
-    teacher_map: str | None = _field(
-        "RAIL-KD^l: map of the teacher's states: trained (as in the paper), or fixed: orthogonal, whitening, centring"
-    )
-    bucketing: str | None = _field("CKD: regular, overlapping, skipping or cross")
-    tau: float | None = _field("CoDIR and RAIL-NCE: temperature of the contrast (default: 0.07)", metavar="T")
-    negatives: int | None = _field(
-        "CoDIR and RAIL-NCE: number of rows to contrast with, of CoDIR for each class (default: 100)", metavar="N"
-    )
-    taught_by: list[int] | None = _field(
-        "gram: the teacher block of each student block (default: the one it was copied from, or the nearest by depth)",
-        metavar="BLOCK",
-    )
-    first_stage: float | None = _field(
-        "last-block: share of the training that teaches the last block, before CE and KD do (default: 0.5)",
-        metavar="SHARE",
-    )
     intermediate_schedule: str = _field(
         "weight of the intermediate term over training: constant, linear (down to 0), or a fraction of training after "
         "which it is 0",

@@ -7,6 +7,7 @@ behaviour of Trainer that would be wrong for distillation. The docstring of the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from railkd.data.collator import Batch
 from railkd.data.keys import KEY
 from railkd.data.tokens import TEACHER_PREFIX, student_inputs
-from railkd.errors import RailkdError
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.distiller import Distiller
-from railkd.objectives import method_spec
 from railkd.runtime import hardware, ranks
 from railkd.teacher import LiveTeacher, StoredTeacher
 from railkd.training import build, checkpoint, checkpoint_folders, memory, pairing, prepare
@@ -47,6 +46,7 @@ class DistillationTrainer(Trainer):
         teacher_model: a folder or hub name (of a model or a cache), a `Checkpoint`, a module, or an opened
             `TeacherCache`. ``finetune`` needs none.
         args: `DistillationTrainingArguments`.
+        objective: an objective of your own in place of ``args.method``: an instance, or a class without options.
         train_dataset, eval_dataset: rows with raw text columns, or tokenised beforehand with a key column. Evaluation
             reads labels only. A `datasets.IterableDataset` is tokenised as it is read, needs ``max_steps`` and keeps
             its order. One pass over it is an epoch (``redraw="step"`` draws within an epoch).
@@ -95,6 +95,7 @@ class DistillationTrainer(Trainer):
         teacher_model: build.TeacherLike | None = None,
         args: DistillationTrainingArguments | None = None,
         *,
+        objective: build.ObjectiveLike | None = None,
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
@@ -106,12 +107,12 @@ class DistillationTrainer(Trainer):
         args = args or DistillationTrainingArguments(output_dir="tmp_trainer")
         if isinstance(model, (str, Path, Checkpoint)):
             model, processing_class = build.load_student(model, args.seed, processing_class)
-        self.method = method_spec(args.method)
-        self.teacher = build.make_teacher(teacher_model, args, teacher_processing_class or processing_class)
-        student: Any = build.call_init(model_init) if model_init is not None else model
-        if student is None:
-            raise RailkdError("got no student; pass model= (a model, folder or hub name) or model_init=")
-        distiller = build.make_distiller(student, self.teacher, args)
+        self.method, self._objective = build.find_method(objective, args)
+        self.teacher = build.make_teacher(
+            teacher_model, self.method, args, teacher_processing_class or processing_class
+        )
+        student = build.call_init(model_init, model)
+        distiller = build.make_distiller(student, self.teacher, self.method, args, self._objective)
         live = self.teacher if isinstance(self.teacher, LiveTeacher) else None
         live_tokenizer, live_config = (live.tokenizer, live.model.config) if live else (None, None)
         preparer = prepare.Preparer(distiller.config, processing_class, args, live_tokenizer, live_config)
@@ -119,7 +120,7 @@ class DistillationTrainer(Trainer):
         train_dataset, keys = preparer.train(train_dataset)
         if isinstance(self.teacher, StoredTeacher) and keys is not None:
             pairing.check_rows(self.teacher, keys, distiller.pooling)
-        negatives = build.make_negatives(distiller, self.teacher, args, train_dataset, keys)
+        negatives = build.make_negatives(distiller, self.teacher, self.method.name, args.seed, train_dataset, keys)
         teaching = None if self.teacher is None else Teaching(args, self.teacher, negatives)
         self._loss = TrainingLoss(args, teaching, distiller.term_names)
         self._prepare_rows = preparer
@@ -205,14 +206,13 @@ class DistillationTrainer(Trainer):
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Return a new student with a new objective."""
-        return build.make_distiller(super().call_model_init(trial), self.teacher, self.args)
+        objective = copy.deepcopy(self._objective)
+        return build.make_distiller(super().call_model_init(trial), self.teacher, self.method, self.args, objective)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Create Trainer's optimizer. Projections with a learning rate of their own get separate groups."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        rate = self.args.projection_learning_rate
-        if rate is not None:
-            build.separate_groups(optimizer, self.model.objective, rate)
+        build.separate_groups(optimizer, self.model.objective, self.args.projection_learning_rate)
         return optimizer
 
     # ---- order of rows -------------------------------------------------------------------------
