@@ -331,3 +331,36 @@ def test_a_warm_cache_of_another_teacher_judges_no_one(teacher: Path, tmp_path: 
     words = ["distill", "--teacher", other, "--student-layers", 1, "--train", file, "--eval", file, "--method", "kd"]
     assert main([str(word) for word in (*words, "--cache", tmp_path / "cache", "--output", tmp_path / "out")]) == 2
     assert "is of another teacher run: other teacher weights" in capsys.readouterr().err
+
+
+def test_wrong_labels_are_at_the_top_of_the_table_of_suspects(teacher: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Two labels are turned; rows are numbered as in the file."""
+    rows = film_rows(40, 9)
+    wrong = [3, 17]
+    for at in wrong:
+        rows[at] = (rows[at][0], {"pos": "neg", "neg": "pos"}[rows[at][1]])
+    train, table = write(tmp_path / "train.tsv", rows), tmp_path / "suspects.tsv"
+    found = run(capsys, "--teacher", teacher, "--train", train, "--suspects", table)
+    assert found["suspects"]["detail"].startswith(
+        "teacher and label disagree on 2 of 40 training rows, most confidently"
+    )
+    head, *lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
+    assert head == ["row", "label", "answer", "confidence", "margin", "text"]
+    assert sorted(int(line[0]) - 1 for line in lines) == wrong
+    for row, label, answer, confidence, margin, text in lines:
+        assert (text, label) == rows[int(row) - 1] and answer != label
+        assert float(margin) == pytest.approx(2 * float(confidence) - 1, abs=2e-6) and float(confidence) > 0.5
+    assert [float(line[3]) for line in lines] == sorted((float(line[3]) for line in lines), reverse=True)
+    # Of a cache alone, the rows that it holds are looked at.
+    from datasets import Dataset
+
+    cache = tmp_path / "cache"
+    TeacherCache.build(teacher, Dataset.from_dict({"text": [text for text, _ in rows[10:]]}), cache)
+    words = ["--cache", cache, "--student", teacher, "--train", train, "--suspects", table]
+    assert "disagree on 1 of 30 training rows" in run(capsys, *words)["suspects"]["detail"]
+    assert table.read_text(encoding="utf-8").splitlines()[1].split("\t")[0] == "18"
+    clean = write(tmp_path / "clean.tsv", film_rows(10, 9)[:3] + film_rows(10, 9)[4:])
+    run(capsys, "--teacher", teacher, "--train", clean, "--suspects", table)
+    assert table.read_text(encoding="utf-8") == "row\tlabel\tanswer\tconfidence\tmargin\ttext\n"
+    assert main(["check", "--teacher", str(teacher), "--train", str(clean), "--suspects", str(clean)]) == 2
+    assert "is read by --train" in capsys.readouterr().err

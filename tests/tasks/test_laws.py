@@ -71,7 +71,7 @@ def test_a_task_is_final_and_answers_everything(kind: str) -> None:
     task = TASKS[kind]
     assert task.problem_type == kind and type(task).__mro__[1] is Task and not inspect.isabstract(type(task))
     for name in Task.__annotations__:
-        assert getattr(task, name) is not None or name == "width", name
+        assert getattr(task, name) is not None or name in ("width", "cut"), name
     assert task_named(task.name) is task and task_of(kind) is task
     assert task.auto_model().__name__ == task.auto_class
 

@@ -29,6 +29,7 @@ VERBS = {
     "predict": "label each row of a file",
     "export": "write the folder to ship: ONNX and int8 files behind gates",
     "certify": "show that a model is no worse than another by a margin",
+    "calibrate": "fit probabilities and thresholds on rows that chose nothing else",
     "bench": "compare methods over the tasks, students and seeds of a grid file",
     "report": "turn the records of runs into one page with statistics",
     "check": "look for problems before a run starts",

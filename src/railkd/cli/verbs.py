@@ -11,9 +11,9 @@ from typing import Any
 
 from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, messages_only, print_results, printer
 from railkd.errors import RailkdError, RunFailed
-from railkd.jobs import options, preconditions
+from railkd.jobs import deciding_checks, options, preconditions
 from railkd.jobs.request import Request
-from railkd.jobs.shipping_options import CertifyOptions, ExportOptions
+from railkd.jobs.shipping_options import CalibrateOptions, CertifyOptions, ExportOptions
 from railkd.runtime.words import counted
 
 
@@ -122,6 +122,14 @@ def _certify(request: Request[CertifyOptions]) -> None:
     print_results(found.verdict)
 
 
+def _calibrate(request: Request[CalibrateOptions]) -> None:
+    from railkd.jobs.calibrate import calibrate, describe
+
+    with messages_only(request.options.quiet):
+        found = calibrate(request.options, printer(request.options.quiet))
+    print_results("\n".join(describe(found)))
+
+
 _MODEL = {"teacher": "model", "student": "model"}
 _ROWS = (
     Verb(
@@ -186,6 +194,15 @@ _ROWS = (
         CertifyOptions,
         _certify,
         preconditions.check_certify,
+    ),
+    Verb(
+        "calibrate",
+        "Fit a temperature and a threshold for each class on rows that chose nothing else, and write them beside the "
+        "model.",
+        'railkd calibrate --model runs/student/student --eval calibration.tsv --goal "precision>=0.9"',
+        CalibrateOptions,
+        _calibrate,
+        deciding_checks.check_calibrate,
     ),
     Verb(
         "check",

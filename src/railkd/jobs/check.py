@@ -24,6 +24,7 @@ from railkd.jobs.options import CheckOptions, DistillOptions, Say
 from railkd.jobs.request import on_its_device
 from railkd.jobs.rescaling import check_rescaling
 from railkd.jobs.splits import Splits
+from railkd.jobs.suspects import write_suspects
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
@@ -118,6 +119,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     found += _about_tokens(_texts(chosen), teacher.checkpoint, student, max_length)
     found.append(target.task.describe_labels(np.asarray(train["label"]), target.space.names))
     found += _about_texts(splits)
+    if options.suspects:
+        found.append(_suspects(options, splits, teacher, max_length))
     return found + _about_cost(options, len(train), teacher, student, measured)
 
 
@@ -131,11 +134,13 @@ class _Judged:
     Attributes:
         logits: (N, C).
         labels: (N,).
+        rows: (N,) their numbers in the table, from 0.
         rate: rows a second; 0 if the logits come from a cache.
     """
 
     logits: np.ndarray
     labels: np.ndarray
+    rows: np.ndarray
     rate: float
 
     def scaled(self, options: DistillOptions | CheckOptions) -> np.ndarray:
@@ -144,6 +149,17 @@ class _Judged:
             return self.logits
         line = fit_line(self.logits, self.labels)
         return self.logits * line.slope + line.offset
+
+
+def _suspects(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_length: int) -> Finding:
+    """Write the training rows on which teacher and label disagree, and return a note that counts them."""
+    table = splits.train
+    judged = _judged(table.rows, teacher, max_length, len(table))
+    if judged is None:
+        return Finding("warning", "suspects", "not looked for: the cache holds too few training rows", "give --teacher")
+    return write_suspects(
+        str(options.suspects), splits.target, table, judged.rows, judged.scaled(options), judged.labels
+    )
 
 
 def _measured(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_length: int) -> _Judged | None:
@@ -157,12 +173,13 @@ def _measured(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_
 def _judged(table: Dataset, teacher: GivenTeacher, max_length: int, rows: int) -> _Judged | None:
     """Return the teacher's answers on a sample of labelled rows; None if the cache has too few of them."""
     if teacher.checkpoint is not None:
-        table = table.select(some_rows(len(table), rows))
+        chosen = some_rows(len(table), rows)
+        table = table.select(chosen)
         model, tokenizer = teacher.checkpoint.frozen(), teacher.checkpoint.tokenizer
         start = time.perf_counter()
         logits = predict_logits(model, tokenizer, table, max_length=max_length)
         rate = len(table) / max(time.perf_counter() - start, 1e-9)
-        return _Judged(logits, np.asarray(table["label"]), rate)
+        return _Judged(logits, np.asarray(table["label"]), np.asarray(chosen), rate)
     assert teacher.cache is not None
     keys = keys_of(table)
     present = np.flatnonzero(teacher.cache.find(keys) >= 0)
@@ -170,7 +187,7 @@ def _judged(table: Dataset, teacher: GivenTeacher, max_length: int, rows: int) -
         return None
     present = present[some_rows(len(present), rows)]
     logits = teacher.cache({KEY: torch.from_numpy(keys[present])}, None).logits.float().numpy()
-    return _Judged(logits, np.asarray(table["label"])[present], 0.0)
+    return _Judged(logits, np.asarray(table["label"])[present], present, 0.0)
 
 
 def _store(teacher: GivenTeacher) -> str:

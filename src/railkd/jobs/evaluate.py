@@ -15,6 +15,7 @@ from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.scorer import Scorer
 from railkd.jobs.splits import Sources, TableReader, asked_task, digests
+from railkd.jobs.thresholds import Thresholds
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.limits import truncation_line
 from railkd.records import RunRecord
@@ -107,12 +108,15 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     required(list(sources.tests), "--test")
     target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(options.model), asked_task(options))
     target = replace(target, row=sources.row).asking(options.metrics)
+    cut = Thresholds.asked(options.thresholds, model, str(options.model), say)
+    target = target if cut is None else replace(target, task=cut.apply(target.task))
     tables = TableReader(options, say, Trained.of(checkpoint.config)).tests(sources, target)
     record.contents = {**digests({}, tables), "model": model.content()}
     tokenizer = model.load().checkpoint.tokenizer
     max_length = trained_length(options.max_length, checkpoint.config, say)
     record.labels = list(checkpoint.labels)
     folder = RunFolder(keep) if keep and ranks.is_main_process() else None
+    fitted = {name: {"thresholds": cut.shown_on(name, table, say)} for name, table in tables.items()} if cut else {}
     with record.phase("evaluation"):
         for name, table in tables.items():
             say(f"{name}: {truncation_line(table.rows, tokenizer, max_length)}")
@@ -126,7 +130,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
         _time(options, model, tables, max_length, say)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
     if options.output and ranks.is_main_process():
-        write_json(options.output, {name: _plain(record, name) for name in record.metrics})
+        write_json(options.output, {name: _plain(record, name) | fitted.get(name, {}) for name in record.metrics})
     return record
 
 

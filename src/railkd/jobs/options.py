@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from railkd.jobs.deciding_options import SuspectOptions, ThresholdOptions
 from railkd.jobs.option import DEFAULT_MAX_LENGTH as DEFAULT_MAX_LENGTH
 from railkd.jobs.option import Say as Say
 from railkd.jobs.option import option as option
@@ -267,7 +268,7 @@ class CacheOptions(AnswerOptions, DeviceOptions, TeacherOptions, DataOptions):
 
 
 @dataclass
-class EvaluateOptions(ModelOptions, ScoreOptions, DataOptions):
+class EvaluateOptions(ThresholdOptions, ModelOptions, ScoreOptions, DataOptions):
     """Options of ``railkd evaluate``: score a model on labelled rows."""
 
     model: str | None = option(
@@ -310,7 +311,7 @@ class PredictOptions(ModelOptions, DataOptions):
 
 
 @dataclass
-class CheckOptions(AnswerOptions, DeviceOptions, TeacherOptions, TrainingDataOptions):
+class CheckOptions(SuspectOptions, AnswerOptions, DeviceOptions, TeacherOptions, TrainingDataOptions):
     """Options of ``railkd check``: look for problems before a run starts."""
 
     teacher: str | None = option(

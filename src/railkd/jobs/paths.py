@@ -60,8 +60,8 @@ def _reads_records(name: str) -> bool:
     return bool(re.search(r"\.(json|jsonl|yaml|tsv|safetensors|bin|txt)$", name))
 
 
-_MODELS = ("model", "against", "teacher", "student")
-_TABLES = ("train", "eval", "unlabelled", "teacher_labels", "from_labels", "test", "ood")
+_MODELS = ("model", "against", "teacher", "student", "defer_to")
+_TABLES = ("train", "eval", "unlabelled", "teacher_labels", "from_labels", "test", "ood", "held_out")
 
 
 def inputs_of(options: Any) -> list[Place]:
@@ -73,7 +73,9 @@ def inputs_of(options: Any) -> list[Place]:
     Returns:
         Models, tables and folders of records. A cache is not among them, since it may be written.
     """
-    found = [Place.of(f"--{name}", text, _reads_model) for name in _MODELS for text in _texts(options, name)]
+    models = ((f"--{name.replace('_', '-')}", text) for name in _MODELS for text in _texts(options, name))
+    found = [Place.of(flag, text, _reads_model) for flag, text in models]
+    found += [Place.of("--thresholds", text, "thresholds.json".__eq__) for text in _texts(options, "thresholds")]
     for name in _TABLES:
         for text in _texts(options, name):
             source = Source.parse_named(text) if name in ("test", "ood") else Source.parse(text)

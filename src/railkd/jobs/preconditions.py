@@ -11,6 +11,7 @@ from railkd.data.sources import parse_named
 from railkd.errors import RailkdError, did_you_mean
 from railkd.export.layout import FROM_DATA, Shipped, require_onnx
 from railkd.jobs.class_weights import parse_class_weights
+from railkd.jobs.deciding_checks import check_suspects
 from railkd.jobs.options import (
     CacheOptions,
     CheckOptions,
@@ -245,8 +246,7 @@ def _check_margins(problems: Problems, options: ExportOptions | CertifyOptions, 
     for name in names:
         value = getattr(options, name)
         if not 0 < value < 100:
-            flag = f"--{name.replace('_', '-')}"
-            problems.add(f"{flag}: expected points between 0 and 100, such as 1, got {value:g}")
+            problems.add(f"--{name.replace('_', '-')}: expected points between 0 and 100, such as 1, got {value:g}")
 
 
 def check_check(request: Request[CheckOptions]) -> None:
@@ -263,6 +263,7 @@ def check_check(request: Request[CheckOptions]) -> None:
     check_data(problems, options)
     check_model(problems, options.teacher, "--teacher")
     check_model(problems, options.student, "--student")
+    check_suspects(problems, options)
     problems.report()
     _check_poolings(options)
 

@@ -1,4 +1,4 @@
-"""The options of the jobs that ship a finished model: export and certify. See `railkd.jobs.options`."""
+"""The options of the jobs that ship a finished model: export, certify and calibrate. See `railkd.jobs.options`."""
 
 from __future__ import annotations
 
@@ -60,4 +60,30 @@ class CertifyOptions(ModelOptions, DataOptions):
     flips: int = option("rows with another verdict to print", 5, metavar="N")
     batch_size: int = option("rows per batch", 64, metavar="N")
     output: str | None = option("write the evidence to this JSON file", metavar="FILE")
+    quiet: bool = option("print the results only", False)
+
+
+@dataclass
+class CalibrateOptions(ModelOptions, DataOptions):
+    """Options of ``railkd calibrate``: which model, on which rows, for which goal."""
+
+    model: str | None = option(
+        "model: a folder, a name on the hub, or an ONNX file", metavar="MODEL", group="models", required=True
+    )
+    eval: str | None = option(
+        "labelled rows that neither trained the model nor chose its epoch",
+        metavar="FILE",
+        group="data",
+        required=True,
+    )
+    goal: str = option(
+        'what the threshold of each class is chosen for: best-f1, "precision>=P" or "recall>=R", in quotes',
+        "best-f1",
+        metavar="GOAL",
+    )
+    positive: str | None = option(
+        "of two classes, the one whose threshold is chosen (default: the second)", metavar="CLASS"
+    )
+    batch_size: int = option("rows per batch", 64, metavar="N")
+    output: str | None = option("file to write (default: thresholds.json beside the model)", metavar="FILE")
     quiet: bool = option("print the results only", False)

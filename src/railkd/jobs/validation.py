@@ -72,6 +72,9 @@ def check_data(problems: Problems, options: DataOptions) -> None:
         problems.add(f"--text-column: expected one column, or two for pairs of texts, got {len(options.text_column)}")
     with problems.collect():
         parse_label_map(options.label_map or [])
+    thresholds = getattr(options, "thresholds", None)
+    if thresholds and not Path(thresholds).exists():
+        problems.add(f"--thresholds: no file '{thresholds}'. Fix: railkd calibrate writes it")
     share = getattr(options, "eval_share", None)
     if share is None and hasattr(options, "eval_seed"):
         check_effect(problems, options, "without --eval-share", "eval_seed")

@@ -18,6 +18,7 @@ from railkd.data.reader import Cells
 from railkd.errors import RailkdError
 from railkd.runtime.words import named
 from railkd.tasks import metrics as table
+from railkd.tasks.cut import Cut
 from railkd.tasks.judging import FEWEST_ROWS, Finding, describe_classes, find_label_order
 from railkd.tasks.reader import ReadLabel
 from railkd.tasks.scored import NO_LABELS, scored_rows
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """One kind of task. It has no state: `railkd.tasks.TASKS` holds one object of each.
+    """One kind of task. `railkd.tasks.TASKS` holds one object of each, without a cut.
 
     Attributes:
+        cut: thresholds that the answers follow; None: the usual ones. `railkd.jobs.thresholds` makes tasks with one.
         name: as ``--problem-type`` and messages write it.
         problem_type: as transformers writes it in a config.
         pipeline_tag: as the hub calls models of this kind.
@@ -63,6 +65,7 @@ class Task(ABC):
     one_class: ClassVar[bool] = False
     points: ClassVar[bool] = True
     empty_cell: ClassVar[bool] = False
+    cut: Cut | None = None
 
     def auto_model(self) -> Any:
         """Return the class of transformers that loads and builds models with this head."""

@@ -11,6 +11,7 @@ from railkd.data.labels import MISSING, LabelSpace, fold_onto, infer_classes, ma
 from railkd.data.reader import Cells
 from railkd.runtime.words import joined, shortened
 from railkd.tasks.base import Task
+from railkd.tasks.cut import moved, scaled
 from railkd.tasks.judging import TRAIN_LONGER, Finding, describe_balance, weak_teacher
 from railkd.tasks.reader import ClassReader, ReadLabel
 
@@ -70,18 +71,21 @@ class Classification(Task):
         return f"classes {joined(names)}"
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
-        found: np.ndarray = outputs.argmax(axis=1)
+        found: np.ndarray = moved(self.cut, outputs, several=False).argmax(axis=1)
         return found
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         from scipy.special import softmax
 
-        shares: np.ndarray = softmax(outputs, axis=1)
+        shares: np.ndarray = softmax(scaled(self.cut, outputs), axis=1)
         return shares
 
     def confidence(self, outputs: np.ndarray) -> np.ndarray:
-        shares: np.ndarray = self.probabilities(outputs).max(axis=1)
-        return shares
+        import numpy as np
+
+        given = self.decide(outputs)[:, None]
+        found: np.ndarray = np.take_along_axis(self.probabilities(outputs), given, axis=1)[:, 0]
+        return found
 
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
         words = [space.fold.names[group] for group in space.fold.group] if space.fold else space.names

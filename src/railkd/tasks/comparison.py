@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from railkd.data.reader import Table
 from railkd.records import Baseline
 from railkd.runtime.words import named
+from railkd.tasks import task_of
 from railkd.tasks.metrics import greater_is_better
 from railkd.tasks.scored import index_of_positive
 from railkd.tasks.target import Target
@@ -33,7 +34,7 @@ def compare(target: Target, table: Table, outputs: np.ndarray, scores: Mapping[s
     """
     import numpy as np
 
-    task, space = target.task, table.space or target.space
+    task, space = task_of(target.task.problem_type), table.space or target.space  # without a cut
     labels = np.asarray(table.rows["label"])
     known = task.labelled(labels)
     answer = task.constant(labels[known], task.width or len(space.names))[None]

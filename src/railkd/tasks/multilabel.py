@@ -14,6 +14,7 @@ from railkd.data.reader import Cells
 from railkd.errors import RailkdError
 from railkd.runtime.words import joined, named, shortened
 from railkd.tasks.base import Task
+from railkd.tasks.cut import moved, scaled
 from railkd.tasks.judging import Finding, describe_balance, weak_teacher
 from railkd.tasks.reader import ClassReader, ReadLabel
 
@@ -93,18 +94,20 @@ class MultiLabel(Task):
         return f"any number of the classes {joined(names)}"
 
     def decide(self, outputs: np.ndarray) -> np.ndarray:
-        return (outputs > 0).astype(float)
+        return (moved(self.cut, outputs, several=True) > 0).astype(float)
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         from scipy.special import expit
 
-        chances: np.ndarray = expit(outputs)
+        chances: np.ndarray = expit(scaled(self.cut, outputs))
         return chances
 
     def confidence(self, outputs: np.ndarray) -> np.ndarray:
+        import numpy as np
         from scipy.special import expit
 
-        share: np.ndarray = expit(abs(outputs))  # of each class, that it applies or that it does not
+        z = scaled(self.cut, outputs)
+        share: np.ndarray = expit(np.where(self.decide(outputs) > 0.5, z, -z))  # that it applies or does not, as given
         return share.min(axis=1)
 
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:
@@ -115,9 +118,9 @@ class MultiLabel(Task):
         return [list(names[row > 0.5]) if there else None for there, row in zip(known, values, strict=True)]
 
     def predictions(self, outputs: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-        chances = self.probabilities(outputs)  # (N, C)
+        chances, given = self.probabilities(outputs), self.decide(outputs)  # (N, C)
         return [
-            {"index": i, "labels": [name for name, value in zip(names, row, strict=True) if value > 0]}
+            {"index": i, "labels": [name for name, value in zip(names, given[i], strict=True) if value > 0.5]}
             | {f"score_{name}": round(float(value), 6) for name, value in zip(names, chances[i], strict=True)}
             | {f"logit_{name}": round(float(value), 6) for name, value in zip(names, row, strict=True)}
             for i, row in enumerate(outputs)

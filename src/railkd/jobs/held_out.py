@@ -1,0 +1,78 @@
+"""Refuses rows that a model has seen, where something is fitted on rows that chose nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from railkd.data.reader import Table
+from railkd.errors import RailkdError
+from railkd.jobs.contents import is_test
+from railkd.jobs.run_folder import RunFolder
+from railkd.records import RunRecord
+
+#: Part of the contents of a run -> what its rows did.
+_DID = {"train": "trained the model", "unlabelled": "trained the model", "eval": "chose its epoch"}
+
+
+def check_held_out(model: str, table: Table, flag: str) -> str:
+    """Refuse rows that the run of a model trained on, or chose its epoch by.
+
+    Args:
+        model: as the user named it.
+        table: the rows, as they were read.
+        flag: that named them, for the message.
+
+    Returns:
+        A line for the user: which run the rows were compared with, or that none is known.
+
+    Raises:
+        RailkdError: the rows are those of the run, by their digest.
+    """
+    record, where = _run_of(Path(model))
+    if record is None:
+        return (
+            f"{flag}: no run is known of '{model}', so it is not known which rows trained it; these rows must not be "
+            "among them"
+        )
+    rows = {table.digest, replace(table, cells=None).digest}
+    parts = [part for part, digest in record.contents.items() if digest in rows]
+    for part in parts:
+        if part in _DID:
+            raise RailkdError(
+                f"{flag}: expected rows that chose nothing else, but '{table.source.text}' holds the rows that "
+                f"{_DID[part]} (--{part} of '{where}'). Fix: give other rows."
+            )
+    tests = [part.removeprefix("test ") for part in parts if is_test(part)]
+    if tests:
+        return f"{flag}: these rows are the test set '{tests[0]}' of '{where}'; they are no test of what is fitted here"
+    return f"{flag}: these rows are none of the sets that trained the model of '{where}' or chose its epoch"
+
+
+def _run_of(path: Path) -> tuple[RunRecord | None, Path]:
+    """Return the record of the run that made a model, with its folder; an exported model leads to its origin."""
+    for _ in range(3):  # an export of an export; no more, so that no circle is followed
+        for folder in (path, *list(path.absolute().parents)[:1]):
+            run = RunFolder(folder)
+            if run.is_run() and run.record.is_file():
+                record = RunRecord.read(run.record)
+                made = run.model(record.job) if record.job in RunFolder.MODELS else run.path
+                if path.absolute() in (run.path.absolute(), made.absolute()):
+                    return record, run.path
+        origin = _origin(path)
+        if origin is None:
+            break
+        path = origin
+    return None, path
+
+
+def _origin(path: Path) -> Path | None:
+    """Return what a shipped folder, or a file in it, was exported from."""
+    for folder in (path, *list(path.absolute().parents)[:2]):
+        try:
+            origin = json.loads((folder / "export.json").read_bytes())["config"]["model"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return Path(origin) if isinstance(origin, str) else None
+    return None
