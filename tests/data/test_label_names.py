@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
 
 from railkd.data.label_names import describe_look_alikes, parse_label_map
 from railkd.data.reader import Cells, Reading, read, refuse_unused_entries
@@ -20,7 +23,8 @@ from railkd.tasks.target import Target
 
 Gap = float("nan")
 SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")
-CLASSES = task_of("single_label_classification")
+CLASSES, MANY = task_of("single_label_classification"), task_of("multi_label_classification")
+ANY_NUMBER = Target.of_model((), MANY.problem_type, "m")
 
 
 def write(path: Path, cells: list[Any]) -> str:
@@ -55,6 +59,30 @@ def test_an_empty_label_is_missing_in_every_format(suffix: str, kind: str, tmp_p
         target.label(table)
 
 
+@pytest.mark.parametrize("gap", ["NA", "nan", "None", "#N/A", "inf"])
+def test_a_word_for_a_gap_among_numbers_makes_no_classes_of_them(gap: str) -> None:
+    cells = Cells({"label": ["0.5", "1.25", gap, "1"]}, "f")
+    task = task_of_labels(cells)
+    assert task.name == "regression"
+    with pytest.raises(RailkdError, match=rf"row 3 has the label '{gap}', which is not a (finite )?number"):
+        task.encode(cells, task.infer(cells))
+    assert task_of_labels(Cells({"score": [gap, gap]}, "f")).name == "classification"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [(None, "row 3 has no label"), ([-1], "row 3 has no label"), ([-1, 1], "row 3: expected one name")],
+)
+def test_a_hidden_label_in_a_list_is_not_the_last_class(row: Any, message: str, tmp_path: Path) -> None:
+    features = Features({"text": Value("string"), "label": List(ClassLabel(names=["a", "b", "c"]))})
+    rows = Dataset.from_dict({"text": ["x", "y", "z"], "label": [[0], [], row]}, features=features)
+    rows.save_to_disk(str(tmp_path / "saved"))
+    table = read(Source.parse(str(tmp_path / "saved")), Reading(), split="train")
+    assert table.cells is not None and list(table.cells.columns["label"][:2]) == [["a"], []]
+    with pytest.raises(RailkdError, match=message):
+        Target.of_model(("a", "b", "c"), MANY.problem_type, "m").label(table)
+
+
 def test_gaps_between_flags_are_gaps() -> None:
     cells = Cells({"a": [1.0, 0.0, Gap], "b": [0.0, 1.0, Gap]}, "f")
     task = task_of_labels(cells)
@@ -63,16 +91,49 @@ def test_gaps_between_flags_are_gaps() -> None:
         task.encode(cells, task.infer(cells))
 
 
-@pytest.mark.parametrize("name", ["nan", "NaN", "None", "NULL", "<NA>", "NaT"])
+@pytest.mark.parametrize("name", ["nan", "NaN", "None", "NULL", "<NA>", "NaT", "NA", "#N/A"])
 def test_a_class_that_looks_like_a_gap_is_warned_of(name: str, tmp_path: Path) -> None:
     said: list[str] = []
     path = write(tmp_path / "a.csv", ["pos", name, "neg"])
     options = EvaluateOptions(test=[path])
     TableReader(options, said.append).read(Source.parse(path), split="test")
-    assert [line for line in said if "warning: " in line and f"{name!r} is read as a class" in line]
+    assert [line for line in said if "warning: " in line and f"{name!r} is read as a label like others" in line]
     said.clear()
     TableReader(EvaluateOptions(label_map=[f"{name}=no opinion"]), said.append).read(Source.parse(path), split="test")
     assert said and not any("warning" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("cells", "hidden"),
+    [
+        ([0, 1, -1], "-1"),
+        (["0", "1", "2", "-1"], "-1"),
+        ([0.5, 4.0, 2.5, -1.0], "-1"),
+        ([3, 0, -100], "-100"),
+        ([-1, 1], ""),  # two classes
+        ([-0.5, 0.5, -1.0, 0.0], ""),  # a scale with negative values
+        ([0, 1, -2], ""),
+        (["-1", "good", "bad"], ""),
+    ],
+)
+def test_a_number_that_hides_labels_is_warned_of(cells: list[Any], hidden: str) -> None:
+    doubt = Cells({"label": cells}, "f").doubt
+    assert (f"the label '{hidden}' is read as a label like others" in doubt) if hidden else doubt == ""
+    assert not Cells({"label": cells}, "f", {hidden or "x": "none"}).doubt
+
+
+def test_the_flags_of_multi_hot_lists_keep_the_order_of_the_model() -> None:
+    cells = [[1, 0, 0], [0, 1, 1]]
+    named = Cells({"label": cells}, "f", {"LABEL_0": "glad", "LABEL_2": "Sad"})
+    assert MANY.infer(named).names == ("glad", "LABEL_1", "Sad")
+    assert MANY.encode(named, MANY.match(named, ("Glad", "x", "sad"), model="m")) == cells
+    with pytest.raises(RailkdError, match="LABEL_0=glad names flag 0 of each list, which is 'sad' in m"):
+        MANY.match(named, ("sad", "x", "glad"), model="m")
+    columns = Cells({"sad": [1, 0], "glad": [0, 1]}, "f", {"sad": "blue"})
+    assert MANY.encode(columns, MANY.infer(columns)) == [[1.0, 0.0], [0.0, 1.0]]
+    assert MANY.infer(columns).names == ("blue", "glad")
+    with pytest.raises(RailkdError, match="a name of its own, got 'a', 'LABEL_1' and 'a'"):
+        MANY.infer(Cells({"label": cells}, "f", {"LABEL_0": "a", "LABEL_2": "a"}))
 
 
 @pytest.mark.parametrize("ones", [["0", "1"], ["0.0", "1.0"], ["0.00", "1.000"], [0, 1], [0.0, 1.0]])
@@ -93,14 +154,20 @@ def test_other_spellings_are_other_classes(others: list[str]) -> None:
 
 def test_an_entry_that_renames_nothing_in_any_table_is_refused(tmp_path: Path) -> None:
     one, two = Cells({"label": ["great", "poor"]}, "a.tsv"), Cells({"label": ["a|b", "c"]}, "b.tsv")
-    refuse_unused_entries({"great": "x", "poor": "y", "b": "z", "c": "c"}, [one, two])
-    refuse_unused_entries({"sad": "x"}, [Cells({"sad": [0], "glad": [1]}, "f")])
-    refuse_unused_entries({"LABEL_1": "x"}, [Cells({"label": [[0, 1], [1, 1]]}, "f")])
+    written = [(cells.where, ANY_NUMBER.written(cells)) for cells in (one, two)]
+    refuse_unused_entries({"great": "x", "poor": "y", "b": "z", "c": "c"}, written)
+    refuse_unused_entries({"sad": "x"}, [("f", ANY_NUMBER.written(Cells({"sad": [0], "glad": [1]}, "f")))])
+    refuse_unused_entries({"LABEL_1": "x"}, [("f", ANY_NUMBER.written(Cells({"label": [[0, 1], [1, 1]]}, "f")))])
     refuse_unused_entries({"anything": "x"}, [])  # no labels were read
     with pytest.raises(RailkdError, match=r"no label 'grate' in 'a.tsv' and 'b.tsv'.*Did you mean 'great'"):
-        refuse_unused_entries({"great": "x", "grate": "y"}, [one, two])
+        refuse_unused_entries({"great": "x", "grate": "y"}, written)
     files = [write(tmp_path / f"{name}.tsv", cells) for name, cells in (("a", ["neg"]), ("b", ["pos", "bad"]))]
     target = Target.of_model(("neg", "pos"), CLASSES.problem_type, "m")
+    commas = EvaluateOptions(test=[write(tmp_path / "c.jsonl", ["neg", "pos", "bad, very"])])
+    for entries, part in ((["bad, very=neg"], ""), (["bad, very=neg", "very=neg"], "no label 'very'")):
+        reader = TableReader(options := replace(commas, label_map=entries), lambda line: None)
+        with pytest.raises(RailkdError, match=part) if part else nullcontext():
+            reader.tests(Sources.parse(options), target)  # a comma in a class is no separator if a row has one class
     for entries, fits in ((["bad=neg"], True), (["bad=neg", "badd=neg"], False)):
         options = EvaluateOptions(test=files, label_map=entries)
         reader = TableReader(options, lambda line: None)
@@ -156,7 +223,7 @@ def test_messages_stay_short_whatever_the_labels() -> None:
         lambda: several.match(Cells({"label": [long]}, "f"), model, model="m"),
         lambda: several.infer(Cells({long[0]: [long[1]], long[2]: [0]}, "f")),
         lambda: numbers.encode(Cells({"label": long}, "f"), numbers.space(())),
-        lambda: refuse_unused_entries({long[0]: "x"}, [Cells({"label": long[1:]}, "f")]),
+        lambda: refuse_unused_entries({long[0]: "x"}, [("f", long[1:])]),
         lambda: Reading.parse(None, None, long),
         lambda: Reading.parse(None, None, [f"{long[0]}={long[1]}", f"{long[0]}={long[2]}"]),
         *(lambda task=task: task.reader(model, {})(long[2:] if task.several else long[2]) for task in TASKS.values()),

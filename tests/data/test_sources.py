@@ -301,6 +301,8 @@ def test_test_sets_are_named(spec: str, name: str, path: str) -> None:
             ["mine/eval.csv.gz"],
             "'eval', .* that choose the epoch. Fix: name it otherwise: NAME=mine/ev",
         ),
+        (["a.tsv", "Eval=b.tsv"], "another name for b.tsv than 'eval'"),  # files of sets may ignore case
+        (["Dev=a.tsv", "dev=b.tsv"], "a.tsv and b.tsv have the same name 'dev', but for case"),
         (
             ["a.tsv", "eval=b.tsv"],
             "'eval', .* that choose the epoch. Fix: name it otherwise: NAME=b.tsv",

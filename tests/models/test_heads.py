@@ -113,6 +113,17 @@ def test_a_regressor_keeps_its_head(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert not torch.equal(multi.classifier.weight, wanted) and "The head is new" in caplog.text
 
 
+def test_a_head_of_one_class_is_kept_by_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = head_config(("Toxic",), problem_type="multi_label_classification")
+    folder = save(tmp_path / "model", make_bert(**one))
+    wanted = load_classifier(folder).classifier.weight
+    for name, kept in (("toxic", True), ("rude", False)):
+        for start in STARTS.values():
+            caplog.clear()
+            model = start(folder, **head_config((name,), problem_type="multi_label_classification"))
+            assert torch.equal(model.classifier.weight, wanted) == kept == ("The head is new" not in caplog.text)
+
+
 # ---- names in a config -----------------------------------------------------------------------------
 
 

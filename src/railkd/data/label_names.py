@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from railkd.errors import RailkdError
 from railkd.runtime.words import named, quoted, shortened
 
+#: What programs write as text for a missing value.
+LIKE_MISSING = frozenset(
+    ("nan", "-nan", "inf", "-inf", "none", "null", "<na>", "na", "nat", "n/a", "#n/a", "#na"),
+)
+#: Labels that hide one beside classes from 0.
+_HIDDEN = frozenset(("-1", "-100"))
 #: A whole number as pandas writes it in a column with gaps.
 _WHOLE_WITH_FRACTION = re.compile(r"-?(0|[1-9]\d*)\.0+")
 
@@ -61,6 +67,33 @@ def apply_label_map(values: Iterable[Any], mapping: Mapping[str, str]) -> list[A
     if not mapping:
         return list(values)
     return [value if is_missing(value) else mapping.get(label_name(value), value) for value in values]
+
+
+def describe_doubt(names: Collection[str], label_map: Mapping[str, str]) -> str:
+    """Return a warning about labels that look like missing ones. They are read as labels.
+
+    Args:
+        names: of the classes, or the numbers, of one source.
+        label_map: old name -> new name. Names in it were chosen by the user.
+
+    Returns:
+        The warning; empty if there are no such labels.
+
+    Example:
+        >>> describe_doubt(["0", "1", "-1"], {})[:23]
+        "warning: the label '-1'"
+    """
+    parts = {part.strip() for name in names for part in re.split(r"[|;,]", name)}
+    suspects = {name for name in {*names} | parts if name.casefold() in LIKE_MISSING}
+    others = [parse_number(name) for name in {*names} - _HIDDEN]
+    if len(others) > 1 and all(number is not None and number >= 0 for number in others):
+        suspects |= {*names} & _HIDDEN
+    if not suspects or suspects & {*label_map, *label_map.values()}:
+        return ""
+    return (
+        f"warning: the label {named(sorted(suspects))} is read as a label like others, not as a missing one. "
+        "Fix: leave the cell empty if the label is missing."
+    )
 
 
 def describe_look_alikes(names: Iterable[str], label_map: Mapping[str, str]) -> str:

@@ -182,6 +182,14 @@ def _line(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
+def _names_in(row: list[int | None] | None, names: list[str]) -> list[str | None] | None:
+    """Return the names of a row of class labels, with None for a hidden one (-1); None if all of them are hidden."""
+    if row is None:
+        return None
+    found = [names[value] if value is not None and value >= 0 else None for value in row]
+    return None if row and not any(found) else found
+
+
 def with_label_names(rows: datasets.Dataset) -> datasets.Dataset:
     """Replace indices of class labels by their names, because an index means different classes in different files.
 
@@ -200,6 +208,6 @@ def with_label_names(rows: datasets.Dataset) -> datasets.Dataset:
             continue
         inner = getattr(feature, "feature", None)  # A list of class labels: several labels a row.
         if isinstance(inner, datasets.ClassLabel) and inner.names:
-            lists = [None if row is None else [inner.names[value] for value in row] for row in rows[column]]
+            lists = [_names_in(row, inner.names) for row in rows[column]]
             rows = rows.remove_columns(column).add_column(column, lists)
     return rows

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ import xxhash
 from railkd.data.columns import Columns, compare_texts, find_columns, match_columns
 from railkd.data.first_rows import limited
 from railkd.data.label_lists import FLAG_NAMES, multi_hot_width, refuse_lists_in_text
-from railkd.data.label_names import apply_label_map, is_missing, label_name, parse_label_map
+from railkd.data.label_names import apply_label_map, describe_doubt, is_missing, label_name, parse_label_map
 from railkd.data.labels import LabelSpace
 from railkd.data.loading import NOTE
 from railkd.data.sources import Source
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 TEXT_COLUMNS = ("text", "text_pair")
 #: Rows that `Table.digest` holds in memory.
 _ROWS_AT_ONCE = 4096
-#: What programs write as text for a missing value.
-_LIKE_MISSING = frozenset(("nan", "none", "null", "<na>", "nat", "n/a"))
 
 
 @dataclass(frozen=True)
@@ -99,26 +96,19 @@ class Cells:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """The classes as the file spells them, before the label map; of cells with separators the parts too."""
+        """The classes as the file spells them, before the label map. A cell of text is one class."""
         if len(self.columns) > 1:
             return frozenset(self.columns)
         if self.multi_hot:
             return frozenset(f"LABEL_{index}" for index in range(self.multi_hot))
         cells = [cell for cell in self.columns[self.column] if not is_missing(cell)]
         entries = [entry for cell in cells for entry in (cell if isinstance(cell, list) else [cell])]
-        names = {label_name(entry, where=self.where) for entry in entries if not is_missing(entry)}
-        return frozenset(names | {part.strip() for name in names for part in re.split(r"[|;,]", name)})
+        return frozenset(label_name(entry, where=self.where) for entry in entries if not is_missing(entry))
 
     @property
     def doubt(self) -> str:
-        """A warning about classes that look like missing labels; empty: there are none."""
-        suspects = sorted(name for name in self.names if name.casefold() in _LIKE_MISSING)
-        if not suspects or len(self.columns) > 1 or set(suspects) & {*self.label_map, *self.label_map.values()}:
-            return ""
-        return (
-            f"warning: the label {named(suspects)} is read as a class, not as a missing label. "
-            "Fix: leave the cell empty if the label is missing."
-        )
+        """A warning about labels that look like missing ones; empty: there are none."""
+        return "" if len(self.columns) > 1 else describe_doubt(self.names, self.label_map)
 
     def spellings(self, name: str) -> list[str]:
         """Return how the file writes a class, so that --label-map can rename it.
@@ -129,23 +119,23 @@ class Cells:
         return [old for old, new in self.label_map.items() if new == name] or [name]
 
 
-def refuse_unused_entries(label_map: Mapping[str, str], tables: Sequence[Cells]) -> None:
+def refuse_unused_entries(label_map: Mapping[str, str], tables: Sequence[tuple[str, Collection[str]]]) -> None:
     """Refuse entries of a label map that rename no class of any table, such as misspelled ones.
 
     Args:
         label_map: old name -> new name, as the user gives it.
-        tables: the cells of every table of a job.
+        tables: the source of every table of a job, and its classes as it spells them (`Target.written`).
 
     Raises:
         RailkdError: there are such entries.
     """
     if not label_map or not tables:
         return
-    known = sorted(frozenset().union(*(cells.names for cells in tables)))
+    known = sorted({name for _, names in tables for name in names})
     for old in label_map:
         if old not in known:
             raise RailkdError(
-                f"--label-map: no label {shortened(old)!r} in {named(dict.fromkeys(cells.where for cells in tables))}. "
+                f"--label-map: no label {shortened(old)!r} in {named(dict.fromkeys(where for where, _ in tables))}. "
                 f"The labels are {named(known)}.{did_you_mean(old, known)}"
             )
 

@@ -218,18 +218,21 @@ def parse_named(specs: Iterable[str]) -> dict[str, Source]:
         {'RTE-dev': 'glue/RTE:dev', 'hans': 'ood/HANS/test.tsv'}
     """
     found: dict[str, Source] = {}
+    seen: dict[str, Source] = {}
     for source in map(Source.parse_named, specs):
-        if source.name == SELECTION_SET:
+        spelled = source.name.casefold()  # files are named after sets, and some file systems ignore case
+        if spelled == SELECTION_SET:
             raise RailkdError(
                 f"--test: expected another name for {source.text} than {SELECTION_SET!r}, the name of the rows "
                 f"that choose the epoch. Fix: name it otherwise: NAME={source.text}."
             )
-        if source.name in found:
+        if spelled in seen:
+            case = "" if seen[spelled].name == source.name else ", but for case"
             raise RailkdError(
-                f"--test: {found[source.name].text} and {source.text} have the same name {source.name!r}. "
+                f"--test: {seen[spelled].text} and {source.text} have the same name {source.name!r}{case}. "
                 f"Fix: name one: NAME={source.text}."
             )
-        found[source.name] = source
+        found[source.name] = seen[spelled] = source
     return found
 
 

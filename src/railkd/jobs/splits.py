@@ -125,7 +125,8 @@ class TableReader:
             name: replace(self.labelled(source, target, split=source.scored_split), domain=sources.domain(name))
             for name, source in sources.tests.items()
         }
-        refuse_unused_entries(self._reading.label_map or {}, self._cells)
+        written = [(cells.where, target.written(cells)) for cells in self._cells]
+        refuse_unused_entries(self._reading.label_map or {}, written)
         return tables
 
 

@@ -161,7 +161,8 @@ def _order(stored: Any, wanted: Any) -> list[int] | None:
         return list(range(wanted.num_labels))
     try:
         theirs, ours = label_names(stored), label_names(wanted)
-        spellings = match_label_space(theirs, LabelSpace(ours)).spellings
+        several = task_of_config(wanted).several  # so that a head may have one class
+        spellings = match_label_space(theirs, LabelSpace(ours), several=several).spellings
     except RailkdError:
         return None
     order = [spellings[name] for name in ours]

@@ -40,8 +40,8 @@ def task_of(problem_type: str | None, outputs: int | None = None) -> Task:
         if found is None:
             raise RailkdError(f"expected a model with at least 1 output, got {outputs}.")
         return found
-    if problem_type not in TASKS:
-        raise RailkdError(f"unknown problem_type {problem_type!r}. Expected one of {', '.join(TASKS)}.")
+    if not isinstance(problem_type, str) or problem_type not in TASKS:  # a config may hold anything here
+        raise RailkdError(f"unknown problem_type {problem_type!r:.40}. Expected one of {', '.join(TASKS)}.")
     return TASKS[problem_type]
 
 

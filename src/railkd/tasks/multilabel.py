@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from railkd.data.label_names import is_missing, label_name, no_label
+from railkd.data.label_names import is_missing, label_name, no_label, normalize
 from railkd.data.labels import LabelSpace, match_label_space
 from railkd.data.reader import Cells
 from railkd.errors import RailkdError
-from railkd.runtime.words import joined, named, shortened
+from railkd.runtime.words import joined, named, quoted, shortened
 from railkd.tasks.base import Task
 from railkd.tasks.cut import moved, scaled
 from railkd.tasks.judging import Finding, describe_balance, weak_teacher
@@ -53,9 +53,16 @@ class MultiLabel(Task):
         # Lists of 0 and 1 name no class: the classes get the default names of transformers.
         if cells.multi_hot:
             defaults = [f"LABEL_{index}" for index in range(cells.multi_hot)]
-            return LabelSpace(tuple(cells.label_map.get(name, name) for name in defaults))
+            names = tuple(cells.label_map.get(name, name) for name in defaults)
+            if len(set(names)) < len(names):
+                raise RailkdError(
+                    f"{cells.where}: expected --label-map to give each flag of the lists a name of its own, got "
+                    f"{named(names)}. Fix: give them other names, or write the rows as lists of names."
+                )
+            return LabelSpace(names)
         found = sorted({name for row in classes_of(cells) if row for name in row})
-        known = tuple(cells.columns) if len(cells.columns) > 1 else tuple(found)
+        columns = dict.fromkeys(cells.label_map.get(name, name) for name in cells.columns)
+        known = tuple(columns if len(cells.columns) > 1 else found)
         if len(known) < 2:
             only = f"{shortened(known[0])!r} alone" if known else "none"
             raise RailkdError(
@@ -71,6 +78,7 @@ class MultiLabel(Task):
                     f"{cells.where}: has {cells.several}, but {model} has {len(names)} classes ({named(names)}). "
                     "Fix: write a 0 or 1 for each of them, or, if 0 and 1 are classes: --label-map 0=NAME 1=NAME."
                 )
+            _refuse_other_order(cells, names, model)
             return self.space(names)
         rows = _rows(cells, names)
         seen = LabelSpace(tuple(dict.fromkeys(name for found in rows if found for name in found)))
@@ -144,6 +152,19 @@ class MultiLabel(Task):
 
     def describe_labels(self, labels: np.ndarray, names: Sequence[str]) -> Finding:
         return describe_balance(labels.sum(axis=0).astype(int), len(labels), names, most=1.0)
+
+
+def _refuse_other_order(cells: Cells, names: Sequence[str], model: str) -> None:
+    """Refuse a label map that gives the flags of multi-hot lists another order than the model has."""
+    for old, new in cells.label_map.items():
+        number = old.removeprefix("LABEL_")
+        place = int(number) if number.isdecimal() else len(names)
+        if place < len(names) and normalize(new) != normalize(names[place]):
+            raise RailkdError(
+                f"{cells.where}: --label-map {quoted(f'{shortened(old)}={shortened(new)}')} names flag {place} of each "
+                f"list, which is {shortened(names[place])!r} in {model}. Fix: write the flags in the model's order "
+                f"({named(names)}), or as lists of names."
+            )
 
 
 def _flags(cell: Sequence[Any] | None, where: str, row: int) -> list[float]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from railkd.data.label_names import is_missing, label_name, no_label, parse_number
+from railkd.data.label_names import LIKE_MISSING, is_missing, label_name, no_label, parse_number
 from railkd.data.labels import LabelSpace
 from railkd.data.reader import Cells
 from railkd.errors import RailkdError
@@ -42,15 +42,15 @@ class Regression(Task):
         return outputs == 1
 
     def fits_cells(self, cells: Cells, official: Sequence[str]) -> bool:
-        # Numbers with a fraction, or numbers in a column called score or similarity.
+        # Numbers with a fraction, or numbers in a column called score or similarity. Beside them "NA" is no class.
         if cells.several:
             return False
         found = {label_name(value, where=cells.where) for value in cells.present}
         if official and found <= set(official):
             return False
-        numbers = [parse_number(name) for name in found]
+        numbers = [parse_number(name) for name in found if name.casefold() not in LIKE_MISSING]
         fraction = any(number is not None and math.isfinite(number) and number % 1 for number in numbers)
-        return None not in numbers and (fraction or cells.column.casefold() in COLUMNS)
+        return bool(numbers) and None not in numbers and (fraction or cells.column.casefold() in COLUMNS)
 
     def infer(self, cells: Cells, official: Sequence[str] = ()) -> LabelSpace:
         assert cells.present  # Raises if no row has a label.

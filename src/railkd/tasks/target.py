@@ -14,6 +14,7 @@ from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.tasks import Task, task_of, task_of_labels
 from railkd.tasks import metrics as table_of_metrics
+from railkd.tasks.multilabel import split_cells
 from railkd.tasks.scored import Scored, scored_rows
 
 if TYPE_CHECKING:
@@ -194,6 +195,17 @@ class Target:
         space = self.space if table.space is None else table.space
         given = self.task.decide(np.asarray(outputs))
         return self.task.in_words(_labels(table), space), self.task.in_words(given, space)
+
+    def written(self, cells: Cells) -> frozenset[str]:
+        """Return the classes as a file spells them, before the label map.
+
+        Args:
+            cells: of the file.
+        """
+        if not self.task.several or cells.multi_hot or len(cells.columns) > 1:
+            return cells.names
+        rows = split_cells(cells.columns[cells.column], where=cells.where)
+        return frozenset(name for row in rows if row for name in row)
 
     def _row_of(self, source: Source | None) -> GlueTask | None:
         """Return the row whose metrics count: of an out-of-domain source, else of what the model is trained on."""
