@@ -94,9 +94,20 @@ def test_the_worked_example_runs_as_it_stands_and_trains_a_step(
 
 
 def test_links_between_documents_lead_somewhere() -> None:
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for path in (ROOT / "docs").glob("*.md"):
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8")):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_readme_names_files_that_exist_and_links_none() -> None:
+    """It is the page of the package index too, where a relative link leads nowhere (CONTRIBUTING.md)."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (
+        re.findall(r"\]\((?!https?:|#)[^)]*\)|^\[[^\]]+\]: (?!https?:)|(?:src|href)=\"(?!https?:)", text, re.MULTILINE)
+        == []
+    )
+    names = re.findall(r"`(docs/[\w-]+\.md|[A-Z]+\.(?:md|cff))`", text)
+    assert len(names) > 9 and all((ROOT / name).exists() for name in names)
 
 
 def test_the_tests_that_documents_name_exist() -> None:
