@@ -94,27 +94,32 @@ def test_the_draws_of_a_stream_are_those_of_its_rows(
         assert [drawn[0][at] != drawn[0][at - 1] for at in range(1, 12)] == [at % 4 == 0 for at in range(1, 12)]
 
 
-def test_a_stream_resumes_in_its_first_pass_alone(
-    teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path
+@pytest.mark.parametrize(("accumulated", "saved"), [(1, "steps"), (2, "steps"), (1, "epoch")])
+def test_a_stream_resumes_where_it_was(
+    accumulated: int, saved: str, teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path
 ) -> None:
-    rows = rows.select(range(16))
-    weights = {}
-    for steps in (0, 3, 4, 5):
-        settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 9}
-        student = tiny.make_small(teacher_folder, 3)
-        trainer = tiny.make_trainer(
-            tmp_path, tiny.make_model(), rows.to_iterable_dataset(), tokenizer, student=student, **settings
-        )
-        if steps < 5:
-            trainer.train(str(tmp_path / f"checkpoint-{steps}") if steps else None)
-            weights[steps] = tiny.weights_of(trainer.model)
-            continue
-        with pytest.raises(
-            RailkdError, match="first pass over the stream of training rows, got checkpoint-5 of pass 2"
-        ):
-            trainer.train(str(tmp_path / "checkpoint-5"))
-    for steps in (3, 4):
-        assert all(torch.equal(weights[0][name], weights[steps][name]) for name in weights[0])
+    """In each pass the rows have another order; four batches are a pass, or five where gradients are added up."""
+    stream = rows.select(range(16 if accumulated == 1 else 20)).to_iterable_dataset().shuffle(seed=5, buffer_size=9)
+    settings = {"save_strategy": saved, "save_steps": 1, "max_steps": 10 // accumulated, "redraw": "epoch"}
+    settings |= {"gradient_accumulation_steps": accumulated, "logging_steps": 1}
+
+    def train(folder: Path, checkpoint: Path | None = None) -> tuple[Any, list[dict[str, float]]]:
+        student = tiny.make_small(teacher_folder, 3, dropout=0.1)
+        trainer = tiny.make_trainer(folder, tiny.make_model(6), stream, tokenizer, student=student, **settings)
+        trainer.train(str(checkpoint) if checkpoint else None)
+        log = [
+            {k: v for k, v in entry.items() if "per_second" not in k and "runtime" not in k}
+            for entry in trainer.state.log_history
+        ]
+        return tiny.weights_of(trainer.model), log
+
+    weights, log = train(tmp_path / "whole")
+    checkpoints = sorted((tmp_path / "whole").glob("checkpoint-*"))
+    assert len(checkpoints) == {"epoch": 3, "steps": 10 // accumulated}[saved]
+    for checkpoint in checkpoints[:2] if saved == "epoch" else checkpoints[3 // accumulated :: 4 // accumulated]:
+        again, told = train(tmp_path / checkpoint.name, checkpoint)
+        assert all(torch.equal(weights[name], again[name]) for name in weights), checkpoint.name
+        assert told == log, checkpoint.name
 
 
 def test_a_stream_is_evaluated_too(teacher_folder: Path, rows: Dataset, tokenizer: Any, tmp_path: Path) -> None:

@@ -9,9 +9,13 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from railkd.errors import RailkdError
+from railkd.records import find_odd_values
+from railkd.runtime import typed
 from railkd.runtime.sealed import SEAL, find_damage, listed, remove
 
 logger = logging.getLogger(__name__)
@@ -152,7 +156,7 @@ def find_resumable(
         found = newest_checkpoint(run_folder, say) if given else None
         return str(found) if found else None
     path = Path(given)
-    damage = find_damage(path) or _damage_of_best(path, missing=False) if (path / SEAL).exists() else None
+    damage = _damage(path) or _damage_of_best(path, missing=False) if (path / SEAL).exists() else None
     if damage:
         raise RailkdError(f"the checkpoint '{given}' cannot be resumed from: {damage}. Fix: resume from an older one")
     return str(given)
@@ -169,10 +173,72 @@ def newest_checkpoint(run_folder: str | Path, say: Callable[[str], None] | None 
         Its folder, or None if every checkpoint is damaged or there is none.
     """
     for path in reversed(checkpoints_in(Path(run_folder))):
-        damage = find_damage(path) or _damage_of_best(path, missing=True)
+        damage = _damage(path) or _damage_of_best(path, missing=True)
         if damage is None:
             return path
         (say or logger.warning)(f"'{path}' is skipped: {damage}; an older checkpoint will do")
+    return None
+
+
+@dataclass
+class _Held:
+    """What a callback keeps between two sessions."""
+
+    args: dict[str, Any]
+    attributes: dict[str, Any]
+
+
+@dataclass
+class _State:
+    """What a run that goes on takes from `STATE_FILE`."""
+
+    global_step: int
+    max_steps: int
+    num_train_epochs: int
+    log_history: list[dict[str, Any]]
+    stateful_callbacks: dict[str, _Held | list[_Held]]
+    total_flos: float
+    epoch: float | None = None
+    train_batch_size: int | None = None
+    best_metric: float | None = None
+    best_global_step: int | None = None
+    best_model_checkpoint: str | None = None
+
+
+@dataclass
+class _Gauges:
+    """What `railkd.training.gauges` keeps between two sessions."""
+
+    readings: list[dict[str, float]]
+    similarity: dict[str, list[list[float]]]
+    warning: str | None
+
+
+@dataclass
+class _Sums:
+    """What a run that goes on takes from `SUMS`."""
+
+    loss: float
+    steps: float
+    terms: list[float]
+    total: float
+    last_logged: int
+    gauges: _Gauges
+    pass_ended: bool = False
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """Return what is wrong with a checkpoint: a file is damaged, or what a run takes from it is of another kind."""
+    if damage := find_damage(checkpoint):
+        return damage
+    for name, kind in ((STATE_FILE, _State), (SUMS, _Sums)):
+        try:
+            if (checkpoint / name).is_file():
+                held = typed.from_json(kind, (checkpoint / name).read_text(encoding="utf-8"))
+                for problem in find_odd_values(getattr(held, "log_history", [])):
+                    raise ValueError(f"log_history.{problem}")
+        except (OSError, ValueError) as error:
+            return f"{name} is not as railkd writes it ({error})"
     return None
 
 

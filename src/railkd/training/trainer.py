@@ -74,8 +74,7 @@ class DistillationTrainer(Trainer):
         - `_get_eval_sampler`: the longest rows come first.
         - `_get_dataloader`: ``dataloader_drop_last`` drops rows of training, not of evaluation.
         - `evaluation_loop`: predictions are returned in the order of the data set.
-        - `get_eval_dataloader`: raw text is tokenised.
-        - `get_test_dataloader`: raw text is tokenised.
+        - `get_eval_dataloader`, `get_test_dataloader`: raw text is tokenised.
         - `_set_signature_columns_if_needed`: keys and the teacher's tokens reach the collator.
         - `log`: the mean of each loss term is logged with the loss.
         - `_save`: writes the student as plain transformers loads it, and the objective separately, without a pickle.
@@ -305,6 +304,7 @@ class DistillationTrainer(Trainer):
             "total": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
             "gauges": self.gauging.as_dict(),
+            "pass_ended": self._resuming.pass_ended,
         }
 
     def _restore_log(self, held: dict[str, Any]) -> None:
@@ -318,10 +318,10 @@ class DistillationTrainer(Trainer):
     def _run_epoch(self, *args: Any, epoch: int, **options: Any) -> None:
         if self.state.global_step >= self.state.max_steps:  # resumed at its end: Trainer would run one more step
             self.control.should_training_stop = True
-        if self.control.should_training_stop:
+        options |= self._resuming.position
+        if self.control.should_training_stop or epoch < options["epochs_trained"]:  # passes before the checkpoint
             return
-        # Trainer does not know the length of a stream, so after a pass its epoch is still a part of that pass.
-        self.state.epoch = max(self.state.epoch or 0, epoch)
+        self.state.epoch = max(self.state.epoch or 0, epoch)  # of a stream it is still a part of the pass before
         super()._run_epoch(*args, epoch=epoch, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
