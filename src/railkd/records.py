@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from railkd.errors import RailkdError
-from railkd.runtime import typed
+from railkd.runtime import free_fields, typed
 from railkd.runtime.environment import commit, versions
 from railkd.runtime.files import write_json, write_text
 
@@ -236,7 +236,7 @@ class RunRecord:
             if schema == 1:
                 text = json.dumps({"started": "", "commit": None} | values)
             record = cast(RunRecord, typed.from_json(cls, text))
-            _check_gauges(record.gauges, where)
+            free_fields.check(record.config, record.curve, record.gauges)
             return record
         except RailkdError:
             raise
@@ -273,29 +273,6 @@ class RunRecord:
                 lines.append(f"  warning: {name}: {remark}")
             lines += [f"  note: {name}: {metric}: {gap}" for metric, gap in self.gaps.get(name, {}).items()]
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Gauges:
-    """The gauges of a record, as `railkd.training.gauges` writes them."""
-
-    readings: list[dict[str, float]] = field(default_factory=list)
-    similarity: dict[str, list[list[float]]] = field(default_factory=dict)
-    warning: str | None = None
-
-
-def _check_gauges(gauges: dict[str, Any], where: str) -> None:
-    """Refuse gauges of another form; they are not part of the schema."""
-    try:
-        found: _Gauges = typed.from_plain(_Gauges, gauges)
-        for reading in found.readings:
-            if missing := {"rank", "target_rank", "variance", "term"} - reading.keys():
-                raise ValueError(f"readings: expected {', '.join(sorted(missing))} too")
-        for moment, matrix in found.similarity.items():
-            if len({len(row) for row in matrix}) > 1:
-                raise ValueError(f"similarity.{moment}: expected rows of equal length")
-    except ValueError as error:
-        raise RailkdError(f"{where}: is not a run record (gauges: {error}).") from None
 
 
 def write_lines(path: str | Path, records: Iterable[RunRecord]) -> None:

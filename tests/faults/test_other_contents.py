@@ -224,6 +224,22 @@ def test_a_bench_that_was_moved_is_not_run_again(bench: Path, tmp_path: Path, ra
     assert code == 0 and before and {path: path.stat().st_mtime_ns for path in before} == before, said
 
 
+def test_a_bench_whose_rows_were_moved_is_not_run_again(bench: Path, tmp_path: Path, railkd: Driver) -> None:
+    folder = Path(shutil.copytree(bench, tmp_path / "run"))
+    (folder / "moved").mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / name).rename(folder / "moved" / name)
+    grid = (folder / "grid.yaml").read_text()
+    (folder / "grid.yaml").write_text(grid.replace("train.tsv", "moved/train.tsv").replace("dev.tsv", "moved/dev.tsv"))
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("out/*/**/metrics.json")}
+    code, said = railkd(folder, *BENCH, "--resume")
+    assert code == 0 and len(before) == 3, said
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    turn_name(folder / "moved" / "train.tsv")
+    code, said = railkd(folder, *BENCH, "--resume")
+    assert code == 2 and "--train 'moved/train.tsv'" in said and "changed since" in said
+
+
 def test_a_report_averages_over_equal_test_sets_alone(bench: Path, tmp_path: Path) -> None:
     (record,) = [found for found in read_lines(bench / "out" / "records.jsonl") if found.job == "distill"]
     for seed, rows in ((1, "a"), (2, "a"), (3, "b")):

@@ -72,12 +72,18 @@ class Job:
     def from_plain(cls, values: dict[str, Any]) -> Job:
         """Return the job that `plain` was called on.
 
-        A field that is missing, unknown or of another type raises a `ValueError` that names it.
-
         Args:
             values: from `plain`.
+
+        Returns:
+            The job.
+
+        Raises:
+            ValueError: a field is missing, unknown or of another type. The message names it.
         """
         job = cast(Job, typed.from_plain(cls, values))
+        if job.kind not in OPTIONS:
+            raise ValueError(f"kind: expected one of {', '.join(OPTIONS)}, got {job.kind!r:.40}")
         options = typed.from_plain(OPTIONS[job.kind], job.request.options)
         return dataclasses.replace(job, request=Request(options, job.request.training))
 

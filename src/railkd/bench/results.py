@@ -95,10 +95,11 @@ def list_changes(job: Job, record: RunRecord) -> list[str]:
         record: what the finished job wrote.
 
     Returns:
-        A text such as ``epochs was 1, is 3`` for each setting that differs.
+        A text such as ``epochs was 1, is 3`` for each setting that differs. Rows and models may lie elsewhere:
+        `railkd.bench.contents` compares what they hold. A cache takes the rows that its students bring.
     """
-    models = record.contents.keys() & {"model", "teacher", "student"}  # which are compared by their content
-    return changed_settings(record.config, json.loads(json.dumps(job.config)), UNSEEN, models)
+    compared = [*record.contents, *(["train"] if job.kind == "cache" else [])]
+    return changed_settings(record.config, json.loads(json.dumps(job.config)), UNSEEN, compared)
 
 
 def find_removed(jobs: Sequence[Job], output: Path) -> list[str]:

@@ -5,13 +5,15 @@ The name of a file or folder does not matter if its content is known to be equal
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
+from railkd.runtime import typed
 from railkd.runtime.words import counted, listed
 from railkd.training.fields import switched
 
@@ -59,7 +61,7 @@ def changed_settings(
         before: settings of the job that has begun, by short name.
         now: the settings to compare.
         free: settings that may differ.
-        equal: what is known to have equal contents, as `equal_contents` returns it.
+        equal: parts with equal contents, as `equal_contents` returns them, or whose contents are compared elsewhere.
 
     Returns:
         A text such as ``epochs was 1, is 3`` for each setting.
@@ -67,8 +69,42 @@ def changed_settings(
     return [
         f"{name} was {before.get(name, 'not given')}, is {now.get(name, 'not given')}"
         for name in sorted(before.keys() | now.keys())
-        if name not in free and not _same(name, before.get(name), now.get(name), name in equal)
+        if name not in free and not _same(name, before.get(name), now.get(name), equal)
     ]
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What a run folder notes of the start of its run. A run of railkd 0.1.0 noted nothing.
+
+    Attributes:
+        contents: part -> digest of what the run read.
+        threads: of its process; None: not known.
+    """
+
+    contents: dict[str, str] = field(default_factory=dict)
+    threads: int | None = None
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], where: str) -> Noted:
+        """Check the facts that a run folder notes.
+
+        Args:
+            facts: as they were read.
+            where: their file, for messages.
+
+        Returns:
+            The facts.
+
+        Raises:
+            RailkdError: they are not as railkd writes them.
+        """
+        try:
+            return cast(Noted, typed.from_json(cls, json.dumps(dict(facts))))
+        except ValueError as error:
+            raise RailkdError(
+                f"'{where}' is damaged ({error}). Fix: restore it, or start anew with --overwrite"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -162,25 +198,37 @@ def _free_on_resume(settings: Mapping[str, Any]) -> frozenset[str]:
     return FREE_ON_RESUME - {"save_steps"} - ({"logging_steps"} if strategy else set())
 
 
-def _same(name: str, one: Any, two: Any, equal: bool) -> bool:
+def _same(name: str, one: Any, two: Any, equal: Collection[str]) -> bool:
     if switched(name, one) == switched(name, two):
         return True
-    if one is None or two is None:
+    if not (_texts(one) and _texts(two)):
         return False
     if name in ("test", "ood"):
-        sources = [[Source.parse_named(text) for text in texts] for texts in (one, two)]
-        return [_place(source, source.name) for source in sources[0]] == [_place(s, s.name) for s in sources[1]]
+        first, second = ([Source.parse_named(text) for text in _texts(value)] for value in (one, two))
+        return len(first) == len(second) and all(
+            source.name == other.name and _same_rows(source, other, f"{_TEST}{source.name}" in equal)
+            for source, other in zip(first, second, strict=True)
+        )
     if name in _ROWS:
-        # A teacher pass reads a list of sources.
-        texts = ([value] if isinstance(value, str) else value for value in (one, two))
-        first, second = ([Source.parse(text) for text in listing] for listing in texts)
-        if [_place(source) for source in first] == [_place(source) for source in second]:
-            return True
-        # A data set that railkd knows by its name brings metrics of its own.
-        return equal and [source.row for source in first] == [source.row for source in second]
-    return name in _MODELS and (equal or os.path.realpath(one) == os.path.realpath(two))
+        first, second = ([Source.parse(text) for text in _texts(value)] for value in (one, two))
+        return len(first) == len(second) and all(
+            _same_rows(source, other, name in equal) for source, other in zip(first, second, strict=True)
+        )
+    known = name in _MODELS and isinstance(one, str) and isinstance(two, str)
+    return known and (name in equal or os.path.realpath(one) == os.path.realpath(two))
 
 
-def _place(source: Source, name: str = "") -> tuple[str | None, ...]:
+def _texts(value: Any) -> list[str]:
+    """Return the texts of a setting that names sources, one or several; empty if it holds anything else."""
+    texts = value if isinstance(value, list) else [value]
+    return texts if all(isinstance(text, str) and text for text in texts) else []
+
+
+def _same_rows(one: Source, two: Source, equal: bool) -> bool:
+    # A data set that railkd knows by its name brings metrics of its own.
+    return _place(one) == _place(two) or (equal and one.row == two.row)
+
+
+def _place(source: Source) -> tuple[str | None, ...]:
     base = os.path.realpath(source.base) if source.on_disk else source.base
-    return name, base, source.revision, *source.hints
+    return base, source.revision, *source.hints

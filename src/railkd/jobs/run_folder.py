@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from railkd.data.sources import parse_named
 from railkd.errors import RailkdError
 from railkd.jobs import settings
-from railkd.jobs.contents import UNSEEN, Beginning, changed_settings
+from railkd.jobs.contents import UNSEEN, Beginning, Noted, changed_settings
 from railkd.jobs.options import RunOptions
 from railkd.jobs.request import Request
 from railkd.jobs.unmarked import written_without_mark
@@ -25,7 +25,7 @@ from railkd.models.checkpoints import OBJECTIVE_FILE
 from railkd.records import RECORD_FILE, RunRecord
 from railkd.runtime.disk import told
 from railkd.runtime.files import is_temporary, temporary_beside, write_json, write_text
-from railkd.runtime.ownership import LOCK, Ledger, hold
+from railkd.runtime.ownership import LOCK, MARK, Ledger, hold
 from railkd.training.checkpoint_folders import checkpoints_in, foreign_files, own_files, remove_checkpoint
 
 if TYPE_CHECKING:
@@ -112,10 +112,10 @@ class RunFolder:
         return settings.load(self.config) if self.config.is_file() else {}
 
     def can_go_on(self, config: dict[str, Any]) -> bool:
-        """Return whether the folder holds checkpoints of a run with these settings."""
-        return (
-            bool(self.checkpoints) and self.config.is_file() and not changed_settings(self.settings(), config, UNSEEN)
-        )
+        """Return whether the folder holds checkpoints of a run with these settings. Contents are compared later."""
+        if not (self.checkpoints and self.config.is_file()):
+            return False
+        return not changed_settings(self.settings(), config, UNSEEN, self.contents())
 
     def own(self, *paths: Path) -> None:
         """Put files on the list of those that railkd wrote. Call it before they are written.
@@ -223,13 +223,17 @@ class RunFolder:
             )
         if not self.config.is_file():
             return []
-        facts = self.ledger.facts()
-        before = Beginning(self.settings(), facts.get("contents", {}), facts.get("threads", threads))
+        noted = self._noted()
+        began_with = threads if noted.threads is None else noted.threads
+        before = Beginning(self.settings(), noted.contents, began_with)
         return before.compare(Beginning(request.as_dict(), contents, threads), f"the run in '{self.path}'")
 
     def contents(self) -> dict[str, str]:
         """Return part -> digest of what the run read when it began; empty if it was not noted."""
-        return dict(self.ledger.facts().get("contents", {}))
+        return self._noted().contents
+
+    def _noted(self) -> Noted:
+        return Noted.of(self.ledger.facts(), str(self.path / MARK))
 
     def write_settings(self, request: Request[RunOptions], contents: Mapping[str, str], threads: int) -> None:
         """Write the settings of a run that starts or goes on, and note what it reads."""

@@ -77,7 +77,10 @@ _METHOD_HELP = (
     "distillation method: a name, FILE.py:CLASS or PACKAGE.MODULE:CLASS; 'railkd methods' lists the names, and 'railkd "
     "methods NAME' the options of one, which are flags too, e.g. --shared-size 64 (default: rail-kd-l)"
 )
-_FREEZE_HELP = "parts that are not trained: embeddings (all before block 1) or block numbers, e.g. embeddings,1"
+_FREEZE_HELP = (
+    "parts that are not trained: embeddings (the module of the word embeddings, in most models of positions too) or "
+    "block numbers, e.g. embeddings,1"
+)
 #: Short names of training arguments, shared by finetune and distill.
 TRAINING = (
     _training("method", str, _METHOD_HELP, "NAME"),

@@ -73,7 +73,7 @@ class Finished:
         if options.eval:
             return options, dict(parse_named(options.eval))
         config = self.record.config if self.record else {}
-        found = dict(parse_named([*config.get("test", []), *config.get("ood", [])]))
+        found = dict(parse_named([*(config.get("test") or []), *(config.get("ood") or [])]))
         if "eval" in config:
             found[SELECTION_SET] = Source.parse(config["eval"])
         if not found:

@@ -36,9 +36,8 @@ class Trained:
             return cls()
         length, columns = found.get("max_length"), found.get("text_columns")
         known = isinstance(columns, list) and len(columns) in (1, 2) and all(isinstance(name, str) for name in columns)
-        return cls(
-            length if isinstance(length, int) and length > 0 else None, tuple(columns) if columns and known else ()
-        )
+        whole = type(length) is int and length > 0  # True is an int too
+        return cls(length if whole else None, tuple(columns) if columns and known else ())
 
     @staticmethod
     def entry(method: str, max_length: int, text_columns: Sequence[str]) -> dict[str, Any]:

@@ -159,9 +159,9 @@ def depth_of(folder: Path | None) -> int | None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         found = next((config[key] for key in _DEPTH_KEYS if key in config), None)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None  # loading the model reports what is wrong
-    return found if isinstance(found, int) else None
+    return found if type(found) is int and found > 0 else None  # True is an int too
 
 
 def check_training(problems: Problems, training: Mapping[str, Any]) -> None:

@@ -122,7 +122,7 @@ class Checkpoint:
 
         try:
             config = AutoConfig.from_pretrained(self.folder, trust_remote_code=self.trusted)
-        except (ValueError, OSError, ImportError, TypeError, AttributeError, KeyError) as error:
+        except Exception as error:  # damage shows as one of many kinds of error, of two libraries
             raise RailkdError(f"cannot read the config of '{self}': {_reason(error)}") from error
         if getattr(config, "transformers_weights", None):
             raise RailkdError(
@@ -161,7 +161,7 @@ class Checkpoint:
         config = self.config if (self.folder / "config.json").is_file() else None
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, config=config, trust_remote_code=self.trusted)
-        except (ValueError, OSError, TypeError, KeyError, ImportError) as error:
+        except (ValueError, OSError, TypeError, KeyError, ImportError, RecursionError) as error:
             raise RailkdError(f"'{self}' holds no tokenizer that loads: {_reason(error)}") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -346,4 +346,5 @@ def _reason(error: Exception) -> str:
     """Return in one line why a checkpoint does not load."""
     if "trust_remote_code=True" in str(error):
         return trusting.REFUSED
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{first} {more[0].strip()}" if first.endswith(":") and more else first

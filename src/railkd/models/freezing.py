@@ -10,7 +10,7 @@ from torch import nn
 from railkd.errors import RailkdError
 from railkd.models.blocks import block_lists, block_shape, find_blocks
 
-#: Stands for all that comes before the first block.
+#: Stands for the largest module that holds the table of word embeddings and no block.
 EMBEDDINGS = "embeddings"
 
 

@@ -75,7 +75,7 @@ def _code_owners(folder: Path) -> set[str]:
     for file in ("config.json", "tokenizer_config.json"):
         try:
             named = json.loads((folder / file).read_text(encoding="utf-8")).get("auto_map") or {}
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue
         for reference in named.values() if isinstance(named, dict) else [named]:
             references += reference if isinstance(reference, list) else [reference]

@@ -49,7 +49,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     try:
         names = sorted(set(json.loads(first.read_text(encoding="utf-8"))["weight_map"].values()))
         shards = tuple(folder / name for name in names if Path(name).name == name)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RailkdError(f"'{first}' is not an index of weight files. Fix: save or copy the model again.") from error
     lost = [name for name in names if not (folder / name).is_file() or folder / name not in shards]
     if lost or not shards:

@@ -115,9 +115,11 @@ class Elapsed(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Read the seconds from the checkpoint, if the run resumes (called by Trainer)."""
+        """Read the seconds from the checkpoint, if the run resumes and they are known (called by Trainer)."""
         held: Any = (state.stateful_callbacks or {}).get(type(self).__name__)
-        self.before = float(held["attributes"]["seconds"]) if held and state.global_step else 0.0
+        seconds = held["attributes"].get("seconds") if isinstance(held, dict) and state.global_step else None
+        known = isinstance(seconds, float | int) and not isinstance(seconds, bool)
+        self.before = float(seconds or 0.0) if known else 0.0
         self._start = time.perf_counter()
 
     def state(self) -> dict[str, Any]:

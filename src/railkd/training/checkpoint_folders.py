@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from railkd.errors import RailkdError
-from railkd.records import find_odd_values
 from railkd.runtime import typed
+from railkd.runtime.free_fields import find_odd_values
 from railkd.runtime.sealed import SEAL, find_damage, listed, remove
 
 logger = logging.getLogger(__name__)

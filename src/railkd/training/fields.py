@@ -127,8 +127,8 @@ class DistillationFields:
         metavar="EPOCHS",
     )
     freeze: list[str] | None = _field(
-        "parts that are not trained: embeddings (all before block 1) or block numbers; they need no gradient and no "
-        "optimizer state",
+        "parts that are not trained: embeddings (the module of the word embeddings, in most models of positions too) "
+        "or block numbers; they need no gradient and no optimizer state",
         metavar="PART",
     )
     freeze_embeddings: bool = _field(

@@ -71,8 +71,8 @@ class Gauging(TrainerCallback):
 
     def restore(self, held: dict[str, Any]) -> None:
         """Restore the attributes from a dict that `as_dict` returned."""
-        for name, value in held.items():
-            setattr(self, name, value)
+        self.readings, self.similarity = held["readings"], held["similarity"]
+        self.warning = held["warning"]
 
     def _read(self, seed: int, state: TrainerState, moment: str) -> None:
         probed = self._probe()
