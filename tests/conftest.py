@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,16 @@ from railkd.teacher import TeacherCache
 torch.set_num_threads(1)
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+def pytest_collection_finish() -> None:
+    """Take what is imported by now out of the search for garbage, with which every training begins.
+
+    The search goes through all objects there are, most of them functions and classes of libraries, and costs as much as
+    the rest of a small training.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import gc
 import importlib
 import json
 import os
@@ -184,6 +185,7 @@ def import_too(names: list[str]) -> None:
         if name not in sys.modules and not name.startswith("transformers_modules"):  # the code that models bring
             with suppress(Exception):
                 importlib.import_module(name)
+    gc.freeze()  # as for the tests themselves: see conftest.py
 
 
 def serve() -> None:
