@@ -152,8 +152,11 @@ ROWS = [
     # options without effect
     (f"{DISTILL} --train-sampling-strategy group_by_length", "no effect in railkd. Fix: --length-groups"),
     (f"{DISTILL} --length-groups bands", "--length-groups: expected one of pools, split, none, got 'bands'"),
-    (f"{FINETUNE} --push-to-hub", "--push-to-hub: this argument has no effect in railkd. Nothing is uploaded"),
-    (f"{DISTILL} --hub-model-id me/student", "--hub-model-id: this argument has no effect in railkd"),
+    (f"{FINETUNE} --push-to-hub me//student", "--push-to-hub: expected a name such as org/name, got 'me//student'"),
+    (
+        f"{DISTILL} --hub-model-id me/student",
+        "Nothing is uploaded while it trains. Fix: --push-to-hub NAME",
+    ),
     (f"{DISTILL} --batch-eval-metrics", "The metrics are computed over all rows"),
     (f"{FINETUNE} --intermediate-schedule linear", "fine-tuning has no teacher"),
     (f"{FINETUNE} --no-gauges", "fine-tuning has no teacher"),
@@ -205,7 +208,7 @@ ROWS = [
     ("evaluate --model teacher --test dev.tsv --output none/x.json", "cannot be written: no folder 'none'"),
     (
         "predict --model teacher --test dev.tsv --output x.xlsx",
-        "name that ends in .tsv or .jsonl, got 'x.xlsx'",
+        "name that ends in .tsv, .csv or .jsonl, got 'x.xlsx'",
     ),
     (
         "predict --model teacher --test dev.tsv train.tsv",

@@ -100,7 +100,7 @@ def test_help_all_shows_what_the_parser_takes(verb: str, capsys: Capture) -> Non
     shown = set(re.findall(r"^  (--[a-z0-9-]+)", out, flags=re.MULTILINE))
     assert len(shown) > 100 and "--warmup-steps" in shown
     assert {
-        "--push-to-hub",
+        "--hub-model-id",
         "--train-sampling-strategy",
         "--num-train-epochs",
         "--resume-from-checkpoint",

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from railkd.data.delimited import QUOTED, format_tsv, parse_csv, parse_tsv
+from railkd.data.delimited import QUOTED, parse_csv, parse_tsv
+from railkd.data.delimited_writer import format_tsv
 from railkd.data.predictions import write_predictions
-from railkd.data.reader import Reading, read
+from railkd.data.reader import read
+from railkd.data.reading import Reading
 from railkd.data.sources import Source, load_rows
 from railkd.errors import RailkdError
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from railkd.data.label_lists import multi_hot_width
-from railkd.data.reader import Cells, Reading, Table, read
+from railkd.data.reader import Cells, Table, read
+from railkd.data.reading import Reading
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.tasks import task_named, task_of

@@ -13,7 +13,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from railkd.data.label_names import describe_look_alikes, parse_label_map
-from railkd.data.reader import Cells, Reading, read, refuse_unused_entries
+from railkd.data.reader import Cells, read, refuse_unused_entries
+from railkd.data.reading import Reading
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.options import EvaluateOptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
 from railkd.cli import main
+from railkd.data.sources import load_rows
 from railkd.export.card import model_card
 from railkd.export.latency import Side, measure
 from railkd.export.session import OnnxModel
@@ -95,15 +97,18 @@ def test_a_run_and_its_export_have_cards_and_the_export_reads_the_rows_of_the_ru
     assert {one.dataset_name for one in card.data.eval_results} == {"d"}
     assert main(["export", str(tmp_path / "run"), "--onnx", "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
-    assert "512 rows, of all lengths" in said and "teacher, PyTorch: 1.000 of the time" in said  # --test and --eval
+    assert "512 rows, of all lengths" in said and re.search(r"teacher, PyTorch  .* 1\.000 ", said)  # --test and --eval
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert [side["name"] for side in record["latency"]["sides"]] == [
         "teacher, PyTorch",
         "model, PyTorch",
         "model, ONNX",
     ]
+    student, onnx = record["latency"]["sides"][1:]
+    assert record["latency"]["sides"][0]["agreement"] == 1 and onnx["agreement"] == student["agreement"] <= 1
+    assert student["scores"].keys() == {"d", "eval"} and onnx["scores"] == student["scores"] and student["rows"] == 512
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "| onnx/model.onnx |" in text and "verdicts differ" in text and "model, ONNX: " in text
+    assert "| onnx/model.onnx |" in text and "verdicts differ" in text and "| model, ONNX | " in text
 
 
 def test_the_example_prints_the_outputs_of_the_int8_file(shipped: Path) -> None:
@@ -131,10 +136,32 @@ def test_every_side_is_timed_on_the_same_rows_and_the_first_is_the_measure() -> 
     assert second.ratio > 0 and second.p95_ms >= second.p50_ms
 
 
-def test_evaluate_times_other_models_beside_the_scored_one(
-    shipped: Path, model_folder: Path, dev: Path, capsys: Capture
+def test_models_stand_side_by_side_with_their_scores_and_the_agreement_with_the_teacher(
+    shipped: Path, model_folder: Path, dev: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    file = str(shipped / "onnx" / "model.onnx")
-    assert main(["evaluate", "--model", str(model_folder), "--test", str(dev), "--latency", file]) == 0
-    said = capsys.readouterr().err
-    assert f"{model_folder}: 1.000 of the time and 1.000 of the size" in said and f"{file}: " in said
+    other = {"id2label": {0: "pos", 1: "neg"}, "label2id": {"pos": 0, "neg": 1}}  # the classes in another order
+    teacher = save(tmp_path / "teacher", make_model(2, seed=1, **other), make_tokenizer())
+    files = [str(shipped / "onnx" / name) for name in ("model.onnx", "model_quantized.onnx")]
+    words = ["evaluate", "--model", str(model_folder), "--test", f"d={dev}", "--quiet"]
+    scores = tmp_path / "scores.json"
+    assert main([*words, "--teacher", str(teacher), "--latency", *files, "--output", str(scores)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    heads, *lines = printed[next(place for place, line in enumerate(printed) if line.startswith("model ")) :]
+    for head in ("accuracy, d", "agreement", "parameters", "size", "ms a row", "of the time"):
+        assert head in heads
+    found = json.loads(scores.read_text())
+    sides = found["side by side"]["sides"]
+    assert [side["name"] for side in sides] == [str(teacher), str(model_folder), *files]
+    assert [line.split()[0][-20:] for line in lines] == [side["name"][-20:] for side in sides]
+    for name, side in zip((str(teacher), str(model_folder), files[1]), (sides[0], sides[1], sides[3]), strict=True):
+        assert main(["predict", "--model", name, "--test", str(dev), "--output", str(tmp_path / "p.tsv")]) == 0
+        table = load_rows(str(tmp_path / "p.tsv"))
+        side["answers"], gold = table["label"][:], table["input_label"][:]
+        right = [a == b for a, b in zip(side["answers"], gold, strict=True)]
+        assert side["scores"]["d"] == pytest.approx(np.mean(right), abs=1e-6)
+        equal = [a == b for a, b in zip(side["answers"], sides[0]["answers"], strict=True)]
+        assert side["agreement"] == pytest.approx(np.mean(equal), abs=1e-6)
+    assert 0 < sides[1]["agreement"] < 1 and sides[1]["scores"]["d"] == pytest.approx(found["d"]["accuracy"], abs=1e-6)
+    assert sides[2]["parameters"] is None and sides[1]["parameters"] < sides[0]["parameters"] and sides[0]["ratio"] == 1
+    assert main([*words, "--latency", files[0]]) == 0
+    assert "agreement" not in capsys.readouterr().out  # there is no teacher

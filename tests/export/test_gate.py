@@ -16,8 +16,10 @@ from datasets import Dataset
 from transformers import BertForSequenceClassification
 
 from railkd.cli import main
-from railkd.data.reader import Reading, Table, read
-from railkd.data.sources import Source
+from railkd.data.predictions import write_predictions
+from railkd.data.reader import Table, read
+from railkd.data.reading import Reading
+from railkd.data.sources import Source, load_rows
 from railkd.export.gate import FAILS, PASSES, UNDECIDED, judge, pool, problems_of
 from railkd.jobs.certify import certify
 from railkd.jobs.scorer import Scorer
@@ -151,13 +153,13 @@ def test_numbers_are_judged_by_their_metric(tmp_path: Path) -> None:
     assert states(judge(target, "dev", table, (ours, ours + noise), MARGINS)) == {"overall": FAILS}
 
 
-@pytest.fixture
-def folders(model_folder: Path, tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def folders(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A model, and one that answers "neg" more often."""
     model = BertForSequenceClassification.from_pretrained(model_folder)
     with torch.no_grad():
         model.classifier.bias[0] += 1.5
-    return {"model": model_folder, "worse": save(tmp_path / "worse", model, make_tokenizer())}
+    return {"model": model_folder, "worse": save(tmp_path_factory.mktemp("worse"), model, make_tokenizer())}
 
 
 def test_a_model_is_certified_against_itself_at_any_margin(
@@ -251,6 +253,98 @@ def test_the_smallest_margin_of_numbers_is_that_of_the_worst_set(tmp_path: Path)
     details = certify(options, lambda line: None).details
     easy, hard = (one["smallest_margin"] for one in json.loads(evidence.read_text())["sets"])
     assert easy < hard and f"the smallest margin that would have passed overall: {100 * hard:.2f} points" in details
+
+
+@pytest.fixture(scope="module")
+def answers(folders: dict[str, Path], dev: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The answers of both models, as files: with texts, with an index in another order, and labels alone."""
+    place = tmp_path_factory.mktemp("answers")
+    for name, folder in folders.items():
+        assert (
+            main(
+                ["predict", "--quiet", "--model", str(folder), "--test", str(dev), "--output", f"{place}/{name}.jsonl"]
+            )
+            == 0
+        )
+    rows = [json.loads(line) for line in (place / "worse.jsonl").read_text().splitlines()]
+    keep = ("index", "logit_pos", "logit_neg")  # the classes in another order, too
+    write_predictions(str(place / "index.tsv"), [{key: row[key] for key in keep} for row in rows[::-1]])
+    write_predictions(str(place / "labels.csv"), [{"text": row["text"], "label": row["label"]} for row in rows])
+    return {path.name: path for path in place.iterdir()}
+
+
+def test_files_of_predictions_are_judged_as_their_models(
+    folders: dict[str, Path], answers: dict[str, Path], dev: Path, tmp_path: Path
+) -> None:
+    evidence, flipped = tmp_path / "evidence.json", tmp_path / "flipped.tsv"
+    found = {}
+    for name in (folders["worse"], answers["worse.jsonl"], answers["index.tsv"], answers["labels.csv"]):
+        for against in (folders["model"], answers["model.jsonl"]):
+            options = CertifyOptions(model=str(name), against=str(against), test=[str(dev)])
+            assert not certify(replace(options, output=str(evidence), flipped=str(flipped)), lambda line: None).passes
+            judged = json.loads(evidence.read_text())["sets"][0]
+            lines = [(line["name"], line["drop"], line["p_holm"]) for line in judged["lines"]]
+            # Without a model, lengths are words. With one text a row, that is two less than tokens.
+            found[name.name, against.name] = [line for line in lines if not line[0].startswith("length")]
+            flips = [(flip["index"], flip["reference"], flip["candidate"]) for flip in judged["flips"]]
+            table = load_rows(str(flipped))
+            assert table["index"][:] == [str(flip[0]) for flip in flips] and len(flips) > 10
+            sure = [
+                max(map(float, pair))
+                for pair in zip(table["reference_confidence"], table["candidate_confidence"], strict=True)
+            ]
+            assert sure == sorted(sure, reverse=True)
+    first, *others = found.values()
+    assert len(first) == 3 and all(other == first for other in others)
+
+
+def test_a_file_that_does_not_fit_the_rows_is_refused_in_words(
+    folders: dict[str, Path], answers: dict[str, Path], dev: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    heads, *rows = answers["index.tsv"].read_text().splitlines()
+    broken = {
+        "few.tsv": ([heads, *rows[1:]], "expected an index from 0 to 399, one for each row of"),
+        "none.tsv": (["id\tlabel", "1\tpos"], "or a column 'index' to match its rows by, got 'id' and 'label'"),
+        "other.tsv": (["text\tlabel", "a text\tpos"], "has no answer for 400 of the 400 rows"),
+        "classes.tsv": (["index\tlogit_good", "0\t1"], "Expected the same classes in"),
+        "words.tsv": ([heads, "0\tx\t1"], "row 1: expected a number, got 'x'"),
+        "texts.tsv": (["index\tnote", "0\tx"], "expected columns of answers (logit_NAME, prob_NAME"),
+    }
+    for name, (lines, message) in broken.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        words = ["certify", "--model", str(tmp_path / name), "--against", str(folders["model"]), "--test", str(dev)]
+        assert main(words) == 2, name
+        assert message in capsys.readouterr().err, name
+    both = ["certify", "--model", str(answers["index.tsv"]), "--against", str(folders["model"])]
+    assert main([*both, "--test", str(dev), f"d={dev}"]) == 2
+    assert "--test: expected one file, whose rows" in capsys.readouterr().err
+
+
+def test_rows_in_and_out_of_the_domain_are_judged_apart_in_one_family(
+    folders: dict[str, Path], dev: Path, tmp_path: Path
+) -> None:
+    heads, *rows = dev.read_text().splitlines()
+    (tmp_path / "in.tsv").write_text("\n".join([heads, *rows[:250]]) + "\n")
+    (tmp_path / "out.tsv").write_text("\n".join([heads, *rows[250:]]) + "\n")
+    evidence = tmp_path / "evidence.json"
+    options = CertifyOptions(model=str(folders["worse"]), against=str(folders["model"]), output=str(evidence))
+    certify(replace(options, test=[f"{tmp_path}/in.tsv"], ood=[f"{tmp_path}/out.tsv"]), lambda line: None)
+    found = json.loads(evidence.read_text())
+    lines = {line["name"]: line for line in found["together"]["lines"]}
+    assert [one["domain"] for one in found["sets"]] == ["in", "out"]
+    for domain, one in zip(("in the domain", "out of the domain"), found["sets"], strict=True):
+        assert lines[domain]["drop"] == replace_margin(one["lines"][0]["drop"], lines[domain]["drop"])
+        assert lines[domain]["p_holm"] >= lines[domain]["drop"]["p"]
+    assert [lines[name]["drop"]["rows"] for name in ("in the domain", "out of the domain", "overall")] == [
+        250,
+        150,
+        400,
+    ]
+
+
+def replace_margin(drop: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The same drop, with the p-values of another margin."""
+    return drop | {name: other[name] for name in ("p", "p_worse")}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from railkd.data.reader import Reading, Table, read
+from railkd.data.reader import Table, read
+from railkd.data.reading import Reading
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.options import DistillOptions, EvaluateOptions

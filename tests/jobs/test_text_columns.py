@@ -9,7 +9,8 @@ import pytest
 
 from jobs.commands import argv, railkd
 from railkd.cli import main
-from railkd.data.reader import Reading, read
+from railkd.data.reader import read
+from railkd.data.reading import Reading
 from railkd.data.sources import Source
 
 Capture = pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ import tiny
 from railkd.report.content import content
 from railkd.report.html import html
 from railkd.report.study import read
-from report.make_records import FORMULA, HOSTILE, TASKS, make
+from report.make_records import FORMULA, HOSTILE, TASKS, make, make_shipped
 
 _FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -41,6 +41,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of a benchmark whose names contain HTML and a formula."""
     folder = tmp_path_factory.mktemp("hostile")
     make(folder, [TASKS[0], replace(TASKS[1], name=FORMULA), replace(TASKS[2], name=HOSTILE)])
+    make_shipped(folder / "shipped")
     path = folder / "report.html"
     path.write_text(html(json.loads(json.dumps(content(read([folder]))))), encoding="utf-8")
     return path

@@ -9,6 +9,7 @@ All numbers come from `random.Random`, whose stream is the same in every version
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -270,6 +271,58 @@ def _safe(task: Task) -> str:
     return "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in task.name)
 
 
+def make_shipped(folder: Path) -> Path:
+    """Write the record of an export and a certificate, as ``railkd export`` and ``railkd certify`` do."""
+    folder.mkdir(parents=True)
+    sides = []
+    table = (
+        ("teacher, PyTorch", 90_900_000, 5.81, 0.912, 1.0),
+        ("model, PyTorch", 69_600_000, 2.93, 0.898, 0.946),
+        ("model, ONNX", 69_700_000, 2.31, 0.898, 0.946),
+        ("model, int8", 17_500_000, 0.52, 0.894, 0.941),
+    )
+    for name, count, time, score, agreement in table:
+        sides.append(
+            {
+                "name": name,
+                "size": count,
+                "parameters": None if name[7:] in ("ONNX", "int8") else count // 4,
+                "p50_ms": time,
+                "p95_ms": 2.1 * time,
+                "rows_per_second": round(700 / time, 1),
+                "ratio": round(time / table[0][2], 4),
+                "size_ratio": round(count / table[0][1], 4),
+                "metric": "accuracy",
+                "scores": {"movie": score, HOSTILE: score - 0.07},
+                "agreement": agreement,
+                "rows": 1000,
+            }
+        )
+    lines = [
+        _line("overall", 2000, 0.004, 0.0087, 0.01, "passes"),
+        _line("class negative", 980, 0.006, 0.014, 0.03, "passes"),
+        _line("class rare", 41, 0.0, 0.062, 0.03, "too few rows to tell"),
+    ]
+    judged = {"name": "all sets", "metric": "accuracy", "lines": lines, "flips": [{}] * 18, "smallest_margin": 0.0087}
+    record = {
+        "config": {"model": "runs/student"},
+        "latency": {"threads": 1, "sides": sides},
+        "machine": MACHINE,
+        "int8": {"gates": [judged], "together": judged},
+    }
+    (folder / "export.json").write_text(json.dumps(record))
+    evidence = {"kind": "railkd certificate 1", "passes": True, "one_model": False, "together": None, "sets": [judged]}
+    evidence["config"] = {"model": "shipped/onnx/model_quantized.onnx", "against": "teacher/model"}
+    (folder / "evidence.json").write_text(json.dumps(evidence, indent=1))
+    (folder / "other.json").write_text("[1, 2]")
+    return folder
+
+
+def _line(name: str, rows: int, drop: float, bound: float, margin: float, state: str) -> dict[str, Any]:
+    found = {"rows": rows, "drop": drop, "bound": bound, "p": 0.02, "p_worse": 0.9, "lost": 14, "won": 6}
+    return {"name": name, "drop": found, "margin": margin, "needed": 268, "p_holm": 0.05, "state": state}
+
+
 def main() -> None:
     """Write a folder, or the fixed files."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -287,7 +340,6 @@ def main() -> None:
 
 def fixed() -> None:
     """Write the fixed records and the summary of their report. Read the diff before committing it."""
-    import json
     import tempfile
 
     from railkd.report.content import content

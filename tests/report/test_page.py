@@ -15,7 +15,7 @@ from railkd.report import require_extra
 from railkd.report.html import arrange_differences, html
 from report.make_records import FORMULA, HOSTILE
 
-PLOTS = ("forest", "cost", "curve", "reliability")
+PLOTS = ("forest", "cost", "shipped", "curve", "reliability")
 Opened = Callable[..., Any]
 
 

@@ -12,7 +12,8 @@ import pytest
 
 import tiny
 from railkd.cli import main
-from railkd.data.reader import Reading, Table, read
+from railkd.data.reader import Table, read
+from railkd.data.reading import Reading
 from railkd.data.sources import Source
 from railkd.records import Baseline, RunRecord
 from railkd.tasks.comparison import compare

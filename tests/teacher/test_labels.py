@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from railkd.data.keys import KEY, example_key, keys_of
-from railkd.data.reader import Reading
+from railkd.data.reading import Reading
 from railkd.errors import RailkdError
 from railkd.functional import kd_loss
 from railkd.objectives import Signals, build_objective

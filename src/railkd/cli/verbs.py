@@ -11,9 +11,9 @@ from typing import Any
 
 from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, messages_only, print_results, printer
 from railkd.errors import RailkdError, RunFailed
-from railkd.jobs import deciding_checks, options, preconditions
+from railkd.jobs import deciding_checks, options, preconditions, shipping_preconditions
 from railkd.jobs.request import Request
-from railkd.jobs.shipping_options import CalibrateOptions, CertifyOptions, ExportOptions
+from railkd.jobs.shipping_options import CalibrateOptions, CertifyOptions, ExportOptions, PredictOptions
 from railkd.runtime.words import counted
 
 
@@ -65,13 +65,14 @@ def _evaluate(request: Request[options.EvaluateOptions]) -> None:
     from railkd.jobs.evaluate import evaluate
     from railkd.tasks.by_class import class_lines
 
+    table: list[str] = []
     with messages_only(request.options.quiet):
-        record = evaluate(request.options, printer(request.options.quiet))
+        record = evaluate(request.options, printer(request.options.quiet), show=table.append)
     by_class = [line for name, scores in record.classes.items() for line in class_lines(name, scores)]
-    print_results("\n".join([record.summary(), *by_class]))
+    print_results("\n".join([record.summary(), *by_class, *table]))
 
 
-def _predict(request: Request[options.PredictOptions]) -> None:
+def _predict(request: Request[PredictOptions]) -> None:
     from railkd.jobs import predict
 
     asked, results = request.options, sys.stdout
@@ -173,9 +174,9 @@ _ROWS = (
         "predict",
         "Label each row of a file, with score and logits, in the order of the file.",
         "railkd predict --model runs/student/student --test new.tsv --output predictions.tsv",
-        options.PredictOptions,
+        PredictOptions,
         _predict,
-        preconditions.check_predict,
+        shipping_preconditions.check_predict,
         spellings=_MODEL,
     ),
     Verb(
@@ -184,7 +185,7 @@ _ROWS = (
         "railkd export runs/student --onnx --int8 --output shipped/",
         ExportOptions,
         _export,
-        preconditions.check_export,
+        shipping_preconditions.check_export,
         positional="model",
     ),
     Verb(
@@ -193,7 +194,7 @@ _ROWS = (
         "railkd certify --model runs/student/student --against runs/teacher/model --test test.tsv --margin 1",
         CertifyOptions,
         _certify,
-        preconditions.check_certify,
+        shipping_preconditions.check_certify,
     ),
     Verb(
         "calibrate",

@@ -1,6 +1,6 @@
-r"""Reads and writes csv and tsv: rows of text cells with a comma or a tab between them.
+r"""Reads csv and tsv, whole or row by row: rows of text cells with a comma or a tab between them.
 
-The rules, for reading and for writing:
+The rules, for reading and for writing (`railkd.data.delimited_writer`):
 
 - The first line names the columns. Lines end in LF or CRLF. A row has as many cells as the header.
 - In a file of one column every line is a row, and a blank line is an empty text. With more columns only the end of a
@@ -24,11 +24,11 @@ import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from railkd.data.delimited_writer import needs_quotes, quote
 from railkd.errors import RailkdError
 from railkd.runtime.words import shortened
 
@@ -36,8 +36,10 @@ MOST_COLUMNS = 10_000
 QUOTED = "quoted cells are read without their quotes"
 _WHOLE = re.compile(r'"(?:[^"]|"")*"', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_NEEDS_QUOTES = re.compile('["\t\n\r]')
-Rows = list[tuple[int, list[str]]]  # The number of the line, from 1, and its cells.
+Rows = Iterator[list[str]]  # The header first.
+Numbered = Iterator[tuple[int, list[str]]]  # The number of the line, from 1, and its cells.
+#: Opens a text from its start, and returns its lines. The argument is that of `open`: which marks end a line.
+OpenLines = Callable[[str], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,6 @@ def check_names(names: Sequence[str], where: object) -> None:
         raise RailkdError(f"{where}: column {shortened(twice[0])!r} occurs more than once. Fix: rename one of them.")
 
 
-def split_lines(text: str) -> list[str]:
-    """Return the lines, which end in LF or CRLF only: splitlines() would also split at U+2028 or U+0085 in a text.
-
-    Args:
-        text: of a file.
-    """
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines if lines[-1] else lines[:-1]
-
-
 def parse_csv(path: Path, text: str) -> Parsed:
     """Parse a comma-separated file.
 
@@ -96,16 +88,9 @@ def parse_csv(path: Path, text: str) -> Parsed:
         text: its content.
 
     Returns:
-        The table.
-
-    Raises:
-        RailkdError: the quotes or the numbers of cells are wrong.
+        The table. Wrong quotes or numbers of cells raise `RailkdError`.
     """
-    try:
-        rows = _quoted(text, ",", path)
-    except csv.Error as error:
-        raise RailkdError(f"{path}: {error}. Fix: close every quote, and double those inside.") from None
-    return Parsed(_columns(path, rows, "put cells that hold a comma into double quotes."))
+    return Parsed(_columns(csv_rows(path, in_memory(text))))
 
 
 def parse_tsv(path: Path, text: str, headerless: Sequence[str] = (), *, plain: bool = False) -> Parsed:
@@ -120,101 +105,192 @@ def parse_tsv(path: Path, text: str, headerless: Sequence[str] = (), *, plain: b
     Returns:
         The table, with a note if its cells were quoted. Wrong numbers of cells raise `RailkdError`.
     """
-    lines = split_lines(text)
-    first = next(filter(None, lines))
-    if first.count("\t") >= MOST_COLUMNS:  # Checked here, before every line is split.
-        check_names(first.split("\t"), path)
-    rows = _without_blank_start([(number, line.split("\t")) for number, line in enumerate(lines, 1)])
-    if headerless and len(rows[0][1]) == len(headerless):
-        rows.insert(0, (0, list(headerless)))
-    quoted = None if plain or '"' not in text else _read_as_quoted(path, text, rows)
-    return Parsed(_columns(path, quoted or rows, "take tabs and line breaks out of the cells."), QUOTED * bool(quoted))
+    open_rows, note = tsv_rows(path, in_memory(text), headerless, plain=plain or '"' not in text)
+    return Parsed(_columns(open_rows()), note)
 
 
-def format_tsv(rows: Sequence[dict[str, Any]]) -> str:
-    r"""Return rows as the text of a tsv.
+def in_memory(text: str) -> OpenLines:
+    """Return the function that opens a text that is in memory."""
+    return lambda newline: io.StringIO(text, newline=newline)
+
+
+def csv_rows(path: Path, open_lines: OpenLines) -> Rows:
+    """Yield the header of a comma-separated file and then its rows, one at a time.
 
     Args:
-        rows: with the same columns; None is an empty cell.
+        path: of the file, for messages.
+        open_lines: opens the file.
 
-    Example:
-        >>> format_tsv([{"text": 'so "good" it is', "n": 1}])
-        '"text"\t"n"\n"so ""good"" it is"\t1\n'
+    Yields:
+        Lists of cells, all of one length. Wrong quotes or numbers of cells raise `RailkdError`.
+
+    Raises:
+        RailkdError: the quotes are wrong.
     """
-    names = list(rows[0]) if rows else ["index"]
-    lines = [["" if row[name] is None else str(row[name]) for name in names] for row in rows]
-    quoted = any(map(_NEEDS_QUOTES.search, (*names, *(cell for line in lines for cell in line))))
-    head = map(_quote, names) if quoted else names
-    body = ([_quote(cell) if _NEEDS_QUOTES.search(cell) else cell for cell in line] for line in lines)
-    return "".join("\t".join(line) + "\n" for line in (head, *body))
+    try:
+        yield from _even(path, _quoted(open_lines, ",", path), "put cells that hold a comma into double quotes.")
+    except csv.Error as error:
+        raise RailkdError(f"{path}: {error}. Fix: close every quote, and double those inside.") from None
 
 
-def _quote(cell: str) -> str:
-    return '"' + cell.replace('"', '""') + '"'
+def tsv_rows(
+    path: Path, open_lines: OpenLines, headerless: Sequence[str] = (), *, plain: bool = False
+) -> tuple[Callable[[], Rows], str]:
+    """Return a function that opens the header and the rows of a tab-separated file, which are read one at a time.
+
+    The file is read once before, to see whether its cells are quoted, unless ``plain`` says that they are not.
+
+    Args:
+        path: of the file, for messages.
+        open_lines: opens the file.
+        headerless: names of the columns if the first line has as many cells and no names.
+        plain: a quote is an ordinary character.
+
+    Returns:
+        The function, and a note if cells are quoted. The rows are lists of cells, all of one length. Wrong numbers of
+        cells raise `RailkdError` when they are met.
+    """
+
+    def as_written() -> Numbered:
+        return _with_header(_split(path, open_lines), headerless)
+
+    quoted = None if plain else _read_as_quoted(path, open_lines, as_written)
+    found = quoted or as_written
+    hint = "take tabs and line breaks out of the cells."
+    return lambda: _even(path, found(), hint), QUOTED * bool(quoted)
 
 
-def _quoted(text: str, mark: str, path: Path) -> Rows:
-    """Return the rows of a file with quoted cells. An error of the csv module tells the line."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=mark)
+def _split(path: Path, open_lines: OpenLines) -> Numbered:
+    """Yield the cells of each line of a tsv as they stand there, without the blank lines before the first other one."""
+    started = False
+    for number, line in enumerate(open_lines("\n"), 1):  # splitlines() would also split at U+2028 in a text
+        line = line.removesuffix("\n").removesuffix("\r")
+        if started or line:
+            if not started and line.count("\t") >= MOST_COLUMNS:  # Checked here, before every line is split.
+                check_names(line.split("\t"), path)
+            started = True
+            yield number, line.split("\t")
+
+
+def _with_header(rows: Numbered, headerless: Sequence[str]) -> Numbered:
+    """Yield a line with the names of the columns before the rows, if the first of them has as many cells."""
+    for place, (number, row) in enumerate(rows):
+        if not place and headerless and len(row) == len(headerless):
+            yield 0, list(headerless)
+        yield number, row
+
+
+def _quoted(open_lines: OpenLines, mark: str, path: Path) -> Numbered:
+    """Yield the rows of a file with quoted cells. An error of the csv module tells the line."""
+    reader = csv.reader(open_lines(""), strict=True, delimiter=mark)
     limit = csv.field_size_limit(sys.maxsize)  # The default of 128 kB a cell is too small for a long document.
-    rows: Rows = []
+    started = False
     try:
         for row in reader:
             if len(row) > MOST_COLUMNS:
                 check_names(row, path)
-            rows.append((reader.line_num, row or [""]))
+            cells = row or [""]
+            if started or cells != [""]:
+                started = True
+                yield reader.line_num, cells
     except csv.Error as error:
         raise csv.Error(f"line {reader.line_num} is not csv: {error}") from None
     finally:
         csv.field_size_limit(limit)
-    return _without_blank_start(rows)
 
 
-def _read_as_quoted(path: Path, text: str, rows: Rows) -> Rows | None:
-    """Return the rows of a tsv whose cells are quoted; None: quotes are ordinary characters."""
-    width = len(rows[0][1])
-    marked = [cell for _, row in rows for cell in row if cell.startswith('"')]
-    complete = all(map(_WHOLE.fullmatch, marked))
-    head = all(map(_WHOLE.fullmatch, rows[0][1]))
-    even = all(len(row) == width or row == [""] for _, row in rows)
-    if even and complete:
-        return _unquoted(rows) if head or any(_NEEDS_QUOTES.search(cell[1:-1]) for cell in marked) else None
+@dataclass
+class _Marks:
+    """What one pass over a tsv finds about its quotes.
+
+    Attributes:
+        head: every name of a column is a complete quoted cell.
+        even: every row has as many cells as the header, or is blank.
+        needed: a cell holds what only quotes allow.
+        broken: the first line with a cell that starts with a quote and is no complete quoted cell; 0: none.
+    """
+
+    head: bool = False
+    even: bool = True
+    needed: bool = False
+    broken: int = 0
+
+    @classmethod
+    def of(cls, rows: Numbered) -> _Marks:
+        found, width = cls(), 0
+        for number, row in rows:
+            if not width:
+                width, found.head = len(row), all(map(_WHOLE.fullmatch, row))
+            found.even = found.even and (len(row) == width or row == [""])
+            for cell in row:
+                if not cell.startswith('"'):
+                    continue
+                if not _WHOLE.fullmatch(cell):
+                    found.broken = found.broken or number
+                elif not found.needed:
+                    found.needed = needs_quotes(cell[1:-1])
+        return found
+
+
+def _read_as_quoted(
+    path: Path, open_lines: OpenLines, as_written: Callable[[], Numbered]
+) -> Callable[[], Numbered] | None:
+    """Return what opens the rows of a tsv whose cells are quoted; None: quotes are ordinary characters."""
+    marks = _Marks.of(as_written())
+    if marks.even and not marks.broken:
+        return (lambda: _unquoted(as_written())) if marks.head or marks.needed else None
     try:
-        found = _quoted(text, "\t", path)
+        rows = _quoted(open_lines, "\t", path)
+        header = next(rows, (0, [""]))[1]
+        if any(len(row) != len(header) and row != [""] for _, row in rows):
+            return None
     except csv.Error:
         return None
-    if any(len(row) != len(found[0][1]) and row != [""] for _, row in found):
-        return None
-    if even and not text.lstrip("\r\n").startswith("\t".join(map(_quote, found[0][1]))):
-        number = next(line for line, row in rows for cell in row if cell[:1] == '"' and not _WHOLE.fullmatch(cell))
+    if marks.even and not _starts_with(open_lines, "\t".join(map(quote, header))):
         raise RailkdError(
-            f"{path}: line {number} opens a quote that a later line closes, so that the lines may be one row or "
+            f"{path}: line {marks.broken} opens a quote that a later line closes, so that the lines may be one row or "
             "several. Fix: save the file as csv (with quotes) or as jsonl."
         )
-    return found
+    return lambda: _quoted(open_lines, "\t", path)
 
 
-def _without_blank_start(rows: Rows) -> Rows:
-    return rows[next(place for place, (_, row) in enumerate(rows) if row != [""]) :]
+def _starts_with(open_lines: OpenLines, wanted: str) -> bool:
+    found = ""
+    for line in open_lines("\n"):
+        found = (found + line).lstrip("\r\n")
+        if len(found) >= len(wanted):
+            break
+    return found.startswith(wanted)
 
 
-def _unquoted(rows: Rows) -> Rows:
-    return [
-        (number, [cell[1:-1].replace('""', '"') if cell.startswith('"') else cell for cell in row])
-        for number, row in rows
-    ]
+def _unquoted(rows: Numbered) -> Numbered:
+    for number, row in rows:
+        yield number, [cell[1:-1].replace('""', '"') if cell.startswith('"') else cell for cell in row]
 
 
-def _columns(path: Path, rows: Rows, hint: str) -> dict[str, list[str]]:
-    """Return column -> cells of rows, which must all be as long as the first, the header."""
-    (_, names), *body = rows
+def _even(path: Path, rows: Numbered, hint: str) -> Rows:
+    """Yield the header and the rows, which must all be as long as it. Blank lines at the end are left out."""
+    _, names = next(rows, (0, None))
+    if names is None:
+        raise RailkdError(f"{path}: expected a header line and rows, got an empty file.")
     check_names(names, path)
-    while len(names) > 1 and body and body[-1][1] == [""]:
-        body.pop()
-    for line, row in body:
-        if len(row) != len(names):
-            raise RailkdError(f"{path}: line {line} has {len(row)} fields, the header has {len(names)}. Fix: {hint}")
-    if not body:
+    yield names
+    blank, empty = 0, True
+    for line, row in rows:
+        if len(names) > 1 and row == [""]:
+            blank = blank or line
+            continue
+        if blank or len(row) != len(names):
+            where, width = (blank, 1) if blank else (line, len(row))
+            raise RailkdError(f"{path}: line {where} has {width} fields, the header has {len(names)}. Fix: {hint}")
+        empty = False
+        yield row
+    if empty:
         raise RailkdError(f"{path}: expected at least one row below the header, got none.")
-    columns: Iterable[tuple[str, ...]] = zip(*(row for _, row in body), strict=True)
+
+
+def _columns(rows: Rows) -> dict[str, list[str]]:
+    """Return column -> cells."""
+    names = next(rows)
+    columns: Iterable[tuple[str, ...]] = zip(*rows, strict=True)
     return {name: list(cells) for name, cells in zip(names, columns, strict=True)}

@@ -6,12 +6,13 @@ Cells of csv and tsv stay text, because the label "01" is not 1. JSON lines and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from railkd.data.delimited import MOST_COLUMNS, Parsed, check_names, parse_csv, parse_tsv, split_lines
+from railkd.data.delimited import MOST_COLUMNS, OpenLines, Parsed, check_names, in_memory, parse_csv, parse_tsv
 from railkd.data.glue import GLUE
 from railkd.data.ood import find_row
 from railkd.data.text_files import memory_limit, read_text, too_large
@@ -98,12 +99,9 @@ def read_table(path: Path) -> tuple[Any, str]:
     Raises:
         RailkdError: the format is not known, or the file cannot be read, has no rows or does not fit in memory.
     """
-    form = format_of(path)
-    if form is None:
-        near = did_you_mean(path.suffix, _BY_SUFFIX)
-        raise RailkdError(f"{path}: unknown file format. Expected one of {list_suffixes()}.{near}")
     try:
-        found = form.read(path)
+        with readable(path):
+            found = known_format(path).read(path)
         note = found.note if isinstance(found, Parsed) else ""
         columns = found.columns if isinstance(found, Parsed) else found
         table = _table(columns, path) if isinstance(columns, dict) else columns
@@ -112,22 +110,61 @@ def read_table(path: Path) -> tuple[Any, str]:
         while cause is not None:  # The frames of each error hold the rows that were read.
             cause.__traceback__, cause = None, cause.__context__
         raise RailkdError(too_large(path, path.stat().st_size)) from None
+    if table.num_rows == 0:
+        raise RailkdError(f"{path}: expected at least one row below the header, got none.")
+    return table, note
+
+
+def known_format(path: Path) -> Format:
+    """Return the format of a file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        RailkdError: its suffix is not known.
+    """
+    form = format_of(path)
+    if form is None:
+        near = did_you_mean(path.suffix, _BY_SUFFIX)
+        raise RailkdError(f"{path}: unknown file format. Expected one of {list_suffixes()}.{near}")
+    return form
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn the errors of the system, and of pyarrow, for a file that is read inside the block into a message.
+
+    Args:
+        path: of the file.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RailkdError: the file cannot be read.
+    """
+    try:
+        yield
     except PermissionError:
         raise RailkdError(f"{path}: no permission to read it. Fix: change its mode or its owner.") from None
     except OSError as error:
         raise RailkdError(
             f"{path}: cannot be read: {error.strerror or error}. Fix: check the disk, or copy the file again."
         ) from None
-    if table.num_rows == 0:
-        raise RailkdError(f"{path}: expected at least one row below the header, got none.")
-    return table, note
 
 
 def _read_tsv(path: Path) -> Parsed:
+    headerless, plain = glue_layout(path)
+    return parse_tsv(path, read_text(path), headerless, plain=plain)
+
+
+def glue_layout(path: Path) -> tuple[Sequence[str], bool]:
+    """Return the columns of a GLUE file that may lack a header, and whether its quotes are ordinary characters."""
     # Of GLUE's CoLA only test.tsv has a header; it has two columns, so the number of fields distinguishes it.
     task = find_row(str(path))
     headerless = task.headerless if task else ()
-    return parse_tsv(path, read_text(path), headerless, plain=bool(headerless) or task in GLUE)
+    return headerless, bool(headerless) or task in GLUE
 
 
 def _read_csv(path: Path) -> Parsed:
@@ -138,11 +175,33 @@ def _read_jsonl(path: Path) -> dict[str, Any]:
     """Return column -> cells of a file with one JSON object a line; missing keys are null, blank lines are skipped."""
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
-    for number, line in enumerate(split_lines(read_text(path)), 1):
+    for row in json_rows(path, in_memory(read_text(path))):
+        rows.append(row)
+        names.update(dict.fromkeys(row))
+        if len(names) > MOST_COLUMNS:
+            break
+    check_keys(path, names)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def json_rows(path: Path, open_lines: OpenLines) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file with one JSON object a line; blank lines are skipped.
+
+    Args:
+        path: of the file, for messages.
+        open_lines: opens it.
+
+    Yields:
+        Rows; one may lack keys that others have.
+
+    Raises:
+        RailkdError: a line is no object.
+    """
+    for number, line in enumerate(open_lines("\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.removesuffix("\n").removesuffix("\r"))
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "too large or too deep"
             raise RailkdError(
@@ -153,14 +212,22 @@ def _read_jsonl(path: Path) -> dict[str, Any]:
                 f"{path}: line {number} is a JSON {type(row).__name__}. "
                 'Expected one object per line, e.g. {"text": "...", "label": "..."}.'
             )
-        rows.append(row)
-        names.update(dict.fromkeys(row))
-        if len(names) > MOST_COLUMNS:
-            break
+        yield row
+
+
+def check_keys(path: Path, names: Iterable[str]) -> None:
+    """Refuse the keys of JSON lines that cannot be names of columns.
+
+    Args:
+        path: of the file, for the message.
+        names: every key that occurs.
+
+    Raises:
+        RailkdError: there is none, or a name is refused.
+    """
     if not names:
         raise RailkdError(f'{path}: its objects are empty. Expected keys, e.g. {{"text": "...", "label": "..."}}.')
     check_names(list(names), path)
-    return {name: [row.get(name) for row in rows] for name in names}
 
 
 # ---- tables --------------------------------------------------------------------------------------------------------
@@ -197,6 +264,28 @@ def _misfit(cells: Sequence[Any]) -> str:
 
 
 def _read_parquet(path: Path) -> Any:
+    with open_parquet(path) as file:
+        facts = file.metadata  # A few bytes can stand for millions of rows.
+        read = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
+        read = max(read, facts.num_rows * facts.num_columns)
+        if read > memory_limit():
+            raise RailkdError(too_large(path, read))
+        return file.read()
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """Open a parquet file.
+
+    Args:
+        path: of the file.
+
+    Yields:
+        The ``ParquetFile``, whose names of columns are distinct.
+
+    Raises:
+        RailkdError: the file is no complete parquet file.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -206,12 +295,7 @@ def _read_parquet(path: Path) -> Any:
         # read_table would add columns for folder names such as "lang=en".
         with pq.ParquetFile(path) as file:
             check_names(file.schema_arrow.names, path)
-            facts = file.metadata  # A few bytes can stand for millions of rows.
-            read = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
-            read = max(read, facts.num_rows * facts.num_columns)
-            if read > memory_limit():
-                raise RailkdError(too_large(path, read))
-            return file.read()
+            yield file
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
         raise RailkdError(f"{path}: not a complete parquet file ({reason}). Fix: write it again.") from None

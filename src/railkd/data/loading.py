@@ -64,9 +64,23 @@ def _pick_split(wanted: str | None, available: Iterable[str], where: object) -> 
     )
 
 
-def _file_in(folder: Path, wanted: str | None) -> Path:
-    """Return the file of a split in a folder such as GLUE's."""
-    files = list_tables(folder)
+def file_in(folder: Path, wanted: str | None) -> Path | None:
+    """Return the file of a split in a folder such as GLUE's.
+
+    Args:
+        folder: must exist.
+        wanted: the split; None: train.
+
+    Returns:
+        The file; None: it is an Arrow folder.
+
+    Raises:
+        RailkdError: the folder cannot be read or has no such split.
+    """
+    with _readable(folder):
+        if any((folder / name).is_file() for name in _ARROW_FILES):
+            return None
+        files = list_tables(folder)
     if not files:
         raise RailkdError(
             f"{folder}: the folder holds no data files. Expected a file, or a folder with train.tsv, dev.tsv, ... "
@@ -80,24 +94,10 @@ def _file_in(folder: Path, wanted: str | None) -> Path:
     return found[0]
 
 
-def read_folder(folder: Path, wanted: str | None, *, spelled: bool) -> datasets.Dataset:
-    """Read a split of an Arrow folder, or of a folder with a file for each split.
-
-    Args:
-        folder: must exist.
-        wanted: the split; None: train.
-        spelled: the user named the split, so the folder must have splits.
-
-    Returns:
-        The rows.
-
-    Raises:
-        RailkdError: the folder cannot be read or has no such split.
-    """
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
     try:
-        if any((folder / name).is_file() for name in _ARROW_FILES):
-            return _from_arrow(folder, wanted, spelled)
-        return read_file(_file_in(folder, wanted))
+        yield
     except OSError as error:
         raise RailkdError(f"{folder}: cannot be read: {error.strerror or error}. Fix: check its permissions.") from None
 
@@ -141,8 +141,20 @@ def read_hub(text: str, name: str, config: str | None, revision: str | None, spl
     return rows[_pick_split(split, rows, name)]
 
 
-def _from_arrow(folder: Path, wanted: str | None, spelled: bool) -> datasets.Dataset:
-    """Return the rows that ``save_to_disk`` wrote, of one data set or of a dictionary of splits."""
+def read_arrow(folder: Path, wanted: str | None, *, spelled: bool) -> datasets.Dataset:
+    """Read the rows that ``save_to_disk`` wrote, of one data set or of a dictionary of splits.
+
+    Args:
+        folder: must exist.
+        wanted: the split; None: train.
+        spelled: the user named the split, so the folder must have splits.
+
+    Returns:
+        The rows.
+
+    Raises:
+        RailkdError: the folder cannot be read or has no such split.
+    """
     import datasets
 
     try:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
-from railkd.data.delimited import format_tsv
+from railkd.data.delimited_writer import csv_lines, format_tsv, needs_quotes, tsv_lines
 from railkd.data.reader import TEXT_COLUMNS
+from railkd.data.streams import Row, plain_cell
 from railkd.errors import RailkdError
-from railkd.runtime.files import write_text
+from railkd.runtime.files import write_text, written
 from railkd.runtime.words import visible
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Formats of a file of predictions.
+SUFFIXES = (".tsv", ".csv", ".jsonl")
+SUFFIX_WORDS = ".tsv, .csv or .jsonl"
 
 
 def write_answers(
@@ -44,34 +50,66 @@ def write_answers(
         answers |= {f"logit_{name}": round(float(value), 6) for name, value in zip(labels, row, strict=True)}
         kept = zip(TEXT_COLUMNS, texts[i], strict=False) if texts is not None else ()
         rows.append(answers | dict(kept))
-    write_text(target, format_tsv([{name: _cell(value) for name, value in row.items()} for row in rows]))
+    write_text(target, format_tsv([{name: plain_cell(value) for name, value in row.items()} for row in rows]))
 
 
-def _cell(value: Any) -> Any:
-    # Several labels in one cell are joined as `railkd.tasks.multilabel` reads them.
-    return "|".join(value) if isinstance(value, list) else "" if value is None else value
-
-
-def write_predictions(target: str | None, rows: Sequence[dict[str, Any]], stream: TextIO | None = None) -> None:
-    """Write rows of columns as .tsv or .jsonl.
+def write_predictions(
+    target: str | None, rows: Iterable[Mapping[str, Any]], stream: TextIO | None = None, *, quoted: bool | None = None
+) -> None:
+    """Write rows of columns as .tsv, .csv or .jsonl, one after the other. The file is complete or absent.
 
     Args:
         target: a file, whose suffix chooses the format; None: tsv to standard output.
-        rows: see `railkd.tasks.base.Task.predictions`.
+        rows: with the same columns; see `railkd.tasks.base.Task.predictions`.
         stream: replaces standard output if there is no target.
+        quoted: a cell needs quotes in a tsv; None: find out, with all rows in memory.
 
     Raises:
         RailkdError: the suffix is another one.
     """
     suffix = Path(target).suffix if target else ".tsv"
+    if suffix not in SUFFIXES:
+        raise RailkdError(f"cannot write predictions as '{target}'. Expected a name that ends in {SUFFIX_WORDS}")
     if suffix == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    elif suffix == ".tsv":
-        text = format_tsv([{name: _cell(value) for name, value in row.items()} for row in rows])
+        lines: Iterator[str] = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
     else:
-        raise RailkdError(f"cannot write predictions as '{target}'. Expected a name that ends in .tsv or .jsonl")
+        cells: Iterable[dict[str, Any]] = ({name: plain_cell(value) for name, value in row.items()} for row in rows)
+        if quoted is None:
+            cells = list(cells)
+            quoted = any(needs_quotes(str(cell)) for row in cells for cell in (*row, *row.values()))
+        lines = csv_lines(cells) if suffix == ".csv" else tsv_lines(cells, quoted=quoted)
     if target:
-        write_text(target, text)
-    else:
-        stream = stream or sys.stdout
-        stream.write(visible(text) if stream.isatty() else text)
+        with written(target) as file:
+            file.writelines(line.encode() for line in lines)
+        return
+    stream = stream or sys.stdout
+    shown = stream.isatty()
+    stream.writelines(visible(line) if shown else line for line in lines)
+
+
+def with_columns(answers: Sequence[dict[str, Any]], rows: Sequence[Row], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Put the columns of the input behind those of the predictions.
+
+    Args:
+        answers: N rows of predictions.
+        rows: the N rows that they are for.
+        names: of the columns of the input. One that has the name of a column of the predictions is written as
+            ``input_NAME``.
+
+    Returns:
+        N rows.
+
+    Example:
+        >>> with_columns([{"index": 0, "label": "b"}], [{"id": 7, "label": "a"}], ["id", "label", "text"])
+        [{'index': 0, 'label': 'b', 'id': 7, 'input_label': 'a', 'text': None}]
+    """
+    taken, renamed = set(answers[0]), {}
+    for name in names:
+        free = name
+        while free in taken or (free != name and free in names):
+            free = f"input_{free}"
+        renamed[name] = free
+        taken.add(free)
+    return [
+        answer | {new: row.get(old) for old, new in renamed.items()} for answer, row in zip(answers, rows, strict=True)
+    ]

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from railkd.data.columns import Columns, compare_texts, find_columns, match_columns
+from railkd.data.columns import Columns
 from railkd.data.first_rows import limited
 from railkd.data.label_lists import FLAG_NAMES, multi_hot_width, refuse_lists_in_text
-from railkd.data.label_names import apply_label_map, describe_doubt, is_missing, label_name, parse_label_map
+from railkd.data.label_names import apply_label_map, describe_doubt, is_missing, label_name
 from railkd.data.labels import LabelSpace
 from railkd.data.loading import NOTE
+from railkd.data.reading import Reading, blank_note, check_text, choose_columns, compare_training
 from railkd.data.sources import Source
 from railkd.errors import RailkdError, did_you_mean
-from railkd.runtime.words import counted, joined, named, shortened
+from railkd.runtime.words import joined, named, shortened
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -140,49 +141,6 @@ def refuse_unused_entries(label_map: Mapping[str, str], tables: Sequence[tuple[s
             )
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How a user wants files to be read. What is empty is found by common names or from the tables of known sets.
-
-    Attributes:
-        text: names of the text columns.
-        label: names of the label columns; each of several columns is a class, with cells of 0 and 1.
-        label_map: old name -> new name of a class; None: that of the tables.
-        trained: the text columns that the model was trained on, taken where a file has them; empty: not known.
-        strict: a file with one text where the model was trained on two is refused, and the reverse, unless ``text``
-            says so. Otherwise a message says it, because training follows.
-    """
-
-    text: tuple[str, ...] = ()
-    label: tuple[str, ...] = ()
-    label_map: Mapping[str, str] | None = None
-    trained: tuple[str, ...] = ()
-    strict: bool = True
-
-    @classmethod
-    def parse(
-        cls, text: Sequence[str] | str | None, label: Sequence[str] | str | None, label_map: Sequence[str] | None
-    ) -> Reading:
-        """Return the reading that options ask for.
-
-        Args:
-            text: one text column, or two.
-            label: one label column, or several.
-            label_map: texts ``OLD=NEW``.
-        """
-        texts, labels = ((given,) if isinstance(given, str) else tuple(given or ()) for given in (text, label))
-        return cls(texts, labels, parse_label_map(label_map) if label_map else None)
-
-    def where_there(self, names: Sequence[str]) -> Reading:
-        """Return the reading of another file of a job: text and label columns that it lacks are found by common names.
-
-        Args:
-            names: of its columns.
-        """
-        text, label = (wanted if set(wanted) <= set(names) else () for wanted in (self.text, self.label))
-        return replace(self, text=text, label=label)
-
-
 @dataclass(frozen=True, eq=False)
 class Table:
     """The rows of one source.
@@ -248,7 +206,7 @@ def read(source: Source, reading: Reading, *, split: str, labelled: bool = True)
     """
 
     def find_labels(rows: Dataset) -> Sequence[str]:
-        found = _find(source, reading, rows.column_names, labelled)
+        found = choose_columns(source, reading, rows.column_names, labelled)
         return () if not labelled else reading.label if len(reading.label) > 1 else (str(found.label),)
 
     raw = limited((source.text, split, reading.label, labelled), lambda: source.rows(split), find_labels)
@@ -266,7 +224,7 @@ def table_of(raw: Dataset, source: Source, reading: Reading, *, labelled: bool =
     """
     from datasets import Dataset
 
-    columns, cells = _find(source, reading, raw.column_names, labelled), None
+    columns, cells = choose_columns(source, reading, raw.column_names, labelled), None
     if labelled:
         names = reading.label if len(reading.label) > 1 else (str(columns.label),)
         known = source.row.raw_label_names if source.row else {}
@@ -277,7 +235,7 @@ def table_of(raw: Dataset, source: Source, reading: Reading, *, labelled: bool =
     texts = {role: _texts(raw, name, source.text) for role, name in zip(TEXT_COLUMNS, columns.text, strict=False)}
     notes = (
         _file_note(raw),
-        _other_texts(reading, columns.text, raw.column_names, source),
+        compare_training(reading, columns.text, raw.column_names, source),
         _empty_note(list(zip(*texts.values(), strict=True))),
         cells.doubt if cells else "",
     )
@@ -289,46 +247,10 @@ def _file_note(rows: Dataset) -> str:
     return rows.info.description.removeprefix(NOTE) if rows.info.description.startswith(NOTE) else ""
 
 
-def _other_texts(reading: Reading, chosen: Sequence[str], names: Sequence[str], source: Source) -> str:
-    """Return a warning if a model was trained on other texts; refuse another number of them that nobody asked for."""
-    other = compare_texts(reading.trained, chosen, names)
-    if other and reading.strict and not reading.text and len(chosen) != len(reading.trained):
-        raise RailkdError(
-            f"{source.text}: {other}; the columns are {named(names)}. Fix: name the columns to read with --text-column."
-        )
-    return f"warning: {other}" if other else ""
-
-
 def _empty_note(texts: Sequence[tuple[str, ...]]) -> str:
     blank = [row for row, cells in enumerate(texts, 1) if not all(map(str.strip, cells))]
-    return f"{counted(len(blank), 'row')} with an empty text, the first is row {blank[0]}" if blank else ""
-
-
-def _find(source: Source, reading: Reading, names: Sequence[str], labelled: bool) -> Columns:
-    row, asked = source.row, reading.label if labelled else ()
-    known = row.text if row and set(row.text) <= set(names) else None
-    known = match_columns(reading.trained, names, without=asked) or known
-    wanted = asked[0] if asked else row.label if row and labelled and row.label in names else None
-    columns = find_columns(names, text=reading.text or known, label=wanted)
-    if labelled and columns.label is None:
-        raise RailkdError(
-            f"{source.text}: no column has a common name of a label column; the columns are {named(names)}. "
-            "Fix: name one with --label-column, or give the rows as --unlabelled."
-        )
-    if len(asked) > 1:
-        if len(set(asked)) < len(asked):
-            raise RailkdError(f"--label-column: expected each column once, got {named(asked)}.")
-        for name in asked:
-            find_columns(names, text=columns.text, label=name)  # Refuses a column that does not exist.
-    return columns
+    return blank_note(len(blank), blank[0]) if blank else ""
 
 
 def _texts(rows: Dataset, column: str, where: str) -> list[str]:
-    values = rows[column][:]
-    for number, value in enumerate(values, 1):
-        if not isinstance(value, str):
-            raise RailkdError(
-                f"{where}: row {number}: expected text in column {shortened(column)!r}, got {shortened(repr(value))}. "
-                "Fix: correct it, or name another --text-column."
-            )
-    return list(values)
+    return [check_text(value, number, column, where) for number, value in enumerate(rows[column][:], 1)]

@@ -150,14 +150,10 @@ class Source:
             RailkdError: the source does not exist, cannot be read, or has no rows or no such split.
         """
         wanted = self.split or split
-        if os.path.isdir(self.base):
-            rows = loading.read_folder(Path(self.base), wanted, spelled=self.split is not None)
+        if path := self.file(split):
+            rows = loading.read_file(path)
         elif self.on_disk:
-            if self.split:
-                raise RailkdError(
-                    f"{self.base}:{wanted}: a file has no splits. Fix: give {self.base} alone, or a folder of splits."
-                )
-            rows = loading.read_file(Path(self.base))
+            rows = loading.read_arrow(Path(self.base), wanted, spelled=self.split is not None)
         else:
             self.check()
             if loading.is_builder(self.base):
@@ -167,6 +163,26 @@ class Source:
             raise RailkdError(f"{self.text}: expected at least one row, got none.")
         check_names(rows.column_names, self.text)
         return loading.with_label_names(rows)
+
+    def file(self, split: str | None = None) -> Path | None:
+        """Return the file that the rows lie in.
+
+        Args:
+            split: as for `rows`.
+
+        Returns:
+            The file; None: the rows are in an Arrow folder or on the hub.
+
+        Raises:
+            RailkdError: a split of a single file is asked for, or the folder has no such split.
+        """
+        if os.path.isdir(self.base):
+            return loading.file_in(Path(self.base), self.split or split)
+        if self.on_disk and self.split:
+            raise RailkdError(
+                f"{self.base}:{self.split}: a file has no splits. Fix: give {self.base} alone, or a folder of splits."
+            )
+        return Path(self.base) if self.on_disk else None
 
     def _missing(self) -> RailkdError:
         """Return the error for a source that does not exist, with the nearest name in its folder."""

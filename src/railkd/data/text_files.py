@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
+import io
+import itertools
 import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from railkd.errors import RailkdError
 from railkd.runtime.words import size
 
-_CHUNK = 1 << 22
+#: Bytes that are read at once: of a file that is read whole, and of one that is read line by line.
+_CHUNK, _PIECE = 1 << 22, 1 << 16
 #: Text shrinks to a tenth, tables of numbers to a hundredth. A larger ratio is the mark of a file made to fill memory.
 MOST_UNPACKED, MOST_RATIO = 64 << 20, 200
 _ZEROS = bytes(1024)
@@ -65,31 +70,96 @@ def read_text(path: Path) -> str:
     Raises:
         RailkdError: the file is not UTF-8, not a complete gzip file, blank, or larger than memory.
     """
-    data = b"".join(_chunks(path))
-    _refuse_other_encodings(path, data)
+    data = b"".join(_chunks(path, memory_limit()))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         # The codec counts from behind the byte order mark.
         at = error.start + len(data) - len(error.object)
-        line = data.count(b"\n", 0, at) + 1
-        raise RailkdError(
-            f"{path}: byte 0x{data[at]:02x} at offset {at} (line {line}) is not UTF-8. "
-            "Fix: convert the file from its encoding, e.g. iconv -f latin1 -t utf-8."
-        ) from None
+        raise RailkdError(_not_utf8(path, data[at], at, data.count(b"\n", 0, at) + 1)) from None
     if not text.strip():
         raise RailkdError(f"{path}: expected a header line and rows, got an empty file.")
     return text
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    packed, limit, total = path.stat().st_size, memory_limit(), 0
+def text_lines(path: Path, newline: str) -> Iterator[str]:
+    """Yield the lines of a file of any size; see `read_text`.
+
+    Args:
+        path: of the file.
+        newline: as for `open`: which marks end a line.
+
+    Yields:
+        Lines with the marks at their ends.
+
+    Raises:
+        RailkdError: the file is not UTF-8, or blank.
+    """
+    pieces = _Pieces(_chunks(path, None, _PIECE))
+    blank: list[str] | None = []  # the blank lines before the first other one
+    try:
+        with io.TextIOWrapper(io.BufferedReader(pieces, _PIECE), encoding="utf-8-sig", newline=newline) as lines:
+            for line in lines:
+                if blank is not None and not line.strip():
+                    blank.append(line)
+                    continue
+                yield from blank or ()
+                blank = None
+                yield line
+    except UnicodeDecodeError:
+        raise RailkdError(_find_damage(path)) from None
+    if blank is not None:
+        raise RailkdError(f"{path}: expected a header line and rows, got an empty file.")
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes as a stream."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or memoryview(next(self._pieces, b""))
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _find_damage(path: Path) -> str:
+    """Return the message for a file that is not UTF-8, with the place."""
+    decoder, before, line = codecs.getincrementaldecoder("utf-8")(), 0, 1
+    for chunk in itertools.chain(_chunks(path, None), [b""]):
+        try:
+            decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            held = len(error.object) - len(chunk)  # bytes of the chunk before
+            at = before - held + error.start
+            line += chunk.count(b"\n", 0, max(0, error.start - held))
+            return _not_utf8(path, error.object[error.start], at, line)
+        before, line = before + len(chunk), line + chunk.count(b"\n")
+    return f"{path}: is not UTF-8. Fix: convert the file from its encoding."
+
+
+def _not_utf8(path: Path, byte: int, at: int, line: int) -> str:
+    return (
+        f"{path}: byte 0x{byte:02x} at offset {at} (line {line}) is not UTF-8. "
+        "Fix: convert the file from its encoding, e.g. iconv -f latin1 -t utf-8."
+    )
+
+
+def _chunks(path: Path, limit: int | None, piece: int = _CHUNK) -> Iterator[bytes]:
+    """Yield the bytes of a file, unpacked, piece by piece; at most so many, unless the limit is None."""
+    packed, total = path.stat().st_size, 0
     zipped = path.name.lower().endswith(".gz")
-    if packed > limit:
+    if limit is not None and packed > limit:
         raise RailkdError(too_large(path, packed))
     try:
         with gzip.open(path) if zipped else path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(piece):
                 total += len(chunk)
                 if _ZEROS in chunk:
                     raise RailkdError(
@@ -101,8 +171,10 @@ def _chunks(path: Path) -> Iterator[bytes]:
                         f"{path}: {size(packed)} unpack to more than {MOST_RATIO} times their size. "
                         "Fix: unpack the file yourself if you trust it."
                     )
-                if total > limit:
+                if limit is not None and total > limit:
                     raise RailkdError(too_large(path, total))
+                if total == len(chunk):
+                    _refuse_other_encodings(path, chunk)
                 yield chunk
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise RailkdError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from railkd.data.sources import SELECTION_SET
+from railkd.export import side_by_side
 from railkd.models.heads import task_of_config
 from railkd.objectives import METHODS
 from railkd.records import RunRecord
@@ -19,7 +20,7 @@ from railkd.tasks.by_class import HEADS, describe_classes_left_out, table_rows, 
 _MODELS = ("teacher", "student", "model")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 #: Settings that say where a run wrote, on the machine that ran it.
-_LEFT_OUT = ("output", "cache")
+_LEFT_OUT = ("output", "cache", "push_to_hub")
 _NOT_MEASURED = (
     "other seeds, unless the scores above say so",
     "bias and fairness, languages and domains other than those of the sets above",
@@ -166,7 +167,8 @@ def _by_class(record: RunRecord | None, trimmed: bool) -> list[str]:
 
 
 def _domain(record: RunRecord, name: str) -> str:
-    return "chose the weights" if name == SELECTION_SET else f"{record.domains.get(name, 'in')} of domain"
+    outside = record.domains.get(name, "in") == "out"
+    return "chose the weights" if name == SELECTION_SET else "out of domain" if outside else "in domain"
 
 
 def _exports(shipped: Mapping[str, Any] | None) -> list[str]:
@@ -195,9 +197,10 @@ def _exports(shipped: Mapping[str, Any] | None) -> list[str]:
         ]
         heads = ["set", "rows of", "rows", "int8 loses, points", "at most (95 %)", "allowed", "gate"]
         lines += ["", *_table(heads, rows)]
-    for row in shipped.get("latency", {}).get("lines", []):
-        lines += [] if lines[-1].startswith("- ") else [""]
-        lines.append(f"- {row}")
+    if "latency" in shipped:
+        threads = shipped["latency"]["threads"]
+        lines += ["", f"Side by side, on the CPU ({threads} thread{'s' * (threads != 1)}), tokenisation left out:", ""]
+        lines += _table(*side_by_side.cells(shipped["latency"]))
     return lines
 
 

@@ -84,6 +84,7 @@ class Judgement:
         flips: rows on which the verdicts differ, most confident first.
         outcomes: name of a line -> (n,) keys of its rows, and (2, n) bool: which of them each model gets right. Empty
             for scores that are no share of rows.
+        domain: "in" or "out" of the domain of the training rows.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Judgement:
     lines: tuple[Line, ...]
     flips: tuple[Flip, ...]
     outcomes: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
+    domain: str = "in"
 
     @property
     def passes(self) -> bool:
@@ -161,11 +163,11 @@ def judge(
                 found[label] = _drop_of_right(right[:, rows], margin)
     metric = "accuracy" if target.task.points else target.primary_metric
     flips = _flips(target, table, outputs, gold, reference, candidate)
-    return Judgement(name, metric, _lines(found, margins), flips, outcomes)
+    return Judgement(name, metric, _lines(found, margins), flips, outcomes, table.domain)
 
 
 def pool(judgements: Sequence[Judgement], margins: tuple[float, float]) -> Judgement | None:
-    """Return the comparison on the rows of several tables together, overall and for each class.
+    """Return the comparison on the rows of several tables together: overall, for each group, and for each domain.
 
     A row that an earlier table holds too, with its texts and label, does not count again: the same rows twice are no
     further evidence. Equal rows within a table all count, because a sample may draw a text more than once.
@@ -180,10 +182,15 @@ def pool(judgements: Sequence[Judgement], margins: tuple[float, float]) -> Judge
     lines = [line for judgement in judgements for line in judgement.lines]
     if len(judgements) < 2 or any(line.drop.lost is None for line in lines):
         return None
+    names = dict.fromkeys(line.name for line in lines)
+    parts = {name: [one.outcomes[name] for one in judgements if name in one.outcomes] for name in names}
+    domains = {one.domain: f"{'in' if one.domain == 'in' else 'out of'} the domain" for one in judgements}
+    for domain, name in domains.items() if len(domains) > 1 else ():
+        parts[name] = [one.outcomes["overall"] for one in judgements if one.domain == domain]
     found = {}
-    for name in dict.fromkeys(line.name for line in lines):
+    for name, outcomes in parts.items():
         seen, kept = np.empty(0, np.int64), []
-        for keys, right in (one.outcomes[name] for one in judgements if name in one.outcomes):
+        for keys, right in outcomes:
             kept.append(right[:, ~np.isin(keys, seen)])
             seen = np.concatenate([seen, keys])
         found[name] = _drop_of_right(np.concatenate(kept, 1), margins[0] if name == "overall" else margins[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from railkd.data.tokens import full_lengths, model_inputs
 from railkd.export.layout import onnx_size
 from railkd.export.session import OnnxModel
 from railkd.models.blocks import accepted_inputs
-from railkd.runtime.words import size
 
 #: Rows that are timed one by one, and rows of a batch for the throughput.
 ROWS, BATCH = 60, 32
@@ -33,6 +32,7 @@ class Side:
         takes: names of the inputs that it reads.
         tokenizer: of the model.
         size: its weights on disk, in bytes.
+        parameters: their number; None: not known, as of an ONNX file.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Side:
     takes: Sequence[str]
     tokenizer: Any
     size: int
+    parameters: int | None = None
 
     @classmethod
     def of_model(cls, name: str, model: Any, tokenizer: Any) -> Side:
@@ -51,13 +52,14 @@ class Side:
             tokenizer: of the model.
         """
         model.eval()
-        count = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+        weights = [(parameter.numel(), parameter.element_size()) for parameter in model.parameters()]
+        count, number = sum(numbers * each for numbers, each in weights), sum(numbers for numbers, _ in weights)
 
         def run(batch: Mapping[str, Any]) -> Any:
             with torch.inference_mode():
                 return model(**batch)
 
-        return cls(name, run, sorted(accepted_inputs(model)), tokenizer, count)
+        return cls(name, run, sorted(accepted_inputs(model)), tokenizer, count, number)
 
     @classmethod
     def of_onnx(cls, name: str, file: Path) -> Side:
@@ -78,6 +80,7 @@ class Timing:
     Attributes:
         name: of the side.
         size: its weights, in bytes.
+        parameters: their number; None: not known.
         p50_ms: median milliseconds of one row.
         p95_ms: milliseconds that 95 % of the rows stay below.
         rows_per_second: in batches of 32 rows.
@@ -87,18 +90,12 @@ class Timing:
 
     name: str
     size: int
+    parameters: int | None
     p50_ms: float
     p95_ms: float
     rows_per_second: float
     ratio: float
     size_ratio: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.ratio:.3f} of the time and {self.size_ratio:.3f} of the size of the first; "
-            f"{self.p50_ms:.2f} ms a row (95 %: {self.p95_ms:.2f} ms); {self.rows_per_second:,.0f} rows/s in "
-            f"batches of {BATCH}; {size(self.size)}"
-        )
 
 
 def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], max_length: int) -> list[Timing]:
@@ -122,6 +119,7 @@ def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], max_length: i
         Timing(
             name=side.name,
             size=side.size,
+            parameters=side.parameters,
             p50_ms=round(1000 * float(np.quantile(single[number], 0.5)), 4),
             p95_ms=round(1000 * float(np.quantile(single[number], 0.95)), 4),
             rows_per_second=round(float(per_second[number]), 1),
@@ -148,13 +146,3 @@ def _times(sides: Sequence[Side], parts: Sequence[Sequence[Sequence[str]]], max_
             if number >= 0:
                 found[which, number] = time.perf_counter() - start
     return found
-
-
-def as_record(timings: Sequence[Timing]) -> dict[str, Any]:
-    """Return timings for a record, with the number of threads.
-
-    Args:
-        timings: of `measure`.
-    """
-    threads = torch.get_num_threads()
-    return {"threads": threads, "sides": [asdict(one) for one in timings], "lines": [str(one) for one in timings]}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from railkd.data.keys import keys_of
-from railkd.data.reader import Reading
+from railkd.data.reading import Reading
 from railkd.jobs.options import Say
 from railkd.jobs.splits import Splits
 from railkd.models.checkpoints import Checkpoint

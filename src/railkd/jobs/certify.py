@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from railkd.data.columns import find_columns
+from railkd.data.predictions import write_predictions
 from railkd.data.reader import Table
 from railkd.data.tokens import full_lengths
 from railkd.errors import RailkdError
 from railkd.export.gate import UNDECIDED, Judgement, judge, pool, problems_of
+from railkd.jobs.answer_file import AnswerFile
 from railkd.jobs.options import Say
-from railkd.jobs.request import Request
+from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.scorer import Scorer
 from railkd.jobs.shipping_options import CertifyOptions
 from railkd.jobs.splits import Sources, TableReader, asked_task
 from railkd.jobs.trained import Trained, trained_length
+from railkd.jobs.validation import is_answer_file
 from railkd.runtime.environment import versions
 from railkd.runtime.files import write_json
 from railkd.runtime.words import counted, listed
@@ -46,8 +52,11 @@ class Certificate:
     details: tuple[str, ...]
 
 
+@on_its_device
 def certify(options: CertifyOptions, say: Say) -> Certificate:
     """Compare a candidate with a reference on labelled rows.
+
+    Models or files with other classes, and files that lack rows, raise `railkd.errors.RailkdError`.
 
     Args:
         options: settings of ``railkd certify``.
@@ -55,54 +64,131 @@ def certify(options: CertifyOptions, say: Say) -> Certificate:
 
     Returns:
         The certificate.
-
-    Raises:
-        RailkdError: the models have other classes.
     """
+    sources, margins = Sources.parse(options), (options.margin / 100, options.class_margin / 100)
     names = (str(options.against), str(options.model))
-    reference, candidate = (Scorer.find(name, trust=options.trust_remote_code) for name in names)
-    sources, models = Sources.parse(options), (reference, candidate)
-    first, second = (
-        Target.of_model(model.checkpoint.labels, model.checkpoint.task.problem_type, name, asked_task(options))
-        for model, name in zip(models, names, strict=True)
-    )
+    models = [None if is_answer_file(name) else Scorer.find(name, trust=options.trust_remote_code) for name in names]
+    known = next((model.checkpoint.config for model in models if model is not None), None)
+    reader = TableReader(options, say, Trained.of(known) if known is not None else None)
+    sides = _sides(names, models, options, sources, say)
+    target = replace(sides[0].target, row=sources.row)
+    tables = reader.tests(sources, target)
+    for model in models:
+        if model is not None:
+            model.load()
+    reference, candidate = models
+    one_model = reference is not None and candidate is not None and reference.is_the_model_of(candidate)
+    judged = []
+    for name, table in tables.items():
+        outputs = (sides[0].answer(table), sides[1].answer(table))
+        one_model = one_model and np.array_equal(*outputs)
+        groups = _bands(reference or candidate, table)
+        judged.append(judge(target, name, table, outputs, margins, groups=groups))
+    found = _conclude(judged, margins, options, one_model=one_model)
+    if options.flipped:
+        write_predictions(options.flipped, _flipped(judged), quoted=None)
+        say(f"written: {options.flipped}")
+    return found
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A model or a file of predictions.
+
+    Attributes:
+        target: its task and classes.
+        answer: returns the (N, C) outputs for a labelled table.
+    """
+
+    target: Target
+    answer: Callable[[Table], np.ndarray]
+
+
+def _sides(
+    names: Sequence[str], models: Sequence[Scorer | None], options: CertifyOptions, sources: Sources, say: Say
+) -> list[_Side]:
+    """Return reference and candidate. The classes of a file are put in the order of the other side."""
+    files = [
+        None if model else AnswerFile.read(name, options.problem_type)
+        for name, model in zip(names, models, strict=True)
+    ]
+    known = [(name, model.checkpoint.labels) for name, model in zip(names, models, strict=True) if model]
+    if any(file.bare for file in files if file):
+        every = {label for _, labels in known for label in labels} or _classes_in(sources, options)
+        every |= {label for file in files if file for label in file.labels}
+        files = [
+            AnswerFile.read(file.name, options.problem_type, sorted(every)) if file and file.bare else file
+            for file in files
+        ]
+    other, labels = next(iter(known), None) or next((file.name, file.labels) for file in files if file)
+    found = []
+    for name, model, file in zip(names, models, files, strict=True):
+        if model:
+            classes, kind = model.checkpoint.labels, model.checkpoint.task.problem_type
+            target = Target.of_model(classes, kind, name, asked_task(options))
+            found.append(_Side(target, partial(_logits, model, options, say)))
+        elif file:
+            target = Target.of_model(labels or ("value",), file.task.problem_type, name)
+            found.append(_Side(target, file.ordered(labels, other).match))
+    first, second = (side.target for side in found)
     if first.space.names != second.space.names or first.task is not second.task:
         ours, theirs = (listed(target.space.names, 20) or "a number" for target in (first, second))
         raise RailkdError(
             f"Expected two models with the same classes in the same order, got {ours} and {theirs}. Fix: compare "
             "models of one task."
         )
-    target, margins = replace(first, row=sources.row), (options.margin / 100, options.class_margin / 100)
-    tables = TableReader(options, say, Trained.of(reference.checkpoint.config)).tests(sources, target)
-    for model in models:
-        model.load()
-    judged, one_model = [], reference.is_the_model_of(candidate)
-    for name, table in tables.items():
-        outputs = (_logits(reference, table, options, say), _logits(candidate, table, options, say))
-        one_model = one_model and np.array_equal(*outputs)
-        groups = _bands(reference, table)
-        judged.append(judge(target, name, table, outputs, margins, groups=groups))
-    return _conclude(judged, margins, options, one_model=one_model)
+    return found
 
 
-def _logits(model: Scorer, table: Table, options: CertifyOptions, say: Say) -> np.ndarray:
+def _classes_in(sources: Sources, options: CertifyOptions) -> set[str]:
+    """Return the classes that the labelled rows name."""
+    reader, found = TableReader(options, lambda line: None), set()
+    for source in sources.tests.values():
+        cells = reader.read(source, split=source.scored_split).cells
+        found |= {cells.label_map.get(name, name) for name in cells.names} if cells else set()
+    return found
+
+
+def _logits(model: Scorer, options: CertifyOptions, say: Say, table: Table) -> np.ndarray:
     length = trained_length(options.max_length, model.checkpoint.config, say)
     return model.logits(table.rows, max_length=length, batch_size=options.batch_size)
 
 
-def _bands(model: Scorer, table: Table) -> dict[str, np.ndarray]:
-    """Return range of lengths -> (N,) bool, for thirds of the rows by their number of tokens."""
+def _bands(model: Scorer | None, table: Table) -> dict[str, np.ndarray]:
+    """Return range of lengths -> (N,) bool, for thirds of the rows by their tokens, or words if there is no model."""
     columns = find_columns(table.rows.column_names).text
     texts = list(zip(*[table.rows[name][:] for name in columns], strict=True))
-    lengths = full_lengths(model.checkpoint.tokenizer, texts)
+    if model is None:
+        unit, lengths = "words", np.array([sum(len(text.split()) for text in row) for row in texts])
+    else:
+        unit, lengths = "tokens", full_lengths(model.checkpoint.tokenizer, texts)
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, BANDS + 1), method="lower"))
     if len(edges) < 3:
         return {}
     found, low = {}, int(edges[0])
     for high in map(int, edges[1:]):
-        found[f"length {low} to {high} tokens"] = (lengths >= low) & (lengths <= high)
+        found[f"length {low} to {high} {unit}"] = (lengths >= low) & (lengths <= high)
         low = high + 1
     return found
+
+
+def _flipped(judged: Sequence[Judgement]) -> list[dict[str, Any]]:
+    """Return the rows whose verdict differs as a table, most confident first."""
+    flips = [(one.name, flip) for one in judged for flip in one.flips]
+    flips.sort(key=lambda pair: -max(pair[1].confidence))
+    return [
+        {
+            "set": name,
+            "index": flip.index,
+            "gold": flip.gold,
+            "reference": flip.reference,
+            "reference_confidence": flip.confidence[0],
+            "candidate": flip.candidate,
+            "candidate_confidence": flip.confidence[1],
+            "text": flip.text,
+        }
+        for name, flip in flips
+    ]
 
 
 def _conclude(
@@ -137,6 +223,7 @@ def _conclude(
         verdict += f"; not shown for {counted(undecided, 'group')} with too few rows"
     if options.output:
         evidence = {
+            "kind": "railkd certificate 1",
             "passes": passes,
             "one_model": one_model,
             "config": Request(options).as_dict(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import numpy as np
 
 from railkd.data.predictions import write_answers
 from railkd.data.reader import TEXT_COLUMNS, Table
+from railkd.export import side_by_side
+from railkd.export.latency import measure
+from railkd.export.side_by_side import Answered
 from railkd.jobs.options import EvaluateOptions, Say, required
-from railkd.jobs.request import Request
+from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.scorer import Scorer
 from railkd.jobs.splits import Sources, TableReader, asked_task, digests
@@ -26,6 +30,9 @@ from railkd.tasks.by_class import confusion, scores_by_class
 from railkd.tasks.comparison import compare
 from railkd.tasks.judging import Finding
 from railkd.tasks.target import Target
+
+#: Key of the table of several models in the file of scores. No set has a name with spaces.
+SIDE_BY_SIDE = "side by side"
 
 
 def score(
@@ -88,7 +95,8 @@ def judge(outputs: np.ndarray, labels: np.ndarray, target: Target, table: Table,
     return target.task.judge(outputs, labels, names, cells, allowed=allowed)
 
 
-def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) -> RunRecord:
+@on_its_device
+def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None, show: Say | None = None) -> RunRecord:
     """Score a model on labelled files.
 
     Rows or labels that do not fit the model raise `railkd.errors.RailkdError`.
@@ -97,6 +105,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
         options: settings of ``railkd evaluate``.
         say: receives lines for the user.
         keep: folder that receives texts and predictions of every row; None keeps none.
+        show: receives the lines of the table of several models; None: ``say`` does.
 
     Returns:
         The record, with metrics of each file.
@@ -106,8 +115,7 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     model = Scorer.find(required(options.model, "--model"), trust=options.trust_remote_code)
     checkpoint, sources = model.checkpoint, Sources.parse(options)
     required(list(sources.tests), "--test")
-    target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(options.model), asked_task(options))
-    target = replace(target, row=sources.row).asking(options.metrics)
+    target = target_of(model, str(options.model), options, sources)
     cut = Thresholds.asked(options.thresholds, model, str(options.model), say)
     target = target if cut is None else replace(target, task=cut.apply(target.task))
     tables = TableReader(options, say, Trained.of(checkpoint.config)).tests(sources, target)
@@ -120,17 +128,17 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None) ->
     with record.phase("evaluation"):
         for name, table in tables.items():
             say(f"{name}: {truncation_line(table.rows, tokenizer, max_length)}")
-            with bar(f"evaluating {name}", "rows", quiet=options.quiet) as advance:
-                outputs = model.logits(
-                    table.rows, max_length=max_length, batch_size=options.batch_size, on_progress=advance
-                )
-            score(record, target, name, table, outputs, keep=folder, texts=True)
+        answered = answer(model, target, tables, max_length, options)
+        for name, table in tables.items():
+            score(record, target, name, table, answered.outputs[name], keep=folder, texts=True)
     record.sizes = model.sizes()
-    if options.latency:
-        _time(options, model, tables, max_length, say)
+    found = compare_models(options, model, answered, sources, say) if options.latency or options.teacher else None
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()
+    for line in side_by_side.lines(found) if found else ():
+        (show or say)(line)
     if options.output and ranks.is_main_process():
-        write_json(options.output, {name: _plain(record, name) | fitted.get(name, {}) for name in record.metrics})
+        plain = {name: _plain(record, name) | fitted.get(name, {}) for name in record.metrics}
+        write_json(options.output, plain | ({SIDE_BY_SIDE: found} if found else {}))
     return record
 
 
@@ -144,16 +152,72 @@ def _plain(record: RunRecord, name: str) -> dict[str, Any]:
     }
 
 
-def _time(options: EvaluateOptions, model: Scorer, tables: dict[str, Table], max_length: int, say: Say) -> None:
-    """Time other models beside the one that is scored, and print the times."""
-    from railkd.export.latency import measure
+def target_of(model: Scorer, name: str, options: EvaluateOptions, sources: Sources) -> Target:
+    """Return task and classes of a model.
 
-    names, texts = [str(options.model), *options.latency], []
-    others = [Scorer.find(name, trust=options.trust_remote_code) for name in options.latency]
-    sides = [one.side(name) for name, one in zip(names, (model, *others), strict=True)]
-    for table in tables.values():
+    Args:
+        model: the model.
+        name: as the user gave it, for messages.
+        options: may name the kind of task.
+        sources: the known data set whose metrics count.
+    """
+    checkpoint = model.checkpoint
+    target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, name, asked_task(options))
+    return replace(target, row=sources.row).asking(options.metrics)
+
+
+def answer(
+    model: Scorer, target: Target, tables: Mapping[str, Table], max_length: int, options: EvaluateOptions
+) -> Answered:
+    """Return the answers of a model to labelled tables.
+
+    Args:
+        model: the model.
+        target: its task and classes.
+        tables: with labels in the order of these classes.
+        max_length: in tokens.
+        options: rows of a batch, and whether to show progress.
+    """
+    outputs = {}
+    for name, table in tables.items():
+        with bar(f"evaluating {name}", "rows", quiet=options.quiet) as advance:
+            outputs[name] = model.logits(
+                table.rows, max_length=max_length, batch_size=options.batch_size, on_progress=advance
+            )
+    return Answered(target, tables, outputs)
+
+
+def compare_models(
+    options: EvaluateOptions, model: Scorer, answered: Answered, sources: Sources, say: Say
+) -> dict[str, Any]:
+    """Score and time other models beside the one that is scored.
+
+    Args:
+        options: name the teacher, which comes first, and the other models.
+        model: the scored one.
+        answered: its answers.
+        sources: of the rows.
+        say: receives lines for the user.
+
+    Returns:
+        The table, as `railkd.export.side_by_side.as_record` has it.
+    """
+    names = [str(name) for name in (options.teacher, options.model, *options.latency) if name]
+    models, answers, lengths = {str(options.model): model}, {str(options.model): answered}, []
+    for name in dict.fromkeys(names):
+        if name not in models:
+            models[name] = Scorer.find(name, trust=options.trust_remote_code).load()
+            target = target_of(models[name], name, options, sources)
+            tables = {key: target.label(table) for key, table in answered.tables.items()}
+            length = trained_length(options.max_length, models[name].checkpoint.config, say)
+            answers[name] = answer(models[name], target, tables, length, options)
+        lengths.append(trained_length(options.max_length, models[name].checkpoint.config, lambda line: None))
+    ordered = list(dict.fromkeys(names))
+    teacher = answers[options.teacher] if options.teacher else None
+    qualities = [answers[name].quality(teacher) for name in ordered]
+    texts: list[tuple[str, ...]] = []
+    for table in answered.tables.values():
         columns = [table.rows[column][:] for column in TEXT_COLUMNS if column in table.rows.column_names]
-        texts += list(zip(*columns, strict=True))
-    say("latency on the CPU, interleaved, tokenisation left out:")
-    for timing in measure(sides, texts, max_length):
-        say(str(timing))
+        texts += zip(*columns, strict=True)
+    timings = measure([models[name].side(name) for name in ordered], texts, max(lengths))
+    return side_by_side.as_record(timings, qualities)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from railkd.errors import RailkdError, RunFailed
-from railkd.export import latency, quantize
+from railkd.export import latency, quantize, side_by_side
 from railkd.export.card import model_card
 from railkd.export.example import write_example
 from railkd.export.gate import Judgement, pool, problems_of
@@ -126,8 +126,9 @@ def _latency(trained: Finished, subject: Subject, fresh: Shipped, say: Say) -> d
     for name, file in (("model, ONNX", fresh.onnx), ("model, int8", fresh.int8)):
         if file.is_file():
             sides.append(latency.Side.of_onnx(name, file))
-    found = latency.as_record(latency.measure(sides, subject.texts(subject.spread), subject.max_length))
-    for line in (f"latency, {counted(found['threads'], 'thread')}, tokenisation left out:", *found["lines"]):
+    timings = latency.measure(sides, subject.texts(subject.spread), subject.max_length)
+    found = side_by_side.as_record(timings, subject.qualities(teacher, [fresh.onnx, fresh.int8]))
+    for line in side_by_side.lines(found):
         say(line)
     return found
 

@@ -167,6 +167,9 @@ class RunOptions(DeviceOptions, ModelOptions, RunFolderOptions, ScoreOptions, Tr
         "write the prediction for each scored row into the output folder, without or with its text",
         choices=["answers", "texts"],
     )
+    push_to_hub: str | None = option(
+        "upload the model with its card to this repository of the hub when the run ends", metavar="NAME"
+    )
 
 
 @dataclass
@@ -268,7 +271,7 @@ class CacheOptions(AnswerOptions, DeviceOptions, TeacherOptions, DataOptions):
 
 
 @dataclass
-class EvaluateOptions(ThresholdOptions, ModelOptions, ScoreOptions, DataOptions):
+class EvaluateOptions(ThresholdOptions, DeviceOptions, ModelOptions, ScoreOptions, DataOptions):
     """Options of ``railkd evaluate``: score a model on labelled rows."""
 
     model: str | None = option(
@@ -286,27 +289,16 @@ class EvaluateOptions(ThresholdOptions, ModelOptions, ScoreOptions, DataOptions)
         "out-of-domain rows, scored like --test; may be repeated", [], metavar="[NAME=]FILE", group="data"
     )
     batch_size: int = option("rows per batch", 64, metavar="N")
+    teacher: str | None = option(
+        "score and time this model too; agreement and ratios compare with it", metavar="MODEL", group="models"
+    )
     latency: list[str] = option(
-        "time these models beside --model, on the same rows: folders, names on the hub, or ONNX files",
+        "score and time these models beside --model, on the same rows: folders, names on the hub, or ONNX files",
         [],
         metavar="MODEL",
         group="models",
     )
-    output: str | None = option("write the scores to this JSON file", metavar="FILE")
-    quiet: bool = option("print the results only", False)
-
-
-@dataclass
-class PredictOptions(ModelOptions, DataOptions):
-    """Options of ``railkd predict``: label, score and logits for each row, in the order of the file."""
-
-    model: str | None = option("model: a folder, or a name on the hub", metavar="MODEL", group="models", required=True)
-    test: list[str] = option("file with the rows to label", [], metavar="FILE", group="data", required=True)
-    batch_size: int = option("rows per batch", 64, metavar="N")
-    output: str | None = option("file for the predictions: .tsv or .jsonl (default: standard output)", metavar="FILE")
-    glue_submission: bool = option(
-        "read a GLUE folder as --test and write the files of GLUE's leaderboard into the folder --output", False
-    )
+    output: str | None = option("write the scores, and the table of several models, to this JSON file", metavar="FILE")
     quiet: bool = option("print the results only", False)
 
 

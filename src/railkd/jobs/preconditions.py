@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from railkd.data.sources import parse_named
 from railkd.errors import RailkdError, did_you_mean
-from railkd.export.layout import FROM_DATA, Shipped, require_onnx
 from railkd.jobs.class_weights import parse_class_weights
 from railkd.jobs.deciding_checks import check_suspects
 from railkd.jobs.options import (
@@ -18,29 +16,28 @@ from railkd.jobs.options import (
     DistillOptions,
     EvaluateOptions,
     FinetuneOptions,
-    PredictOptions,
     RunOptions,
     ScoreOptions,
 )
 from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
-from railkd.jobs.shipping_options import CertifyOptions, ExportOptions
 from railkd.jobs.validation import (
     Problems,
     check_at_least,
     check_cache_folder,
     check_data,
+    check_device,
     check_effect,
     check_method,
     check_model,
+    check_push_target,
     check_run_folder,
-    check_source,
     check_target,
     check_training,
+    check_vocabulary,
     depth_of,
 )
 from railkd.models.starts import KEEP_WORDS, RULES
-from railkd.records import RECORD_FILE
 from railkd.tasks.metrics import find_metric
 
 #: Options of a teacher pass, which verifying a cache does not make.
@@ -76,9 +73,10 @@ def check_finetune(request: Request[FinetuneOptions]) -> None:
     check_training(problems, request.training)
     check_data(problems, options)
     check_model(problems, options.model, "--model")
-    _check_vocabulary(problems, options)
+    check_vocabulary(problems, options)
     _check_metrics(problems, options)
     check_run_folder(problems, options)
+    check_push_target(problems, options.push_to_hub, "--push-to-hub")
     problems.report()
 
 
@@ -110,9 +108,10 @@ def check_distill(request: Request[DistillOptions]) -> None:
     check_training(problems, request.training)
     check_data(problems, options)
     _check_blocks(problems, options)
-    _check_vocabulary(problems, options)
+    check_vocabulary(problems, options)
     _check_metrics(problems, options)
     check_run_folder(problems, options)
+    check_push_target(problems, options.push_to_hub, "--push-to-hub")
     problems.report()
     method = request.training.get("method", "rail-kd-l")
     check_method(request.training, method)
@@ -153,100 +152,14 @@ def check_evaluate(request: Request[EvaluateOptions]) -> None:
     check_data(problems, options)
     check_model(problems, options.model, "--model", onnx=True)
     _check_metrics(problems, options)
+    check_model(problems, options.teacher, "--teacher", onnx=True)
     for name in options.latency:
         check_model(problems, name, "--latency", onnx=True)
+    check_device(problems, options, options.model)
     if options.output:
         check_target(problems, Path(options.output), folder=False)
         compare(problems, options, {"--output": options.output})
     problems.report()
-
-
-def check_predict(request: Request[PredictOptions]) -> None:
-    """Check the options of ``railkd predict``; see `check_finetune`."""
-    options = request.options
-    problems = Problems()
-    problems.require(options, "model", "test")
-    if len(options.test) > 1:
-        problems.add(f"--test: expected one file, whose order the predictions keep, got {len(options.test)}")
-    check_effect(problems, options, "here: the model decides the task", "problem_type", "label_column")
-    if not options.glue_submission:
-        check_effect(problems, options, "without --glue-submission", "label_map")
-    check_data(problems, options)
-    check_model(problems, options.model, "--model", onnx=True)
-    if options.glue_submission:
-        check_target(problems, Path(options.output or "."))
-        compare(problems, options, {"--output": options.output or "."})
-    elif options.output:
-        check_target(problems, Path(options.output), folder=False)
-        compare(problems, options, {"--output": options.output})
-        if Path(options.output).suffix not in (".tsv", ".jsonl"):
-            problems.add(f"--output: expected a name that ends in .tsv or .jsonl, got '{options.output}'")
-    problems.report()
-
-
-def check_export(request: Request[ExportOptions]) -> None:
-    """Check the options of ``railkd export``; see `check_finetune`."""
-    options = request.options
-    problems = Problems()
-    if not options.model:
-        problems.add("Expected a run folder or a model folder to export, got none.")
-    problems.require(options, "output")
-    check_data(problems, options)
-    with problems.collect():
-        for source in parse_named(options.eval).values():
-            check_source(problems, source, "--eval")
-    _check_margins(problems, options, "max_drop", "max_class_drop")
-    _check_vocabulary(problems, options)
-    if options.per_op and not options.int8:
-        check_effect(problems, options, "without --int8", "per_op")
-    if options.onnx or options.int8:
-        with problems.collect():
-            require_onnx()
-    if options.model and not (Path(options.model) / RECORD_FILE).is_file():
-        check_model(problems, options.model, "RUN")
-    if options.output:
-        folder = Path(options.output)
-        check_target(problems, folder)
-        compare(problems, options, {"--output": options.output}, [folder])
-        if folder.is_symlink():
-            problems.add(f"--output: expected a folder, but '{folder}' is a link. Fix: name the folder itself")
-        elif foreign := Shipped(folder).foreign():
-            problems.add(
-                f"--output: '{folder}' holds files that railkd export did not write, such as '{foreign[0]}'. Fix: name "
-                "another folder"
-            )
-        elif folder.is_dir() and any(folder.iterdir()) and not options.overwrite:
-            problems.add(f"--output: '{folder}' holds another export. Fix: name another folder, or give --overwrite")
-    problems.report()
-
-
-def _check_vocabulary(problems: Problems, options: ExportOptions | RunOptions) -> None:
-    asked = options.vocabulary
-    if asked not in (None, FROM_DATA) and not (str(asked).isdecimal() and int(str(asked)) > 0):
-        problems.add(f"--vocabulary: expected a number of pieces or {FROM_DATA}, got '{asked}'")
-
-
-def check_certify(request: Request[CertifyOptions]) -> None:
-    """Check the options of ``railkd certify``; see `check_finetune`."""
-    options = request.options
-    problems = Problems()
-    problems.require(options, *(("model", "against") if options.ood else ("model", "against", "test")))
-    check_data(problems, options)
-    check_at_least(problems, options, 0, "flips")
-    _check_margins(problems, options, "margin", "class_margin")
-    check_model(problems, options.model, "--model", onnx=True)
-    check_model(problems, options.against, "--against", onnx=True)
-    if options.output:
-        check_target(problems, Path(options.output), folder=False)
-        compare(problems, options, {"--output": options.output})
-    problems.report()
-
-
-def _check_margins(problems: Problems, options: ExportOptions | CertifyOptions, *names: str) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if not 0 < value < 100:
-            problems.add(f"--{name.replace('_', '-')}: expected points between 0 and 100, such as 1, got {value:g}")
 
 
 def check_check(request: Request[CheckOptions]) -> None:

@@ -13,6 +13,8 @@ from railkd.export.latency import Side
 from railkd.export.layout import find_onnx, onnx_parts, onnx_size
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
+from railkd.models.loading import on_device
+from railkd.runtime import hardware
 from railkd.runtime.progress import Advance
 from railkd.teacher.identity import content_of, tokenizer_digest
 
@@ -49,7 +51,7 @@ class Scorer:
 
     @cached_property
     def _model(self) -> Any:
-        return self.checkpoint.frozen()
+        return on_device(self.checkpoint.frozen(), hardware.device())
 
     def load(self) -> Scorer:
         """Load the model now, with its tokenizer, so that damage is found before the rows are worked on."""

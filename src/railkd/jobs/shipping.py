@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
 from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.data.sources import SELECTION_SET, Source, parse_named
@@ -16,6 +18,7 @@ from railkd.errors import RailkdError
 from railkd.export.gate import Judgement, judge
 from railkd.export.parity import ROWS
 from railkd.export.session import OnnxModel
+from railkd.export.side_by_side import Answered, Quality
 from railkd.jobs.options import Say
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.shipping_options import ExportOptions
@@ -205,6 +208,40 @@ class Subject:
 
     def _answer(self, rows: KeyedTokens) -> np.ndarray:
         return predict_logits(self.model, self.tokenizer, rows, max_length=self.max_length, batch_size=BATCH)
+
+    def qualities(self, teacher: Checkpoint | None, files: Sequence[Path]) -> list[Quality]:
+        """Score the teacher, the model and its files on the rows of `spread`, and compare them with the first of them.
+
+        Args:
+            teacher: of the run; None: there is none, and the model is the first.
+            files: ONNX files; those that are not there are left out.
+
+        Returns:
+            One for each of them, in this order.
+        """
+        order = np.argsort(self.spread)  # the rows of a set together
+        rows, known = self.sample
+        found = [self._answered(self.target, known[order])]
+        found += [self._answered(self.target, self.outputs(file, rows)[order]) for file in files if file.is_file()]
+        if teacher is not None:
+            target = Target.of_model(teacher.labels, teacher.task.problem_type, "the teacher", self.target.asked)
+            table = Dataset.from_list([dict(zip(TEXT_COLUMNS, text, strict=False)) for text in self.texts(self.spread)])
+            given = predict_logits(teacher.frozen(), teacher.tokenizer, table, max_length=self.max_length)
+            found.insert(0, self._answered(replace(target, row=self.target.row), given[order]))
+        return [one.quality(found[0]) for one in found]
+
+    def _answered(self, target: Target, outputs: np.ndarray) -> Answered:
+        """Return the (n, C) outputs for the rows of `spread`, sorted by number, as the answers of a model."""
+        numbers, start, done = np.sort(self.spread), 0, 0
+        tables, parts = {}, {}
+        for name, table in self.tables.items():
+            own = numbers[(numbers >= start) & (numbers < start + len(table))] - start
+            labelled = target.label(table)
+            tables[name] = replace(labelled, rows=labelled.rows.select(own))
+            parts[name] = outputs[done : done + len(own)]
+            start, done = start + len(table), done + len(own)
+        kept = [name for name, table in tables.items() if len(table)]
+        return Answered(target, {name: tables[name] for name in kept}, {name: parts[name] for name in kept})
 
 
 def read_subject(trained: Finished, model: Any, options: ExportOptions, say: Say) -> Subject:

@@ -1,10 +1,32 @@
-"""The options of the jobs that ship a finished model: export, certify and calibrate. See `railkd.jobs.options`."""
+"""The options of the jobs that use or ship a finished model: predict, export, certify, calibrate.
+
+See `railkd.jobs.options`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from railkd.jobs.options import DataOptions, ModelOptions, option
+from railkd.jobs.options import DataOptions, DeviceOptions, ModelOptions, option
+
+
+@dataclass
+class PredictOptions(DeviceOptions, ModelOptions, DataOptions):
+    """Options of ``railkd predict``: label, score and logits for each row, in the order of the file."""
+
+    model: str | None = option("model: a folder, or a name on the hub", metavar="MODEL", group="models", required=True)
+    test: list[str] = option("file with the rows to label", [], metavar="FILE", group="data", required=True)
+    batch_size: int = option("rows per batch", 64, metavar="N")
+    output: str | None = option(
+        "file for the predictions: .tsv, .csv or .jsonl (default: standard output)", metavar="FILE"
+    )
+    probabilities: bool = option(
+        "write the probability of each class too: prob_NAME, or a mapping in jsonl; the file can teach a student", False
+    )
+    glue_submission: bool = option(
+        "read a GLUE folder as --test and write the files of GLUE's leaderboard into the folder --output", False
+    )
+    quiet: bool = option("print the results only", False)
 
 
 @dataclass
@@ -40,11 +62,14 @@ class ExportOptions(ModelOptions, DataOptions):
 
 
 @dataclass
-class CertifyOptions(ModelOptions, DataOptions):
+class CertifyOptions(DeviceOptions, ModelOptions, DataOptions):
     """Options of ``railkd certify``: which models to compare, on which rows, with which margin."""
 
     model: str | None = option(
-        "candidate: a folder, a name on the hub, or an ONNX file", metavar="MODEL", group="models", required=True
+        "candidate: a folder, a name on the hub, an ONNX file, or a file of predictions for the rows of --test",
+        metavar="MODEL",
+        group="models",
+        required=True,
     )
     against: str | None = option("reference, given like --model", metavar="MODEL", group="models", required=True)
     test: list[str] = option(
@@ -58,6 +83,9 @@ class CertifyOptions(ModelOptions, DataOptions):
         "share of its rows that a class or a range of lengths may lose, in points", 3.0, metavar="POINTS"
     )
     flips: int = option("rows with another verdict to print", 5, metavar="N")
+    flipped: str | None = option(
+        "write all rows with another verdict to this file: .tsv, .csv or .jsonl", metavar="FILE"
+    )
     batch_size: int = option("rows per batch", 64, metavar="N")
     output: str | None = option("write the evidence to this JSON file", metavar="FILE")
     quiet: bool = option("print the results only", False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,8 +12,10 @@ from railkd.data.glue import GlueTask
 from railkd.data.keys import held_out
 from railkd.data.label_names import describe_look_alikes
 from railkd.data.ood import OodSet, is_out_of_domain
-from railkd.data.reader import Cells, Reading, Table, read, refuse_unused_entries
+from railkd.data.reader import Cells, Table, read, refuse_unused_entries
+from railkd.data.reading import Reading
 from railkd.data.sources import SELECTION_SET, Source, parse_named
+from railkd.data.streams import TextStream, read_stream
 from railkd.errors import RailkdError
 from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
 from railkd.jobs.trained import Trained
@@ -99,13 +101,21 @@ class TableReader:
             The table. Its labels are not encoded.
         """
         table = read(source, self._reading, split=split, labelled=labelled)
-        words = table.described
-        self._say(f"{source.text}: {len(table):,} rows" + (f"; {words}" if words != self._last else ""))
-        self._last = words
-        for note in table.notes:
-            self._say(note)
+        self._tell(source, len(table), table.described, table.notes)
         self._cells += [table.cells] if table.cells is not None else []
         return table
+
+    def stream(self, source: Source, *, split: str) -> TextStream:
+        """Look through a source of any size, and print its rows as `read` does, so that they can be read one by one."""
+        found = read_stream(source, self._reading, split=split)
+        self._tell(source, found.count, found.described, found.notes)
+        return found
+
+    def _tell(self, source: Source, rows: int, words: str, notes: Sequence[str]) -> None:
+        self._say(f"{source.text}: {rows:,} rows" + (f"; {words}" if words != self._last else ""))
+        self._last = words
+        for note in notes:
+            self._say(note)
 
     def labelled(self, source: Source, target: Target, *, split: str) -> Table:
         """Read a source and encode its labels."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from railkd.data.delimited import format_tsv
+from railkd.data.delimited_writer import format_tsv
 from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.runtime.files import write_text
 from railkd.tasks.judging import Finding

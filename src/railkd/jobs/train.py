@@ -16,6 +16,7 @@ from transformers import EvalPrediction, PrinterCallback
 
 from railkd import mapping
 from railkd.errors import RailkdError
+from railkd.export.push import push
 from railkd.jobs import tracking
 from railkd.jobs.evaluate import judge, score
 from railkd.jobs.options import RunOptions, Say, required
@@ -120,6 +121,8 @@ def fit(
             folder.drop_checkpoints()
     ranks.barrier()  # every rank returns after the model is on disk
     say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")
+    if request.options.push_to_hub and ranks.is_main_process():
+        say(f"pushed: {push(folder.model(record.job), request.options.push_to_hub)}")
     return record
 
 

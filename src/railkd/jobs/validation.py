@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from railkd.data.formats import format_of
 from railkd.data.label_names import parse_label_map
 from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean
-from railkd.export.layout import find_onnx, home_of, require_onnx
+from railkd.export.layout import FROM_DATA, find_onnx, home_of, require_onnx
 from railkd.jobs.options import DataOptions, RunOptions
 from railkd.jobs.paths import compare
 from railkd.jobs.run_folder import RunFolder
@@ -143,6 +144,51 @@ def check_model(problems: Problems, name: str | None, flag: str, *, onnx: bool =
     except RailkdError as error:
         problems.add(f"{flag}: {error}")
         return None
+
+
+def check_vocabulary(problems: Problems, options: Any) -> None:
+    """Check the number of word pieces that ``--vocabulary`` keeps.
+
+    Args:
+        problems: collects what is wrong.
+        options: of a training or an export.
+    """
+    asked = options.vocabulary
+    if asked not in (None, FROM_DATA) and not (str(asked).isdecimal() and int(str(asked)) > 0):
+        problems.add(f"--vocabulary: expected a number of pieces or {FROM_DATA}, got '{asked}'")
+
+
+def check_push_target(problems: Problems, name: str | None, flag: str) -> None:
+    """Check that a push to the hub can work.
+
+    Args:
+        problems: collects what is wrong.
+        name: of the repository; None passes.
+        flag: that named it.
+    """
+    if name is not None:
+        from railkd.export.push import check_push
+
+        with problems.collect():
+            check_push(name, flag)
+
+
+def check_device(problems: Problems, options: Any, *models: str | None) -> None:
+    """Refuse a device for ONNX files, which run on the CPU.
+
+    Args:
+        problems: collects what is wrong.
+        options: of the job.
+        models: names of its models.
+    """
+    if options.device not in (None, "cpu") and any(name and find_onnx(name) for name in models):
+        check_effect(problems, options, "on an ONNX file, which runs on the CPU", "device")
+
+
+def is_answer_file(name: str | Path) -> bool:
+    """Return whether a name means a file of predictions, not a model."""
+    path = Path(name)
+    return path.is_file() and format_of(path) is not None
 
 
 def depth_of(folder: Path | None) -> int | None:

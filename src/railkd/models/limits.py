@@ -147,7 +147,9 @@ def check_texts(config: Any, tokenizer: Any, dataset: Any, max_length: int, who:
     check_length(config, np.minimum(lengths, max_length), max_length, who)
 
 
-def truncation_line(dataset: Any, tokenizer: Any, max_length: int, *, sample: int = 1000) -> str:
+def truncation_line(
+    dataset: Any, tokenizer: Any, max_length: int, *, sample: int = 1000, rows: int | None = None
+) -> str:
     """Say how many rows are cut.
 
     Args:
@@ -155,6 +157,7 @@ def truncation_line(dataset: Any, tokenizer: Any, max_length: int, *, sample: in
         tokenizer: of the model.
         max_length: in tokens.
         sample: rows to count on, at most.
+        rows: number of rows that the dataset is a sample of; None: it has all of them.
 
     Returns:
         A line of text.
@@ -163,6 +166,6 @@ def truncation_line(dataset: Any, tokenizer: Any, max_length: int, *, sample: in
     chosen = dataset.select(some_rows(len(dataset), sample))
     lengths = full_lengths(tokenizer, list(zip(*[chosen[name][:] for name in columns], strict=True)))
     share, longest = float((lengths > max_length).mean()), int(lengths.max())
-    of = "rows" if len(chosen) == len(dataset) else f"{len(chosen):,} sampled rows"
+    of = "rows" if len(chosen) == (rows or len(dataset)) else f"{len(chosen):,} sampled rows"
     advice = "" if share <= 0.1 else "; a larger --max-length reads more of them"
     return f"truncated at {max_length} tokens: {share:.1%} of {of} (the longest has {longest:,}){advice}"

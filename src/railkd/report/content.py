@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from railkd.report import costs, dynamics, provenance
+from railkd.report import costs, dynamics, provenance, shipped
 from railkd.report import scores as score_tables
 from railkd.report.by_class import by_class
 from railkd.report.headline import headline
@@ -45,6 +45,8 @@ def content(study: Study) -> dict[str, Any]:
         "examples": over_examples(predictions),
         "times": costs.times(study),
         "cost": costs.cost(study, scores),
+        "exports": shipped.exports(study.exports),
+        "certificates": shipped.certificates(study.certificates),
         "curves": dynamics.curves(study),
         "coverage": dynamics.coverage(study),
         "similarity": dynamics.similarity(study),
@@ -76,7 +78,7 @@ def _notes(study: Study, report: dict[str, Any], missing_files: int) -> list[str
     notes = [*study.notes]
     if failed:
         notes.append(f"{counted(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out.")
-    if not any(table["columns"] for table in tables):
+    if study.runs and not any(table["columns"] for table in tables):
         notes.append("No finished run has a score on a test set. Fix: give the runs a --test.")
     for row in report["gauges"]:
         if row["warned"]:

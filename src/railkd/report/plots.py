@@ -43,6 +43,7 @@ def plots(content: dict[str, Any]) -> dict[str, list[Panel]]:
         return {
             "forest": _forests(content, many_students),
             "cost": _costs(content, colours, many_students),
+            "shipped": _shipped(content),
             "curves": [_curve(c, colours, i, many_students) for i, c in enumerate(_curves_to_draw(content["curves"]))],
             "calibration": _reliabilities(content, colours, many_students),
         }
@@ -144,11 +145,25 @@ def _cost(
     """Draw scores against a cost, with the names to the right of the points."""
     unit = 1e6 if field == "parameters" else 1.0
     x, y = [point[field] / unit for point in points], [point["score"] for point in points]
-    height, right = max(HEIGHT, _NAME * len(points)), round(max(map(len, names)) * LETTER) + 24
+    fig = _scatter(x, y, names, colours, (label, "average test score"), title)
+    return render(fig, name, f"{title + ': ' if title else ''}average test score against {label}", _told(names, x, y))
+
+
+def _told(names: Sequence[str], x: Sequence[float], y: Sequence[float]) -> str:
+    """Return named points of cost and score in words."""
+    return "; ".join(f"{n}: {format.number(b)} at {format.number(a)}" for n, a, b in zip(names, x, y, strict=True))
+
+
+def _scatter(
+    x: Sequence[float], y: Sequence[float], names: Sequence[str], colours: Sequence[str], labels: tuple[str, str],
+    title: str = "",
+) -> Any:  # fmt: skip
+    """Draw points of cost and score, with the names to the right of the points."""
+    height, right = max(HEIGHT, _NAME * len(x)), round(max(map(len, names)) * LETTER) + 24
     fig, ax = figure(60 + CURVE + right, height + 76)
     for a, b, colour in zip(x, y, colours, strict=True):
         ax.plot([a], [b], "o", color=colour, markersize=7)
-    _frame(ax, label, "average test score")
+    _frame(ax, *labels)
     ax.set_xlim(0, 1.08 * (max(x) or 1.0))  # from 0, because costs are compared as ratios
     ax.margins(y=0.12)
     ax.set_title(title)
@@ -159,9 +174,24 @@ def _cost(
     ):
         arrow = {"arrowstyle": "-", "color": LINE, "linewidth": 0.6, "shrinkB": 4}
         ax.annotate(word, (a, b), (1.17 * (max(x) or 1.0), at), color=colour, va="center", arrowprops=arrow)
-    described = zip(names, x, y, strict=True)
-    description = "; ".join(f"{n}: {format.number(b)} at {format.number(a)}" for n, a, b in described)
-    return render(fig, name, f"{title + ': ' if title else ''}average test score against {label}", description)
+    return fig
+
+
+def _shipped(content: dict[str, Any]) -> list[Panel]:
+    """Draw the mean score of each file of an export against its latency and its size."""
+    panels: list[Panel] = []
+    drawn = [one for one in content["exports"] if one["sets"]]
+    for one in drawn:
+        sides, unit = one["sides"], 100 if one["points"] else 1
+        names, y = [_truncate(side["name"], 17) for side in sides], [unit * side["score"] for side in sides]
+        what = one["metric"] + (f", mean of {len(one['sets'])} sets" if one["sets"][1:] else f", {one['sets'][0]}")
+        for field, label, scale in (("p50_ms", "milliseconds a row", 1.0), ("size", "size, MB", 1e6)):
+            x = [side[field] / scale for side in sides]
+            fig = _scatter(x, y, names, [series(i) for i in range(len(sides))], (label, what))
+            title = f"{one['name']}: {what} against {label}"
+            svg = render(fig, f"shipped{len(panels)}", title, _told([side["name"] for side in sides], x, y))
+            panels.append({"group": one["name"] if drawn[1:] else "", "svg": svg})
+    return panels
 
 
 def _curve(curve: dict[str, Any], colours: dict[str, str], number: int, many_students: bool) -> Panel:

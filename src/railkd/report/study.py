@@ -10,6 +10,7 @@ from typing import Any
 
 from railkd.errors import RailkdError
 from railkd.records import RECORD_FILE, RECORDS_FILE, Question, RunRecord, read_lines
+from railkd.report.shipped import Found, find_certificates, find_exports
 from railkd.runtime.words import listed, shortened
 from railkd.runtime.yaml_text import read_yaml
 
@@ -20,6 +21,7 @@ _FIRST = ("finetune", "kd")
 _NOT_IN_ARM = {
     "seed",
     "output",
+    "push_to_hub",
     "train",
     "eval",
     "test",
@@ -88,6 +90,8 @@ class Study:
         baseline: the arm that the others are compared with.
         questions: the contrasts named before the run.
         notes: remarks on how the records were read.
+        exports: records of exports in the folders.
+        certificates: files of evidence in the folders and beside the exports.
     """
 
     name: str
@@ -98,6 +102,8 @@ class Study:
     baseline: str
     questions: list[Question]
     notes: list[str] = field(default_factory=list)
+    exports: Found = field(default_factory=list)
+    certificates: Found = field(default_factory=list)
 
     @property
     def runs(self) -> list[Run]:
@@ -120,8 +126,11 @@ def read(folders: Sequence[str | Path], baseline: str | None = None) -> Study:
     """
     runs: list[Run] = []
     grids: list[dict[str, Any]] = []
+    exports = find_exports(map(Path, folders))
+    certificates = find_certificates(map(Path, folders), exports)
     for folder in map(Path, folders):
-        runs += _read_folder(folder)
+        ships = any(file.is_relative_to(folder) for file, _ in (*exports, *certificates))
+        runs += _read_folder(folder, required=not ships)
         grids += [_read_grid(folder / GRID)] if (folder / GRID).is_file() else []
     latest, notes = _drop_repeats([run for run in runs if run.record.state == "finished"])
     notes += _separate_unlike_sets(latest)
@@ -141,6 +150,8 @@ def read(folders: Sequence[str | Path], baseline: str | None = None) -> Study:
         baseline=chosen,
         questions=list(dict.fromkeys(question for grid in grids for question in _read_questions(grid, chosen))),
         notes=notes,
+        exports=exports,
+        certificates=certificates,
     )
 
 
@@ -159,7 +170,7 @@ def arm_order(arms: Iterable[str]) -> list[str]:
     return sorted(set(arms), key=lambda arm: (_FIRST.index(arm) if arm in _FIRST else len(_FIRST), arm))
 
 
-def _read_folder(folder: Path) -> list[Run]:
+def _read_folder(folder: Path, *, required: bool = True) -> list[Run]:
     if not folder.is_dir():
         raise RailkdError(f"There is no folder '{folder}'. Fix: name a folder with {RECORDS_FILE} or with run folders.")
     path = folder / RECORDS_FILE
@@ -171,7 +182,7 @@ def _read_folder(folder: Path) -> list[Run]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RailkdError(f"{path}: expected records of railkd, but the file cannot be read: {reason}.") from None
-    if not runs:
+    if not runs and required:
         raise RailkdError(
             f"'{folder}' contains neither {RECORDS_FILE} nor a run folder with {RECORD_FILE}. Fix: name the output "
             "folder of railkd bench, distill or finetune."

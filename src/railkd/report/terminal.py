@@ -11,6 +11,7 @@ from rich.text import Text
 
 from railkd.report import format
 from railkd.report.scores import TEACHER
+from railkd.report.text import export_table
 from railkd.runtime.words import counted, visible_all
 from railkd.statistics import ALPHA
 
@@ -58,6 +59,12 @@ def terminal(content: dict[str, Any], width: int | None, *, every_arm: bool = Fa
             yield from _table(table, student, shown, width)
     if any(cell["best"] for table in content["scores"].values() for cell in _cells(table)):
         yield Text(f"{_BEST} beats every other arm of its student in a paired test at {100 * ALPHA:g} %")
+    for one in content["exports"]:
+        yield Text(f"what ships: {one['name']}", style="bold")
+        yield from _export(one, width)
+    for one in content["certificates"]:
+        shows = "is no worse" if one["passes"] else "is not shown to be no worse"
+        yield Text(f"{one['file']}: {one['model']} {shows} than {one['against']}")
     if left_out:
         yield Text(
             f"{counted(len(left_out), 'arm')} of {len(content['arms'])} not shown: {', '.join(left_out)}. --all shows "
@@ -133,6 +140,16 @@ def _table(table: dict[str, Any], student: str, shown: set[str], width: int | No
         columns.append(_Column(head, tuple(_score(row["cells"][place], digits) for row in rows)))
     for block in _blocks(first, columns, width):
         yield from _block(first, block, width)
+        yield Text()
+
+
+def _export(one: dict[str, Any], width: int | None) -> Iterator[Text]:
+    """Yield the lines of the table of an export."""
+    heads, rows = export_table(one)
+    first, *others = zip(*rows, strict=True)
+    columns = [_Column(head, tuple(cells)) for head, cells in zip(heads[1:], others, strict=True)]
+    for block in _blocks(_Column(heads[0], tuple(first)), columns, width):
+        yield from _block(_Column(heads[0], tuple(first)), block, width)
         yield Text()
 
 

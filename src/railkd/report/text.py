@@ -48,10 +48,31 @@ def markdown(content: dict[str, Any]) -> str:
         parts += [*_table(*_contrast_rows(contrasts["rows"])), ""]
     if content["times"]["rows"]:
         parts += ["## Time", "", *_table(*_time_rows(content["times"]["rows"])), ""]
+    parts += _shipped(content)
     if content["failed"]:
         rows = [[row["task"], row["arm"], row["student"], row["seed"], row["error"]] for row in content["failed"]]
         parts += ["## Runs that failed", "", *_table(["task", "arm", "student", "seed", "error"], rows), ""]
     return "\n".join([*parts, *_provenance(content)]) + "\n"
+
+
+def _shipped(content: dict[str, Any]) -> list[str]:
+    """Return the lines about exports and certificates."""
+    lines: list[str] = []
+    for one in content["exports"]:
+        heads, rows = export_table(one)
+        lines += [f"## What ships: {_cell(one['name'])}", "", *_table([" ".join(head) for head in heads], rows), ""]
+    if content["certificates"]:
+        header = ["file", "model", "against", "no worse", "smallest margin, points"]
+        rows = [
+            [
+                *(one[name] for name in ("file", "model", "against")),
+                "yes" if one["passes"] else "not shown",
+                format.number(100 * one["smallest_margin"], 2),
+            ]
+            for one in content["certificates"]
+        ]
+        lines += ["## Certificates", "", *_table(header, rows), ""]
+    return lines
 
 
 def _provenance(content: dict[str, Any]) -> list[str]:
@@ -206,6 +227,37 @@ def _time_rows(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str
         ]
         for row in rows
     ]  # fmt: skip
+
+
+def export_table(one: dict[str, Any]) -> tuple[list[tuple[str, ...]], list[list[str]]]:
+    """Return the table of an export in words.
+
+    Args:
+        one: of ``exports`` in the content.
+
+    Returns:
+        The heads of the columns, in lines, and the cells of each row.
+    """
+    unit, digits = (100, 1) if one["points"] else (1, 3)
+    agreed = one["sides"][0]["agreement"] is not None
+    heads: list[tuple[str, ...]] = [("model",), *((name, f"({one['metric']})") for name in one["sets"])]
+    heads += [("agreement",)] if agreed else []
+    heads += [("size",), ("ms a row",), ("95 %",), ("rows/s",), ("time", "/ first"), ("size", "/ first")]
+    rows = [
+        [
+            side["name"],
+            *(format.number(unit * side["scores"][name], digits) for name in one["sets"]),
+            *([format.number(100 * side["agreement"])] if agreed else []),
+            format.size(side["size"]),
+            format.number(side["p50_ms"], 2),
+            format.number(side["p95_ms"], 2),
+            format.number(side["rows_per_second"], 0),
+            format.number(side["ratio"], 3),
+            format.number(side["size_ratio"], 3),
+        ]
+        for side in one["sides"]
+    ]
+    return heads, rows
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

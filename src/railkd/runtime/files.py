@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from railkd.runtime.disk import told
 
@@ -64,12 +64,28 @@ def write_bytes(path: str | Path, data: bytes, *, durable: bool = False) -> None
         data: its content.
         durable: return only when the content and the name survive a power failure.
     """
+    with written(path, durable=durable, size=len(data)) as file:
+        file.write(data)
+
+
+@contextmanager
+def written(path: str | Path, *, durable: bool = False, size: int | None = None) -> Iterator[BinaryIO]:
+    """Write a file piece by piece, so that it is complete or absent; see `write_bytes`.
+
+    Args:
+        path: the target; a file that stands there is replaced when the ``with`` block ends without an error.
+        durable: leave the block only when the content and the name survive a power failure.
+        size: of the content in bytes, for the message about a full disk; None: what was written until then.
+
+    Yields:
+        The temporary file to write to.
+    """
     target = Path(path)
     temporary = temporary_beside(target)
     try:
-        with told(target.parent, target.name, lambda: len(data)):
+        with told(target.parent, target.name, lambda: temporary.stat().st_size if size is None else size):
             with temporary.open("xb") as file:  # "x" refuses whatever has this name, a link included
-                file.write(data)
+                yield file
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

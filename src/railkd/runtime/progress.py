@@ -19,7 +19,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 @contextmanager
-def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
+def bar(title: str, unit: str, *, quiet: bool = False, lines: bool = True) -> Iterator[Advance]:
     """Show the progress of a phase on standard error.
 
     A terminal gets a bar with rate and time left, anything else a line every 15 seconds.
@@ -28,6 +28,7 @@ def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
         title: name of the phase.
         unit: what is counted, in the plural, such as "examples".
         quiet: show nothing.
+        lines: print lines where there is no terminal; otherwise show nothing there.
 
     Yields:
         A function to call with (items done, items in total).
@@ -37,6 +38,9 @@ def bar(title: str, unit: str, *, quiet: bool = False) -> Iterator[Advance]:
         return
     console = Console(stderr=True)
     start, title = time.perf_counter(), visible(title)
+    if not console.is_terminal and not lines:
+        yield lambda done, total: None
+        return
     if not console.is_terminal:
         last = start
 

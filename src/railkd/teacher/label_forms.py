@@ -26,7 +26,8 @@ import numpy as np
 
 from railkd.data.columns import find_columns
 from railkd.data.label_names import is_missing
-from railkd.data.reader import Reading, Table, table_of
+from railkd.data.reader import Table, table_of
+from railkd.data.reading import Reading
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.runtime.words import named

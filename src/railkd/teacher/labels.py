@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 from railkd.data.keys import keys_of
-from railkd.data.reader import Reading
+from railkd.data.reading import Reading
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.runtime import ranks

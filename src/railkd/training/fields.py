@@ -29,7 +29,7 @@ REPLACED_BY_OPTIONS = frozenset(
 )
 #: How the rows of an epoch are chosen.
 SAMPLINGS = ("all", "balanced")
-_NO_UPLOAD = "Nothing is uploaded. Fix: upload the finished run with 'railkd export RUN --output DIR --push NAME'"
+_NO_UPLOAD = "Nothing is uploaded while it trains. Fix: --push-to-hub NAME uploads the model when the run ends"
 _NO_SHARDS = "Every rank holds the whole model. Fix: start the run with torchrun"
 #: Fields of Trainer that would have no effect, or could not work, and what to do instead.
 WITHOUT_EFFECT = {
