@@ -89,7 +89,7 @@ def test_no_method_reads_anything_in_a_quiet_step_with_a_live_teacher(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"gradient_accumulation_steps": 3},
+        {"gradient_accumulation_steps": 3, "class_weights": [0.5, 2.0], "class_weights_on_logits": True},
         {"max_grad_norm": 0.0},
         {"intermediate_schedule": "linear"},
         {"redraw": "step"},
