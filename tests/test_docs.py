@@ -16,6 +16,7 @@ from railkd.data.tokens import keyed_tokens
 from railkd.objectives import METHODS
 from railkd.objectives.base import Objective
 from railkd.objectives.ckd import buckets
+from railkd.tasks.metrics import METRICS, find_metric
 from railkd.teacher import TeacherCache
 from tiny import make_model, make_small, weights_of
 
@@ -64,6 +65,18 @@ def test_the_defaults_in_the_tables_are_those_of_the_code() -> None:
         r"^\| (\w+)(?: \(default\))? \| ([\d ]+, [\d ]+) \|", text_of("methods.md"), re.MULTILINE
     ):
         assert buckets(2, 7, name) == [tuple(map(int, part.split())) for part in told.split(", ")]
+
+
+def test_the_table_of_metrics_is_that_of_the_code() -> None:
+    told = {}
+    for names, kinds, best in re.findall(
+        r"^\| (`.+?) \| (.+?) \| (high|low) \|", text_of("metrics.md"), flags=re.MULTILINE
+    ):
+        for name in re.findall(r"`(.+?)`", names):
+            told[name] = (set(kinds.split(", ")), best == "high")
+    rows = [*METRICS.values(), find_metric("recall@fpr=0.01")]
+    known = {row.name.replace("0.01", "RATE"): (set(row.tasks), row.greater_is_better) for row in rows}
+    assert told == known and len(told) > 15
 
 
 def test_the_worked_example_runs_as_it_stands_and_trains_a_step(

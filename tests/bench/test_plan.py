@@ -80,6 +80,20 @@ def test_settings_of_a_grid_reach_its_runs(base: Path, tmp_path: Path) -> None:
     assert found == {"finetune": 2, "distill": 3}
 
 
+def test_metrics_reach_teachers_and_students_and_class_weights_may_be_an_arm(base: Path, tmp_path: Path) -> None:
+    methods = ["kd", {"name": "kd", "class_weights": "toxic=5"}]
+    grid = ALONE | {"settings": ALONE["settings"] | {"metrics": ["auroc", "log-loss"]}, "methods": methods}
+    jobs = plan(base, tmp_path / "run", grid)
+    asked = {job.kind: job.request.options.metrics for job in jobs if job.kind != "cache"}
+    assert asked == {kind: ["auroc", "log-loss"] for kind in ("finetune", "distill")}
+    weights = {job.arm: job.request.options.class_weights for job in jobs if job.kind == "distill"}
+    assert weights == {"kd": None, "kd class_weights=toxic=5": ["toxic=5"]}
+    (scored, *_) = plan(base, tmp_path / "scored", grid | {"teacher": "base"})
+    assert scored.kind == "evaluate" and scored.request.options.metrics == ["auroc", "log-loss"]
+    with pytest.raises(RailkdError, match="no metric 'aurok'"):
+        plan(base, tmp_path / "bad", ALONE | {"settings": ALONE["settings"] | {"metrics": "aurok"}})
+
+
 def test_a_finished_teacher_is_not_trained(base: Path, tmp_path: Path) -> None:
     jobs = plan(base, tmp_path / "run", SMOKE | {"teacher": "base"})
     assert Counter(job.kind for job in jobs) == {"evaluate": 2, "cache": 2, "distill": 12}
