@@ -74,7 +74,8 @@ class DistillationTrainer(Trainer):
         - `_get_eval_sampler`: the longest rows come first.
         - `_get_dataloader`: ``dataloader_drop_last`` drops rows of training, not of evaluation.
         - `evaluation_loop`: predictions are returned in the order of the data set.
-        - `get_eval_dataloader`, `get_test_dataloader`: raw text is tokenised.
+        - `get_eval_dataloader`: raw text is tokenised.
+        - `get_test_dataloader`: raw text is tokenised.
         - `_set_signature_columns_if_needed`: keys and the teacher's tokens reach the collator.
         - `log`: the mean of each loss term is logged with the loss.
         - `_save`: writes the student as plain transformers loads it, and the objective separately, without a pickle.
