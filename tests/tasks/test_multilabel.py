@@ -92,3 +92,27 @@ def test_a_model_of_one_class_reads_whether_it_applies(cells: list[Any]) -> None
         encode(["ham", "spam"], ["Spam"])
     space, outputs = MULTI.space(["Spam"]), np.array([[3.0], [-1.0], [-2.0], [2.0]])
     assert MULTI.score(outputs, np.array([[1.0], [0], [0], [0]]), space)["subset_accuracy"] == 0.75
+
+
+@pytest.mark.parametrize("gap", [None, math.nan, -100, -100.0])
+def test_a_gap_in_a_list_of_labels_is_no_class(gap: Any) -> None:
+    """A list of gaps has no label; one gap beside labels is refused. Neither reads as the last class or as none."""
+    read = MULTI.reader(("a", "b", "c"), {})
+    assert np.isnan(read([gap] * 3)).all() and np.isnan(read([gap])).all()
+    for cell in ([1, gap, 0], [1.0, gap, 0.0], ["a", gap]):
+        with pytest.raises(ValueError, match="expected labels in the whole list"):
+            read(cell)
+    assert read([]) == [0, 0, 0] and read(["c", ""]) == [0, 0, 1] and read([2, 0]) == [1, 0, 1]
+
+
+def test_a_hidden_class_label_in_a_list_is_a_gap() -> None:
+    read = MULTI.reader(("a", "b", "c"), {}, ("a", "b", "c"))
+    assert np.isnan(read([-1])).all() and read([2]) == [0, 0, 1]
+    with pytest.raises(ValueError, match="expected labels in the whole list"):
+        read([-1, 1])
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, "inf"])
+def test_an_infinite_number_is_no_label(number: Any) -> None:
+    with pytest.raises(ValueError, match="expected a number for a student of one output"):
+        task_of("regression").reader((), {})(number)

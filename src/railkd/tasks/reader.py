@@ -73,10 +73,11 @@ class ClassReader:
         """Return (C,) which classes apply. A list of C flags (0 or 1) stays; other lists hold names or indices.
 
         Args:
-            value: the label. A list of C floats from 0 to 1 stays too, and NaN in it marks a row without a label.
+            value: the label. A list of C floats from 0 to 1 stays too. A list of missing labels has no label.
 
         Raises:
-            ValueError: it is not a list, holds an unknown label or soft labels, or its 0 and 1 can mean two things.
+            ValueError: it is not a list, holds an unknown label or soft labels, misses some labels, or its 0 and 1 can
+                mean two things.
         """
         count = len(self.names)
         if value is None:
@@ -84,6 +85,14 @@ class ClassReader:
         if not isinstance(value, list | tuple):
             raise ValueError(
                 f"expected a list for a student of several labels a row, got the label {shortened(repr(value))}."
+            )
+        gaps = [self._is_gap(entry) for entry in value]
+        if any(gaps):
+            if all(gaps):
+                return [math.nan] * count
+            raise ValueError(
+                f"expected labels in the whole list {shortened(repr(value))}, got gaps. Fix: fill them "
+                "in, or write None in place of the list."
             )
         if not self.of_class and value and all(map(is_flag, value)):
             return self._flags(value)
@@ -93,6 +102,11 @@ class ClassReader:
             return list(value)
         chosen = {self.index(name) for name in value}
         return [float(index in chosen) for index in range(count)]
+
+    def _is_gap(self, entry: Any) -> bool:
+        """Return whether an entry of a list is a missing label. `datasets` marks one of a ClassLabel by -1."""
+        hidden = self.of_class and isinstance(entry, int) and entry < 0
+        return hidden or (not isinstance(entry, str) and (is_missing(entry) or entry == MISSING))
 
     def _flags(self, value: Sequence[Any]) -> list[float]:
         """Read a list of 0 and 1 as flags if it has one for each class, else as indices; refuse both in one column."""

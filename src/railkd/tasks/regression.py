@@ -107,7 +107,10 @@ def _read(value: Any) -> float:
     if is_missing(value):
         return math.nan
     try:
-        return float(value)
+        number = float(value)
+        if math.isinf(number):
+            raise ValueError(value)
+        return number
     except (TypeError, ValueError):
         raise ValueError(
             f"expected a number for a student of one output, got the label {shortened(repr(value))}. "
