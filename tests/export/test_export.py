@@ -255,3 +255,15 @@ def test_nothing_of_onnx_is_imported_without_need() -> None:
     code = "import sys, railkd.cli.verbs; print(sorted({'onnx', 'onnxruntime', 'onnxscript'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_int8_file_gets_thresholds_of_its_own(shipped: Path, dev: Path, tmp_path: Path) -> None:
+    model, file = str(shipped / "onnx" / "model_quantized.onnx"), tmp_path / "int8.json"
+    words = ["--model", model, "--quiet"]
+    assert main(["calibrate", *words, "--eval", str(dev), "--output", str(file)]) == 0
+    scores = tmp_path / "scores.json"
+    command = ["evaluate", *words, "--test", f"dev={dev}", "--thresholds", str(file), "--output", str(scores)]
+    assert main(command) == 0
+    fitted, found = json.loads(file.read_text()), json.loads(scores.read_text())["dev"]
+    assert found["accuracy"] == pytest.approx(fitted["on_these_rows"]["after"]["right"])
+    assert found["thresholds"]["same_rows"] is True

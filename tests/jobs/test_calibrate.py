@@ -88,6 +88,27 @@ def test_scores_with_thresholds_say_which_rows_were_fitted_and_which_are_shown(
     assert main(words) == 0 and "thresholds" not in json.loads(out.read_text(encoding="utf-8"))["same"]
 
 
+def test_predictions_follow_the_thresholds_and_show_calibrated_probabilities(
+    folder: Path, fitted: Path, tmp_path: Path
+) -> None:
+    words = ["predict", "--model", str(folder / "run" / "student"), "--test", str(folder / "shown.tsv"), "--quiet"]
+    assert main([*words, "--thresholds", str(fitted.parent), "--output", str(tmp_path / "a.jsonl")]) == 0
+    assert main([*words, "--output", str(tmp_path / "b.jsonl")]) == 0
+    cut, plain = (
+        [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in "ab"
+    )
+    found = Thresholds.read(fitted)
+    assert any(one["label"] != two["label"] for one, two in zip(cut, plain, strict=True))
+    for one, two in zip(cut, plain, strict=True):
+        assert (one["logit_neg"], one["logit_pos"]) == (two["logit_neg"], two["logit_pos"])
+        share = expit((one["logit_pos"] - one["logit_neg"]) / found.temperature)
+        assert one["score"] == pytest.approx(share if one["label"] == "pos" else 1 - share, abs=1e-5)
+        assert abs(share - found.thresholds["pos"]) < 1e-6 or (one["label"] == "pos") == (
+            share > found.thresholds["pos"]
+        )
+
+
 def test_rows_that_trained_the_model_are_refused(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     words = ["calibrate", "--model", str(folder / "run" / "student"), "--output", str(tmp_path / "t.json")]
     assert main([*words, "--eval", str(folder / "train.tsv")]) == 2
@@ -146,7 +167,7 @@ def test_a_damaged_or_foreign_file_is_refused(
     file = tmp_path / "thresholds.json"
     file.write_text(json.dumps(held), encoding="utf-8")
     words = ["--model", str(folder / "run" / "student"), "--test", str(folder / "shown.tsv")]
-    for verb in ("evaluate",):
+    for verb in ("evaluate", "predict"):
         assert main([verb, *words, "--thresholds", str(file)]) == 2
         assert message in capsys.readouterr().err
 

@@ -13,7 +13,8 @@ from railkd.jobs.settings import Setting
 _REQUIRED = "required"
 #: Headings in the order of the help. Settings without a group stand under the last one.
 _HEADINGS = (
-    _REQUIRED, "data", "models", "teacher cache", "training", "method options", "gates", "grids", "machine", "options"
+    _REQUIRED, "data", "models", "teacher cache", "training", "method options", "gates", "deferral", "grids", "machine",
+    "options"
 )  # fmt: skip
 _TRAINER = "other training arguments, of transformers.TrainingArguments"
 

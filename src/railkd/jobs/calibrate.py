@@ -17,6 +17,7 @@ from railkd.errors import RailkdError, RunFailed
 from railkd.jobs.goals import Goal
 from railkd.jobs.held_out import check_held_out
 from railkd.jobs.options import Say, required
+from railkd.jobs.request import on_its_device
 from railkd.jobs.scorer import Scorer
 from railkd.jobs.shipping_options import CalibrateOptions
 from railkd.jobs.splits import TableReader, asked_task
@@ -35,6 +36,7 @@ from railkd.tasks.target import Target
 _EDGE = 1e-9
 
 
+@on_its_device
 def calibrate(options: CalibrateOptions, say: Say) -> Thresholds:
     """Fit a temperature and a threshold for each class, and write them beside the model.
 

@@ -17,6 +17,26 @@ class ThresholdOptions:
 
 
 @dataclass
+class DeferOptions(ThresholdOptions):
+    """Which rows a student leaves to a larger model."""
+
+    defer: float | None = option(
+        "defer the rows on which the model is not sure enough to agree with a larger one in this share, e.g. 0.98",
+        metavar="P",
+        group="deferral",
+    )
+    defer_to: str | None = option("the larger model, which answers these rows", metavar="MODEL", group="deferral")
+    against: str | None = option(
+        "the larger model in place of --defer-to: these rows are only marked", metavar="MODEL", group="deferral"
+    )
+    held_out: str | None = option(
+        "rows that trained neither model, on which the agreement is shown; labels are not needed",
+        metavar="FILE",
+        group="deferral",
+    )
+
+
+@dataclass
 class SuspectOptions:
     """What is written of the rows whose labels may be wrong."""
 

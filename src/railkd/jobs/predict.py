@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,11 +18,13 @@ from railkd.data.predictions import with_columns, write_predictions
 from railkd.data.sources import Source
 from railkd.data.streams import TextStream
 from railkd.errors import RailkdError
+from railkd.jobs.deferring import Deferring
 from railkd.jobs.options import Say, required
 from railkd.jobs.request import on_its_device
 from railkd.jobs.scorer import Scorer
 from railkd.jobs.shipping_options import PredictOptions
 from railkd.jobs.splits import TableReader
+from railkd.jobs.thresholds import Thresholds
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
@@ -51,7 +54,11 @@ def predict(options: PredictOptions, say: Say, stream: TextIO | None = None) -> 
         raise RailkdError(f"--test: expected one file to predict, got {len(options.test)}. Fix: give --test FILE.")
     checkpoint, reader = model.checkpoint, TableReader(options, say, Trained.of(model.checkpoint.config))
     nested = Path(options.output or "").suffix == ".jsonl"
-    form = AnswerForm(checkpoint.task, checkpoint.labels, probabilities=options.probabilities, nested=nested)
+    plain = AnswerForm(checkpoint.task, checkpoint.labels, probabilities=options.probabilities, nested=nested)
+    cut = Thresholds.asked(options.thresholds, model, str(options.model), say)
+    form = plain if cut is None else replace(plain, task=cut.apply(plain.task))
+    deferring = Deferring(options, model, form.task, say) if options.defer is not None else None
+    treat = partial(deferring.treat, form=lambda found: plain.rows(found, 0)) if deferring is not None else _as_they_are
     rows = reader.stream(Source.parse(options.test[0]), split="test")
     model.load()
     length = trained_length(options.max_length, checkpoint.config, say)
@@ -62,14 +69,20 @@ def predict(options: PredictOptions, say: Say, stream: TextIO | None = None) -> 
 
     size = max(BUFFER, _BATCHES * options.batch_size)
     with bar("predicting", "rows", quiet=options.quiet, lines=False) as advance:
-        answers = answer_rows(rows, answer, form, advance, size)
+        answers = answer_rows(rows, answer, form, advance, size, treat)
         if ranks.is_main_process():
             write_predictions(options.output, answers, stream, quoted=rows.quoted or form.quoted)
         else:
             for _ in answers:  # the ranks share each batch
                 pass
+    if deferring is not None:
+        deferring.report(options.test[0])
     if options.output and ranks.is_main_process():
         say(f"written: {options.output}")
+
+
+def _as_they_are(texts: Dataset, outputs: np.ndarray, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return answers
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,12 @@ class AnswerForm:
 
 
 def answer_rows(
-    rows: TextStream, answer: Callable[[Dataset, Advance], np.ndarray], form: AnswerForm, advance: Advance, size: int
+    rows: TextStream,
+    answer: Callable[[Dataset, Advance], np.ndarray],
+    form: AnswerForm,
+    advance: Advance,
+    size: int,
+    treat: Callable[[Dataset, np.ndarray, list[dict[str, Any]]], list[dict[str, Any]]] = _as_they_are,
 ) -> Iterator[dict[str, Any]]:
     """Answer the rows of a stream in their order, with their own columns. At most ``size`` rows are in memory.
 
@@ -130,14 +148,16 @@ def answer_rows(
         form: the columns of an answer.
         advance: receives the number of rows done, and of all.
         size: rows that are answered at once.
+        treat: takes N texts, their (N, C) logits and their answers, and returns other answers, with the same columns.
 
     Yields:
         The answer of each row, as columns.
     """
     first = 0
     for block in rows.blocks(size):
-        outputs = answer(Dataset.from_dict(rows.texts(block)), _behind(first, rows.count, advance))
-        yield from with_columns(form.rows(outputs, first), block, rows.rows.names)
+        texts = Dataset.from_dict(rows.texts(block))
+        outputs = answer(texts, _behind(first, rows.count, advance))
+        yield from with_columns(treat(texts, outputs, form.rows(outputs, first)), block, rows.rows.names)
         first += len(block)
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from railkd.jobs.deciding_options import DeferOptions
 from railkd.jobs.options import DataOptions, DeviceOptions, ModelOptions, option
 
 
 @dataclass
-class PredictOptions(DeviceOptions, ModelOptions, DataOptions):
+class PredictOptions(DeferOptions, DeviceOptions, ModelOptions, DataOptions):
     """Options of ``railkd predict``: label, score and logits for each row, in the order of the file."""
 
     model: str | None = option("model: a folder, or a name on the hub", metavar="MODEL", group="models", required=True)
@@ -92,7 +93,7 @@ class CertifyOptions(DeviceOptions, ModelOptions, DataOptions):
 
 
 @dataclass
-class CalibrateOptions(ModelOptions, DataOptions):
+class CalibrateOptions(DeviceOptions, ModelOptions, DataOptions):
     """Options of ``railkd calibrate``: which model, on which rows, for which goal."""
 
     model: str | None = option(

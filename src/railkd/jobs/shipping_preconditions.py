@@ -7,6 +7,7 @@ from pathlib import Path
 from railkd.data.predictions import SUFFIX_WORDS, SUFFIXES
 from railkd.data.sources import parse_named
 from railkd.export.layout import Shipped, require_onnx
+from railkd.jobs.deciding_checks import check_deferral
 from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
 from railkd.jobs.shipping_options import CertifyOptions, ExportOptions, PredictOptions
@@ -38,9 +39,10 @@ def check_predict(request: Request[PredictOptions]) -> None:
         check_effect(problems, options, "without --glue-submission", "label_map")
     check_data(problems, options)
     check_model(problems, options.model, "--model", onnx=True)
-    check_device(problems, options, options.model)
+    check_device(problems, options, options.model, options.defer_to, options.against)
+    check_deferral(problems, options)
     if options.glue_submission:
-        check_effect(problems, options, "with --glue-submission", "probabilities")
+        check_effect(problems, options, "with --glue-submission", "probabilities", "thresholds", "defer")
         check_target(problems, Path(options.output or "."))
         compare(problems, options, {"--output": options.output or "."})
     elif options.output:

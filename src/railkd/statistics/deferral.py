@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -103,11 +104,16 @@ def candidates(rows: int, share: float) -> NDArray[Any]:
     fewest = fewest_rows(share)
     if rows < fewest:
         return np.empty(0, dtype=np.int64)
-    n = np.arange(fewest, max(fewest, rows) + 1)
-    passing = lower_bound(n - np.floor(n * (1 - share) / 2), n) >= share
-    start = int(n[passing][0]) if passing.any() else rows
-    start = min(start, max(fewest, rows // 2))
+    start = min(_first(rows, share), max(fewest, rows // 2))
     return np.unique(np.append(np.arange(start, rows, max(1, rows // STEPS)), rows))
+
+
+@cache
+def _first(rows: int, share: float) -> int:
+    """Return the fewest rows with which a model passes that disagrees half as often as it may; at most ``rows``."""
+    n = np.arange(fewest_rows(share), rows + 1)
+    passing = lower_bound(n - np.floor(n * (1 - share) / 2), n) >= share
+    return int(n[passing][0]) if passing.any() else rows
 
 
 def choose_threshold(confidence: ArrayLike, agrees: ArrayLike, share: float) -> Deferral | None:
