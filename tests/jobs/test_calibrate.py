@@ -14,7 +14,8 @@ from scipy.special import expit, softmax
 
 import tiny
 from railkd.cli import main
-from railkd.data.reader import Reading, read
+from railkd.data.reader import read
+from railkd.data.reading import Reading
 from railkd.data.sources import Source
 from railkd.jobs.calibrate import fit
 from railkd.jobs.goals import Goal
