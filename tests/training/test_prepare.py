@@ -38,7 +38,7 @@ def preparer(tokenizer: Any, *, teacher: Any = None, config: dict[str, Any] | No
 def tokenised(tokenizer: Any, **columns: list[Any]) -> Dataset:
     """Rows as a user may have tokenised them."""
     inputs = keyed_tokens(Dataset.from_dict({"text": TEXTS}), tokenizer, max_length=16).inputs
-    return Dataset.from_dict({**inputs, **columns})
+    return Dataset.from_dict({**{name: lists.arrow() for name, lists in inputs.items()}, **columns})
 
 
 # ---- whose tokens ------------------------------------------------------------------------------
@@ -75,7 +75,9 @@ def test_rows_for_evaluation_need_no_key_and_their_labels_are_read(tokenizer: An
 def test_evaluation_of_rows_tokenised_beforehand(teacher_folder: Path, tokenizer: Any, tmp_path: Path) -> None:
     text = tiny.text_rows()
     tokens = keyed_tokens(text, tokenizer, max_length=128)
-    rows = Dataset.from_dict({**tokens.inputs, "label": text["label"][:]})
+    rows = Dataset.from_dict(
+        {**{name: lists.arrow() for name, lists in tokens.inputs.items()}, "label": text["label"][:]}
+    )
     student = tiny.make_small(teacher_folder, 3)
     trainer = tiny.make_trainer(tmp_path, None, text, tokenizer, student=student, method="finetune", eval_dataset=rows)
     named = rows.add_column(KEY, [f"row {i}" for i in range(len(rows))])

@@ -117,7 +117,7 @@ def check_tokens(config: Any, tokenizer: Any, tokens: KeyedTokens, max_length: i
     rows = getattr(config.get_text_config(), "vocab_size", None)
     if not rows or not len(lengths):
         return
-    used = {"a text": max(map(max, tokens.inputs["input_ids"]))}
+    used = {"a text": int(tokens.inputs["input_ids"].values.max())}
     if lengths.min() < lengths.max():
         used["the padding"] = tokenizer.pad_token_id or 0
     for what, number in used.items():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from railkd.data.tokens import KeyedTokens
+from railkd.data.tokens import KeyedTokens, Ragged
 from railkd.models.limits import left_padding_counts
 
 
@@ -96,10 +96,9 @@ class Padder:
         return torch.from_numpy(padded)
 
 
-def _unused(vocabulary: int, rows: Sequence[Sequence[int]]) -> int | None:
+def _unused(vocabulary: int, rows: Ragged) -> int | None:
     """Return a token that occurs in no row, or None if every one does."""
     used = np.zeros(vocabulary, dtype=bool)
-    for ids in rows:
-        used[np.asarray(ids, dtype=np.int64)] = True
+    used[rows.values] = True
     free = np.flatnonzero(~used)
     return int(free[0]) if len(free) else None

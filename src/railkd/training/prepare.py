@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +13,15 @@ from railkd.data.collator import PaddingCollator
 from railkd.data.columns import find_columns
 from railkd.data.given import as_dataset
 from railkd.data.keys import KEY
-from railkd.data.tokens import TEACHER_PREFIX, keyed_tokens
+from railkd.data.tokens import TEACHER_PREFIX, Ragged, keyed_tokens
 from railkd.errors import RailkdError
 from railkd.models.heads import label_names, task_of_config
 from railkd.models.limits import check_tokens, warn_of_padding
 from railkd.teacher.identity import tokenizer_digest
 from railkd.training.arguments import DistillationTrainingArguments
+
+#: Rows whose labels are Python objects at the same time.
+_ROWS_AT_ONCE = 4096
 
 
 class Preparer:
@@ -95,8 +99,6 @@ class Preparer:
         return self._prepared(dataset, training=False)[0]
 
     def _prepared(self, dataset: Any, *, training: bool, first: int = 0) -> tuple[Any, np.ndarray]:
-        from datasets import Dataset, DatasetInfo
-
         if self.tokenizer is None:
             raise RailkdError("got no tokenizer; pass processing_class=, the student's tokenizer")
         text, max_length = self.args.text_columns, self.args.max_length
@@ -110,9 +112,9 @@ class Preparer:
             need_keys=training,
         )
         check_tokens(self.config, self.tokenizer, tokens, max_length, "the student")
-        columns: dict[str, Any] = dict(tokens.inputs)
-        columns["length"] = tokens.lengths.tolist()
-        columns[KEY] = tokens.keys.tolist()
+        columns: dict[str, Any] = {name: lists.arrow() for name, lists in tokens.inputs.items()}
+        columns["length"] = tokens.lengths
+        columns[KEY] = Ragged(tokens.keys.reshape(-1), np.full(len(tokens.keys), 2)).arrow()
         if training and self.teacher_tokenizer is not None:
             theirs = tokens
             if not ready:
@@ -124,13 +126,23 @@ class Preparer:
                 )
             if self.teacher_config is not None:
                 check_tokens(self.teacher_config, self.teacher_tokenizer, theirs, max_length, "the teacher")
-            columns |= {TEACHER_PREFIX + name: values for name, values in theirs.inputs.items()}
+            columns |= {TEACHER_PREFIX + name: lists.arrow() for name, lists in theirs.inputs.items()}
         label = find_columns(
             dataset.column_names, text=("input_ids",) if ready else text, label=self.args.label_column
         ).label
         if label is not None:
             columns["labels"] = self._labels(dataset, label, first)
-        return Dataset.from_dict(columns, info=DatasetInfo(description=self._mark)), tokens.keys
+        return self._marked(columns), tokens.keys
+
+    def _marked(self, columns: Mapping[str, Any]) -> Any:
+        """Return columns as a data set of rows that are prepared."""
+        import pyarrow as pa
+        from datasets import Dataset, DatasetInfo
+        from datasets.table import InMemoryTable
+
+        # With a fingerprint of its own: for one of the content, the whole table would be written to memory.
+        table, info = InMemoryTable(pa.table(dict(columns))), DatasetInfo(description=self._mark)
+        return Dataset(table, info=info, fingerprint=uuid.uuid4().hex[:16])
 
     @cached_property
     def _one_tokenizer(self) -> bool:
@@ -158,11 +170,12 @@ class Preparer:
         given = getattr(getattr(feature, "feature", feature), "names", None)
         read = self.task.reader(label_names(self.config), self.config.label2id, given)
         labels = []
-        for row, value in enumerate(dataset[column][:], first + 1):
-            try:
-                labels.append(read(value.tolist() if hasattr(value, "tolist") else value))
-            except ValueError as error:
-                raise RailkdError(f"column '{column}', row {row}: {error}") from None
+        for start in range(0, len(dataset), _ROWS_AT_ONCE):
+            for row, value in enumerate(dataset[column][start : start + _ROWS_AT_ONCE], first + start + 1):
+                try:
+                    labels.append(read(value.tolist() if hasattr(value, "tolist") else value))
+                except ValueError as error:
+                    raise RailkdError(f"column '{column}', row {row}: {error}") from None
         return labels
 
 

@@ -54,7 +54,8 @@ def test_rows_of_tokens_that_are_empty_get_one_too() -> None:
     tokenizer = make_tokenizer(BARE["llama"])
     rows = Dataset.from_dict({"input_ids": [[5, 6], []], "attention_mask": [[1, 1], []], KEY: ["a", "b"]})
     found = keyed_tokens(rows, tokenizer, max_length=8)
-    assert found.inputs == {"input_ids": [[5, 6], [tokenizer.unk_token_id]], "attention_mask": [[1, 1], [1]]}
+    inputs = {name: [row.tolist() for row in lists] for name, lists in found.inputs.items()}
+    assert inputs == {"input_ids": [[5, 6], [tokenizer.unk_token_id]], "attention_mask": [[1, 1], [1]]}
     tokenizer.unk_token = tokenizer.pad_token = None
     with pytest.raises(RailkdError, match="row 2 has no tokens, because its text is empty"):
         keyed_tokens(rows, tokenizer, max_length=8)
