@@ -75,6 +75,8 @@ def test_every_product_with_a_fixed_weight_and_the_embeddings_are_int8(shipped: 
     assert kinds.count("MatMulInteger") == config["quantisation"]["integer"] > 0
     assert kinds.count("MatMulInteger") == len(quantize.products_of(shipped / "onnx/model.onnx"))
     assert config["op_types"] == ["MatMul", "Gemm", "Gather"]
+    made = {output: node.op_type for node in graph.node for output in node.output}
+    assert [made[node.input[0]] for node in graph.node if node.op_type == "LayerNormalization"] == ["Sum"] * 3
     assert tables_of(shipped / "onnx/model.onnx") == {onnx.TensorProto.FLOAT}
     assert tables_of(shipped / "onnx/model_quantized.onnx") == {onnx.TensorProto.UINT8}
     assert set(config["quantisation"]["differences"]) == {"per tensor", "per channel"}
