@@ -12,21 +12,23 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from railkd.cli.demo.archive import Row
 from railkd.cli.demo.data import SentimentSets, sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
-from railkd.errors import RailkdError
+from railkd.cli.demo.table import Line, markdown_table, rich_table
+from railkd.data.sources import SELECTION_SET
+from railkd.errors import RailkdError, RunFailed
+from railkd.export.layout import Shipped, onnx_size, require_onnx
 from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
+from railkd.jobs.shipping_options import ExportOptions
 from railkd.records import RunRecord
 from railkd.runtime.ownership import Ledger
 from railkd.runtime.words import duration
@@ -47,6 +49,7 @@ class Size:
         test: number of rows of each test set.
         teacher_epochs: epochs of the teacher.
         student_epochs: epochs of each student, counted in steps over the labelled rows.
+        max_drop: accuracy that the int8 file may lose, in points: what so many test rows can show.
         estimate: run time in words.
     """
 
@@ -56,43 +59,15 @@ class Size:
     test: int
     teacher_epochs: int
     student_epochs: int
+    max_drop: float
     estimate: str
 
 
 SIZES = {
-    "quick": Size(480, 480, 200, 200, 2, 1, "about a minute"),
-    "normal": Size(3000, 10**9, 500, 1000, 2, 3, "five to eight minutes"),
-    "full": Size(10**9, 0, 10**9, 10**9, 3, 4, "about a quarter of an hour"),
+    "quick": Size(480, 480, 200, 200, 2, 1, 3.0, "about a minute"),
+    "normal": Size(3000, 10**9, 500, 1000, 2, 3, 1.0, "five to eight minutes"),
+    "full": Size(10**9, 0, 10**9, 10**9, 3, 4, 1.0, "about a quarter of an hour"),
 }
-
-
-@dataclass(frozen=True)
-class Line:
-    """One model in the table of results.
-
-    Attributes:
-        model: "teacher", or the method of the student.
-        parameters: number of parameters.
-        megabytes: size of the weights on disk.
-        latency_ms: median milliseconds for one sentence on this machine.
-        movie: test accuracy on movie sentences, from 0 to 1.
-        product: test accuracy on product sentences.
-        news: test accuracy on news sentences.
-        kept: movie accuracy divided by that of the teacher.
-        teacher_pass_s: seconds of the teacher pass; 0 for a model that needs none.
-        training_s: seconds of training.
-    """
-
-    model: str
-    parameters: int
-    megabytes: float
-    latency_ms: float
-    movie: float
-    product: float
-    news: float
-    kept: float
-    teacher_pass_s: float
-    training_s: float
 
 
 def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", quiet: bool = False) -> list[Line]:
@@ -105,7 +80,7 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
         quiet: print the table only.
 
     Returns:
-        The lines of the table: the teacher, then the students.
+        The lines of the table: the teacher, the students, and the best student as int8 if railkd[onnx] is installed.
     """
     name = "quick" if quick else "full" if full else "normal"
     size = SIZES[name]
@@ -124,13 +99,17 @@ def main(*, quick: bool = False, full: bool = False, output: str = "runs/demo", 
     pass_seconds = _cache(folder, data, say, quiet)
     lines = [_line("teacher", RunFolder(folder / "teacher").model("finetune"), teacher, teacher, data, 0.0)]
     steps = size.student_epochs * math.ceil(len(data["train"].read_text(encoding="utf-8").splitlines()[1:]) / BATCH)
+    chosen: dict[str, float] = {}
     for method in METHODS:
         record = _student(method, folder, data, steps, quiet)
         path = RunFolder(folder / method).model("distill")
         lines.append(_line(method, path, record, teacher, data, pass_seconds if method != "finetune" else 0.0))
         say(f"  {method}: movie accuracy {lines[-1].movie:.3f}")
+        chosen[method] = record.metrics[SELECTION_SET]["accuracy"]
+    best = max(chosen, key=lambda method: chosen[method])
+    lines += _int8(lines[1 + METHODS.index(best)], lines[0], folder, data, size, say, quiet)
     _write_results(lines, folder, size, name)
-    Console().print(_rich_table(lines))
+    Console().print(rich_table(lines))
     say(
         f"Finished after {duration(time.perf_counter() - start)}. With one seed, differences of a point or two can be "
         f"chance. The table is in {folder}/results.md and results.json.\n"
@@ -145,7 +124,7 @@ def _claim(folder: Path) -> None:
     """Put the files of the demo on the list of those that railkd wrote, and refuse to replace any others."""
     ledger = Ledger(folder)
     names = [*(f"data/{name}.tsv" for name in ("train", "unlabelled", "dev", *TESTS)), "results.md", "results.json"]
-    for path in ledger.foreign(folder / name for name in names)[:1]:
+    for path in [*ledger.foreign(folder / name for name in names), *Shipped(folder / "shipped").foreign()][:1]:
         raise RailkdError(f"'{path}' was not written by this demo and would be replaced. Fix: name another --output.")
     folder.mkdir(parents=True, exist_ok=True)
     ledger.add(*names)
@@ -249,13 +228,13 @@ def _line(
     from railkd.models.checkpoints import Checkpoint
 
     checkpoint = Checkpoint.find(path)
-    loaded = checkpoint.model()
+    loaded = checkpoint.model().eval()
     accuracy = {name: record.metrics[name]["accuracy"] for name in TESTS}
     return Line(
         model=model,
         parameters=sum(parameter.numel() for parameter in loaded.parameters()),
         megabytes=sum(file.stat().st_size for file in path.glob("*.safetensors")) / 1e6,
-        latency_ms=_latency(loaded, checkpoint.tokenizer, data["movie"]),
+        latency_ms=_latency(lambda batch: loaded(**batch), checkpoint.tokenizer, data["movie"]),
         **accuracy,
         kept=accuracy["movie"] / teacher.metrics["movie"]["accuracy"],
         teacher_pass_s=pass_seconds,
@@ -263,57 +242,64 @@ def _line(
     )
 
 
-def _latency(model: Any, tokenizer: Any, file: Path, sentences: int = 40) -> float:
+def _int8(
+    student: Line, teacher: Line, folder: Path, data: dict[str, Path], size: Size, say: Say, quiet: bool
+) -> list[Line]:
+    """Ship the best student, and return the line of its int8 file; nothing without railkd[onnx] or if a gate fails."""
+    try:
+        require_onnx()
+    except RailkdError as error:
+        say(f"int8: not made. {error}")
+        return []
+    from railkd.export.session import OnnxModel
+    from railkd.jobs.export import export
+
+    shipped = Shipped(folder / "shipped")
+    run, dropped = str(folder / student.model), size.max_drop
+    options = ExportOptions(
+        model=run, output=str(shipped.path), int8=True, max_drop=dropped, overwrite=True, quiet=quiet
+    )
+    say(f"int8: {student.model}, the best on the dev rows, through the gates of railkd export")
+    try:
+        record = export(options, _silent)
+    except RunFailed as error:
+        say(f"  {error}")
+        return []
+    drops = {gate["name"]: gate["lines"][0]["drop"]["drop"] for gate in record["int8"]["gates"]}
+    bound = 100 * record["int8"]["together"]["lines"][0]["drop"]["bound"]
+    say(f"  int8: loses at most {bound:.2f} points of accuracy with 95 % confidence (allowed: {dropped:g})")
+    model = OnnxModel(shipped.int8)
+    accuracy = {name: getattr(student, name) - drops[name] for name in TESTS}
+    line = replace(student, **accuracy, model="int8", teacher_pass_s=0.0, training_s=0.0)
+    return [
+        replace(
+            line,
+            megabytes=onnx_size(shipped.int8) / 1e6,
+            latency_ms=_latency(model.run, model.checkpoint.tokenizer, data["movie"]),
+            kept=line.movie / teacher.movie,
+        )
+    ]
+
+
+def _latency(run: Callable[[Any], Any], tokenizer: Any, file: Path, sentences: int = 40) -> float:
     """Return the median milliseconds for a batch of one sentence, tokenisation included."""
     import torch
 
     texts = [line.split("\t")[0] for line in file.read_text(encoding="utf-8").splitlines()[1 : sentences + 1]]
-    model.eval()
     times = []
     with torch.inference_mode():
         for text in texts[:5] + texts:  # the first five runs warm up and do not count
             start = time.perf_counter()
-            model(**tokenizer(text, truncation=True, max_length=64, return_tensors="pt"))
+            run(tokenizer(text, truncation=True, max_length=64, return_tensors="pt"))
             times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times[5:])
-
-
-_COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
-    ("model", lambda line: line.model),
-    ("params", lambda line: f"{line.parameters / 1e6:.1f} M"),
-    ("MB", lambda line: f"{line.megabytes:.0f}"),
-    ("ms", lambda line: f"{line.latency_ms:.1f}"),
-    ("movie", lambda line: f"{line.movie:.3f}"),
-    ("product", lambda line: f"{line.product:.3f}"),
-    ("news", lambda line: f"{line.news:.3f}"),
-    ("kept", lambda line: f"{100 * line.kept:.1f}%"),
-    ("cache", lambda line: f"{line.teacher_pass_s:.0f} s" if line.teacher_pass_s else "-"),
-    ("train", lambda line: f"{line.training_s:.0f} s"),
-)
-_LEGEND = (
-    "MB: size on disk. ms: latency of one sentence on this machine, tokenisation included. movie, product, news: test "
-    "accuracy; product and news are out of domain. kept: movie accuracy as a share of the teacher's. cache: the single "
-    "teacher pass, which all students share."
-)
-
-
-def _rich_table(lines: list[Line]) -> Table:
-    table = Table(caption=_LEGEND, caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name, _ in _COLUMNS:
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-    for line in lines:
-        table.add_row(*(show(line) for _, show in _COLUMNS), end_section=line.model == "teacher")
-    return table
 
 
 def _write_results(lines: list[Line], folder: Path, size: Size, name: str) -> None:
     from railkd.runtime.environment import versions
     from railkd.runtime.files import write_json, write_text
 
-    rows = [[show(line) for _, show in _COLUMNS] for line in lines]
-    header = [column for column, _ in _COLUMNS]
-    markdown = [header, ["---"] * len(header), *rows]
-    write_text(folder / "results.md", "\n".join(f"| {' | '.join(row)} |" for row in markdown) + f"\n\n{_LEGEND}\n")
+    write_text(folder / "results.md", markdown_table(lines))
     results = {
         "size": name,
         "settings": asdict(size),
