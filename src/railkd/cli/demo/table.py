@@ -1,4 +1,4 @@
-"""The table that ends the demo: what each model scores, weighs and takes."""
+"""Prints the table that ends the demo: what each model scores, weighs and takes."""
 
 from __future__ import annotations
 
