@@ -7,6 +7,7 @@ A user writes a source as one string, and `Source.parse` parses it::
     saved/      saved/:validation     a folder written by save_to_disk of datasets
     stanfordnlp/imdb:test             a hub name; with a config: nyu-mll/glue:rte:validation
     stanfordnlp/imdb@REVISION:test    the same at a branch, tag or commit of the hub
+    'more/*.jsonl'                    all files that match, one after the other, as one
 
 Cheap checks come first: ``datasets`` is imported only after the rows of a file have been read.
 """
@@ -27,6 +28,7 @@ from railkd.data.formats import stem_of
 from railkd.data.glue import GlueTask
 from railkd.data.loading import SPLITS
 from railkd.data.ood import find_row
+from railkd.data.stacking import matches, stack
 from railkd.errors import RailkdError, did_you_mean
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class Source:
         on_disk: whether the base is a file or folder of this machine.
         revision: branch, tag or commit of a hub set; None: the newest.
         row: its row in the tables of `railkd.data.glue` and `railkd.data.ood`, or None.
+        parts: the files that a pattern matches; empty: it is no pattern.
     """
 
     text: str
@@ -59,6 +62,7 @@ class Source:
     on_disk: bool
     revision: str | None
     row: GlueTask | None
+    parts: tuple[Source, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Source:
@@ -75,6 +79,9 @@ class Source:
             >>> source.base, source.revision, source.config, source.split, source.row.name
             ('nyu-mll/glue', 'main', 'rte', 'validation', 'RTE')
         """
+        if parts := tuple(map(cls.parse, matches(text))):
+            name = _safe(Path(text).absolute().parent.name.replace("*", "")) or "data"
+            return cls(text, text, (), name, True, None, parts[0].row, parts)
         base, hints = _parts(text)
         on_disk, revision = os.path.exists(base), None
         if not on_disk and "@" in base and not _FILE_SUFFIX.search(base):
@@ -149,6 +156,8 @@ class Source:
         Raises:
             RailkdError: the source does not exist, cannot be read, or has no rows or no such split.
         """
+        if self.parts:
+            return stack(self.text, [part.text for part in self.parts], [part.rows() for part in self.parts])
         wanted = self.split or split
         if path := self.file(split):
             rows = loading.read_file(path)
@@ -171,7 +180,7 @@ class Source:
             split: as for `rows`.
 
         Returns:
-            The file; None: the rows are in an Arrow folder or on the hub.
+            The file; None: the rows are in several files, in an Arrow folder or on the hub.
 
         Raises:
             RailkdError: a split of a single file is asked for, or the folder has no such split.
@@ -182,7 +191,7 @@ class Source:
             raise RailkdError(
                 f"{self.base}:{self.split}: a file has no splits. Fix: give {self.base} alone, or a folder of splits."
             )
-        return Path(self.base) if self.on_disk else None
+        return Path(self.base) if self.on_disk and not self.parts else None
 
     def _missing(self) -> RailkdError:
         """Return the error for a source that does not exist, with the nearest name in its folder."""

@@ -79,7 +79,8 @@ def inputs_of(options: Any) -> list[Place]:
     for name in _TABLES:
         for text in _texts(options, name):
             source = Source.parse_named(text) if name in ("test", "ood") else Source.parse(text)
-            found.append(Place.of(f"--{name.replace('_', '-')}", source.base, _reads_table))
+            flag = f"--{name.replace('_', '-')}"
+            found += [Place.of(flag, part.base, _reads_table) for part in source.parts or (source,)]
     found += [Place.of("FOLDER", text, _reads_records) for text in _texts(options, "folders")]
     return [place for place in found if place.path.exists()]
 

@@ -1,0 +1,58 @@
+"""Files that match a pattern are read as one file that holds their rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from railkd.cli import main
+from railkd.data.reader import Reading, read
+from railkd.data.sources import Source
+from railkd.errors import RailkdError
+from tiny import write_files
+
+TSV = {f"more/part-{number}.tsv": f"id\ttext\tlabel\n{number}\ttext {number}\t{number % 2}\n" for number in (2, 0, 1)}
+
+
+def test_files_that_match_a_pattern_are_one_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folder = write_files(
+        tmp_path, {**TSV, "more/notes.md": "#", "more/.part-9.tsv": "x", "more/deep/part-3.tsv": "text\nd\n"}
+    )
+    one = write_files(tmp_path, {"one.tsv": "text\tlabel\ntext 0\t0\ntext 1\t1\ntext 2\t0\n"}) / "one.tsv"
+    source = Source.parse(str(folder / "more" / "*.tsv"))
+    table, whole = (read(found, Reading(), split="train") for found in (source, Source.parse(str(one))))
+    assert source.name == "more" and source.file() is None and table.digest == whole.digest
+    deep = Source.parse(str(folder / "more" / "**" / "*.tsv")).rows()
+    assert deep.column_names == ["text"] and deep["text"][:] == ["d", "text 0", "text 1", "text 2"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {"[a].tsv": "text\nbrackets\n", "a.tsv": "text\nplain\n"})
+    assert Source.parse(str(folder / "[a].tsv")).rows()["text"][:] == ["brackets"]
+    assert Source.parse(str(folder / "[ab].tsv")).rows()["text"][:] == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"a.tsv": "text\tlabel\nx\t1\n", "b.jsonl": '{"text": "y", "label": 1}\n'},
+            r"'label' holds string in \S+a.tsv; int64",
+        ),
+        ({"a.tsv": "text\nx\n", "b.tsv": "sentence\ny\n"}, "expected equal names of columns in all files, got none"),
+        ({"a.tsv": "text\nx\n", "b.tsv": "text\n"}, "b.tsv: expected at least one row below the header"),
+        ({"a.txt": "x"}, "no such file"),
+    ],
+)
+def test_files_that_do_not_fit_each_other_are_refused(files: dict[str, str], message: str, tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "set", files)
+    with pytest.raises(RailkdError, match=message):
+        Source.parse(str(folder / "*")).rows()
+
+
+def test_an_output_that_a_pattern_matches_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_files(tmp_path, TSV)
+    command = ["evaluate", "--model", "none/none", "--test", str(folder / "more" / "*.tsv")]
+    assert main([*command, "--output", str(folder / "more" / "part-1.tsv")]) == 2
+    assert "is read by --test" in capsys.readouterr().err
