@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.py"))
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_imports_public_names(path: Path) -> None:
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    found = [node for node in nodes if isinstance(node, ast.ImportFrom) and str(node.module).startswith("railkd")]
+    found = [node for node in nodes if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("railkd.")]
     assert found
     for node in found:
         face = importlib.import_module(str(node.module))
