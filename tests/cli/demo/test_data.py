@@ -49,6 +49,7 @@ def test_the_three_sets_are_read_out_of_the_archive(tmp_path: Path) -> None:
     assert sorted(texts) == ["movie", "news", "product"]
 
 
+@pytest.mark.thorough
 def test_an_environment_without_pip_gets_one_for_the_download(tmp_path: Path) -> None:
     venv.create(tmp_path / "bare", with_pip=False)
     python = tmp_path / "bare" / "bin" / "python"
