@@ -116,6 +116,16 @@ def test_metrics_of_two_classes_are_the_published_ones() -> None:
     assert got == pytest.approx(by_hand | {"recall@fpr=0.5": 1.0, "recall@fpr=0.49": 0.5})
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.4, 0.5, 0.9])
+def test_recall_at_a_rate_is_that_of_the_best_threshold_also_where_scores_tie(rate: float) -> None:
+    shares = np.array([0.9, 0.9, 0.8, 0.8, 0.7, 0.7, 0.6, 0.6, 0.5, 0.5])
+    labels = np.array([1, 0] * 5)
+    reached = [(shares >= cut, labels) for cut in [2, *np.unique(shares)]]
+    best = max(given[has == 1].mean() for given, has in reached if given[has == 0].mean() <= rate)
+    got = CLASSES.score(as_logits(shares), labels, metrics=[f"recall@fpr={rate}"])
+    assert got == pytest.approx({f"recall@fpr={rate:g}": best})
+
+
 def test_the_positive_class_is_the_one_whose_curves_are_meant() -> None:
     labels, shares = np.array([0, 0, 1]), np.array([0.2, 0.9, 0.6])
     space = LabelSpace(("bad", "good"))

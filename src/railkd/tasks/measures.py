@@ -4,9 +4,9 @@ Two differences to scikit-learn and scipy: rows without a label do not count, an
 instead of NaN. A model that gives one answer to all rows has learned nothing, and the best epoch is chosen among
 numbers.
 
-Macro F1 over more than two classes is the mean over the classes that occur in labels or answers. A metric of one class
-against the others is the mean over the classes that have rows on both sides; of two classes it is that of the positive
-one.
+Macro F1 over more than two classes is the mean over the classes that occur in labels or answers. Over several labels a
+row it is the mean over all labels, and one that occurs nowhere counts as 0. A metric of one class against the others is
+the mean over the classes that have rows on both sides; of two classes it is that of the positive one.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def recall_at(rows: Scored, rate: float) -> float:
     from sklearn.metrics import roc_curve
 
     def of_one(has: Any, share: Any) -> float:
-        false, true, _ = roc_curve(has, share)
+        false, true, _ = roc_curve(has, share, drop_intermediate=False)  # a point on a line may be the best one allowed
         return float(true[false <= rate].max())
 
     return _over_classes(rows, of_one)
