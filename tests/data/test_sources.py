@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from railkd.data.sources import Source, load_rows, parse_named
+from railkd.data.streams import open_rows
 from railkd.errors import RailkdError
 
 Shared = Callable[..., Path]
@@ -80,6 +81,19 @@ def test_json_lines_keep_numbers_fill_gaps_and_skip_blank_lines(tmp_path: Path) 
     assert rows["score"][:] == [1.0, 2.5, None] and rows["id"][:] == [None, None, 3]
 
 
+@pytest.mark.parametrize("layout", ["[{}]", '{{"data": [{}], "version": 1}}', "\n[\n {}\n]\n"])
+def test_a_json_document_has_the_rows_of_json_lines(layout: str, tmp_path: Path) -> None:
+    rows = ['{"text": "a\\u2028b", "label": 1}', '{"text": "c", "more": [1]}']
+    lines = tmp_path / "lines.ndjson"
+    lines.write_text("\n".join(rows) + "\n")
+    document = tmp_path / "document.json"
+    document.write_text(layout.format(",\n".join(rows)) if "{{" in layout else layout.replace("{}", ",\n".join(rows)))
+    wanted = load_rows(str(lines))
+    assert load_rows(str(document)).to_dict() == wanted.to_dict() and len(wanted) == 2
+    streams = [open_rows(Source.parse(str(path)), "train") for path in (document, lines)]
+    assert streams[0].names == streams[1].names and list(streams[0].open()) == list(streams[1].open())
+
+
 def test_a_cell_may_be_longer_than_the_default_limit_of_the_csv_module(tmp_path: Path) -> None:
     long = "word " * 60_000
     assert load_rows(str(write(tmp_path / "a.csv", f'text,label\n"{long}",x\n')))["text"][0] == long
@@ -134,7 +148,10 @@ BAD_FILES: list[tuple[str, str | bytes, list[str]]] = [
     ("twice.csv", "a,b,a\n1,2,3\n", ["column 'a' occurs more than once"]),
     ("broken.jsonl", '{"text": "a"}\n{"text": \n', ["line 2 is not JSON", "one complete object per line"]),
     ("deep.jsonl", "[" * 200_000, ["line 1 is not JSON", "too deep"]),
-    ("list.json", '[{"text": "a"}]', ["line 1 is a JSON list", "Expected one object per line"]),
+    ("list.jsonl", '[{"text": "a"}]', ["line 1 is a JSON list", "Expected one object per line"]),
+    ("list.json", '[{"text": "a"}, "b"]', ["entry 2 of the list is a JSON str", "Expected objects"]),
+    ("cut.json", '[{"text": "a"},', ["line 1 is not JSON"]),
+    ("number.json", "1", ["line 1 is a JSON int"]),
     ("number.jsonl", '{"text": "a"}\n\n7\n', ["line 3 is a JSON int", "Expected one object per line"]),
     ("bare.jsonl", "{}\n{}\n", ["its objects are empty"]),
     (

@@ -82,7 +82,7 @@ def list_suffixes() -> str:
 
     Example:
         >>> list_suffixes()
-        '.csv, .tsv, .jsonl, .json, .parquet (text also as .gz)'
+        '.csv, .tsv, .jsonl, .json, .parquet, .ndjson (text also as .gz)'
     """
     return ", ".join(_BY_SUFFIX) + " (text also as .gz)"
 
@@ -187,8 +187,10 @@ def _read_jsonl(path: Path) -> dict[str, Any]:
 def json_rows(path: Path, open_lines: OpenLines) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file with one JSON object a line; blank lines are skipped.
 
+    A file named .json may be one document too: a list of objects, or an object that holds one as ``data``.
+
     Args:
-        path: of the file, for messages.
+        path: of the file, for messages. A document is read whole.
         open_lines: opens it.
 
     Yields:
@@ -197,6 +199,9 @@ def json_rows(path: Path, open_lines: OpenLines) -> Iterator[dict[str, Any]]:
     Raises:
         RailkdError: a line is no object.
     """
+    if known_format(path).suffix == ".json" and (rows := _document(path, open_lines)) is not None:
+        yield from rows
+        return
     for number, line in enumerate(open_lines("\n"), 1):
         if not line.strip():
             continue
@@ -213,6 +218,27 @@ def json_rows(path: Path, open_lines: OpenLines) -> Iterator[dict[str, Any]]:
                 'Expected one object per line, e.g. {"text": "...", "label": "..."}.'
             )
         yield row
+
+
+def _document(path: Path, open_lines: OpenLines) -> list[dict[str, Any]] | None:
+    """Return the rows of a JSON document; None: it is none, so that the file holds lines."""
+    start = next((line.strip() for line in open_lines("\n") if line.strip()), "")
+    try:
+        if start.startswith("{") and start.endswith("}") and not isinstance(json.loads(start).get("data"), list):
+            return None  # lines, of which the first is enough to see it
+        found = json.loads("".join(open_lines("\n")))
+    except (ValueError, RecursionError):  # lines too, which are refused one by one
+        return None
+    rows = found["data"] if isinstance(found, dict) and isinstance(found.get("data"), list) else found
+    if not isinstance(rows, list):
+        return None
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise RailkdError(
+                f"{path}: entry {number} of the list is a JSON {type(row).__name__}. "
+                'Expected objects, e.g. [{"text": "...", "label": "..."}].'
+            )
+    return rows
 
 
 def check_keys(path: Path, names: Iterable[str]) -> None:
@@ -309,5 +335,6 @@ _BY_SUFFIX = {
         Format(".jsonl", _read_jsonl),
         Format(".json", _read_jsonl),
         Format(".parquet", _read_parquet, gzip=False),
+        Format(".ndjson", _read_jsonl),
     )
 }

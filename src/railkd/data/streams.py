@@ -240,5 +240,6 @@ _OPEN: dict[str, Callable[[Path], RowStream]] = {
     ".tsv": _tsv,
     ".jsonl": _jsonl,
     ".json": _jsonl,
+    ".ndjson": _jsonl,
     ".parquet": _parquet,
 }
