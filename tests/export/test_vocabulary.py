@@ -192,7 +192,9 @@ def test_a_scaled_table_that_a_decoder_shares_stays_one(tmp_path: Path) -> None:
         assert torch.equal(model(old).logits, small(new).logits)
 
 
-def test_a_student_with_the_pieces_of_its_data_is_the_one_with_all_pieces(tmp_path: Path) -> None:
+def test_a_student_with_the_pieces_of_its_data_is_the_one_with_all_pieces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Pieces that no text has get no gradient, and the teacher's cache finds its rows by their text."""
     save(tmp_path / "teacher", small_bert(2), tokenizer_of("WordPiece"))
     rows, more = texts(50, 0), texts(20, 1)
@@ -215,6 +217,11 @@ def test_a_student_with_the_pieces_of_its_data_is_the_one_with_all_pieces(tmp_pa
     assert stored[0] == stored[1] != {}
     started = RunRecord.read(tmp_path / "some" / "metrics.json").start
     assert started["vocabulary"] == {"before": 300, "after": student.config.vocab_size, "cut": 0}
+    capsys.readouterr()
+    words = ["check", "--teacher", str(tmp_path / "teacher"), "--student-layers", "1", "--train", data, "--json"]
+    assert main([*words, "--vocabulary", "100"]) == 0
+    notes = {one["title"]: one["detail"] for one in json.loads(capsys.readouterr().out)["findings"]}
+    assert "of 300 word pieces stay" in notes["vocabulary"] and " of their texts are cut" in notes["vocabulary"]
     assert len(tokens["input_ids"]) == 50 and student.config.vocab_size < 300
     assert (
         main(

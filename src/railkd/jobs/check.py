@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from railkd.jobs.request import on_its_device
 from railkd.jobs.rescaling import check_rescaling
 from railkd.jobs.splits import Splits
 from railkd.jobs.suspects import write_suspects
+from railkd.jobs.trimming import Pieces
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
@@ -121,7 +123,9 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     found += _about_texts(splits)
     if options.suspects:
         found.append(_suspects(options, splits, teacher, max_length))
-    return found + _about_cost(options, len(train), teacher, student, measured)
+    pieces = Pieces.choose(options.vocabulary, student.tokenizer, train, say).record if student else {}
+    found += [findings.smaller_vocabulary(pieces)] if pieces else []
+    return found + _about_cost(options, len(train), teacher, student, measured, pieces)
 
 
 # ---- steps of both -------------------------------------------------------------------------------
@@ -239,10 +243,12 @@ def _about_cost(
     teacher: GivenTeacher,
     student: Checkpoint | None,
     measured: _Judged | None,
+    pieces: Mapping[str, int],
 ) -> list[Finding]:
     """Estimate disk, time and memory from sizes, and from the teacher's speed if it was measured."""
     origin = teacher.checkpoint.config if teacher.checkpoint else None
     shallower = {"num_hidden_layers": options.student_layers} if options.student_layers else {}
+    shallower |= {"vocab_size": pieces["after"]} if pieces else {}
     ours = student.new_config(**shallower) if student else None
     theirs, our_parameters = (_parameters(config, options.trust_remote_code) for config in (origin, ours))
     needed = 0

@@ -59,6 +59,19 @@ def lengths(tokens: np.ndarray, max_length: int, limit: int | None, who: str) ->
     return Finding("note", f"lengths ({who})", detail)
 
 
+def smaller_vocabulary(pieces: Mapping[str, int]) -> Finding:
+    """Say what ``--vocabulary`` changes.
+
+    Args:
+        pieces: word pieces ``before`` and ``after``, and how many training texts are ``cut`` into smaller ones.
+
+    Returns:
+        The finding.
+    """
+    kept = f"{pieces['after']:,} of {pieces['before']:,} word pieces stay, counted on the training rows alone"
+    return Finding("note", "vocabulary", f"{kept}; {pieces['cut']:,} of their texts are cut into smaller pieces")
+
+
 def unknown_words(share: float, who: str) -> Finding | None:
     """Find texts that a vocabulary does not know.
 

@@ -321,6 +321,9 @@ class CheckOptions(SuspectOptions, AnswerOptions, DeviceOptions, TeacherOptions,
         "checkpoint that the student starts from (default: the teacher)", metavar="MODEL", group="models"
     )
     student_layers: int | None = option("number of blocks of the student", metavar="N", group="models")
+    vocabulary: str | None = option(
+        "word pieces of the student, as distill --vocabulary takes them", metavar="N", group="models"
+    )
     cache: str | None = option(
         "folder of the teacher cache; its logits are checked if there is no --teacher",
         metavar="DIR",

@@ -171,6 +171,7 @@ def check_check(request: Request[CheckOptions]) -> None:
     if not options.epochs > 0:
         problems.add(f"--epochs: expected a number above 0, got {options.epochs:g}")
     check_at_least(problems, options, 1, "student_layers")
+    check_vocabulary(problems, options)
     if options.cache:
         check_cache_folder(problems, options.cache)
     check_data(problems, options)
