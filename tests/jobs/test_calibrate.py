@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, softmax
+from sklearn import metrics
 
 import tiny
 from railkd.cli import main
 from railkd.data.reader import read
 from railkd.data.reading import Reading
 from railkd.data.sources import Source
-from railkd.jobs.calibrate import fit
+from railkd.jobs.calibrate import describe, fit
 from railkd.jobs.goals import Goal
 from railkd.jobs.thresholds import FittedOn, Thresholds
 from railkd.models.inference import predict_logits
@@ -210,21 +211,62 @@ def test_usual_thresholds_and_no_temperature_change_no_answer() -> None:
         assert cut.confidence(z) == pytest.approx(plain.confidence(z))
 
 
-@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
-def test_each_class_gets_the_threshold_of_the_goal(kind: str) -> None:
+def test_each_class_gets_the_threshold_of_the_goal_where_any_number_applies() -> None:
     rng = np.random.default_rng(3)
-    z, target = 2 * rng.normal(size=(600, 3)), target_of(kind, ("a", "b", "c"))
-    if target.task.several:
-        gold = rng.random((600, 3)) < expit(z)
-    else:
-        gold = np.eye(3, dtype=bool)[(rng.random((600, 1)) > softmax(z, axis=1).cumsum(axis=1)).sum(axis=1)]
-    gold[:, 2] = False if target.task.several else gold[:, 2]
+    z, target = 2 * rng.normal(size=(600, 3)), target_of("multi_label_classification", ("a", "b", "c"))
+    gold = rng.random((600, 3)) < expit(z)
+    gold[:, 2] = False
     found = fit(target, z, gold, Goal.parse("recall>=0.9"), range(3), NOWHERE, "")
     after = found.on_these_rows["after"]["classes"]
-    if target.task.several:
-        assert found.unreached == ["c"] and found.thresholds["c"] == 0.5  # no row has it
-        assert all(after[name]["recall"] >= 0.9 for name in "ab")
-        assert all(after[name]["precision"] > gold[:, i].mean() for i, name in enumerate("ab"))
-    else:
-        assert not found.unreached and set(found.thresholds) == {"a", "b", "c"}
-        assert 0.8 < found.temperature < 1.2
+    assert found.unreached == ["c"] and found.thresholds["c"] == 0.5  # no row has it
+    assert all(after[name]["recall"] >= 0.9 for name in "ab")
+    assert all(after[name]["precision"] > gold[:, i].mean() for i, name in enumerate("ab"))
+
+
+def test_of_more_than_two_exclusive_classes_the_answers_reach_the_goal_or_the_file_says_which_miss_it() -> None:
+    """Judged on the answers of scikit-learn's figures: a threshold of one class moves the answers of the others."""
+    seen = {"reached": 0, "missed": 0, "raised": 0, "kept": 0}
+    target, labels = target_of("single_label_classification", ("a", "b", "c")), np.arange(3)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        z = (1 + seed % 4) * rng.normal(size=(300, 3)) + [0, 0, 1.5 * (seed % 3)]
+        y = (rng.random((300, 1)) > softmax(z - [0, 0, seed % 2], axis=1).cumsum(axis=1)).sum(axis=1).clip(0, 2)
+        for goal in ("precision>=0.95", "precision>=0.6", "recall>=0.6", "best-f1"):
+            found = fit(target, z, np.eye(3, dtype=bool)[y], Goal.parse(goal), range(3), NOWHERE, "")
+            given = found.apply(target.task).decide(z)
+            what, _, least = goal.partition(">=")
+            if least:
+                score = metrics.precision_score if what == "precision" else metrics.recall_score
+                figures = score(y, given, average=None, labels=labels, zero_division=0.0)
+                missed = [name for name, figure in zip("abc", figures, strict=True) if figure < float(least)]
+                assert found.unreached == missed
+                seen["missed" if missed else "reached"] += 1
+            else:
+                ours, usual = (metrics.f1_score(y, one, average="macro") for one in (given, z.argmax(axis=1)))
+                assert (ours > usual) or (ours == usual and set(found.thresholds.values()) == {0.5})
+                seen["raised" if ours > usual else "kept"] += 1
+            if found.unreached:
+                assert set(found.thresholds.values()) == {0.5}  # a class that misses the goal is not favoured
+    assert min(seen.values()) > 0, seen
+
+
+def test_a_class_without_rows_is_named_and_not_favoured() -> None:
+    z = 2 * np.random.default_rng(0).normal(size=(200, 3))
+    gold = np.eye(3, dtype=bool)[z[:, :2].argmax(axis=1)]
+    found = fit(
+        target_of("single_label_classification", ("a", "b", "c")), z, gold, Goal.parse("best-f1"), range(3), NOWHERE, ""
+    )
+    assert found.unreached == ["c"] and set(found.thresholds.values()) == {0.5}
+    assert any("no row has this class" in line for line in describe(found))
+
+
+def test_three_classes_that_miss_the_goal_write_nothing(tmp_path: Path, capsys: Capture) -> None:
+    names = dict(enumerate("abc"))
+    model = tiny.make_model(1, num_labels=3, id2label=names, label2id={name: n for n, name in names.items()})
+    tiny.save(tmp_path / "model", model, tiny.make_tokenizer())
+    rows = [f"{text}\t{'abc'[n % 3]}" for n, text in enumerate(tiny.text_rows(60, seed=2)["text"])]
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    words = ["calibrate", "--model", str(tmp_path / "model"), "--eval", str(tmp_path / "rows.tsv"), "--quiet"]
+    assert main([*words, "--goal", "precision>=0.95"]) == 1
+    assert "do not bring all classes to precision>=0.95" in capsys.readouterr().err
+    assert not (tmp_path / "model" / "thresholds.json").exists()

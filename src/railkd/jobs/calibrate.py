@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ def calibrate(options: CalibrateOptions, say: Say) -> Thresholds:
         chose its epoch, are refused.
 
     Raises:
-        RunFailed: no threshold reaches the goal, for any class.
+        RunFailed: no class reaches the goal; or, where one of more than two classes applies, a class misses it.
     """
     ranks.initialize()
     goal, name = Goal.parse(options.goal), str(required(options.model, "--model"))
@@ -69,11 +69,8 @@ def calibrate(options: CalibrateOptions, say: Say) -> Thresholds:
     which = _classes(target, options.positive, table)
     rows = FittedOn(source.text, len(table), table.digest)
     found = fit(target, outputs, _gold(table, target), goal, which, rows, model.content())
-    if len(found.unreached) == len(which):
-        raise RunFailed(
-            f"no threshold reaches {found.goal} for {named(found.unreached)} on {rows}; nothing is written. "
-            "Fix: choose a goal within reach, or give more rows"
-        )
+    if reason := _reason_against(found, task, goal, len(which)):
+        raise RunFailed(f"{reason}; nothing is written. Fix: choose a goal within reach, or give more rows")
     if ranks.is_main_process():
         found.write(output)
     say(f"written: {output}")
@@ -136,24 +133,52 @@ def fit(
         model: digest of the model.
 
     Returns:
-        The thresholds. Each class is fitted against all others.
+        The thresholds. Each class is fitted against all others, and the goal is judged on the answers by all thresholds
+        together. Where any number of classes applies, a class that misses it keeps 0.5. Where one class applies, a
+        threshold changes the answers of other classes too, so all keep 0.5 if a class misses the goal, or if the mean
+        F1 does not rise for the goal best-f1.
     """
     task, labels = target.task, target.space.names
     temperature = fit_temperature(outputs, _encoded(task, gold))
     chances = (expit if task.several else partial(softmax, axis=1))(outputs / temperature)
-    limits, unreached = dict.fromkeys(labels, USUAL), []
-    for number in which:
-        limit = best_threshold(chances[:, number], gold[:, number], **goal.least)
-        if limit is None:
-            unreached.append(labels[number])
-            continue
-        limits[labels[number]] = float(np.clip(limit, _EDGE, 1 - _EDGE))
-        if len(which) == 1 and len(labels) == 2:
-            limits[labels[1 - number]] = 1 - limits[labels[number]]
-    found = Thresholds(VERSION, task.problem_type, model, temperature, goal.text, limits, unreached, rows)
-    usual = replace(found, temperature=1.0, thresholds=dict.fromkeys(labels, USUAL))
-    figures = {"before": _figures(usual, task, outputs, gold), "after": _figures(found, task, outputs, gold)}
-    return replace(found, on_these_rows=figures)
+    equal = dict.fromkeys(labels, USUAL)
+    plain = Thresholds(VERSION, task.problem_type, model, temperature, goal.text, equal, [], rows)
+    best = {number: best_threshold(chances[:, number], gold[:, number], **goal.least) for number in which}
+    limits = {labels[n]: float(np.clip(limit, _EDGE, 1 - _EDGE)) for n, limit in best.items() if limit is not None}
+    if len(which) < len(labels):
+        limits |= {labels[1 - n]: 1 - limits[labels[n]] for n in which if labels[n] in limits}
+
+    def judge(one: Thresholds) -> tuple[list[str], float]:
+        figures = _figures(one, task, outputs, gold)["classes"]
+        given = {labels[n]: figures[labels[n]] for n in which}
+        return [name for name, one in given.items() if _misses(one, goal)], sum(one["f1"] for one in given.values())
+
+    found = replace(plain, thresholds=equal | limits)
+    missed, total = judge(found)
+    if task.several:
+        found = replace(found, thresholds=found.thresholds | dict.fromkeys(missed, USUAL), unreached=missed)
+    elif missed or not (goal.least or total > judge(plain)[1]):
+        found = replace(plain, unreached=judge(plain)[0])
+    before = _figures(replace(plain, temperature=1.0), task, outputs, gold)
+    return replace(found, on_these_rows={"before": before, "after": _figures(found, task, outputs, gold)})
+
+
+def _misses(figures: Mapping[str, Any], goal: Goal) -> bool:
+    """Return whether a class misses the goal. A class without rows does."""
+    return not figures["rows"] or any(figures[what] < least for what, least in goal.least.items())
+
+
+def _reason_against(found: Thresholds, task: Task, goal: Goal, fitted: int) -> str:
+    """Return why thresholds, `fitted` of which were to reach the goal, are not written; empty: they are."""
+    together = bool(goal.least) and fitted > 1 and not task.several
+    if not found.unreached or (len(found.unreached) < fitted and not together):
+        return ""
+    if together:
+        return (
+            f"one class is the answer for each row, and the thresholds found do not bring all classes to {found.goal} "
+            f"on {found.fitted_on}; without thresholds {named(found.unreached)} miss it"
+        )
+    return f"no threshold reaches {found.goal} for {named(found.unreached)} on {found.fitted_on}"
 
 
 def describe(found: Thresholds) -> list[str]:
@@ -167,8 +192,11 @@ def describe(found: Thresholds) -> list[str]:
     for name, limit in found.thresholds.items():
         old, new = before["classes"][name], after["classes"][name]
         figures = ", ".join(f"{what} {new[what]:.4f} (was {old[what]:.4f})" for what in ("precision", "recall", "f1"))
-        note = f"; no threshold reaches {found.goal}" if name in found.unreached else ""
+        reason = f"no threshold reaches {found.goal}" if new["rows"] else "no row has this class"
+        note = f"; {reason}" if name in found.unreached else ""
         lines.append(f"{name}: threshold {limit:.4f}; {figures}; {new['rows']:,} rows{note}")
+    if set(found.thresholds.values()) == {USUAL}:
+        lines.append(f"all thresholds are {USUAL}, which changes no answer: no better ones were found")
     lines.append(
         f"fitted for {found.goal} on {found.fitted_on}; the figures above are of the same rows, and so too good. Give "
         "--thresholds to evaluate, with other rows, for a fair one"

@@ -7,7 +7,7 @@
 ``temperature``  divides the logits
 ``goal``         best-f1, precision>=P or recall>=R
 ``thresholds``   class -> threshold on its probability
-``unreached``    classes for which no threshold reaches the goal; theirs are 0.5
+``unreached``    classes that miss the goal on these rows; theirs are 0.5
 ``fitted_on``    the rows: ``source``, ``rows`` (how many) and ``digest``
 ``on_these_rows``  figures on the rows that it was fitted on: ``before`` (temperature 1, thresholds 0.5) and ``after``
 ===============  ======================================================================================
