@@ -5,6 +5,7 @@ from __future__ import annotations
 from railkd.teacher.cache import TeacherCache
 from railkd.teacher.labels import TeacherLabels
 from railkd.teacher.live import LiveTeacher
+from railkd.teacher.mean import TeacherMean
 from railkd.teacher.protocol import Teacher, TeacherInfo
 from railkd.teacher.stored import StoredTeacher
 from railkd.teacher.writer import CacheWriter
@@ -17,4 +18,5 @@ __all__ = [
     "TeacherCache",
     "TeacherInfo",
     "TeacherLabels",
+    "TeacherMean",
 ]
