@@ -208,8 +208,9 @@ def serve() -> None:
                     code = run(command["argv"], command["fault"])
                 finally:
                     sys.stdout.flush()
-                    imported.write("\n".join(sys.modules))
-                    imported.flush()
+                    with suppress(OSError):  # the disk may be full, on purpose
+                        imported.write("\n".join(sys.modules))
+                        imported.flush()
                     os._exit(code)
             status = ended(child, command["fault"])
             imported.seek(0)
