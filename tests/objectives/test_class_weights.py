@@ -93,6 +93,7 @@ def test_balanced_weights_are_those_of_scikit_learn_and_of_hand() -> None:
     ("options", "message"),
     [
         ({"class_weights": [1.0, 0.0]}, "Expected a finite number above 0 for each class"),
+        ({"class_weights": ["balanced"]}, "the command line alone computes .balanced."),
         ({"class_weights": [1.0, -1.0]}, "Expected a finite number above 0"),
         ({"class_weights": [1.0, float("nan")]}, "Expected a finite number above 0"),
         ({"class_weights": [1.0, float("inf")]}, "Expected a finite number above 0"),

@@ -12,11 +12,11 @@ import torch
 from datasets import ClassLabel, Dataset
 from torch import Tensor
 
-from railkd import DistillationTrainer
+from railkd import DistillationTrainer, Distiller
 from railkd.data.collator import PaddingCollator
 from railkd.errors import RailkdError
 from railkd.models import load_classifier
-from railkd.objectives import Objective, states_of
+from railkd.objectives import Objective, build_objective, states_of
 from railkd.signals import Signals
 from railkd.teacher import TeacherCache
 from thorough import methods
@@ -372,3 +372,26 @@ def test_an_objective_of_ones_own_takes_the_place_of_the_method(
     for wrong in ({"method": "kd"}, {"shared_size": 8}):
         with pytest.raises(RailkdError, match="exclude each other"):
             make_trainer(tmp_path, cache, rows, tokenizer, student=student, objective=LastBlocks, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("ready", "wrong"),
+    [
+        (False, {"weights": [1.0, 0.0, 1.0]}),
+        (False, {"temperature": 2.0}),
+        (False, {"class_weights": [1.0, 2.0]}),
+        (True, {"temperature": 2.0}),
+        (True, {"freeze": ["embeddings"]}),
+    ],
+)
+def test_settings_of_an_objective_that_is_built_are_refused(
+    tmp_path: Path, cache: TeacherCache, teacher_folder: Path, rows: Dataset, tokenizer: Any, ready: bool, wrong: Any
+) -> None:
+    student = make_small(teacher_folder)
+    objective = build_objective("kd", (3, 16), (4, 16))
+    model = Distiller(student, objective, pooling=None) if ready else student
+    given: dict[str, Any] = {"student": model, "shared_size": None} | ({} if ready else {"objective": objective})
+    with pytest.raises(RailkdError, match=f"{next(iter(wrong))}: .*keeps its own"):
+        make_trainer(tmp_path, cache, rows, tokenizer, **given, **wrong)
+    trainer = make_trainer(tmp_path, cache, rows, tokenizer, **given, length_groups="split")
+    assert trainer.model.splits_batches

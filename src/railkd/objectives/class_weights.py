@@ -48,10 +48,10 @@ def checked_class_weights(
         if on_logits:
             raise RailkdError("class_weights_on_logits has no effect without class_weights. Fix: give the weights too.")
         return None
-    if not weights or not all(math.isfinite(weight) and weight > 0 for weight in weights):
+    if not weights or not all(isinstance(w, int | float) and math.isfinite(w) and w > 0 for w in weights):
         raise RailkdError(
             f"Expected a finite number above 0 for each class as class_weights, got {list(weights)}. Fix: leave out a "
-            "class by leaving out its rows."
+            "class by leaving out its rows; the command line alone computes 'balanced'."
         )
     task = task_of(problem_type) if problem_type else None
     if task is not None and task.width is not None:

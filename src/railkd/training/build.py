@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from railkd.models.distiller import Distiller
 from railkd.models.freezing import freeze
 from railkd.models.loading import on_device
 from railkd.objectives import MethodSpec, Objective, method_spec
+from railkd.runtime.words import listed
 from railkd.teacher import LiveTeacher, StoredTeacher, Teacher, TeacherCache
 from railkd.training import pairing
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.negatives import Negatives
 
+#: Settings that build an objective, beside the method and its options.
+_OF_OBJECTIVES = ("weights", "temperature", "class_weights", "class_weights_on_logits")
 StudentLike = str | Path | Checkpoint | nn.Module
 ObjectiveLike = Objective | type[Objective]
 TeacherLike = str | Path | Checkpoint | nn.Module | Teacher
@@ -125,7 +129,18 @@ def find_method(
         )
     if isinstance(objective, type):
         return MethodSpec.of(objective), None
+    _refuse_ready("an objective that is built", args, _OF_OBJECTIVES)
     return MethodSpec.of(type(objective)), objective
+
+
+def _refuse_ready(what: str, args: DistillationTrainingArguments, names: Sequence[str]) -> None:
+    """Refuse settings that would have no effect, because what they are for is built already."""
+    defaults = {field.name: field.default for field in fields(args)}
+    given = [name for name in names if getattr(args, name) != defaults[name]]
+    if given:
+        raise RailkdError(
+            f"{listed(given)}: {what} keeps its own. Fix: give them to it, and leave them out of the arguments."
+        )
 
 
 def make_distiller(
@@ -152,6 +167,8 @@ def make_distiller(
             got a live teacher.
     """
     if isinstance(student, Distiller):
+        _refuse_ready("a Distiller", args, (*_OF_OBJECTIVES, "freeze", "freeze_embeddings"))
+        student.splits_batches = student.splits_batches or args.length_groups == "split"
         return student
     shape = None
     if teacher is not None:

@@ -101,19 +101,19 @@ def epoch_order(
         lengths: number of tokens of each row, (rows,), for batches of similar length. None shuffles without lengths.
         batch_size: number of rows in a batch, over all ranks.
         seed: seed of the order.
-        classes: class of each row, (rows,), for `balanced` draws. None takes each row once.
+        classes: class of each row, (rows,), for `balanced` draws, in batches without regard to length. None takes each
+            row once.
 
     Returns:
         A function that takes the number of finished epochs and returns row indices, (rows,).
     """
 
     def order(epoch: int) -> np.ndarray:
-        if classes is None and lengths is None:
-            return shuffled(rows, seed=seed, epoch=epoch)
-        drawn = np.arange(rows) if classes is None else balanced(classes, seed=seed, epoch=epoch)
+        if classes is not None:  # sorted by length, the copies of a row would meet in one batch
+            return balanced(classes, seed=seed, epoch=epoch)
         if lengths is None:
-            return drawn
-        return drawn[length_grouped(lengths[drawn], batch_size, seed=seed, epoch=epoch)]
+            return shuffled(rows, seed=seed, epoch=epoch)
+        return length_grouped(lengths, batch_size, seed=seed, epoch=epoch)
 
     return order
 
