@@ -22,6 +22,7 @@ from railkd.teacher import TeacherCache, TeacherLabels
 from railkd.teacher.label_forms import FLOOR
 from tiny import losses, make_model, make_trainer
 
+P = "probabilities"
 TEXTS = ["a good film", "a dull plot", "so slow", "very bright music"]
 
 
@@ -211,6 +212,12 @@ FORMS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[str, ...], np
         ("bad", "good"),
         log([0.5, 0.5], [1, 0]),
     ),
+    "logits of merged labels": (
+        [{"logits": {"n": 2.0, "c": 2.0, "e": 3.0}}, {"logits": {"n": -900.0, "c": -900.0, "e": 900.0}}],
+        {"reading": Reading(label_map={"n": "no", "c": "no", "e": "yes"})},
+        ("no", "yes"),
+        np.array([[2 + np.log(2), 3], [-900 + np.log(2), 900]]),
+    ),
     "numbers": ([{"score": 1.5}, {"score": -0.25}], {}, ("LABEL_0",), np.array([[1.5], [-0.25]])),
     "any number of labels": (
         [{"probabilities": {"x": 0.8, "y": 0.5}}, {"probabilities": {"x": 0.1}}],
@@ -235,6 +242,14 @@ def test_each_form_becomes_the_outputs_of_a_model(form: str, tmp_path: Path) -> 
     np.testing.assert_allclose(outputs(teacher, TEXTS[:2]), wanted, atol=1e-5)
 
 
+def test_merged_labels_have_the_probability_of_their_parts_in_every_form(tmp_path: Path) -> None:
+    p = np.random.default_rng(0).dirichlet([1, 1, 1], size=len(TEXTS))
+    merged = {"reading": Reading(label_map={"b": "a"})}
+    for form, numbers in ((P, p), ("logits", np.log(p) + 3)):
+        teacher = answers(tmp_path, [{form: dict(zip("abc", row, strict=True))} for row in numbers.tolist()], **merged)
+        np.testing.assert_allclose(shares(outputs(teacher)), np.stack([p[:, 0] + p[:, 1], p[:, 2]], axis=1), atol=1e-6)
+
+
 def test_the_files_of_predict_are_read_as_they_are(tmp_path: Path) -> None:
     rows = [{"index": 0, "label": "neg", "score": 0.75, "logit_neg": 1.2, "logit_pos": 0.1}] * 2
     both = [row | {"prob_neg": 0.75, "prob_pos": 0.25} for row in rows]
@@ -255,7 +270,6 @@ def test_pairs_of_texts_are_matched_as_pairs(tmp_path: Path) -> None:
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
-P = "probabilities"
 BAD: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
     "sum": ([{P: {"a": 0.7, "b": 0.2}}], {}, r"row 1: expected probabilities with a sum of 1, got 0\.9"),
     "negative": ([{P: {"a": 1.5, "b": -0.5}}], {}, "row 1: expected probabilities of 0 or more, got -0.5"),
@@ -270,6 +284,19 @@ BAD: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
     "no mapping": ([{P: 0.5}], {}, "row 1: expected a mapping of labels to numbers, or a list, got 0.5"),
     "a logit left out": ([{"logits": {"a": 1.0, "b": 0}}, {"logits": {"a": 1.0}}], {}, "row 2: expected the logit"),
     "one label": ([{P: {"a": 1.0}}], {}, "expected the probabilities of 2 labels or more, got those of 'a'"),
+    "a part left out": (
+        [{"logits": {"n": 1.0, "c": 0, "e": 0}}, {"logits": {"c": 1.0, "e": 0}}],
+        {"reading": Reading(label_map={"n": "no", "c": "no"})},
+        "row 2: expected a logit for each of 'n' and 'c', got 1",
+    ),
+    **{
+        f"several labels merged, {form}": (
+            [{form: {"a": 0.5, "b": 0.25}}],
+            {"reading": Reading(label_map={"b": "a"}), "problem_type": "multi-label"},
+            f"expected one name in the file for each label, .* got 'a' and 'b' for 'a' .* The {form} do not say",
+        )
+        for form in (P, "logits")
+    },
     "no answer": ([{P: None}, {P: None}], {}, "no row has an answer|expected a mapping|labels or more"),
     "no column": ([{"id": 1}], {}, "expected a column 'probabilities', 'logits' or 'votes'"),
     "negative votes": ([{"votes": {"a": 2, "b": -3}}], {}, r"row 1: expected counts of votes with a sum above 0"),

@@ -13,7 +13,9 @@ The first row of this table that fits a file decides. A row without any answer i
 or votes may leave out labels, which then have 0.
 
 Outputs are logits: log p of probabilities (log p / (1 - p) where any number of labels apply), with p of at least
-`FLOOR`, because a logarithm of 0 is not finite.
+`FLOOR`, because a logarithm of 0 is not finite. Where ``--label-map`` makes several names of a file one label, the
+probability of that label is the sum of theirs: probabilities and votes are added, and of logits z the log of the sum of
+exp z is taken. Where any number of labels apply, such names are refused: how often they apply together is not known.
 """
 
 from __future__ import annotations
@@ -116,11 +118,17 @@ def read_answers(
 
 def _outputs_of(form: str, grid: Grid, rows: int, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Return outputs (N, C) and which rows have an answer (N,); report what is wrong with the rows."""
-    values, given = grid.arrays(rows)
+    values, given = grid.arrays(rows, np.logaddexp if form == "logits" else np.add)
     where = grid.problems.where
     if task.width is not None or (form == "votes" and task.several):
         grid.problems.report()
         raise RailkdError(f"{where}: {form} are not the answers of {task.name}. Fix: give one {_of(task)} a row.")
+    for name, parts in grid.merged().items() if task.several else ():
+        raise RailkdError(
+            f"{where}: expected one name in the file for each label, because any number of labels apply, got "
+            f"{named(parts)} for {named([name])} (--label-map). The {form} do not say how often they apply together. "
+            f"Fix: leave these entries out of --label-map, or give the {form} of {named([name])}."
+        )
     outputs = _FROM[form](values, given, task, grid)
     grid.problems.report()
     least = 1 if task.several else 2
@@ -156,7 +164,11 @@ def _from_probabilities(values: np.ndarray, given: np.ndarray, task: Task, grid:
 def _from_logits(values: np.ndarray, given: np.ndarray, task: Task, grid: Grid) -> np.ndarray:
     names = np.asarray(list(grid.names), dtype=object)
     for row in np.flatnonzero(given.any(axis=1) & ~given.all(axis=1)):
-        grid.problems.add(int(row), f"expected the logit of every label, got none of {named(names[~given[row]])}")
+        grid.problems.add(int(row), f"expected the logit of every label, got none of {named(names[given[row] == 0])}")
+    for name, parts in grid.merged().items():
+        count = given[:, grid.names[name]]
+        for row in np.flatnonzero((count > 0) & (count < len(parts))):
+            grid.problems.add(int(row), f"expected a logit for each of {named(parts)}, got {count[row]}")
     return values
 
 

@@ -61,12 +61,16 @@ class Grid:
         names: the labels in their order; empty: those of the rows.
         label_map: old name -> new name.
         problems: receives labels that are not among the names.
+
+    Attributes:
+        parts: label -> the names in the file that became it, in their order.
     """
 
     def __init__(self, names: Sequence[str], label_map: Mapping[str, str], problems: RowProblems) -> None:
         self.names = {name: place for place, name in enumerate(names)}
         self._fixed, self._map, self.problems = bool(names), label_map, problems
         self._rows, self._places, self._numbers = array("q"), array("q"), array("d")
+        self.parts: dict[str, dict[str, None]] = {}
 
     def put(self, row: int, name: Any, value: Any) -> None:
         """Store one number. A null or an empty cell stores nothing.
@@ -78,8 +82,8 @@ class Grid:
         """
         if is_missing(value) and not isinstance(value, float):
             return
-        name = label_name(name)
-        name = self._map.get(name, name)
+        written = label_name(name)
+        name = self._map.get(written, written)
         if self._fixed and name not in self.names:
             near = did_you_mean(name, self.names)
             self.problems.add(row, f"the label {shortened(name)!r} is not one of {named(self.names)}.{near}")
@@ -88,21 +92,28 @@ class Grid:
         if number is None or not math.isfinite(number):
             self.problems.add(row, f"expected a number for {shortened(name)!r}, got {shortened(repr(value))}")
             return
+        self.parts.setdefault(name, {})[written] = None
         self._rows.append(row)
         self._places.append(self.names.setdefault(name, len(self.names)))
         self._numbers.append(number)
 
-    def arrays(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers (rows, C), 0 where there is none and summed where there are several, and which are there.
+    def arrays(self, rows: int, add: np.ufunc = np.add) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers (rows, C), 0 where there is none, and how many the file has for each (rows, C).
 
         Args:
             rows: how many.
+            add: joins the numbers that are of one label.
         """
         places = (np.asarray(self._rows, dtype=np.int64), np.asarray(self._places, dtype=np.int64))
-        values, there = np.zeros((rows, len(self.names))), np.zeros((rows, len(self.names)), dtype=bool)
-        np.add.at(values, places, np.asarray(self._numbers))
-        there[places] = True
-        return values, there
+        values = np.full((rows, len(self.names)), add.identity, dtype=np.float64)
+        counts = np.zeros(values.shape, dtype=np.int64)
+        add.at(values, places, np.asarray(self._numbers))
+        np.add.at(counts, places, 1)
+        return np.where(counts > 0, values, 0.0), counts
+
+    def merged(self) -> dict[str, tuple[str, ...]]:
+        """Return the labels that the label map made of several names of the file -> these names."""
+        return {name: tuple(parts) for name, parts in self.parts.items() if len(parts) > 1}
 
 
 def fill(raw: Dataset, form: str, columns: Sequence[str], grid: Grid) -> None:
