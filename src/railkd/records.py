@@ -117,7 +117,8 @@ class RunRecord:
         peak_memory: highest memory use of the process, in bytes.
         sizes: number of parameters and of trained ones, bytes on disk, rows of a cache.
         contents: what the job read -> digest: "train", "eval" and "unlabelled" rows, a "model", "teacher" or "student"
-            that it started from, each test set as "test NAME", and the file of a "method" from outside.
+            that it started from, each test set as "test NAME", the texts alone of labelled rows as "texts PART", and
+            the file of a "method" from outside.
         labels: names of the outputs, in the order of the logits.
         paper: source of the method; empty: not known.
         folder: the run folder, relative to the records file.

@@ -12,7 +12,7 @@ from bench.room import ALONE, in_process, room
 from railkd.bench.plan import OPTIONS, Job
 from railkd.bench.results import list_changes
 from railkd.errors import RailkdError
-from railkd.jobs.contents import UNSEEN, Beginning
+from railkd.jobs.contents import UNSEEN, Beginning, changed_contents
 from railkd.jobs.options import CacheOptions, DistillOptions
 from railkd.jobs.request import Request
 from railkd.jobs.settings import NEVER_WRITTEN, SHORT_NAMES, settings_of
@@ -136,3 +136,13 @@ def test_a_run_with_every_free_setting_changed_leaves_the_same_student(
     file = Path("out", student.folder, "student", "model.safetensors")
     assert (folder / file).read_bytes() == (small_run / file).read_bytes()
     assert student.comparable() | {"config": None} == small[student.folder] | {"config": None}
+
+
+def test_changed_rows_are_named_once_and_test_sets_with_other_texts_may_be_scored() -> None:
+    """The digests of texts alone are there to recognise rows without labels; a run that goes on compares the others."""
+    before = {"train": "a", "texts train": "b", "test x": "c", "texts test x": "d"}
+    assert changed_contents(before, dict.fromkeys(before, "z"), {"train": "t.tsv"}) == [
+        "--train 't.tsv'",
+        "the test set 'x'",
+    ]
+    assert Beginning({}, before, 1).compare(Beginning({}, before | {"test x": "y", "texts test x": "z"}, 1), "it") == []

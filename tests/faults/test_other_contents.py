@@ -263,5 +263,7 @@ def test_digests_of_rows_see_content_and_nothing_else(tmp_path: Path, base: Path
     assert railkd(folder, *words, "--test", "dev=dev.tsv", "copy.tsv", "other=train.tsv", "--output", "out")[0] == 0
     contents = RunRecord.read(folder / "out" / "metrics.json").contents
     assert contents["test dev"] == contents["test copy"] != contents["test other"] == contents["train"]
-    assert contents.keys() == {"train", "model", "test dev", "test copy", "test other"}
+    rows = {"train", "test dev", "test copy", "test other"}
+    assert contents.keys() == {"model", *rows, *(f"texts {part}" for part in rows)}
+    assert contents["texts train"] == contents["texts test other"] != contents["train"]
     assert torch.tensor([len(digest) for digest in contents.values()]).eq(32).all()

@@ -15,6 +15,7 @@ import tiny
 from railkd.cli import main
 from railkd.data.reader import Reading, read
 from railkd.data.sources import Source
+from railkd.jobs.splits import digests
 from railkd.models.inference import predict_logits
 from railkd.records import RunRecord
 from railkd.runtime.ownership import Ledger
@@ -39,6 +40,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, part in (("held", range(300)), ("new", range(300, 500))):
         lines = [rows["text"][i] for i in part]
         (base / f"{name}.tsv").write_text("text\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    (base / "other.tsv").write_text("text\tlabel\na film\tpos\nthe plot\tneg\n", encoding="utf-8")
     return base
 
 
@@ -112,16 +114,32 @@ def test_what_cannot_be_promised_is_refused(
     assert message in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
 
 
-def test_rows_that_trained_one_of_the_models_are_refused(room: Path, tmp_path: Path, capsys: Capture) -> None:
-    """The digests of a run are made of texts and labels, so that a file with both is compared as it was trained on."""
+@pytest.mark.parametrize(
+    ("labels", "place", "known", "code", "message"),
+    [
+        (True, "model", "rows", 2, "holds the rows that trained the model (--train of"),
+        (False, "model", "texts", 2, "holds the rows that trained the model (--train of"),
+        (False, "checkpoint-3", "texts", 2, "holds the rows that trained the model (--train of"),
+        (False, "model", "begun", 2, "holds the rows that trained the model (--train of"),
+        (False, "model", "rows", 0, "cannot be compared with those that trained the model"),
+        (False, "model", "other", 0, "these rows are none of the sets that trained the model"),
+    ],
+)
+def test_rows_that_trained_one_of_the_models_are_refused_with_labels_and_without(
+    room: Path, tmp_path: Path, labels: bool, place: str, known: str, code: int, message: str, capsys: Capture
+) -> None:
     texts = (room / "held.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    seen = tmp_path / "seen.tsv"
+    seen, run = tmp_path / "seen.tsv", tmp_path / "run"
     seen.write_text("text\tlabel\n" + "".join(f"{text}\tpos\n" for text in texts), encoding="utf-8")
-    digest = read(Source.parse(str(seen)), Reading(), split="train").digest
-    model, tokenizer = tiny.make_model(1, seed=3), tiny.make_tokenizer()
-    tiny.save(tmp_path / "run" / "model", model, tokenizer)
-    Ledger(tmp_path / "run").add("metrics.json")
-    RunRecord("finetune", None, 0, contents={"train": digest}).write(tmp_path / "run" / "metrics.json")
-    words = ("--defer", "0.9", "--held-out", str(seen), "--against", str(tmp_path / "run" / "model"))
-    predict(room, tmp_path / "out.jsonl", *words, code=2)
-    assert "holds the rows that trained the model (--train of" in capsys.readouterr().err
+    table = read(Source.parse(str(seen if known != "other" else room / "other.tsv")), Reading(), split="train")
+    contents = {"train": table.digest} if known == "rows" else digests({"train": table}, {})
+    tiny.save(run / place, tiny.make_model(1, seed=3), tiny.make_tokenizer())
+    if known == "begun":
+        Ledger(run).note({"threads": 1, "contents": contents})
+    else:
+        Ledger(run).add("metrics.json")
+        RunRecord("finetune", None, 0, contents=contents).write(run / "metrics.json")
+    rows = seen if labels else room / "held.tsv"
+    words = ("--defer", "0.9", "--held-out", str(rows), "--against", str(run / place))
+    predict(room, tmp_path / "out.jsonl", *words, code=code)
+    assert message in capsys.readouterr().err

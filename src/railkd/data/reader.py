@@ -183,6 +183,11 @@ class Table:
             digest.update(json.dumps(columns, default=str).encode())
         return str(digest.hexdigest())
 
+    @cached_property
+    def texts_digest(self) -> str:
+        """A digest of the texts alone."""
+        return self.digest if self.cells is None else replace(self, cells=None).digest
+
     @property
     def described(self) -> str:
         """The columns that were read, in words."""

@@ -48,8 +48,8 @@ FREE_ON_RESUME = UNSEEN | {
     "keep_predictions",
 }
 _ROWS = ("train", "eval", "unlabelled")
-#: Starts the name of a test set among contents.
-_TEST = "test "
+#: Starts the name of a test set among contents, and that of the texts alone of a labelled part.
+_TEST, TEXTS = "test ", "texts "
 _MODELS = ("model", "teacher", "student")
 
 
@@ -176,7 +176,8 @@ def changed_contents(before: Mapping[str, str], now: Mapping[str, str], config: 
     Returns:
         A text such as ``--train 'train.tsv'`` for each part.
     """
-    parts = [part for part in now if part in before and before[part] != now[part]]
+    labelled = [part for part in now if not part.startswith(TEXTS)]  # their digests are of the texts as well
+    parts = [part for part in labelled if part in before and before[part] != now[part]]
     words = {part: f"the test set '{part.removeprefix(_TEST)}'" for part in parts if is_test(part)}
     words |= {part: f"--{part} '{config[part]}'" for part in parts if config.get(part)}
     return [words.get(part, f"the {part}") for part in parts]

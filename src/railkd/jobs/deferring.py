@@ -83,7 +83,7 @@ class Deferring:
         return found
 
     def _read(self, source: Source, student: Scorer) -> Table:
-        """Read the held-out rows, with their labels if they have any: the digests of a run's rows are made of both."""
+        """Read the held-out rows, with their labels if they have any: the digests of older runs are made of both."""
         reader = TableReader(self._options, self._say, Trained.of(student.checkpoint.config))
         try:
             return reader.read(source, split="dev")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 from railkd.data.reader import Table
 from railkd.errors import RailkdError
-from railkd.jobs.contents import is_test
+from railkd.jobs.contents import TEXTS, is_test
 from railkd.jobs.run_folder import RunFolder
 from railkd.records import RunRecord
+from railkd.training.checkpoint_folders import checkpoints_in
 
 #: Part of the contents of a run -> what its rows did.
 _DID = {"train": "trained the model", "unlabelled": "trained the model", "eval": "chose its epoch"}
@@ -28,16 +29,16 @@ def check_held_out(model: str, table: Table, flag: str) -> str:
         A line for the user: which run the rows were compared with, or that none is known.
 
     Raises:
-        RailkdError: the rows are those of the run, by their digest.
+        RailkdError: the rows are those of the run, by their digest or by that of their texts.
     """
-    record, where = _run_of(Path(model))
-    if record is None:
+    contents, where = _run_of(Path(model))
+    if contents is None:
         return (
             f"{flag}: no run is known of '{model}', so it is not known which rows trained it; these rows must not be "
             "among them"
         )
-    rows = {table.digest, replace(table, cells=None).digest}
-    parts = [part for part, digest in record.contents.items() if digest in rows]
+    rows = {table.digest, table.texts_digest}
+    parts = [part.removeprefix(TEXTS) for part, digest in contents.items() if digest in rows]
     for part in parts:
         if part in _DID:
             raise RailkdError(
@@ -45,21 +46,30 @@ def check_held_out(model: str, table: Table, flag: str) -> str:
                 f"{_DID[part]} (--{part} of '{where}'). Fix: give other rows."
             )
     tests = [part.removeprefix("test ") for part in parts if is_test(part)]
+    if TEXTS + "train" not in contents and (table.cells is None or "train" not in contents):
+        return (
+            f"{flag}: the run in '{where}' is of an earlier railkd and kept no digest of texts alone, so these rows "
+            "cannot be compared with those that trained the model; they must not be among them"
+        )
     if tests:
         return f"{flag}: these rows are the test set '{tests[0]}' of '{where}'; they are no test of what is fitted here"
     return f"{flag}: these rows are none of the sets that trained the model of '{where}' or chose its epoch"
 
 
-def _run_of(path: Path) -> tuple[RunRecord | None, Path]:
-    """Return the record of the run that made a model, with its folder; an exported model leads to its origin."""
+def _run_of(path: Path) -> tuple[Mapping[str, str] | None, Path]:
+    """Return what the run that made a model read, part -> digest, with its folder; None: no run is known.
+
+    A checkpoint belongs to its run, and an exported model leads to its origin.
+    """
     for _ in range(3):  # an export of an export; no more, so that no circle is followed
         for folder in (path, *list(path.absolute().parents)[:1]):
             run = RunFolder(folder)
-            if run.is_run() and run.record.is_file():
-                record = RunRecord.read(run.record)
-                made = run.model(record.job) if record.job in RunFolder.MODELS else run.path
-                if path.absolute() in (run.path.absolute(), made.absolute()):
-                    return record, run.path
+            made = [run.path, *map(run.model, RunFolder.MODELS), *checkpoints_in(run.path)]
+            if path.absolute() in [place.absolute() for place in made] and run.is_run():
+                if run.record.is_file():
+                    return RunRecord.read(run.record).contents, run.path
+                if begun := run.contents():  # the record is written last, so a run that has not ended has none
+                    return begun, run.path
         origin = _origin(path)
         if origin is None:
             break

@@ -17,6 +17,7 @@ from railkd.data.reading import Reading
 from railkd.data.sources import SELECTION_SET, Source, parse_named
 from railkd.data.streams import TextStream, read_stream
 from railkd.errors import RailkdError
+from railkd.jobs.contents import TEXTS
 from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
 from railkd.jobs.trained import Trained
 from railkd.models.limits import check_texts
@@ -152,7 +153,8 @@ class Splits:
         tests: name -> rows that are scored at the end.
         selecting: description of ``eval`` for messages.
         chosen_metric: metric that the user chooses the epoch by; None takes the first of the task.
-        contents: "train", "eval", "unlabelled", "test NAME" -> digest of the rows that were read.
+        contents: "train", "eval", "unlabelled", "test NAME" -> digest of the rows that were read, and "texts PART" ->
+            digest of the texts alone.
     """
 
     target: Target
@@ -278,9 +280,14 @@ class Splits:
 
 
 def digests(tables: Mapping[str, Table | None], tests: Mapping[str, Table]) -> dict[str, str]:
-    """Return part -> digest of its rows; None is left out, and test sets are named "test NAME"."""
-    parts = {**tables, **{f"test {name}": table for name, table in tests.items()}}
-    return {part: table.digest for part, table in parts.items() if table is not None}
+    """Return part -> digest of its rows, and "texts PART" -> digest of the texts alone of labelled ones.
+
+    None is left out, and test sets are named "test NAME".
+    """
+    named = {**tables, **{f"test {name}": table for name, table in tests.items()}}
+    parts = {part: table for part, table in named.items() if table is not None}
+    texts = {TEXTS + part: table.texts_digest for part, table in parts.items() if table.cells is not None}
+    return {part: table.digest for part, table in parts.items()} | texts
 
 
 def _refuse_other_texts(unlabelled: Table, train: Table) -> None:
