@@ -96,9 +96,10 @@ def list_changes(job: Job, record: RunRecord) -> list[str]:
 
     Returns:
         A text such as ``epochs was 1, is 3`` for each setting that differs. Rows and models may lie elsewhere:
-        `railkd.bench.contents` compares what they hold. A cache takes the rows that its students bring.
+        `railkd.bench.contents` compares what they hold. A cache takes the rows that its students bring, and an
+        evaluation does not read training rows.
     """
-    compared = [*record.contents, *(["train"] if job.kind == "cache" else [])]
+    compared = [*record.contents, *(["train"] if job.kind in ("cache", "evaluate") else [])]
     return changed_settings(record.config, json.loads(json.dumps(job.config)), UNSEEN, compared)
 
 
