@@ -79,8 +79,7 @@ def test_answers_stand_beside_the_columns_of_the_file_in_its_order(
     shares = TASKS[model.config.problem_type or "single_label_classification"].probabilities(logits)
     for number, (source, row, cells) in enumerate(zip(given, plain, tsv, strict=True)):
         assert row["index"] == number == int(cells["index"]) and row["id"] == cells["id"] == f"r{number}"
-        own = "score" if kind == "several" else "input_score"  # only a column of the answers takes its name
-        assert row[own] == source["score"] and row["by"] == {"rater": 1} and row["tags"] == ["a", "b"]
+        assert row["input_score"] == source["score"] and row["by"] == {"rater": 1} and row["tags"] == ["a", "b"]
         assert cells["tags"] == "a|b" and json.loads(cells["by"]) == {"rater": 1}
         assert row["extra"] is source.get("extra") and row["text"] == source["text"] == cells["text"]
         if shares is None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 #: Formats of a file of predictions.
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 SUFFIX_WORDS = ".tsv, .csv or .jsonl"
+#: Columns that are read as answers, and the prefixes of others. Columns of the input do not keep these names beside
+#: answers: whoever reads the file would take the labels of the rows for the answers of the model.
+ANSWERS = ("index", "gold_label", "label", "labels", "score", "deferred", "probabilities", "logits", "votes")
+PREFIXES = ("logit_", "prob_")
 
 
 def write_answers(
@@ -93,8 +97,8 @@ def with_columns(answers: Sequence[dict[str, Any]], rows: Sequence[Row], names: 
     Args:
         answers: N rows of predictions.
         rows: the N rows that they are for.
-        names: of the columns of the input. One that has the name of a column of the predictions is written as
-            ``input_NAME``.
+        names: of the columns of the input. One that has the name of a column of the predictions, or is read as
+            answers, is written as ``input_NAME``.
 
     Returns:
         N rows.
@@ -106,10 +110,29 @@ def with_columns(answers: Sequence[dict[str, Any]], rows: Sequence[Row], names: 
     taken, renamed = set(answers[0]), {}
     for name in names:
         free = name
-        while free in taken or (free != name and free in names):
+        while free in taken or _is_answer(free) or (free != name and free in names):
             free = f"input_{free}"
         renamed[name] = free
         taken.add(free)
     return [
         answer | {new: row.get(old) for old, new in renamed.items()} for answer, row in zip(answers, rows, strict=True)
     ]
+
+
+def _is_answer(name: str) -> bool:
+    low = name.casefold()
+    return low in ANSWERS or low.startswith(PREFIXES)
+
+
+def is_number_file(columns: Iterable[str]) -> bool:
+    """Return whether columns are those of the predictions of a model that gives a number.
+
+    Args:
+        columns: their names.
+
+    Example:
+        >>> is_number_file(["index", "score", "text"]), is_number_file(["index", "label", "score", "logit_a"])
+        (True, False)
+    """
+    names = set(columns)
+    return {"index", "score"} <= names and not any(name.startswith(PREFIXES) for name in names)

@@ -124,6 +124,7 @@ def judge(
     margins: tuple[float, float],
     *,
     groups: Mapping[str, np.ndarray] | None = None,
+    given: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
 ) -> Judgement:
     """Compare a candidate with a reference on a labelled table.
 
@@ -139,12 +140,13 @@ def judge(
         outputs: (N, C) of the reference, and (N, C) of the candidate.
         margins: the drop that is tolerated overall, and within a class or another group, as shares.
         groups: name -> (N,) bool; further groups of rows.
+        given: N encoded answers of each model, where they are not those of its outputs.
 
     Returns:
         The judgement.
     """
-    gold, reference = target.answers(table, outputs[0])
-    candidate = target.answers(table, outputs[1])[1]
+    gold, reference = target.answers(table, outputs[0], given[0])
+    candidate = target.answers(table, outputs[1], given[1])[1]
     known = np.array([value is not None for value in gold])
     parts = {"overall": known}
     if target.task.points:
@@ -162,7 +164,7 @@ def judge(
                 outcomes[label] = keys[rows], right[:, rows]
                 found[label] = _drop_of_right(right[:, rows], margin)
     metric = "accuracy" if target.task.points else target.primary_metric
-    flips = _flips(target, table, outputs, gold, reference, candidate)
+    flips = _flips(target, table, outputs, given, gold, reference, candidate)
     return Judgement(name, metric, _lines(found, margins), flips, outcomes, table.domain)
 
 
@@ -285,6 +287,7 @@ def _flips(
     target: Target,
     table: Table,
     outputs: tuple[np.ndarray, np.ndarray],
+    given: tuple[np.ndarray | None, np.ndarray | None],
     gold: Sequence[Any],
     reference: Sequence[Any],
     candidate: Sequence[Any],
@@ -292,7 +295,11 @@ def _flips(
     if not target.task.points:
         return ()
     rows = [i for i, pair in enumerate(zip(reference, candidate, strict=True)) if pair[0] != pair[1]]
-    sure = [target.task.confidence(given[rows]) for given in outputs] if rows else []
+    sure = [
+        target.task.confidence(values[rows], None if answers is None else answers[rows])
+        for values, answers in zip(outputs, given, strict=True)
+        if rows
+    ]
     columns = [table.rows[column] for column in TEXT_COLUMNS if column in table.rows.column_names]
     flips = [
         Flip(

@@ -26,6 +26,7 @@ from railkd.jobs.validation import is_answer_file
 from railkd.runtime.environment import versions
 from railkd.runtime.files import write_json
 from railkd.runtime.words import counted, listed
+from railkd.tasks import Task
 from railkd.tasks.target import Target
 
 _METHOD = (
@@ -80,10 +81,10 @@ def certify(options: CertifyOptions, say: Say) -> Certificate:
     one_model = reference is not None and candidate is not None and reference.is_the_model_of(candidate)
     judged = []
     for name, table in tables.items():
-        outputs = (sides[0].answer(table), sides[1].answer(table))
-        one_model = one_model and np.array_equal(*outputs)
-        groups = _bands(reference or candidate, table)
-        judged.append(judge(target, name, table, outputs, margins, groups=groups))
+        (ours, said), (theirs, answered) = (side.answer(table) for side in sides)
+        one_model = one_model and np.array_equal(ours, theirs)
+        groups, given = _bands(reference or candidate, table), (said, answered)
+        judged.append(judge(target, name, table, (ours, theirs), margins, groups=groups, given=given))
     found = _conclude(judged, margins, options, one_model=one_model)
     if options.flipped:
         write_predictions(options.flipped, _flipped(judged), quoted=None)
@@ -97,29 +98,24 @@ class _Side:
 
     Attributes:
         target: its task and classes.
-        answer: returns the (N, C) outputs for a labelled table.
+        answer: returns the (N, C) outputs for a labelled table, and N encoded answers; None: those of the outputs.
     """
 
     target: Target
-    answer: Callable[[Table], np.ndarray]
+    answer: Callable[[Table], tuple[np.ndarray, np.ndarray | None]]
 
 
 def _sides(
     names: Sequence[str], models: Sequence[Scorer | None], options: CertifyOptions, sources: Sources, say: Say
 ) -> list[_Side]:
     """Return reference and candidate. The classes of a file are put in the order of the other side."""
-    files = [
-        None if model else AnswerFile.read(name, options.problem_type)
-        for name, model in zip(names, models, strict=True)
-    ]
+    files = _of_one_kind(names, models, asked_task(options))
     known = [(name, model.checkpoint.labels) for name, model in zip(names, models, strict=True) if model]
     if any(file.bare for file in files if file):
-        every = {label for _, labels in known for label in labels} or _classes_in(sources, options)
+        task = next(file.task for file in files if file)
+        every = {label for _, labels in known for label in labels} or _classes_in(sources, options, task)
         every |= {label for file in files if file for label in file.labels}
-        files = [
-            AnswerFile.read(file.name, options.problem_type, sorted(every)) if file and file.bare else file
-            for file in files
-        ]
+        files = [file.again(more=sorted(every)) if file and file.bare else file for file in files]
     other, labels = next(iter(known), None) or next((file.name, file.labels) for file in files if file)
     found = []
     for name, model, file in zip(names, models, files, strict=True):
@@ -140,18 +136,30 @@ def _sides(
     return found
 
 
-def _classes_in(sources: Sources, options: CertifyOptions) -> set[str]:
+def _of_one_kind(names: Sequence[str], models: Sequence[Scorer | None], asked: Task | None) -> list[AnswerFile | None]:
+    """Return the files among both sides. One whose columns fit several kinds of task is of the kind of the other."""
+    files = [None if model else AnswerFile.read(name, asked) for name, model in zip(names, models, strict=True)]
+    if asked is not None:
+        return files
+    kinds = [(file.settled, file.task.several or file.task.width == 1, file.task) for file in files if file]
+    kinds += [(True, True, model.checkpoint.task) for model in models if model]
+    task = max(kinds, key=lambda kind: kind[:2])[2]
+    return [file.again(task) if file and not file.settled and file.task is not task else file for file in files]
+
+
+def _classes_in(sources: Sources, options: CertifyOptions, task: Task) -> set[str]:
     """Return the classes that the labelled rows name."""
     reader, found = TableReader(options, lambda line: None), set()
+    target = Target.of_model(("value",), task.problem_type, "")
     for source in sources.tests.values():
         cells = reader.read(source, split=source.scored_split).cells
-        found |= {cells.label_map.get(name, name) for name in cells.names} if cells else set()
+        found |= {cells.label_map.get(name, name) for name in target.written(cells)} if cells else set()
     return found
 
 
-def _logits(model: Scorer, options: CertifyOptions, say: Say, table: Table) -> np.ndarray:
+def _logits(model: Scorer, options: CertifyOptions, say: Say, table: Table) -> tuple[np.ndarray, None]:
     length = trained_length(options.max_length, model.checkpoint.config, say)
-    return model.logits(table.rows, max_length=length, batch_size=options.batch_size)
+    return model.logits(table.rows, max_length=length, batch_size=options.batch_size), None
 
 
 def _bands(model: Scorer | None, table: Table) -> dict[str, np.ndarray]:

@@ -209,8 +209,8 @@ class Task(ABC):
         """Return (N, C) the probability of each class; None for numbers."""
 
     @abstractmethod
-    def confidence(self, outputs: np.ndarray) -> np.ndarray:
-        """Return (N,) the probability that outputs (N, C) give to their answers. Numbers have none: NaN."""
+    def confidence(self, outputs: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+        """Return (N,) the probability that outputs (N, C) give to their answers, or to those given. Numbers: NaN."""
 
     @abstractmethod
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:

@@ -80,11 +80,11 @@ class Classification(Task):
         shares: np.ndarray = softmax(scaled(self.cut, outputs), axis=1)
         return shares
 
-    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+    def confidence(self, outputs: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
         import numpy as np
 
-        given = self.decide(outputs)[:, None]
-        found: np.ndarray = np.take_along_axis(self.probabilities(outputs), given, axis=1)[:, 0]
+        answers = self.decide(outputs) if given is None else given
+        found: np.ndarray = np.take_along_axis(self.probabilities(outputs), answers[:, None], axis=1)[:, 0]
         return found
 
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:

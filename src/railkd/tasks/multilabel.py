@@ -110,12 +110,12 @@ class MultiLabel(Task):
         chances: np.ndarray = expit(scaled(self.cut, outputs))
         return chances
 
-    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+    def confidence(self, outputs: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
         import numpy as np
         from scipy.special import expit
 
-        z = scaled(self.cut, outputs)
-        share: np.ndarray = expit(np.where(self.decide(outputs) > 0.5, z, -z))  # that it applies or does not, as given
+        z, answers = scaled(self.cut, outputs), self.decide(outputs) if given is None else given
+        share: np.ndarray = expit(np.where(answers > 0.5, z, -z))  # that it applies or does not, as given
         return share.min(axis=1)
 
     def in_words(self, values: np.ndarray, space: LabelSpace) -> list[Any]:

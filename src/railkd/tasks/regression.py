@@ -74,7 +74,7 @@ class Regression(Task):
     def probabilities(self, outputs: np.ndarray) -> None:
         return None
 
-    def confidence(self, outputs: np.ndarray) -> np.ndarray:
+    def confidence(self, outputs: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
         import numpy as np
 
         return np.full(len(outputs), np.nan)

@@ -179,12 +179,15 @@ class Target:
                 "metric, or on other rows."
             )
 
-    def answers(self, table: Table, outputs: np.ndarray) -> tuple[list[Any], list[Any]]:
+    def answers(
+        self, table: Table, outputs: np.ndarray, given: np.ndarray | None = None
+    ) -> tuple[list[Any], list[Any]]:
         """Return the gold and the given answers of each row, as `score` compares them.
 
         Args:
             table: as for `score`.
             outputs: (N, C), in the order of the table.
+            given: N encoded answers in place of those of the outputs.
 
         Returns:
             Names (of the coarser classes where the set has them), lists of names where there are several a row, or
@@ -193,8 +196,8 @@ class Target:
         import numpy as np
 
         space = self.space if table.space is None else table.space
-        given = self.task.decide(np.asarray(outputs))
-        return self.task.in_words(_labels(table), space), self.task.in_words(given, space)
+        answers = self.task.decide(np.asarray(outputs)) if given is None else given
+        return self.task.in_words(_labels(table), space), self.task.in_words(answers, space)
 
     def written(self, cells: Cells) -> frozenset[str]:
         """Return the classes as a file spells them, before the label map.

@@ -21,13 +21,14 @@ exp z is taken. Where any number of labels apply, such names are refused: how of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from railkd.data.columns import find_columns
-from railkd.data.label_names import is_missing
+from railkd.data.label_names import is_missing, parse_number
+from railkd.data.predictions import is_number_file
 from railkd.data.reader import Table, table_of
 from railkd.data.reading import Reading
 from railkd.data.sources import Source
@@ -205,6 +206,8 @@ def _hard(
     raw: Dataset, source: Source, reading: Reading, names: Sequence[str], smoothing: float, task: Task | None
 ) -> Answers:
     """Return the answers of a label column, read as the labels of training rows are."""
+    if not reading.label and _holds_numbers(raw, reading, task):
+        reading = replace(reading, label=("score",))
     column = reading.label[0] if reading.label else str(find_columns(raw.column_names, text=reading.text or None).label)
     there = np.array([len(reading.label) > 1 or not is_missing(cell) for cell in raw[column][:]])
     if not there.any():
@@ -229,6 +232,15 @@ def _hard(
     if not there.all():
         table = table_of(raw, source, reading, labelled=False)
     return Answers(table, target.task, order, every, there, words)
+
+
+def _holds_numbers(raw: Dataset, reading: Reading, task: Task | None) -> bool:
+    """Return whether a file has the numbers of ``railkd predict``, beside which a label is that of the row."""
+    if not is_number_file(raw.column_names) or (task is not None and task.width is None):
+        return False
+    label = find_columns(raw.column_names, text=reading.text or None).label
+    cells = raw[label][:] if label else ()
+    return task is not None or all(is_missing(cell) or parse_number(str(cell)) is not None for cell in cells)
 
 
 def _ordered(found: Sequence[str], names: Sequence[str], source: Source) -> tuple[str, ...]:
