@@ -143,3 +143,19 @@ def test_rows_that_trained_one_of_the_models_are_refused_with_labels_and_without
     words = ("--defer", "0.9", "--held-out", str(rows), "--against", str(run / place))
     predict(room, tmp_path / "out.jsonl", *words, code=code)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_rows_that_chose_the_thresholds_of_the_student_are_refused(
+    room: Path, tmp_path: Path, labels: bool, capsys: Capture
+) -> None:
+    texts, rows = (room / "held.tsv").read_text(encoding="utf-8").splitlines()[1:], tmp_path / "rows.tsv"
+    lines = [f"{text}\t{('neg', 'pos')[n % 3 == 0]}\n" for n, text in enumerate(texts)]
+    rows.write_text("text\tlabel\n" + "".join(lines), encoding="utf-8")
+    cut = tmp_path / "thresholds.json"
+    fit = ["calibrate", "--model", str(room / "student"), "--eval", str(rows), "--output", str(cut), "--quiet"]
+    assert main(fit) == 0
+    held = rows if labels else room / "held.tsv"
+    words = ("--defer", "0.9", "--held-out", str(held), "--against", str(room / "teacher"), "--thresholds", str(cut))
+    predict(room, tmp_path / "out.jsonl", *words, code=2)
+    assert f"holds the rows that --thresholds '{cut}' were fitted on" in capsys.readouterr().err

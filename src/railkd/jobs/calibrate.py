@@ -67,8 +67,7 @@ def calibrate(options: CalibrateOptions, say: Say) -> Thresholds:
     with bar("answering", "rows", quiet=options.quiet) as advance:
         outputs = model.logits(table.rows, max_length=length, batch_size=options.batch_size, on_progress=advance)
     which = _classes(target, options.positive, table)
-    rows = FittedOn(source.text, len(table), table.digest)
-    found = fit(target, outputs, _gold(table, target), goal, which, rows, model.content())
+    found = fit(target, outputs, _gold(table, target), goal, which, FittedOn.of(table), model.content())
     if reason := _reason_against(found, task, goal, len(which)):
         raise RunFailed(f"{reason}; nothing is written. Fix: choose a goal within reach, or give more rows")
     if ranks.is_main_process():

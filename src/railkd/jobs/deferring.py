@@ -20,6 +20,7 @@ from railkd.jobs.options import Say
 from railkd.jobs.scorer import Scorer
 from railkd.jobs.shipping_options import PredictOptions
 from railkd.jobs.splits import TableReader
+from railkd.jobs.thresholds import Thresholds
 from railkd.jobs.trained import Trained, trained_length
 from railkd.runtime.words import counted, listed
 from railkd.statistics.deferral import Deferral, choose_threshold, fewest_rows
@@ -33,11 +34,12 @@ class Deferring:
         options: settings of ``railkd predict``, with --defer.
         student: that is to answer.
         task: of its answers, which may follow thresholds.
+        cut: these thresholds; None: there are none.
         say: receives lines for the user.
     """
 
-    def __init__(self, options: PredictOptions, student: Scorer, task: Task, say: Say) -> None:
-        self._options, self._task, self._say = options, task, say
+    def __init__(self, options: PredictOptions, student: Scorer, task: Task, cut: Thresholds | None, say: Say) -> None:
+        self._options, self._task, self._cut, self._say = options, task, cut, say
         self._name, self._share = str(options.defer_to or options.against), float(options.defer or 0)
         refuse_numbers(self._task, str(options.model))
         self._large = Scorer.find(self._name, trust=options.trust_remote_code)
@@ -60,6 +62,11 @@ class Deferring:
             raise RailkdError(
                 f"--held-out: expected at least {needed:,} rows, with which an agreement of {self._percent} can be "
                 f"shown, got {len(table):,}. Fix: give more rows, or a smaller --defer."
+            )
+        if self._cut is not None and self._cut.fitted_on.holds(table):
+            raise RailkdError(
+                f"--held-out: expected rows that chose nothing else, but '{table.source.text}' holds the rows that "
+                f"--thresholds '{options.thresholds}' were fitted on. Fix: give other rows."
             )
         for name in (str(options.model), self._name):
             self._say(check_held_out(name, table, "--held-out"))

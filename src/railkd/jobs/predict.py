@@ -57,7 +57,7 @@ def predict(options: PredictOptions, say: Say, stream: TextIO | None = None) -> 
     plain = AnswerForm(checkpoint.task, checkpoint.labels, probabilities=options.probabilities, nested=nested)
     cut = Thresholds.asked(options.thresholds, model, str(options.model), say)
     form = plain if cut is None else replace(plain, task=cut.apply(plain.task))
-    deferring = Deferring(options, model, form.task, say) if options.defer is not None else None
+    deferring = Deferring(options, model, form.task, cut, say) if options.defer is not None else None
     treat = partial(deferring.treat, form=lambda found: plain.rows(found, 0)) if deferring is not None else _as_they_are
     rows = reader.stream(Source.parse(options.test[0]), split="test")
     model.load()

@@ -8,7 +8,7 @@
 ``goal``         best-f1, precision>=P or recall>=R
 ``thresholds``   class -> threshold on its probability
 ``unreached``    classes that miss the goal on these rows; theirs are 0.5
-``fitted_on``    the rows: ``source``, ``rows`` (how many) and ``digest``
+``fitted_on``    the rows: ``source``, ``rows`` (how many), ``digest``, and ``texts`` (digest without labels)
 ``on_these_rows``  figures on the rows that it was fitted on: ``before`` (temperature 1, thresholds 0.5) and ``after``
 ===============  ======================================================================================
 
@@ -54,11 +54,22 @@ class FittedOn:
         source: as the user named it.
         rows: how many.
         digest: of their texts and labels.
+        texts: digest of their texts alone.
     """
 
     source: str
     rows: int
     digest: str
+    texts: str = ""
+
+    @classmethod
+    def of(cls, table: Table) -> FittedOn:
+        """Return what is noted of a table."""
+        return cls(table.source.text, len(table), table.digest, table.texts_digest)
+
+    def holds(self, table: Table) -> bool:
+        """Return whether these are the rows of a table, with or without their labels."""
+        return table.digest == self.digest or table.texts_digest in (self.digest, self.texts)
 
     def __str__(self) -> str:
         return f"{self.rows:,} rows of {self.source}"
@@ -163,7 +174,7 @@ class Thresholds:
             table: with labels.
             say: receives the warning.
         """
-        same = table.digest == self.fitted_on.digest
+        same = self.fitted_on.holds(table)
         if same:
             say(f"warning: {name}: shown on the rows that the thresholds were fitted on, so its scores are too good")
         return {"goal": self.goal, "fitted_on": asdict(self.fitted_on), "same_rows": same}
