@@ -18,6 +18,7 @@ from railkd.cli import main
 from railkd.cli.bench import make_verbs
 from railkd.errors import RailkdError
 from railkd.objectives import MethodSpec, Objective, method_spec, register
+from railkd.objectives.outside import copies
 
 MINE = """
 from railkd.objectives import Objective, states_of
@@ -72,6 +73,21 @@ def test_runs_read_the_copy_and_a_resumed_bench_refuses_an_edited_file(
     mine.write_text(MINE)
     assert main(["distill", *words, "--resume"]) == 2
     assert "began with other contents of --method 'mine.py:Pull'" in capsys.readouterr().err
+
+
+def test_the_copy_of_a_file_has_its_bytes_and_so_its_digest(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(room(base, tmp_path / "run", ALONE | {"methods": ["mine.py:Pull"]}))
+    content = f"# coding: latin-1\n# caf\xe9\n{MINE}".encode("latin-1").replace(b"\n", b"\r\n")
+    Path("mine.py").write_bytes(content)
+    digest = method_spec("mine.py:Pull").digest
+    Path("out").mkdir()
+    copy_method_files(make_jobs(load("grid.yaml"), "out", make_verbs()), Path("out"))
+    (copy,) = Path("out/methods").iterdir()
+    assert copy.read_bytes() == content
+    with copies(Path("out/methods")):
+        assert method_spec("mine.py:Pull").digest == digest
 
 
 class Known(Objective):

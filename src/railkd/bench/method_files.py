@@ -8,7 +8,7 @@ from pathlib import Path
 from railkd.bench.plan import Job
 from railkd.errors import RailkdError
 from railkd.objectives.outside import copy_name, file_of, is_registered
-from railkd.runtime.files import write_text
+from railkd.runtime.files import write_bytes
 from railkd.runtime.ownership import Ledger
 
 #: The folder of the copies, in the bench's folder. `railkd.objectives.outside.copies` reads it.
@@ -36,7 +36,7 @@ def copy_method_files(jobs: Sequence[Job], output: Path) -> None:
             )
         ledger.add(target.relative_to(output).as_posix())
         target.parent.mkdir(exist_ok=True)
-        write_text(target, file.read_text(encoding="utf-8"))
+        write_bytes(target, file.read_bytes())
 
 
 def refuse_registered(jobs: Sequence[Job]) -> None:
