@@ -13,7 +13,11 @@ import tiny
 from bench.room import ALONE, prepare, table, texts
 from bench.test_plan import plan
 from jobs.commands import argv, railkd
+from railkd.bench.contents import refuse_other_contents
 from railkd.cli import main
+from railkd.errors import RailkdError
+from railkd.jobs.answers import read_teacher_labels
+from railkd.jobs.run_folder import RunFolder
 from railkd.records import RunRecord
 from railkd.teacher import TeacherCache, TeacherLabels
 from test_docs import code_blocks
@@ -102,6 +106,29 @@ def test_a_grid_takes_a_file_of_answers_for_a_teacher(here: Path, tmp_path: Path
     for job in jobs:
         options = job.request.options
         assert (options.teacher, options.cache) == (None, None) and options.teacher_labels == str(here / "votes.jsonl")
+
+
+def test_tasks_that_read_other_columns_of_one_file_resume_each_with_its_own_answers(here: Path, tmp_path: Path) -> None:
+    rows = (here / "data/one/train.tsv").read_text().splitlines()[1:]
+    cells = [row.split("\t") for row in rows]
+    file = tmp_path / "two.tsv"
+    file.write_text("text\tone\tother\n" + "".join(f"{text}\t{name}\t{name[::-1]}\n" for text, name in cells))
+    data = {"train": str(file), "test": [str(file)]}
+    tasks = {column: {**data, "label_column": column} for column in ("one", "other")}
+    grid = {**ALONE, "teacher": {"labels": str(file)}, "methods": ["kd"], "tasks": tasks}
+    jobs = plan(here, tmp_path / "run", {**grid, "students": [{"model": str(here / "base"), "layers": 2}]})
+    digests = {}
+    for job in jobs:
+        digests[job.task] = read_teacher_labels(job.request.options, str(file)).identity.content()
+        folder = tmp_path / "out" / job.folder
+        folder.mkdir(parents=True)
+        RunFolder(folder).write_settings(job.request, {"teacher": digests[job.task]}, 1)
+        assert RunFolder(folder).contents() == {"teacher": digests[job.task]}
+    assert len(set(digests.values())) == 2
+    refuse_other_contents(jobs, tmp_path / "out", {})
+    file.write_text(file.read_text().replace("\tpos\t", "\tneg\t", 1))
+    with pytest.raises(RailkdError, match="changed since"):
+        refuse_other_contents(jobs, tmp_path / "out", {})
 
 
 REFUSED = {

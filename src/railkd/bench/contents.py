@@ -25,6 +25,12 @@ from railkd.teacher.identity import content_of
 #: Parts that are models, the one that rows are read for first.
 _MODELS = ("model", "teacher", "student")
 
+#: Options that decide how `read_teacher_labels` reads a file.
+_OF_ANSWERS = (
+    *("student", "labels", "label_smoothing", "problem_type", "trust_remote_code"),
+    *("text_column", "label_column", "label_map"),
+)
+
 
 def refuse_other_contents(jobs: Sequence[Job], output: Path, done: Mapping[str, RunRecord]) -> None:
     """Compare what the jobs read with what they read when they began. Each file and model is read once.
@@ -101,7 +107,7 @@ class _Reader:
         return model.exists() or self._output not in model.parents
 
     def _labels(self, options: Any, file: str) -> str:
-        key = file, json.dumps([options.student, options.labels, options.label_smoothing])
+        key = file, json.dumps([getattr(options, name) for name in _OF_ANSWERS])
         if key not in self._known:
             self._known[key] = read_teacher_labels(options, file).identity.content()
         return self._known[key]
