@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bench.test_plan import plan
 from jobs.commands import argv, railkd
 from railkd.bench.contents import refuse_other_contents
 from railkd.cli import main
+from railkd.data.reading import Reading
 from railkd.errors import RailkdError
 from railkd.jobs.answers import read_teacher_labels
 from railkd.jobs.run_folder import RunFolder
@@ -159,6 +161,33 @@ def test_a_missing_file_and_flags_without_one_are_refused(here: Path, capsys: Ca
     assert main(argv("cache --from-labels votes.jsonl --teacher base --cache out --bf16")) == 2
     said = capsys.readouterr().err
     assert "--teacher has no effect with --from-labels" in said and "--bf16 has no effect with --from-labels" in said
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--label-column verdikt", "'verdikt'.*Did you mean 'verdict'"),
+        ("--text-column words", "'words'"),
+        ("--label-column verdict --text-column wordz", "'wordz'"),
+    ],
+)
+def test_a_column_that_a_file_lacks_is_refused_where_no_other_file_is_read(
+    flag: str, said: str, tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "answers.tsv"
+    file.write_text("text\tlabel\tverdict\none\ta\tb\ntwo\tb\ta\n")
+    assert main(argv(f"cache --from-labels {file} --cache {tmp_path / 'cache'}", flag)) == 2
+    assert re.search(said, capsys.readouterr().err) and not (tmp_path / "cache").exists()
+    # Beside training rows, whose columns the flags name, the file is read by common names.
+    beside = TeacherLabels.read(str(file), reading=Reading(("words",), ("verdikt",)), beside=True)
+    assert beside.rows == 2 and beside.form == "labels in the column 'label'"
+
+
+def test_a_label_column_beside_probabilities_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "answers.tsv"
+    file.write_text("text\tlabel\tprob_a\tprob_b\none\ta\t0.5\t0.5\n")
+    assert main(argv(f"cache --from-labels {file} --cache {tmp_path / 'cache'} --label-column label")) == 2
+    assert "--label-column names a column of labels, but" in capsys.readouterr().err
 
 
 def test_the_example_of_the_document_makes_a_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

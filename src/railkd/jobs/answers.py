@@ -20,7 +20,8 @@ def read_teacher_labels(options: Any, file: str) -> TeacherLabels:
 
     Args:
         options: of a job with `railkd.jobs.options.AnswerOptions`. If its student has the labels of the file, the
-            outputs are in the order of the student.
+            outputs are in the order of the student. In a job without labelled rows, the file must have the columns
+            that the options name; elsewhere the rows must.
         file: its name.
 
     Returns:
@@ -34,6 +35,7 @@ def read_teacher_labels(options: Any, file: str) -> TeacherLabels:
         smoothing=options.label_smoothing,
         problem_type=options.problem_type,
         order=Checkpoint.find(student, trust=options.trust_remote_code).labels if student else (),
+        beside=any(getattr(options, name, None) for name in ("train", "eval", "test")),
     )
 
 

@@ -73,16 +73,23 @@ class Answers:
 
 
 def read_answers(
-    source: Source, reading: Reading, *, names: Sequence[str] = (), smoothing: float = 0.0, task: Task | None = None
+    source: Source,
+    reading: Reading,
+    *,
+    names: Sequence[str] = (),
+    smoothing: float = 0.0,
+    task: Task | None = None,
+    beside: bool = False,
 ) -> Answers:
     """Read the answers of a file. Everything that is wrong with its rows is one error.
 
     Args:
         source: the file.
-        reading: which columns hold texts and labels, where the file has columns of these names.
+        reading: which columns hold texts and labels.
         names: of the labels, in the order of the outputs; empty: those of the file, in its order.
         smoothing: share of a hard label that is spread over all labels.
         task: the kind of task; None: classification, or what hard labels are.
+        beside: the file stands beside others that are read alike. Columns that it lacks are found by common names.
 
     Returns:
         The answers, row by row.
@@ -92,7 +99,10 @@ def read_answers(
     """
     raw = source.rows("train")
     columns = raw.column_names
-    reading = reading.where_there(columns)
+    if beside:
+        reading = reading.where_there(columns)
+    for label in reading.label:
+        find_columns(columns, text=reading.text or None, label=label)  # refuses a column that does not exist
     for form in ("probabilities", "logits", "votes"):
         prefix = PREFIXES.get(form, "\0")
         own = [name for name in columns if name.startswith(prefix) and name != prefix]
@@ -101,6 +111,11 @@ def read_answers(
         if smoothing:
             raise RailkdError(
                 f"--label-smoothing spreads hard labels, but '{source.text}' holds {form}. Fix: leave the flag out."
+            )
+        if reading.label and not beside:
+            raise RailkdError(
+                f"--label-column names a column of labels, but '{source.text}' holds {form}, which are taken. "
+                "Fix: leave the flag out, or that column of the file."
             )
         grid = Grid(names, reading.label_map or {}, RowProblems(source.text))
         chosen = [form] if form in columns else own

@@ -67,6 +67,7 @@ class TeacherLabels(StoredTeacher):
         smoothing: float = 0.0,
         problem_type: str | None = None,
         order: Sequence[str] = (),
+        beside: bool = False,
     ) -> TeacherLabels:
         """Read a file of answers in one of the forms of `railkd.teacher.label_forms`.
 
@@ -79,13 +80,14 @@ class TeacherLabels(StoredTeacher):
             smoothing: share of a hard label that is spread over all labels.
             problem_type: as ``--problem-type`` takes it; None: classification, or what the labels of the file are.
             order: names of the student's labels: the order of the outputs, if the file has the same labels.
+            beside: the file stands beside others that are read alike. Columns that it lacks are found by common names.
 
         Returns:
             The teacher.
         """
         source = Source.parse(file) if isinstance(file, str) else file
         task = task_named(problem_type) if problem_type else None
-        found = read_answers(source, reading or Reading(), names=labels, smoothing=smoothing, task=task)
+        found = read_answers(source, reading or Reading(), names=labels, smoothing=smoothing, task=task, beside=beside)
         keys, outputs = _each_text_once(found, source)
         names = found.names
         if names != tuple(order) and sorted(names) == sorted(order):
