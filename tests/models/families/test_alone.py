@@ -52,7 +52,7 @@ def alone(model: Any, tokenizer: Any, rows: Dataset) -> tuple[np.ndarray, dict[s
     tokens = keyed_tokens(rows, tokenizer, max_length=32)
     found = []
     for row in range(len(rows)):
-        inputs = {name: torch.tensor([values[row]]) for name, values in tokens.inputs.items()}
+        inputs = {name: torch.tensor([values[row].tolist()]) for name, values in tokens.inputs.items()}
         found.append(live.run(inputs, ("mean", "cls")))
     states = {name: torch.cat([each[name] for _, each in found]).numpy() for name in ("mean", "cls")}
     return torch.cat([logits for logits, _ in found]).numpy(), states
