@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertForSequenceClassification
 
 from railkd.cli import main
 from railkd.data.sources import load_rows
@@ -130,10 +130,23 @@ def test_every_side_is_timed_on_the_same_rows_and_the_first_is_the_measure() -> 
         )
         for name, size in (("a", 100), ("b", 25))
     ]
-    first, second = measure(sides, rows, 64)
+    first, second = measure(sides, rows, [64, 64])
     assert seen["a"] == seen["b"] and len(seen["a"]) == 60 + 3 + 4
     assert (first.ratio, first.size_ratio, second.size_ratio) == (1.0, 1.0, 0.25)
     assert second.ratio > 0 and second.p95_ms >= second.p50_ms
+
+
+def test_each_model_is_timed_at_its_own_length(tmp_path: Path) -> None:
+    lengths, rows = {"model": 30, "teacher": 100}, tmp_path / "long.tsv"
+    for name, length in lengths.items():
+        config = bert_config(1, railkd={"max_length": length})
+        config.max_position_embeddings = length + 10
+        save(tmp_path / name, BertForSequenceClassification(config).eval(), make_tokenizer())
+    rows.write_text("text\tlabel\n" + f"{'good ' * 120}\tpos\n{'bad ' * 120}\tneg\n" * 2)
+    words = ["evaluate", "--model", str(tmp_path / "model"), "--teacher", str(tmp_path / "teacher")]
+    assert main([*words, "--test", str(rows), "--quiet", "--output", str(tmp_path / "scores.json")]) == 0
+    found = json.loads((tmp_path / "scores.json").read_text())["side by side"]["sides"]
+    assert [side["name"] for side in found] == [str(tmp_path / name) for name in ("teacher", "model")]
 
 
 def test_models_stand_side_by_side_with_their_scores_and_the_agreement_with_the_teacher(

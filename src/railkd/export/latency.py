@@ -98,13 +98,13 @@ class Timing:
     size_ratio: float
 
 
-def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], max_length: int) -> list[Timing]:
+def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], lengths: Sequence[int]) -> list[Timing]:
     """Time models on the same rows. Tokenisation is left out.
 
     Args:
         sides: the models; the first is the measure of the others.
         texts: rows of one or two texts; a sample of all lengths is timed.
-        max_length: in tokens.
+        lengths: at which each side cuts its texts, in tokens.
 
     Returns:
         The times of each side.
@@ -113,7 +113,7 @@ def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], max_length: i
     spread = order[np.unique(np.linspace(0, len(order) - 1, ROWS).astype(int))]
     rows = [[texts[int(i)]] for i in np.random.default_rng(0).permutation(spread)]
     batches = [[texts[int(i)] for i in np.random.default_rng(k).permutation(order)[:BATCH]] for k in range(BATCHES)]
-    single, together = (_times(sides, parts, max_length) for parts in (rows, batches))  # (S, parts) seconds
+    single, together = (_times(sides, parts, lengths) for parts in (rows, batches))  # (S, parts) seconds
     per_second = [sum(map(len, batches)) / seconds.sum() for seconds in together]
     return [
         Timing(
@@ -130,14 +130,14 @@ def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], max_length: i
     ]
 
 
-def _times(sides: Sequence[Side], parts: Sequence[Sequence[Sequence[str]]], max_length: int) -> np.ndarray:
+def _times(sides: Sequence[Side], parts: Sequence[Sequence[Sequence[str]]], lengths: Sequence[int]) -> np.ndarray:
     """Return (S, parts) seconds. Every side sees a part before the next part comes, in an order that turns."""
     found = np.zeros((len(sides), len(parts)))
     for number, part in enumerate([parts[0], parts[-1], *parts], -2):  # the first two warm up
         for turn in range(len(sides)):
             which = (number + turn) % len(sides)
             side = sides[which]
-            encoded = model_inputs(side.tokenizer, part, max_length)
+            encoded = model_inputs(side.tokenizer, part, lengths[which])
             batch = side.tokenizer.pad(
                 {name: values for name, values in encoded.items() if name in side.takes}, return_tensors="pt"
             )

@@ -203,7 +203,7 @@ def compare_models(
         The table, as `railkd.export.side_by_side.as_record` has it.
     """
     names = [str(name) for name in (options.teacher, options.model, *options.latency) if name]
-    models, answers, lengths = {str(options.model): model}, {str(options.model): answered}, []
+    models, answers = {str(options.model): model}, {str(options.model): answered}
     for name in dict.fromkeys(names):
         if name not in models:
             models[name] = Scorer.find(name, trust=options.trust_remote_code).load()
@@ -211,13 +211,15 @@ def compare_models(
             tables = {key: target.label(table) for key, table in answered.tables.items()}
             length = trained_length(options.max_length, models[name].checkpoint.config, say)
             answers[name] = answer(models[name], target, tables, length, options)
-        lengths.append(trained_length(options.max_length, models[name].checkpoint.config, lambda line: None))
     ordered = list(dict.fromkeys(names))
+    lengths = [
+        trained_length(options.max_length, models[name].checkpoint.config, lambda line: None) for name in ordered
+    ]
     teacher = answers[options.teacher] if options.teacher else None
     qualities = [answers[name].quality(teacher) for name in ordered]
     texts: list[tuple[str, ...]] = []
     for table in answered.tables.values():
         columns = [table.rows[column][:] for column in TEXT_COLUMNS if column in table.rows.column_names]
         texts += zip(*columns, strict=True)
-    timings = measure([models[name].side(name) for name in ordered], texts, max(lengths))
+    timings = measure([models[name].side(name) for name in ordered], texts, lengths)
     return side_by_side.as_record(timings, qualities)

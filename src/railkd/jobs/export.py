@@ -126,7 +126,7 @@ def _latency(trained: Finished, subject: Subject, fresh: Shipped, say: Say) -> d
     for name, file in (("model, ONNX", fresh.onnx), ("model, int8", fresh.int8)):
         if file.is_file():
             sides.append(latency.Side.of_onnx(name, file))
-    timings = latency.measure(sides, subject.texts(subject.spread), subject.max_length)
+    timings = latency.measure(sides, subject.texts(subject.spread), [subject.max_length] * len(sides))
     found = side_by_side.as_record(timings, subject.qualities(teacher, [fresh.onnx, fresh.int8]))
     for line in side_by_side.lines(found):
         say(line)
