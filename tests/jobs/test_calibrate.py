@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,20 @@ def test_scores_with_thresholds_say_which_rows_were_fitted_and_which_are_shown(
     assert scores["same"]["accuracy"] == pytest.approx(after["right"])
     assert [scores[name]["thresholds"]["same_rows"] for name in ("same", "other")] == [True, False]
     assert main(words) == 0 and "thresholds" not in json.loads(out.read_text(encoding="utf-8"))["same"]
+
+
+def test_of_models_side_by_side_the_one_that_follows_thresholds_is_marked(
+    folder: Path, fitted: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model, out = str(folder / "run" / "student"), tmp_path / "scores.json"
+    teacher = str(shutil.copytree(model, tmp_path / "teacher"))
+    words = ["evaluate", "--model", model, "--teacher", teacher, "--test", f"d={folder / 'shown.tsv'}", "--quiet"]
+    assert main([*words, "--output", str(out), "--thresholds", str(fitted)]) == 0
+    first, second = json.loads(out.read_text(encoding="utf-8"))["side by side"]["sides"]
+    assert (first["thresholds"], second["thresholds"]) == (False, True)
+    assert first["scores"] != second["scores"] and second["agreement"] < 1  # the same model, without them
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0].endswith(", with thresholds") for line in lines[-2:]] == [False, True]
 
 
 def test_predictions_follow_the_thresholds_and_show_calibrated_probabilities(

@@ -29,12 +29,14 @@ class Quality:
         agreement: share of the rows of all sets that have the answer of the teacher, or the correlation with its
             numbers; None: there is no teacher.
         rows: number of these rows.
+        thresholds: the answers follow thresholds, which the other models do not have.
     """
 
     metric: str
     scores: Mapping[str, float]
     agreement: float | None
     rows: int
+    thresholds: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Answered:
             agreement = float(np.mean([ours == theirs for ours, theirs in zip(words, teacher.words(), strict=True)]))
         elif teacher is not None:
             agreement = _correlation(np.asarray(words), np.asarray(teacher.words()))
-        return Quality(metric, scores, None if agreement is None else round(agreement, 6), len(words))
+        cut = self.target.task.cut is not None
+        return Quality(metric, scores, None if agreement is None else round(agreement, 6), len(words), cut)
 
 
 def _correlation(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -112,7 +115,7 @@ def cells(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         The heads of the columns, and the cells of each row.
     """
     sides = found["sides"]
-    columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [("model", lambda side: _tail(side["name"]))]
+    columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [("model", _named)]
     for name in sides[0].get("scores", ()):
         columns.append((f"{sides[0]['metric']}, {name}", partial(_score, name)))
     if any(side.get("agreement") is not None for side in sides):
@@ -131,6 +134,10 @@ def cells(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def _score(name: str, side: Mapping[str, Any]) -> str:
     return f"{side['scores'][name]:.4f}"
+
+
+def _named(side: Mapping[str, Any]) -> str:
+    return _tail(side["name"]) + (", with thresholds" if side.get("thresholds") else "")
 
 
 def _tail(name: str) -> str:
