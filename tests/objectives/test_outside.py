@@ -236,7 +236,7 @@ def test_a_file_that_names_code_runs_nothing_until_the_user_allows_it(
     assert "trust_methods has no effect in a file" in refused(
         ["distill", "--config", "sly.yaml", "--trust-methods", "--output", "out"], capsys
     )
-    assert "settings.trust_methods: the grid decides this" in refused(
+    assert "settings.trust_methods: it has no effect in a file" in refused(
         ["bench", "sly-grid.yaml", "--output", "out", "--trust-methods"], capsys
     )
     assert "names Python code" in refused(["distill", "--config", "run.yaml", "--no-trust-methods"], capsys)

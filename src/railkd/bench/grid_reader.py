@@ -23,10 +23,10 @@ from railkd.records import Question
 
 _ROWS = ("train", "test", "ood", "eval", "unlabelled")
 _MODELS = ("teacher", "teacher_labels", "student", "student_layers", "keep", "cache", "pooling", "live")
-_RUN = ("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet", "trust_methods")
+_RUN = ("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet")
 _OF_CACHE = ("dtype", "batch_size", "batch_tokens", "blocks", "teacher_dtype", "teacher_device_map")
 #: Settings that the grid decides, so that ``settings`` must not hold them.
-OWNED = frozenset((*_ROWS, *_MODELS, *_RUN))
+OWNED = frozenset((*_ROWS, *_MODELS, *_RUN)) | settings.FLAGS_ONLY
 _DATA = (*settings_of(DataOptions), *_ROWS)
 _MOST_ARMS = 1000
 #: Of which runs the weights are kept.
@@ -218,7 +218,9 @@ class _GridReader(YamlReader):
         for key in given:
             if settings.SPELLINGS.get(key, key) not in names:
                 continue
-            if where.startswith("methods"):
+            if key in settings.FLAGS_ONLY:
+                self.problems.add(f"{where}.{key}: it has no effect in a file. Fix: remove it")
+            elif where.startswith("methods"):
                 self.problems.add(f"{where}.{key}: not an option of a method. Fix: give it under settings")
             else:
                 self.problems.add(f"{where}.{key}: the grid decides this. Fix: see tasks, students, methods and seeds")

@@ -15,7 +15,7 @@ from typing import Any
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
 from railkd.jobs.request import Request
-from railkd.jobs.settings import SPELLINGS, Setting, convert, load, unknown
+from railkd.jobs.settings import FLAGS_ONLY, SPELLINGS, Setting, convert, load, unknown
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 _CONFIG = Setting("config", str)
@@ -74,8 +74,9 @@ def parse(verb: Verb, argv: Sequence[str]) -> Parsed:
         trusted = str(words.get("trust_methods")).lower() == "true"
         if "method" not in words:  # a flag replaces the method of the file
             refuse_code([found.get("method")], f"{config_file}: method", trusted=trusted)
-        if "trust_methods" in found:
-            raise RailkdError(f"{config_file}: trust_methods has no effect in a file. Fix: give --trust-methods")
+        for name in sorted(FLAGS_ONLY & found.keys() & verb.settings().keys()):
+            flag = verb.settings()[name].flag
+            raise RailkdError(f"{config_file}: {name} has no effect in a file. Fix: remove it there, and give {flag}")
         layers.insert(0, (f"{config_file}: ", found))
     return assemble(verb, layers)
 

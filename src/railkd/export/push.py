@@ -49,7 +49,7 @@ def push(
         folder: of the model.
         name: of the repository, such as ``org/name``.
         token: of the hub; None takes the one that ``hf auth login`` stored.
-        private: a new repository is private; None takes the default of its owner.
+        private: a new repository is private; None: public, unless its organisation sets another default.
         endpoint: address of the hub; None takes the usual one.
 
     Returns:

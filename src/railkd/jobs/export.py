@@ -67,7 +67,7 @@ def export(options: ExportOptions, say: Say) -> dict[str, Any]:
     finally:
         shutil.rmtree(fresh.path, ignore_errors=True)
     if options.push:
-        say(f"pushed: {push(output, options.push)}")
+        say(f"pushed: {push(output, options.push, private=options.private)}")
     say(f"written: {output}, in {duration(record['seconds']['all'])}")
     return record
 

@@ -18,6 +18,7 @@ from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
 
 TRUST_METHODS = "run the code of methods that a --config or grid file names, FILE.py:CLASS or PACKAGE.MODULE:CLASS"
+PRIVATE = "an upload that creates its repository makes it private (default: public, or as its organisation sets)"
 
 
 @dataclass
@@ -170,6 +171,7 @@ class RunOptions(DeviceOptions, ModelOptions, RunFolderOptions, ScoreOptions, Tr
     push_to_hub: str | None = option(
         "upload the model with its card to this repository of the hub when the run ends", metavar="NAME"
     )
+    private: bool | None = option(PRIVATE)
 
 
 @dataclass

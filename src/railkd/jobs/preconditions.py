@@ -76,7 +76,7 @@ def check_finetune(request: Request[FinetuneOptions]) -> None:
     check_vocabulary(problems, options)
     _check_metrics(problems, options)
     check_run_folder(problems, options)
-    check_push_target(problems, options.push_to_hub, "--push-to-hub")
+    check_push_target(problems, options, "push_to_hub")
     problems.report()
 
 
@@ -111,7 +111,7 @@ def check_distill(request: Request[DistillOptions]) -> None:
     check_vocabulary(problems, options)
     _check_metrics(problems, options)
     check_run_folder(problems, options)
-    check_push_target(problems, options.push_to_hub, "--push-to-hub")
+    check_push_target(problems, options, "push_to_hub")
     problems.report()
     method = request.training.get("method", "rail-kd-l")
     check_method(request.training, method)

@@ -123,7 +123,7 @@ def rehearse(request: Request[Any], run: Callable[[Request[Any], Say], RunRecord
     start, options = time.perf_counter(), request.options
     with stage() as (folder, copies):
         changes: dict[str, Any] = {"output": str(folder / "run"), "resume": False, "overwrite": False}
-        changes["push_to_hub"] = None
+        changes |= {"push_to_hub": None, "private": None}
         for name in ("model", "teacher", "student"):
             if model := getattr(options, name, None):
                 changes[name] = copies.of(model, trust=options.trust_remote_code)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from railkd.jobs.deciding_options import DeferOptions
-from railkd.jobs.options import DataOptions, DeviceOptions, ModelOptions, option
+from railkd.jobs.options import PRIVATE, DataOptions, DeviceOptions, ModelOptions, option
 
 
 @dataclass
@@ -58,6 +58,7 @@ class ExportOptions(ModelOptions, DataOptions):
         "if a gate fails, leave the most sensitive operators in float32 until it passes", False, group="gates"
     )
     push: str | None = option("upload the folder to this repository of the hub", metavar="NAME")
+    private: bool | None = option(PRIVATE)
     overwrite: bool = option("replace an earlier export in the output folder", False)
     quiet: bool = option("print the results only", False)
 

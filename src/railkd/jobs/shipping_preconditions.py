@@ -71,7 +71,7 @@ def check_export(request: Request[ExportOptions]) -> None:
     if options.onnx or options.int8:
         with problems.collect():
             require_onnx()
-    check_push_target(problems, options.push, "--push")
+    check_push_target(problems, options, "push")
     if options.model and not (Path(options.model) / RECORD_FILE).is_file():
         check_model(problems, options.model, "RUN")
     if options.output:

@@ -122,7 +122,8 @@ def fit(
     ranks.barrier()  # every rank returns after the model is on disk
     say(f"saved: {folder.model(record.job)} (plain transformers loads it); results: {folder.record}")
     if request.options.push_to_hub and ranks.is_main_process():
-        say(f"pushed: {push(folder.model(record.job), request.options.push_to_hub)}")
+        options = request.options
+        say(f"pushed: {push(folder.model(record.job), str(options.push_to_hub), private=options.private)}")
     return record
 
 

@@ -158,15 +158,18 @@ def check_vocabulary(problems: Problems, options: Any) -> None:
         problems.add(f"--vocabulary: expected a number of pieces or {FROM_DATA}, got '{asked}'")
 
 
-def check_push_target(problems: Problems, name: str | None, flag: str) -> None:
+def check_push_target(problems: Problems, options: Any, field: str) -> None:
     """Check that a push to the hub can work.
 
     Args:
         problems: collects what is wrong.
-        name: of the repository; None passes.
-        flag: that named it.
+        options: of the job.
+        field: that names the repository; None in it is no push.
     """
-    if name is not None:
+    name, flag = getattr(options, field), f"--{field.replace('_', '-')}"
+    if name is None:
+        check_effect(problems, options, f"without {flag}", "private")
+    else:
         from railkd.export.push import check_push
 
         with problems.collect():
