@@ -36,10 +36,13 @@ def test_labels_drawn_at_a_temperature_give_it_back_and_answers_stay() -> None:
     assert fit_temperature(z, labels) == pytest.approx(2.5, rel=0.03)
 
 
-def test_answers_that_are_all_right_or_all_wrong_end_near_the_edge_of_the_range() -> None:
-    z = np.array([[2.0, 0.0], [0.0, 2.0]])
-    assert LOWEST <= fit_temperature(z, [0, 1]) < 0.1  # the loss is 0 to the last digit before the edge
-    assert fit_temperature(z, [1, 0]) == pytest.approx(HIGHEST, rel=1e-3)
+def test_there_is_no_best_temperature_where_the_loss_falls_to_an_end_of_the_range() -> None:
+    for scale in (1e-3, 1.0, 30.0):  # all right; with 30 the loss is 0 to the last digit long before the end
+        z = scale * np.array([[2.0, 0.0], [0.0, 2.0]])
+        assert fit_temperature(z, [0, 1]) is None and fit_temperature(z, np.eye(2)) is None
+    assert fit_temperature([[2.0, 0.0], [0.0, 2.0]], [1, 0]) is None  # all wrong
+    for k in (LOWEST / 2, HIGHEST * 2):  # the best one lies outside
+        assert fit_temperature(np.tile([k * np.log(3), 0.0], (4, 1)), [0, 0, 0, 1]) is None
 
 
 @pytest.mark.parametrize(

@@ -285,3 +285,17 @@ def test_three_classes_that_miss_the_goal_write_nothing(tmp_path: Path, capsys: 
     assert main([*words, "--goal", "precision>=0.95"]) == 1
     assert "do not bring all classes to precision>=0.95" in capsys.readouterr().err
     assert not (tmp_path / "model" / "thresholds.json").exists()
+
+
+def test_answers_that_are_all_right_keep_the_temperature_1_with_a_warning(tmp_path: Path, capsys: Capture) -> None:
+    model, tokenizer, rows = tiny.make_model(1, seed=3), tiny.make_tokenizer(), tiny.text_rows(60, seed=2)
+    found = predict_logits(model, tokenizer, rows, max_length=128)
+    with torch.no_grad():
+        model.classifier.bias[1] -= float(np.median(found[:, 1] - found[:, 0]))
+    answers = predict_logits(model, tokenizer, rows, max_length=128).argmax(axis=1)
+    lines = [f"{text}\t{NAMES[answer]}" for text, answer in zip(rows["text"], answers, strict=True)]
+    (tmp_path / "rows.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    tiny.save(tmp_path / "model", model, tokenizer)
+    assert main(["calibrate", "--model", str(tmp_path / "model"), "--eval", str(tmp_path / "rows.tsv")]) == 0
+    assert "warning: no temperature is fitted, and 1 is kept" in capsys.readouterr().err
+    assert Thresholds.read(tmp_path / "model").temperature == 1

@@ -27,7 +27,7 @@ from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
 from railkd.runtime.progress import bar
 from railkd.runtime.words import listed, named
-from railkd.statistics.calibration import best_threshold, count, fit_temperature, log_loss
+from railkd.statistics.calibration import HIGHEST, LOWEST, best_threshold, count, fit_temperature, log_loss
 from railkd.tasks import Task
 from railkd.tasks.scored import index_of_positive
 from railkd.tasks.target import Target
@@ -70,6 +70,11 @@ def calibrate(options: CalibrateOptions, say: Say) -> Thresholds:
     found = fit(target, outputs, _gold(table, target), goal, which, FittedOn.of(table), model.content())
     if reason := _reason_against(found, task, goal, len(which)):
         raise RunFailed(f"{reason}; nothing is written. Fix: choose a goal within reach, or give more rows")
+    if found.temperature == 1:
+        say(
+            "warning: no temperature is fitted, and 1 is kept, because all answers are right or the log loss is lowest "
+            f"at an end of the range from {LOWEST:g} to {HIGHEST:g}. Fix: give more rows."
+        )
     if ranks.is_main_process():
         found.write(output)
     say(f"written: {output}")
@@ -138,7 +143,7 @@ def fit(
         F1 does not rise for the goal best-f1.
     """
     task, labels = target.task, target.space.names
-    temperature = fit_temperature(outputs, _encoded(task, gold))
+    temperature = fit_temperature(outputs, _encoded(task, gold)) or 1.0
     chances = (expit if task.several else partial(softmax, axis=1))(outputs / temperature)
     equal = dict.fromkeys(labels, USUAL)
     plain = Thresholds(VERSION, task.problem_type, model, temperature, goal.text, equal, [], rows)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
-#: The range in which a temperature is searched. Answers that are all right have no best one: the lower the better.
+#: The range in which a temperature is searched, and how near to its ends, in logarithms, one is taken for the end.
 LOWEST, HIGHEST = 0.05, 20.0
+_NEAR = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def log_loss(logits: ArrayLike, labels: ArrayLike) -> float:
     return float((special.logsumexp(z, axis=1) - np.take_along_axis(z, y[:, None], axis=1)[:, 0]).mean())
 
 
-def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float | None:
     """Return the temperature with the lowest log loss, from `LOWEST` to `HIGHEST`.
 
     The loss is convex in one over the temperature, so that there is one minimum.
@@ -65,20 +66,24 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         labels: (N,) class indices, or (N, C) of 0 and 1.
 
     Returns:
-        The temperature; above 1 if the model is too sure.
+        The temperature; above 1 if the model is too sure. None if there is no best one in this range: all answers are
+        right, so that lower is always better, or the lowest loss is at an end of the range.
 
     >>> # Of four rows with odds 9 : 1 three are right. ln 9 / T = ln 3, so that the temperature is 2.
     >>> round(fit_temperature([[np.log(9), 0]] * 4, [0, 0, 0, 1]), 4)
     2.0
     """
     z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if bool(np.all((z > 0) == (y > 0.5) if y.ndim == 2 else z.argmax(axis=1) == y)):
+        return None
+    low, high = np.log(LOWEST), np.log(HIGHEST)
     found = optimize.minimize_scalar(
         lambda power: log_loss(z / np.exp(power), y),
-        bounds=(np.log(LOWEST), np.log(HIGHEST)),
+        bounds=(low, high),
         method="bounded",
         options={"xatol": 1e-7},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(found.x)) if low + _NEAR < found.x < high - _NEAR else None
 
 
 def best_threshold(
