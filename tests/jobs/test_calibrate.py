@@ -21,6 +21,7 @@ from railkd.data.reading import Reading
 from railkd.data.sources import Source
 from railkd.jobs.calibrate import describe, fit
 from railkd.jobs.goals import Goal
+from railkd.jobs.scorer import Scorer
 from railkd.jobs.thresholds import FittedOn, Thresholds
 from railkd.models.inference import predict_logits
 from railkd.records import RunRecord
@@ -103,6 +104,22 @@ def test_of_models_side_by_side_the_one_that_follows_thresholds_is_marked(
     assert first["scores"] != second["scores"] and second["agreement"] < 1  # the same model, without them
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0].endswith(", with thresholds") for line in lines[-2:]] == [False, True]
+
+
+def test_an_export_takes_the_thresholds_of_its_model_along_and_no_others(
+    folder: Path, fitted: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model = Path(shutil.copytree(folder / "run" / "student", tmp_path / "model"))
+    assert main(["export", str(model), "--output", str(tmp_path / "out")]) == 0
+    shipped, given = Thresholds.read(tmp_path / "out"), Thresholds.read(fitted)
+    assert replace(shipped, model=given.model) == given
+    assert shipped.model == Scorer.find(tmp_path / "out").content()  # so that nothing warns of another model
+    assert "--thresholds ." in (tmp_path / "out" / "README.md").read_text()
+    replace(given, model="another").write(model / "thresholds.json")
+    capsys.readouterr()
+    assert main(["export", str(model), "--output", str(tmp_path / "other")]) == 0
+    assert "thresholds.json is left out" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "thresholds.json").exists()
 
 
 def test_predictions_follow_the_thresholds_and_show_calibrated_probabilities(

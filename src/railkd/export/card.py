@@ -113,6 +113,11 @@ def _usage(shipped: Mapping[str, Any] | None) -> list[str]:
     lines += ['print(classify("a text"))', "```"]
     if shipped and "onnx" in shipped:
         lines += ["", '`python example.py "a text"` runs the ONNX file by onnxruntime, without PyTorch.']
+    if shipped and "thresholds" in shipped:
+        lines += [
+            "",
+            "`railkd predict --model . --thresholds .` answers by `thresholds.json`; the lines above do not.",
+        ]
     return lines
 
 

@@ -35,6 +35,7 @@ class Shipped:
     ``onnx/model_quantized.onnx``  the model in int8
     ``onnx/quantize_config.json``  how the int8 file was made, and the figures of its gates
     ``export.json``                settings, gates, sizes and latencies of the export
+    ``thresholds.json``            thresholds of the model, if they lie beside it
     ``example.py``                 ten lines that run the model by onnxruntime
     ``files.json``                 the mark of railkd: the list of the files that it wrote here
     =============================  =============================================================================

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +23,12 @@ from railkd.export.push import push
 from railkd.export.vocabulary import trim, write_tokenizer
 from railkd.jobs.options import Say
 from railkd.jobs.request import Request
+from railkd.jobs.scorer import Scorer
 from railkd.jobs.shipping import Finished, Subject, read_subject
 from railkd.jobs.shipping_options import ExportOptions
+from railkd.jobs.thresholds import FILE, Thresholds
 from railkd.jobs.trimming import judge_trimming, plan_trimming
+from railkd.models.checkpoints import Checkpoint
 from railkd.models.quiet import quiet_transformers
 from railkd.runtime import hardware
 from railkd.runtime.environment import versions
@@ -87,6 +90,7 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
     with quiet_transformers(), usual_permissions(fresh.path):
         model.save_pretrained(fresh.path)
         tokenizer.save_pretrained(fresh.path)
+    record |= _thresholds(checkpoint, fresh, say, trimmed=trimming is not None)
     if subject is not None and trimming is not None:
         write_tokenizer(trimming, fresh.path)
         subject, record["vocabulary"] = judge_trimming(subject, trimming, fresh, options, say)
@@ -100,6 +104,26 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
     record |= {"bytes": files, "machine": hardware.machine(), "versions": versions()}
     write_text(fresh.card, model_card(trained.record, model.config, record))
     return record
+
+
+def _thresholds(checkpoint: Checkpoint, fresh: Shipped, say: Say, *, trimmed: bool) -> dict[str, Any]:
+    """Ship the thresholds that lie beside a model, or say why not. Return their part of the record."""
+    file = checkpoint.folder / FILE
+    if not file.is_file():
+        return {}
+    try:
+        found = Thresholds.read(file)
+    except RailkdError as error:
+        say(f"warning: {FILE} is left out: {error}")
+        return {}
+    if trimmed or found.model != Scorer(checkpoint).content():
+        reason = "it has a smaller vocabulary" if trimmed else "they were fitted for another model"
+        say(f"warning: {FILE} is left out: {reason}. Fix: run railkd calibrate on the exported folder")
+        return {}
+    model = Scorer.find(fresh.path, trust=checkpoint.trusted).content()  # its config names another transformers
+    write_json(fresh.path / FILE, asdict(replace(found, model=model)))
+    say(f"{FILE}: thresholds for {found.goal}, fitted on {found.fitted_on}")
+    return {"thresholds": {"goal": found.goal, "fitted_on": asdict(found.fitted_on)}}
 
 
 def _write_onnx(
