@@ -23,6 +23,17 @@ LEAST: dict[str, Any] = {
     "students": [{"layers": 2}],
     "methods": ["kd"],
 }
+OWN = """
+from railkd.objectives import Objective
+
+
+class Mine(Objective):
+    terms = ("ce", "kd")
+    paper = "Nobody 2026"
+
+    def __init__(self, student_shape, teacher_shape, *, blocks: tuple[int, ...] = (1,), margin: float = 0.1, **options):
+        super().__init__(student_shape, teacher_shape, **options)
+"""
 
 
 def read(folder: Path, **changes: Any) -> Grid:
@@ -49,6 +60,18 @@ def test_an_arm_is_named_by_the_options_in_which_it_differs(tmp_path: Path) -> N
     assert arms(tmp_path, weights) == ["kd weights=1,1,0", "kd weights=1,3,0"]
     (one,) = read(tmp_path, methods=[{"name": "kd", "weights": [1, 3, 0]}]).arms
     assert one.settings == {"weights": [1, 3, 0]}
+
+
+def test_a_list_is_one_value_of_an_option_that_takes_lists(tmp_path: Path) -> None:
+    (one,) = read(tmp_path, methods=[{"name": "gram", "taught_by": [2, 4]}]).arms
+    assert (one.name, one.settings) == ("gram", {"taught_by": [2, 4]})
+    many = {"name": "gram", "taught_by": [[2, 4], [1, 3]], "temperature": [1, 2]}
+    assert arms(tmp_path, many) == [f"gram taught_by={by} temperature={t}" for by in ("2,4", "1,3") for t in (1, 2)]
+    (tmp_path / "own.py").write_text(OWN)
+    mine = {"name": f"{tmp_path / 'own.py'}:Mine", "blocks": [1, 2], "margin": [0.1, 0.2]}
+    assert arms(tmp_path, mine) == ["own.py:Mine margin=0.1", "own.py:Mine margin=0.2"]
+    (tmp_path / "own.py").write_text("raise AssertionError('this code was run')")
+    assert len(load(tmp_path / "grid.yaml", trusted=False).arms) == 4  # nothing is run to find out
 
 
 def test_seeds_are_a_number_or_a_list(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Reads a grid file. Light: the command line reads it before anything heavy is imported.
 
+Only a list for an option of a method loads the class of the method, which says whether the list is one value.
+
 The reader is strict: it refuses unknown keys, names the nearest known one, and reports all problems together. The
 settings of runs are checked later, by the same code as the flags of the command line (`railkd.bench.plan`).
 """
@@ -42,20 +44,25 @@ _TEACHER = (
 )
 
 
-def load(path: str | Path) -> Grid:
+def load(path: str | Path, *, trusted: bool = True) -> Grid:
     """Read a grid file. All its problems are raised together, as one `RailkdError`.
 
     Args:
         path: of the YAML file.
+        trusted: False runs no code of a method that the file names by an address.
 
     Returns:
         The grid.
     """
-    return _GridReader(str(path)).read_grid(settings.load(path, flag=""))
+    return _GridReader(str(path), trusted).read_grid(settings.load(path, flag=""))
 
 
 class _GridReader(YamlReader):
     """Turns the mapping of a file into a `Grid`, and collects the problems."""
+
+    def __init__(self, path: str, trusted: bool) -> None:
+        super().__init__(path)
+        self.trusted = trusted
 
     def read_grid(self, found: dict[str, Any]) -> Grid:
         self.check_known(found, _KEYS, "")
@@ -184,7 +191,9 @@ class _GridReader(YamlReader):
                 self.problems.add(f"{where}: expected the name of a method, or {{name: METHOD, option: value, ...}}")
                 continue
             self.check_owned(given, OWNED | set(settings_of(DistillOptions)) - {"class_weights"}, where)
-            axes = [[(name, one) for one in _list_choices(name, options)] for name, options in given.items()]
+            axes = [
+                [(name, one) for one in self.list_choices(method, name, options)] for name, options in given.items()
+            ]
             count = math.prod(map(len, axes))
             if not 1 <= count <= _MOST_ARMS:
                 self.problems.add(f"{where}: expected 1 to {_MOST_ARMS} combinations of options, got {count:,}")
@@ -196,6 +205,26 @@ class _GridReader(YamlReader):
         ]
         self.unique_names([arm.name for arm in arms], "methods")
         return tuple(arms)
+
+    def list_choices(self, method: str, name: str, value: Any) -> list[Any]:
+        """Return the values of an option. Where it takes a list, only a list of lists holds several values."""
+        if not isinstance(value, list):
+            return [value]
+        flat = not any(isinstance(item, list) for item in value)
+        return [value] if flat and (name in _LISTS or self.takes_list(method, name)) else value
+
+    def takes_list(self, method: str, name: str) -> bool:
+        """Return whether an option of a method takes a list; False for a method that the plan will refuse."""
+        from railkd.objectives import method_spec
+        from railkd.objectives.outside import is_address
+
+        if is_address(method) and not self.trusted:
+            return False
+        try:
+            option = method_spec(method).parameters.get(name)
+        except RailkdError:
+            return False
+        return option is not None and option.many
 
     def read_seeds(self, value: Any) -> tuple[int, ...]:
         if _is_seed(value) and 1 <= value <= 1000:
@@ -285,15 +314,6 @@ def _arm_name(method: str, chosen: Settings, siblings: Sequence[Settings]) -> st
     ]
     place, _, attribute = method.rpartition(":")
     return " ".join([f"{Path(place).name}:{attribute}" if place else method, *differing])
-
-
-def _list_choices(name: str, value: Any) -> list[Any]:
-    """Return the values of an option. For a setting that takes a list, only a list of lists holds several values."""
-    if not isinstance(value, list):
-        return [value]
-    if name in _LISTS and not any(isinstance(item, list) for item in value):
-        return [value]
-    return value
 
 
 def _in_words(value: Any) -> str:

@@ -22,7 +22,7 @@ from railkd.runtime.words import counted
 
 
 def check(request: Request[BenchOptions]) -> None:
-    """Check the flags and the grid file without importing torch, and raise all problems as one `RailkdError`.
+    """Check the flags and the grid file, and raise all problems as one `RailkdError`.
 
     Args:
         request: flags of the command line.
@@ -48,7 +48,7 @@ def check(request: Request[BenchOptions]) -> None:
     check_at_least(problems, options, 0, "retries")
     if options.grid is not None:
         with problems.collect():
-            arms = grid_reader.load(options.grid).arms
+            arms = grid_reader.load(options.grid, trusted=options.trust_methods).arms
             refuse_code([arm.method for arm in arms], f"{options.grid}: methods", trusted=options.trust_methods)
     problems.report()
 
