@@ -74,6 +74,18 @@ def test_a_list_is_one_value_of_an_option_that_takes_lists(tmp_path: Path) -> No
     assert len(load(tmp_path / "grid.yaml", trusted=False).arms) == 4  # nothing is run to find out
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    assert arms(tmp_path, "x/a/m.py:Mine", "x/b/m.py:Mine", "m.py:Mine", "x/a/m.py:Other", "x.a:Mine") == [
+        "a/m.py:Mine",
+        "b/m.py:Mine",
+        "m.py:Mine",
+        "m.py:Other",
+        "x.a:Mine",
+    ]
+    with pytest.raises(RailkdError, match="'m.py:Mine' occurs twice"):
+        arms(tmp_path, "m.py:Mine", "./m.py:Mine")
+
+
 def test_seeds_are_a_number_or_a_list(tmp_path: Path) -> None:
     assert read(tmp_path, seeds=3).seeds == (1, 2, 3) and read(tmp_path, seeds=[7, 42]).seeds == (7, 42)
     assert read(tmp_path).seeds == (1,)

@@ -199,8 +199,13 @@ class _GridReader(YamlReader):
                 self.problems.add(f"{where}: expected 1 to {_MOST_ARMS} combinations of options, got {count:,}")
                 continue
             found += [(method, dict(choice)) for choice in itertools.product(*axes)]
+        methods = [method for method, _ in found]
         arms = [
-            Arm(_arm_name(method, chosen, [other for name, other in found if name == method]), method, chosen)
+            Arm(
+                _arm_name(_short_address(method, methods), chosen, [other for name, other in found if name == method]),
+                method,
+                chosen,
+            )
             for method, chosen in found
         ]
         self.unique_names([arm.name for arm in arms], "methods")
@@ -306,14 +311,26 @@ def _is_seed(value: Any) -> bool:
 
 
 def _arm_name(method: str, chosen: Settings, siblings: Sequence[Settings]) -> str:
-    """Return the method, without the folders of a file, with the options in which this arm differs from its others."""
+    """Return the method with the options in which this arm differs from its others."""
     differing = [
         f"{key}={_in_words(value)}"
         for key, value in chosen.items()
         if any(shown(other.get(key)) != shown(value) for other in siblings)
     ]
+    return " ".join([method, *differing])
+
+
+def _short_address(method: str, methods: Sequence[str]) -> str:
+    """Return an address without the folders of its file, except those that tell it from other addresses."""
     place, _, attribute = method.rpartition(":")
-    return " ".join([f"{Path(place).name}:{attribute}" if place else method, *differing])
+    if not place:
+        return method
+    parts = Path(place).parts
+    others = [Path(other.rpartition(":")[0]).parts for other in methods if other.endswith(f":{attribute}")]
+    others = [other for other in others if other != parts]
+    counts = range(1, len(parts) + 1)
+    count = next((n for n in counts if all(other[-n:] != parts[-n:] for other in others)), len(parts))
+    return f"{Path(*parts[-count:]).as_posix()}:{attribute}"
 
 
 def _in_words(value: Any) -> str:
