@@ -217,6 +217,24 @@ def test_an_installed_package_is_found_without_importing_it(site: Path, capsys: 
     assert method_spec("kd") is METHODS["kd"]
 
 
+@pytest.mark.parametrize("leaves", ["sys.exit()", "sys.exit('bye')", "1 / 0", "class Mine: pass", "Mine = [int]"])
+def test_a_package_that_cannot_be_used_is_a_row_of_the_table(
+    site: Path, leaves: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package(site, "one-package", "theirs")
+    package(site, "two-package", "broken")
+    (site / "two_package.py").write_text(f"import sys\n{leaves}\n")
+    assert main(["methods"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert any("broken" in row and "cannot be used" in row for row in rows)
+    assert any("theirs" in row and "Nobody 2026" in row for row in rows) and any("rail-kd-l" in row for row in rows)
+    assert main(["methods", "broken"]) == 2 and "broken" in capsys.readouterr().err
+    package(site, "two-package", "theirs")
+    assert main(["methods"]) == 0
+    out = capsys.readouterr().out
+    assert "both declare the method 'theirs'" in out and "rail-kd-l" in out
+
+
 def refused(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(list(words)) == 2
     return capsys.readouterr().err

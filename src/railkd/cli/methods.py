@@ -102,12 +102,22 @@ def _write_new(name: str, folder: Path) -> None:
 def _print_table() -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    from railkd.objectives import known_methods, method_spec
+    from railkd.objectives import METHODS, known_methods, method_spec
 
     table = Table("name", "paper", "blocks read", "pooling", "CE, KD, layers", "cost")
-    for name in known_methods():
-        spec = method_spec(name)
+    try:
+        names = known_methods()
+    except RailkdError as error:  # two packages declare one name
+        names = list(METHODS)
+        print(f"the methods of installed packages are left out: {error}")
+    for name in names:
+        try:
+            spec = method_spec(name)
+        except RailkdError as error:
+            table.add_row(name, Text(f"cannot be used: {error}"))
+            continue
         table.add_row(spec.name, spec.paper, spec.reads, spec.pooling or "-", _weights(spec), _cost(spec))
     console = Console()
     # In a pipe or file rich would wrap the lines at 80 columns.

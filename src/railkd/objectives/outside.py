@@ -173,7 +173,9 @@ def _find(module: Any, attribute: str, address: str) -> Any:
 def _import(module: str, who: str) -> Any:
     try:
         return importlib.import_module(module)
-    except Exception as error:
+    except BaseException as error:  # SystemExit too: a module that leaves must not end the command in silence
+        if isinstance(error, KeyboardInterrupt):
+            raise
         missing = isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name))
         reason = "Fix: install its package, or name a file, FILE.py:CLASS." if missing else _place_of(error, None)
         raise RailkdError(f"{who}: the module {module} cannot be imported: {_said(error)}. {reason}") from error
