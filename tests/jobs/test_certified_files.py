@@ -17,6 +17,7 @@ from railkd.data.predictions import write_answers, write_predictions
 from railkd.data.reader import read
 from railkd.data.reading import Reading
 from railkd.data.sources import Source, load_rows
+from railkd.errors import RailkdError
 from railkd.jobs.answer_file import AnswerFile
 from railkd.jobs.certify import certify
 from railkd.jobs.scorer import Scorer
@@ -152,3 +153,18 @@ def test_the_kind_of_a_file_is_that_of_its_columns_of_the_other_side_or_as_asked
     one = np.asarray([[0.4]] * 3)
     write_answers(tmp_path / "number.tsv", [1.0, 2.0, 3.0], [0.4] * 3, one, ["value"])
     assert AnswerFile.read(str(tmp_path / "number.tsv")).task.name == "regression"
+
+
+@pytest.mark.parametrize("column", ["label", "probabilities"])
+def test_a_row_without_an_answer_is_named_and_equal_numbers_are_one_class(column: str, tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    answers: list[Any] = [1.0, 0.0, 1.0] if column == "label" else [{"0": 0.2, "1": 0.8}, {"0": 0.9, "1": 0.1}] * 2
+    for empty in (None, 0, 1):
+        rows = [{"text": str(n), column: None if n == empty else cell} for n, cell in enumerate(answers)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if empty is None:
+            found = AnswerFile.read(str(file), TASKS["single_label_classification"])
+            assert found.labels == ("0", "1") and found.outputs.argmax(axis=1).tolist()[:3] == [1, 0, 1]
+            continue
+        with pytest.raises(RailkdError, match=f"got none in 1 row, the first of them row {empty + 1}"):
+            AnswerFile.read(str(file), TASKS["single_label_classification"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from railkd.data.label_names import parse_number
+from railkd.data.label_names import is_missing, label_name, parse_number
 from railkd.data.predictions import is_number_file
 from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.data.sources import load_rows
@@ -66,8 +66,9 @@ class AnswerFile:
         """
         rows = load_rows(name)
         columns = {column: rows[column][:] for column in rows.column_names}
-        if isinstance(next(iter(columns.get("probabilities", [])), None), dict):
+        if any(isinstance(share, dict) for share in columns.get("probabilities", [])):
             shares = columns.pop("probabilities")
+            _check_answered(shares, name, "probabilities")
             columns |= {f"prob_{label}": [share[label] for share in shares] for label in shares[0]}
         return cls._of(name, columns, asked)
 
@@ -96,15 +97,16 @@ class AnswerFile:
                 shares = values.clip(_LEAST, 1 - _LEAST)
                 values = np.log(shares / (1 - shares)) if task.several else np.log(shares)
                 return cls(name, task, labels, values, columns, settled=settled)
-        given = next((columns[column] for column in _order(task) if column in columns), None)
-        if given is None:
+        column = next((column for column in _order(task) if column in columns), None)
+        if column is None:
             raise RailkdError(
                 f"{name}: expected columns of answers (logit_NAME, prob_NAME, label, labels or score), got "
                 f"{named(columns)}. Fix: give a file that railkd predict wrote."
             )
+        given = columns[column]
         if task.width == 1:
             return cls(name, task, (), _numbers([given], name), columns, settled=settled)
-        answers = split_cells(given, where=name) if task.several else [(str(cell),) for cell in given]
+        answers = split_cells(given, where=name) if task.several else [(one,) for one in _classes(given, name, column)]
         labels = tuple(sorted({label for row in answers if row for label in row} | set(more)))
         outputs = np.array([[_SURE if label in (row or ()) else -_SURE for label in labels] for row in answers])
         return cls(name, task, labels, outputs, columns, bare=True, settled=settled)
@@ -235,12 +237,29 @@ def _parts(cell: Any) -> list[str]:
     return str(cell).split("|") if cell not in (None, "") else []
 
 
+def _check_answered(cells: Sequence[Any], where: str, column: str) -> None:
+    empty = [row for row, cell in enumerate(cells, 1) if is_missing(cell)]
+    if empty:
+        raise RailkdError(
+            f"{where}: column {column!r}: expected an answer in each row, got none in {counted(len(empty), 'row')}, "
+            f"the first of them row {empty[0]}. Fix: predict that row, or leave it out."
+        )
+
+
+def _classes(cells: Sequence[Any], where: str, column: str, known: Sequence[str] = ()) -> list[str]:
+    """Return the class that each cell names: one of the known names as it stands, or else as labels are read."""
+    _check_answered(cells, where, column)
+    return [str(cell) if str(cell) in known else label_name(cell, where=where) for cell in cells]
+
+
 def _given(columns: Mapping[str, Sequence[Any]], task: Task, labels: Sequence[str], where: str) -> np.ndarray | None:
     """Return (M, C) bool, the answers beside outputs; None: there are none, or they are of coarser classes."""
     column = next((column for column in _order(task)[:2] if column in columns), None)
     if column is None:
         return None
-    rows = [set(_parts(cell)) if task.several else {str(cell)} for cell in columns[column]]
+    cells = columns[column]
+    answers = list(map(_parts, cells)) if task.several else [[one] for one in _classes(cells, where, column, labels)]
+    rows = [set(answer) for answer in answers]
     unknown = sorted({name for row in rows for name in row} - set(labels))
     if unknown and "gold" in columns:  # --keep-predictions: the set may have coarser classes than the model
         return None
