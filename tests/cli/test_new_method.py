@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import tomllib
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +12,8 @@ import pytest
 
 from railkd.bench.grid_reader import load
 from railkd.cli import main
+from railkd.cli.new_method import check_name
+from railkd.errors import RailkdError
 from railkd.objectives import method_spec
 from railkd.testing import ObjectiveLaws
 
@@ -45,4 +49,16 @@ def test_the_parts_of_the_package_name_each_other(written: Path, capsys: pytest.
     ):
         assert main(["methods", "--new", name, "--output", str(written)]) == 2
         assert (said or "exists already. Fix: name another folder") in capsys.readouterr().err
+    for name in ("none", "class", "linear", "f", "objective-laws", "tests", "torch", "railkd", "json"):
+        assert main(["methods", "--new", name, "--output", str(written.parent / "refused")]) == 2, name
+        assert "Fix: choose another name" in capsys.readouterr().err
+    assert not (written.parent / "refused").exists()
+    modules = [written / "my_cosine" / "__init__.py", written / "tests" / "test_laws.py"]
+    for node in (node for file in modules for node in ast.walk(ast.parse(file.read_text()))):
+        for used in node.names if isinstance(node, ast.ImportFrom | ast.Import) else ():
+            name = used.asname or used.name
+            if name[0].isupper() and name != "MyCosine":  # a class could have this name
+                words = re.findall("[A-Z][a-z0-9]*", name)
+                with pytest.raises(RailkdError, match="uses|installed"):
+                    check_name("-".join(words).lower(), [])
     assert main(["methods", "--new", "one"]) == 2 and "--output is missing" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
@@ -88,7 +90,7 @@ class Test$cls(ObjectiveLaws):
 '''
 _GRID = """\
 # $name beside fine-tuning, kd and rail-kd-l, over three seeds. Name your files below.
-name: $name
+name: "$name"
 tasks:
   mine:
     train: train.tsv
@@ -100,7 +102,7 @@ methods:
   - finetune
   - kd
   - rail-kd-l
-  - {name: $name, margin: [0.0, 0.1]}
+  - {name: "$name", margin: [0.0, 0.1]}
 seeds: 3
 baseline: kd
 """
@@ -128,6 +130,14 @@ _FILES = {
 }
 
 
+#: Names that the modules of the package import, and the folder of its tests.
+_USED = frozenset({"Any", "F", "Linear", "Objective", "ObjectiveLaws", "Tensor", "tests"})
+
+
+def _words_for(name: str) -> dict[str, str]:
+    return {"name": name, "package": name.replace("-", "_"), "cls": "".join(map(str.capitalize, name.split("-")))}
+
+
 def check_name(name: str, taken: list[str]) -> None:
     """Refuse a name that no package and method can have.
 
@@ -136,12 +146,20 @@ def check_name(name: str, taken: list[str]) -> None:
         taken: names of methods.
 
     Raises:
-        RailkdError: the name is taken, or has other characters than small letters, digits and dashes.
+        RailkdError: the name is taken, has other characters than small letters, digits and dashes, or names a module or
+            class that cannot be written or would hide another.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise RailkdError(f"--new: expected small letters, digits and dashes, such as my-cosine, got '{name}'")
     if name in taken:
         raise RailkdError(f"--new: a method '{name}' exists already. Fix: choose another name")
+    words = _words_for(name)
+    for made in (words["package"], words["cls"]):
+        if iskeyword(made) or made in _USED:
+            owner = "Python" if iskeyword(made) else "the package itself"
+            raise RailkdError(f"--new: '{made}' is a word that {owner} uses. Fix: choose another name")
+    if find_spec(words["package"]) is not None:
+        raise RailkdError(f"--new: a module '{words['package']}' is installed already. Fix: choose another name")
 
 
 def write_package(name: str, folder: Path) -> list[Path]:
@@ -157,7 +175,7 @@ def write_package(name: str, folder: Path) -> list[Path]:
     Raises:
         RailkdError: a file of the package exists there already.
     """
-    words = {"name": name, "package": name.replace("-", "_"), "cls": "".join(map(str.capitalize, name.split("-")))}
+    words = _words_for(name)
     texts = {
         folder / Template(path).substitute(words): Template(text).substitute(words) for path, text in _FILES.items()
     }
