@@ -41,3 +41,8 @@ def test_a_comparison_takes_rows_of_all_lengths_and_not_all_rows() -> None:
     np.testing.assert_allclose(before, found.reference[rows], atol=1e-6)
     few = subject(40)
     assert sorted(few.spread.tolist()) == list(range(40))
+    assert few.spread_of(128).tolist() == few.spread.tolist()  # a small set is taken whole
+    for whole, count in ((found, 512), (subject(200), 200)):
+        part = [whole.spread.tolist().index(row) for row in whole.spread_of(128)]
+        assert len(whole.spread) == count and len(part) == 128 and part[0] == 0
+        assert set(np.diff(part)) <= {count // 128, -(-count // 128)}

@@ -18,7 +18,7 @@ from railkd.export.example import write_example
 from railkd.export.gate import Judgement, pool, problems_of
 from railkd.export.layout import Shipped, onnx_parts
 from railkd.export.onnx import write_onnx
-from railkd.export.parity import ROWS, compare
+from railkd.export.parity import compare
 from railkd.export.push import push
 from railkd.export.vocabulary import trim, write_tokenizer
 from railkd.jobs.options import Say
@@ -180,7 +180,7 @@ def _onnx(subject: Subject, fresh: Shipped, say: Say) -> dict[str, Any]:
 
 def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) -> dict[str, Any]:
     """Write the int8 file, and judge its answers. What fails its gate is written again with more of it in float32."""
-    some = subject.spread[:: ROWS // quantize.SAMPLE]
+    some = subject.spread_of(quantize.SAMPLE)
     rows, reference = subject.tokens.select(some), subject.reference[some]
     margins, how = (options.max_drop / 100, options.max_class_drop / 100), {"max_length": subject.max_length}
     embeddings, count = True, 0

@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.data.sources import SELECTION_SET, Source, parse_named
-from railkd.data.tokens import KeyedTokens, keyed_tokens
+from railkd.data.tokens import KeyedTokens, keyed_tokens, some_rows
 from railkd.errors import RailkdError
 from railkd.export.gate import Judgement, judge
 from railkd.export.parity import ROWS
@@ -155,6 +155,14 @@ class Subject:
         """Numbers of at most `railkd.export.parity.ROWS` rows, evenly spread over all lengths, the shortest first."""
         order = np.argsort(self.tokens.lengths, kind="stable")
         return order[np.unique(np.linspace(0, len(order) - 1, ROWS).astype(int))]
+
+    def spread_of(self, most: int) -> np.ndarray:
+        """Return the numbers of rows of `spread`, evenly spread too.
+
+        Args:
+            most: of the rows; all of `spread` if there are fewer.
+        """
+        return self.spread[some_rows(len(self.spread), most)]
 
     @cached_property
     def sample(self) -> tuple[KeyedTokens, np.ndarray]:
