@@ -20,6 +20,7 @@ from railkd.export.card import model_card
 from railkd.export.latency import Side, measure
 from railkd.export.session import OnnxModel
 from railkd.records import RunRecord
+from railkd.report.shipped import find_exports
 from tiny import bert_config, make_model, make_tokenizer, save, text_rows
 
 Capture = pytest.CaptureFixture[str]
@@ -99,6 +100,7 @@ def test_a_run_and_its_export_have_cards_and_the_export_reads_the_rows_of_the_ru
     said = capsys.readouterr().err
     assert "512 rows, of all lengths" in said and re.search(r"teacher, PyTorch  .* 1\.000 ", said)  # --test and --eval
     record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert find_exports([tmp_path / "out"]) == [(tmp_path / "out" / "export.json", record)]
     assert [side["name"] for side in record["latency"]["sides"]] == [
         "teacher, PyTorch",
         "model, PyTorch",

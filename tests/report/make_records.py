@@ -305,6 +305,7 @@ def make_shipped(folder: Path) -> Path:
     ]
     judged = {"name": "all sets", "metric": "accuracy", "lines": lines, "flips": [{}] * 18, "smallest_margin": 0.0087}
     record = {
+        "kind": "railkd export 1",
         "config": {"model": "runs/student"},
         "latency": {"threads": 1, "sides": sides},
         "machine": MACHINE,

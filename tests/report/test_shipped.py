@@ -54,8 +54,16 @@ def test_an_export_alone_makes_a_report(shipped: Path) -> None:
     assert "268 rows needed" in page and HOSTILE not in page
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", '{"latency": {}}', '{"latency": {"sides": [{}]}, "config": {}}'])
+@pytest.mark.parametrize("broken", ['"', '"latency": {}}', '"latency": {"sides": [{}]}, "config": {}}'])
 def test_a_broken_record_of_an_export_is_named(tmp_path: Path, broken: str) -> None:
-    (tmp_path / "export.json").write_text(broken)
+    (tmp_path / "export.json").write_text(f'{{"kind": "railkd export 1", {broken}')
     with pytest.raises(RailkdError, match=r"export\.json: expected"):
         content(read([tmp_path]))
+
+
+@pytest.mark.parametrize("other", ["{", "[]", '{"latency": {}}', "\x00"])
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, other: str) -> None:
+    (tmp_path / "export.json").write_text(other)
+    (tmp_path / "below" / "export.json").mkdir(parents=True)
+    make_shipped(tmp_path / "shipped")
+    assert len(content(read([tmp_path]))["exports"]) == 1

@@ -80,7 +80,7 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
     checkpoint = trained.checkpoint
     model, tokenizer = checkpoint.model(), checkpoint.tokenizer
     seconds: dict[str, float] = {}
-    record: dict[str, Any] = {"config": Request(options).as_dict(), "seconds": seconds}
+    record: dict[str, Any] = {"kind": "railkd export 1", "config": Request(options).as_dict(), "seconds": seconds}
     asked = options.onnx or options.int8 or options.vocabulary
     subject = read_subject(trained, model, options, say) if asked else None
     trimming = None

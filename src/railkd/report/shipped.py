@@ -10,8 +10,8 @@ from typing import Any
 from railkd.errors import RailkdError
 from railkd.tasks.metrics import greater_is_better
 
-#: The record of an export, and the start of the kind of a file of evidence.
-EXPORT, CERTIFICATE = "export.json", "railkd certificate"
+#: The starts of the kinds of a record of an export and of a file of evidence. Files of other kinds are left alone.
+EXPORT, CERTIFICATE = "railkd export", "railkd certificate"
 _NUMBERS = ("size", "p50_ms", "p95_ms", "rows_per_second", "ratio", "size_ratio")
 #: File -> its content.
 Found = list[tuple[Path, Mapping[str, Any]]]
@@ -26,8 +26,8 @@ def find_exports(folders: Iterable[Path]) -> Found:
     Returns:
         The records, in the order of their paths.
     """
-    files = dict.fromkeys(file for folder in folders for file in sorted(folder.rglob(EXPORT)))
-    return [(file, _read(file)) for file in files]
+    files = dict.fromkeys(file for folder in folders for file in sorted(folder.rglob("export.json")))
+    return [(file, _read(file)) for file in files if _is_of(EXPORT, file)]
 
 
 def find_certificates(folders: Iterable[Path], exports: Found) -> Found:
@@ -42,13 +42,13 @@ def find_certificates(folders: Iterable[Path], exports: Found) -> Found:
     """
     places = dict.fromkeys([*folders, *(file.parent for file, _ in exports)])
     files = dict.fromkeys(file for place in places for file in sorted(place.glob("*.json")))
-    return [(file, _read(file)) for file in files if _is_certificate(file)]
+    return [(file, _read(file)) for file in files if _is_of(CERTIFICATE, file)]
 
 
-def _is_certificate(file: Path) -> bool:
+def _is_of(kind: str, file: Path) -> bool:
     try:
         with file.open(encoding="utf-8") as lines:
-            return f'"kind": "{CERTIFICATE}' in lines.read(200)
+            return f'"kind": "{kind}' in lines.read(200)
     except (OSError, UnicodeDecodeError):
         return False
 
