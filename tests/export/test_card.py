@@ -63,6 +63,13 @@ def test_the_text_names_method_scores_draws_and_command_but_no_folder_of_the_mac
     assert settings == {"teacher": "model", "train": "data/train.tsv", "test": ["hans=hans.tsv"]}
 
 
+def test_a_student_of_answers_names_their_file() -> None:
+    for given in ("/home/me/votes.tsv", "runs/mine/votes.tsv"):
+        text = model_card(record_of(config={"teacher_labels": given, "train": "train.tsv"}), bert_config(2))
+        assert "distilled from the answers in `votes.tsv` by rail-kd-l" in text and "/home" not in text
+    assert "distilled from `model` by" in model_card(record_of(), bert_config(2))
+
+
 def test_times_and_memory_do_not_change_a_card() -> None:
     plain = model_card(record_of(), bert_config(2))
     assert plain == model_card(record_of(seconds={"training": 9.0}, peak_memory=10**9, started="later"), bert_config(2))

@@ -101,11 +101,17 @@ def _summary(record: RunRecord | None, config: Any) -> str:
     answers = f"with the classes {joined(config.id2label.values())}" if task.width is None else "that gives one number"
     made = "A model for text classification"
     if record and record.job == "distill":
-        teacher = _public(record.config.get("teacher", record.config.get("cache", "a teacher")))
-        made = f"A student, distilled from `{teacher}` by {_public(record.method)},"
+        made = f"A student, distilled from {_teacher(record.config)} by {_public(record.method)},"
     elif record:
         made = f"A model, fine-tuned from `{_public(record.config.get('model', 'a checkpoint'))}`,"
     return f"{made} {answers}. Written by [railkd](https://pypi.org/project/railkd/)."
+
+
+def _teacher(settings: Mapping[str, Any]) -> str:
+    if answers := settings.get("teacher_labels"):
+        return f"the answers in `{Path(str(answers)).name}`"
+    found = [_public(settings[name]) for name in ("teacher", "cache") if name in settings]
+    return f"`{found[0]}`" if found else "a teacher"
 
 
 def _usage(shipped: Mapping[str, Any] | None) -> list[str]:
