@@ -60,16 +60,15 @@ def main(studies: Sequence[str], contrasts: Sequence[Contrast], folder: Path = c
 
 def _print_task(task: str, records: list[RunRecord], contrasts: Sequence[Contrast], right: cells.Right) -> None:
     sets = [name for name in records[0].metrics if name != "eval"]
-    print(f"\n| {task}, mean and deviation over seeds | seeds | {' | '.join(sets)} | training, s |")
-    print("|" + "---|" * (len(sets) + 3))
+    print(f"\n| {task}, mean and deviation over seeds | seeds | {' | '.join(sets)} |")
+    print("|" + "---|" * (len(sets) + 2))
     runs: dict[str, dict[int, RunRecord]] = {}
     for record in records:
         name = "teacher" if record.job == "finetune" else f"{record.student}, {record.arm}"
         runs.setdefault(name, {})[record.seed] = record
     for name, by_seed in runs.items():
         scores = [_spread([_score(record, each) for record in by_seed.values()]) for each in sets]
-        seconds = np.mean([record.seconds.get("training", 0) for record in by_seed.values()])
-        print(f"| {name} | {len(by_seed)} | {' | '.join(scores)} | {seconds:.0f} |")
+        print(f"| {name} | {len(by_seed)} | {' | '.join(scores)} |")
     print(f"\n| {task}, contrast in points | seeds | {' | '.join(sets)} |\n|{'---|' * (len(sets) + 2)}")
     for words, ours, theirs in contrasts:
         pairs = list(_pairs(records, ours, theirs))
