@@ -58,9 +58,8 @@ def test_an_infinite_label_is_named(tmp_path: Path, tokenizer: Any) -> None:
     from transformers import BertForSequenceClassification
 
     student = BertForSequenceClassification(bert_config(2, id2label={0: "score"}, label2id={"score": 0}))
-    trainer = make_trainer(tmp_path, None, rows, tokenizer, student=student, method="finetune")
-    with pytest.raises(RailkdError, match=r"step \d: got an infinite label, in examples with keys"):
-        trainer.train()
+    with pytest.raises(RailkdError, match="column 'label', row 8: expected a number .*, got the label inf"):
+        make_trainer(tmp_path, None, rows, tokenizer, student=student, method="finetune")
 
 
 def with_a_head_of_nan(student: Any) -> None:

@@ -33,7 +33,6 @@ UNSEEN = frozenset(
         "log_level",
         "log_level_replica",
         "logging_nan_inf_filter",
-        "push_to_hub",
         "report_to",
         "run_name",
     }

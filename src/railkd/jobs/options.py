@@ -295,13 +295,14 @@ class EvaluateOptions(ThresholdOptions, DeviceOptions, ModelOptions, ScoreOption
         "score and time this model too; agreement and ratios compare with it", metavar="MODEL", group="models"
     )
     latency: list[str] = option(
-        "score and time these models beside --model, on the same rows: folders, names on the hub, or ONNX files",
-        [],
-        metavar="MODEL",
-        group="models",
+        "score and time these models too: folders, hub names, or ONNX files", [], metavar="MODEL", group="models"
     )
     output: str | None = option("write the scores, and the table of several models, to this JSON file", metavar="FILE")
     quiet: bool = option("print the results only", False)
+
+    def __post_init__(self) -> None:
+        if self.model is None:  # alone, --teacher names the model to score
+            self.model, self.teacher = self.teacher, None
 
 
 @dataclass
