@@ -43,7 +43,7 @@ demo: $(READY)
 test: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 $(ARGS)
 
-# What is slow and of a kind that `make test` has a representative of.
+# Slow tests. `make test` runs a faster test of each kind.
 test-thorough: $(READY)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10 -m thorough $(ARGS)
 
@@ -68,7 +68,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# On all cores, as a user runs. Other parts: step_cost, growth, quality, cache_memory.
+# On all cores, as a user runs. Other parts: step_cost, growth, quality, cache_memory, table_memory.
 PART ?= speed
 performance: $(READY)
 	$(BIN)/python performance/$(PART).py $(ARGS)

@@ -122,7 +122,7 @@ def test_what_cannot_be_promised_is_refused(
         (False, "checkpoint-3", "texts", 2, "holds the rows that trained the model (--train of"),
         (False, "model", "begun", 2, "holds the rows that trained the model (--train of"),
         (False, "model", "rows", 0, "cannot be compared with those that trained the model"),
-        (False, "model", "other", 0, "these rows are none of the sets that trained the model"),
+        (False, "model", "other", 0, "used other sets for training and for choosing its epoch"),
     ],
 )
 def test_rows_that_trained_one_of_the_models_are_refused_with_labels_and_without(

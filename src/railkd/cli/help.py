@@ -80,7 +80,9 @@ def _needed(verb: Verb) -> list[Setting]:
 
 def _values(setting: Setting) -> str:
     one = setting.metavar or ("{" + ",".join(setting.choices) + "}" if setting.choices else setting.name.upper())
-    return " ".join([one] * setting.exactly) if setting.exactly else one + " ..." * setting.many
+    return (
+        " ".join([one] * setting.exactly) if setting.exactly else one + " ..." * (setting.many and not setting.single)
+    )
 
 
 def _describe(group: Any, setting: Setting, *, positional: bool) -> None:

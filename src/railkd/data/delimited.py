@@ -201,7 +201,7 @@ def _quoted(open_lines: OpenLines, mark: str, path: Path) -> Numbered:
 
 @dataclass
 class _Marks:
-    """What one pass over a tsv finds about its quotes.
+    """Facts about the quotes of a tsv, from one pass over it.
 
     Attributes:
         head: every name of a column is a complete quoted cell.

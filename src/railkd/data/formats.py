@@ -221,7 +221,7 @@ def json_rows(path: Path, open_lines: OpenLines) -> Iterator[dict[str, Any]]:
 
 
 def _document(path: Path, open_lines: OpenLines) -> list[dict[str, Any]] | None:
-    """Return the rows of a JSON document; None: it is none, so that the file holds lines."""
+    """Return the rows of a JSON document; None: the file holds JSON lines."""
     start = next((line.strip() for line in open_lines("\n") if line.strip()), "")
     try:
         if start.startswith("{") and start.endswith("}") and not isinstance(json.loads(start).get("data"), list):

@@ -24,7 +24,7 @@ def matches(text: str) -> list[str]:
     """Return the files of known formats that match a pattern, in the order of their names.
 
     Args:
-        text: as a user writes it. A path that exists is no pattern, whatever it holds.
+        text: as a user writes it. An existing path is not read as a pattern.
 
     Returns:
         The files; empty if the text is no pattern, or nothing matches.

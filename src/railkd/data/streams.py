@@ -135,7 +135,7 @@ def plain_cell(value: Any) -> Any:
 
 
 class _Survey:
-    """What a pass over the rows finds."""
+    """Gathers facts about the rows of a stream in one pass over them."""
 
     def __init__(self) -> None:
         self.count, self.blank, self.first_blank, self.quoted = 0, 0, 0, False

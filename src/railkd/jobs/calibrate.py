@@ -88,7 +88,7 @@ def place_of(options: CalibrateOptions) -> Path:
         options: settings of ``railkd calibrate``.
 
     Raises:
-        RailkdError: the model is none on this disk, and there is no --output; or another file has the name.
+        RailkdError: the model is not on this disk, and there is no --output; or another file has the name.
     """
     model = Path(str(options.model))
     if options.output is None and not model.exists():
@@ -107,7 +107,7 @@ def refuse_numbers(task: Task, model: str) -> None:
         model: in words.
 
     Raises:
-        RailkdError: it does.
+        RailkdError: the model answers with a number.
     """
     if not task.points:
         raise RailkdError(

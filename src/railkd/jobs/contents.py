@@ -75,7 +75,7 @@ def changed_settings(
 
 @dataclass(frozen=True)
 class Noted:
-    """What a run folder notes of the start of its run. A run of railkd 0.1.0 noted nothing.
+    """The start of a run, as its folder notes it. A run of railkd 0.1.0 noted nothing.
 
     Attributes:
         contents: part -> digest of what the run read.

@@ -21,13 +21,14 @@ class DeferOptions(ThresholdOptions):
     """Which rows a student leaves to a larger model."""
 
     defer: float | None = option(
-        "defer the rows on which the model is not sure enough to agree with a larger one in this share, e.g. 0.98",
+        "share of the answers of this model that must agree with the larger model, e.g. 0.98; less certain rows are "
+        "deferred",
         metavar="P",
         group="deferral",
     )
     defer_to: str | None = option("the larger model, which answers these rows", metavar="MODEL", group="deferral")
     against: str | None = option(
-        "the larger model in place of --defer-to: these rows are only marked", metavar="MODEL", group="deferral"
+        "like --defer-to, but deferred rows are only marked", metavar="MODEL", group="deferral"
     )
     held_out: str | None = option(
         "rows that trained neither model, on which the agreement is shown; labels are not needed",
@@ -38,7 +39,7 @@ class DeferOptions(ThresholdOptions):
 
 @dataclass
 class SuspectOptions:
-    """What is written of the rows whose labels may be wrong."""
+    """Where the rows whose labels may be wrong are written."""
 
     suspects: str | None = option(
         "run the teacher over all training rows, and write those on which it and the label disagree to this .tsv file",

@@ -1,4 +1,4 @@
-"""What thresholds are chosen for, as ``--goal`` says it. Light: the early checks read it."""
+"""Reads the goal that thresholds are chosen for (``--goal``). Light: the early checks read it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEAST = re.compile(r"(precision|recall)>?=(\d*\.?\d+)")
 
 @dataclass(frozen=True)
 class Goal:
-    """What the threshold of a class is chosen for.
+    """The goal that the threshold of a class is chosen for.
 
     Attributes:
         text: as it is written down.

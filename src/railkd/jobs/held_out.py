@@ -52,8 +52,11 @@ def check_held_out(model: str, table: Table, flag: str) -> str:
             "cannot be compared with those that trained the model; they must not be among them"
         )
     if tests:
-        return f"{flag}: these rows are the test set '{tests[0]}' of '{where}'; they are no test of what is fitted here"
-    return f"{flag}: these rows are none of the sets that trained the model of '{where}' or chose its epoch"
+        return (
+            f"{flag}: these rows are the test set '{tests[0]}' of '{where}'; do not report scores on them for what is "
+            "fitted here"
+        )
+    return f"{flag}: the run in '{where}' used other sets for training and for choosing its epoch"
 
 
 def _run_of(path: Path) -> tuple[Mapping[str, str] | None, Path]:

@@ -18,7 +18,7 @@ from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
 
 TRUST_METHODS = "run the code of methods that a --config or grid file names, FILE.py:CLASS or PACKAGE.MODULE:CLASS"
-PRIVATE = "an upload that creates its repository makes it private (default: public, or as its organisation sets)"
+PRIVATE = "make the repository private if this upload creates it (default: public, or as its organisation sets)"
 
 
 @dataclass
@@ -277,7 +277,7 @@ class EvaluateOptions(ThresholdOptions, DeviceOptions, ModelOptions, ScoreOption
     """Options of ``railkd evaluate``: score a model on labelled rows."""
 
     model: str | None = option(
-        "model to score: a folder, or a name on the hub", metavar="MODEL", group="models", required=True
+        "model: a folder, a name on the hub, or an ONNX file", metavar="MODEL", group="models", required=True
     )
     train: str | None = option(
         "rows that the model was trained on; they decide the metrics, and which test rows are out of domain",

@@ -48,6 +48,7 @@ class Setting:
         metavar: stands for the value in ``--help``.
         field: the training argument that it sets; None for a field of the options.
         exactly: the length of a list of fixed length.
+        single: of a list: the job takes one value, and ``--help`` shows one.
         group: the heading in ``--help``.
         required: true if the job cannot run without it, or the flag that can stand in its place.
     """
@@ -61,6 +62,7 @@ class Setting:
     metavar: str | None = None
     field: str | None = None
     exactly: int | None = None
+    single: bool = False
     group: str = "options"
     required: bool | str = False
 
@@ -120,7 +122,8 @@ def settings_of(options: type, training: Iterable[str] = ()) -> dict[str, Settin
     for field in dataclasses.fields(options):
         default = field.default_factory() if callable(field.default_factory) else field.default
         kind, many = _kind(hints[field.name])
-        known = {key: field.metadata[key] for key in ("help", "metavar", "group", "required") if key in field.metadata}
+        keys = ("help", "metavar", "group", "required", "single")
+        known = {key: field.metadata[key] for key in keys if key in field.metadata}
         choices = tuple(field.metadata["choices"]) if "choices" in field.metadata else None
         found[field.name] = Setting(field.name, kind, many=many, default=default, choices=choices, **known)
     wanted = set(training)

@@ -15,8 +15,12 @@ from railkd.jobs.options import PRIVATE, DataOptions, DeviceOptions, ModelOption
 class PredictOptions(DeferOptions, DeviceOptions, ModelOptions, DataOptions):
     """Options of ``railkd predict``: label, score and logits for each row, in the order of the file."""
 
-    model: str | None = option("model: a folder, or a name on the hub", metavar="MODEL", group="models", required=True)
-    test: list[str] = option("file with the rows to label", [], metavar="FILE", group="data", required=True)
+    model: str | None = option(
+        "model: a folder, a name on the hub, or an ONNX file", metavar="MODEL", group="models", required=True
+    )
+    test: list[str] = option(
+        "file with the rows to label", [], metavar="FILE", group="data", required=True, single=True
+    )
     batch_size: int = option("rows per batch", 64, metavar="N")
     output: str | None = option(
         "file for the predictions: .tsv, .csv or .jsonl (default: standard output)", metavar="FILE"

@@ -3,8 +3,9 @@
 ======================================  ==========================================================================
 column                                  a cell holds
 ======================================  ==========================================================================
-``probabilities``, ``logits``           a mapping of label name to number, or a list in the order of ``--labels``
-``prob_NAME``, ``logit_NAME``           the number of one label; one column for each
+``probabilities``                       a mapping of label name to number, or a list in the order of ``--labels``
+or ``prob_NAME``                        the number of one label; one column for each
+``logits``, or ``logit_NAME``           the same with logits
 ``votes``                               label names of several raters or samples, or a mapping of name to count
 a label column                          one label (or several, or a number) as training files write it
 ======================================  ==========================================================================

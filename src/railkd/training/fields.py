@@ -139,6 +139,7 @@ class DistillationFields:
         "how to pad less: batches of texts of similar length (pools), random batches that the student reads in parts "
         "of similar length (split), or none",
         "pools",
+        metavar="{pools,split,none}",
     )
     sampling: str = _field(
         "rows of an epoch: all of them once, or balanced: as many, drawn with replacement so that every class is "
