@@ -393,5 +393,6 @@ def test_settings_of_an_objective_that_is_built_are_refused(
     given: dict[str, Any] = {"student": model, "shared_size": None} | ({} if ready else {"objective": objective})
     with pytest.raises(RailkdError, match=f"{next(iter(wrong))}: .*keeps its own"):
         make_trainer(tmp_path, cache, rows, tokenizer, **given, **wrong)
-    trainer = make_trainer(tmp_path, cache, rows, tokenizer, **given, length_groups="split")
-    assert trainer.model.splits_batches
+    allowed = {"method": "recommended"} if ready else {}  # its recipe freezes, which nobody asked for
+    trainer = make_trainer(tmp_path, cache, rows, tokenizer, **given, **allowed, length_groups="split")
+    assert trainer.model.splits_batches and all(parameter.requires_grad for parameter in student.parameters())

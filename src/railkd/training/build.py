@@ -129,14 +129,23 @@ def find_method(
         )
     if isinstance(objective, type):
         return MethodSpec.of(objective), None
-    _refuse_ready("an objective that is built", args, _OF_OBJECTIVES)
-    return MethodSpec.of(type(objective)), objective
+    ready = MethodSpec.of(type(objective))
+    _refuse_ready("an objective that is built", args, _OF_OBJECTIVES, ready)
+    return ready, objective
 
 
-def _refuse_ready(what: str, args: DistillationTrainingArguments, names: Sequence[str]) -> None:
-    """Refuse settings that would have no effect, because what they are for is built already."""
-    defaults = {field.name: field.default for field in fields(args)}
-    given = [name for name in names if getattr(args, name) != defaults[name]]
+def _refuse_ready(what: str, args: DistillationTrainingArguments, names: Sequence[str], spec: MethodSpec) -> None:
+    """Refuse settings that would have no effect, because what they are for is built already.
+
+    What the recipe of the method sets was not given by the user, and is let through.
+
+    Raises:
+        RailkdError: it names the settings.
+    """
+    usual = {field.name: [field.default] for field in fields(args)}
+    for name, value in spec.recipe.items():
+        usual[name].append(list(value))
+    given = [name for name in names if getattr(args, name) not in usual[name]]
     if given:
         raise RailkdError(
             f"{listed(given)}: {what} keeps its own. Fix: give them to it, and leave them out of the arguments."
@@ -167,7 +176,7 @@ def make_distiller(
             got a live teacher.
     """
     if isinstance(student, Distiller):
-        _refuse_ready("a Distiller", args, (*_OF_OBJECTIVES, "freeze", "freeze_embeddings"))
+        _refuse_ready("a Distiller", args, (*_OF_OBJECTIVES, "freeze", "freeze_embeddings"), spec)
         student.splits_batches = student.splits_batches or args.length_groups == "split"
         return student
     shape = None
