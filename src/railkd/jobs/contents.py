@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
+from railkd.jobs.settings import NEVER_WRITTEN
 from railkd.runtime import typed
 from railkd.runtime.words import counted, listed
 from railkd.training.fields import switched
@@ -60,7 +61,7 @@ def changed_settings(
     Args:
         before: settings of the job that has begun, by short name.
         now: the settings to compare.
-        free: settings that may differ.
+        free: settings that may differ, beside those that are not part of a run.
         equal: parts with equal contents, as `equal_contents` returns them, or whose contents are compared elsewhere.
 
     Returns:
@@ -69,7 +70,7 @@ def changed_settings(
     return [
         f"{name} was {before.get(name, 'not given')}, is {now.get(name, 'not given')}"
         for name in sorted(before.keys() | now.keys())
-        if name not in free and not _same(name, before.get(name), now.get(name), equal)
+        if name not in free and name not in NEVER_WRITTEN and not _same(name, before.get(name), now.get(name), equal)
     ]
 
 
