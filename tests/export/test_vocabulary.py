@@ -221,7 +221,10 @@ def test_a_student_with_the_pieces_of_its_data_is_the_one_with_all_pieces(
     words = ["check", "--teacher", str(tmp_path / "teacher"), "--student-layers", "1", "--train", data, "--json"]
     assert main([*words, "--vocabulary", "100"]) == 0
     notes = {one["title"]: one["detail"] for one in json.loads(capsys.readouterr().out)["findings"]}
-    assert "of 300 word pieces stay" in notes["vocabulary"] and " of their texts are cut" in notes["vocabulary"]
+    assert "of 300 word pieces stay; " in notes["vocabulary"] and " training texts are cut" in notes["vocabulary"]
+    assert main([*words, "--vocabulary", "from-data", "--unlabelled", unlabelled]) == 0
+    notes = {one["title"]: one["detail"] for one in json.loads(capsys.readouterr().out)["findings"]}
+    assert notes["vocabulary"].startswith(f"{student.config.vocab_size} of 300 word pieces stay; 0 training texts")
     assert len(tokens["input_ids"]) == 50 and student.config.vocab_size < 300
     assert (
         main(

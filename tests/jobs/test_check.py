@@ -254,6 +254,18 @@ def test_leaks_doubles_truncation_balance_and_unknown_words_are_found(
     assert "no column has a common name of a text column" in unread["data"]["detail"]
 
 
+def test_a_tokenizer_that_cannot_be_trimmed_is_one_finding_among_the_others(
+    teacher: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    train, more = write(tmp_path / "train.tsv", film_rows(30, 1)), tmp_path / "more.tsv"
+    more.write_text("text\n" + "good film\n" * 70, encoding="utf-8")
+    words = ["--teacher", teacher, "--train", train, "--student-layers", 1, "--vocabulary", 9, "--unlabelled", more]
+    found = run(capsys, *words, code=2)
+    assert "WordLevel" in found["vocabulary"]["detail"] and found["vocabulary"]["level"] == "error"
+    assert {"outputs", "classes", "lengths (teacher)", "memory"} <= set(found)
+    assert "100 rows" in found["cache"]["detail"]  # with those that have no labels
+
+
 def test_inputs_longer_than_the_teacher_takes_are_an_error(teacher: Path, tmp_path: Path, capsys: Capture) -> None:
     rows = write(tmp_path / "rows.tsv", [("good " * 70, "pos"), ("bad", "neg")])
     found = run(capsys, "--teacher", teacher, "--train", rows, code=2)

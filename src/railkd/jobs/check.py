@@ -17,8 +17,9 @@ from railkd.data.keys import KEY, keys_of
 from railkd.data.reader import TEXT_COLUMNS
 from railkd.data.sources import SELECTION_SET
 from railkd.data.tokens import full_lengths, some_rows
-from railkd.errors import RailkdError
+from railkd.errors import RailkdError, RunFailed
 from railkd.jobs import findings
+from railkd.jobs.answers import leave_out_unanswered
 from railkd.jobs.evaluate import judge
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.options import CheckOptions, DistillOptions, Say
@@ -108,6 +109,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         splits = Splits.read(options, lambda table: target, say, teacher.trained)
     except RailkdError as error:
         return [*found, Finding("error", "data", str(error))]
+    if teacher.cache is not None and teacher.cache.gaps:
+        splits = leave_out_unanswered(splits, teacher.cache, say)
     max_length = teacher.max_length(options.max_length, say)
     measured = _measured(options, splits, teacher, max_length)
     if measured is not None and splits.eval is not None:
@@ -123,9 +126,9 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     found += _about_texts(splits)
     if options.suspects:
         found.append(_suspects(options, splits, teacher, max_length))
-    pieces = Pieces.choose(options.vocabulary, student.tokenizer, train, say).record if student else {}
-    found += [findings.smaller_vocabulary(pieces)] if pieces else []
-    return found + _about_cost(options, len(train), teacher, student, measured, pieces)
+    about_pieces, pieces = _about_pieces(options, splits, student, say)
+    found += about_pieces
+    return found + _about_cost(options, len(splits.texts()), teacher, student, measured, pieces)
 
 
 # ---- steps of both -------------------------------------------------------------------------------
@@ -235,6 +238,17 @@ def _about_tokens(
         detail = "teacher and student have different tokens; this is allowed, because hidden states are pooled"
         found.append(Finding("note", "tokenizers", detail))
     return [finding for finding in found if finding is not None]
+
+
+def _about_pieces(
+    options: CheckOptions, splits: Splits, student: Checkpoint | None, say: Say
+) -> tuple[list[Finding], dict[str, int]]:
+    """Return what ``--vocabulary`` changes and its numbers, or why the tokenizer cannot be trimmed."""
+    try:
+        pieces = Pieces.choose(options.vocabulary, student.tokenizer, splits.texts(), say).record if student else {}
+    except (RailkdError, RunFailed) as error:
+        return [Finding("error", "vocabulary", str(error))], {}
+    return [findings.smaller_vocabulary(pieces)] if pieces else [], pieces
 
 
 def _about_cost(

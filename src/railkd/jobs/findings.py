@@ -68,8 +68,8 @@ def smaller_vocabulary(pieces: Mapping[str, int]) -> Finding:
     Returns:
         The finding.
     """
-    kept = f"{pieces['after']:,} of {pieces['before']:,} word pieces stay, counted on the training rows alone"
-    return Finding("note", "vocabulary", f"{kept}; {pieces['cut']:,} of their texts are cut into smaller pieces")
+    kept = f"{pieces['after']:,} of {pieces['before']:,} word pieces stay"
+    return Finding("note", "vocabulary", f"{kept}; {pieces['cut']:,} training texts are cut into smaller pieces")
 
 
 def unknown_words(share: float, who: str) -> Finding | None:

@@ -323,6 +323,9 @@ class CheckOptions(SuspectOptions, AnswerOptions, DeviceOptions, TeacherOptions,
     student: str | None = option(
         "checkpoint that the student starts from (default: the teacher)", metavar="MODEL", group="models"
     )
+    unlabelled: str | None = option(
+        "rows without labels, as distill --unlabelled takes them", metavar="FILE", group="data"
+    )
     student_layers: int | None = option("number of blocks of the student", metavar="N", group="models")
     vocabulary: str | None = option(
         "word pieces of the student, as distill --vocabulary takes them", metavar="N", group="models"
