@@ -103,7 +103,9 @@ def test_an_older_file_of_numbers_does_not_pass_for_the_labels_beside_it(
     found_file = AnswerFile.read(str(tmp_path / "old.tsv"))
     assert found_file.task.name == "regression"
     np.testing.assert_allclose(found_file.outputs[:, 0], scores)
-    teacher = TeacherLabels.read(str(tmp_path / "old.tsv"))
+    with pytest.raises(RailkdError, match=f"column '{column}' or 'score'"):
+        TeacherLabels.read(str(tmp_path / "old.tsv"))
+    teacher = TeacherLabels.read(str(tmp_path / "old.tsv"), problem_type="regression")
     found = teacher.gather(np.array([example_key(text) for text in texts]), None)[0]
     np.testing.assert_allclose(np.asarray(found)[:, 0], scores, rtol=1e-6)
 
@@ -153,6 +155,29 @@ def test_the_kind_of_a_file_is_that_of_its_columns_of_the_other_side_or_as_asked
     one = np.asarray([[0.4]] * 3)
     write_answers(tmp_path / "number.tsv", [1.0, 2.0, 3.0], [0.4] * 3, one, ["value"])
     assert AnswerFile.read(str(tmp_path / "number.tsv")).task.name == "regression"
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "cells", "wanted"),
+    [
+        ("classification", ("0", "1"), [1, 0], ["1", "0"]),
+        ("classification", ("0", "1"), [1.0, 0.0], ["1", "0"]),
+        ("classification", ("true", "false"), [True, False], ["true", "false"]),
+        ("classification", ("1.0", "2.0"), ["1.0", "2.0"], ["1.0", "2.0"]),
+        ("multi-label", ("0", "1"), ["0|1", "", "1"], ["01", "", "1"]),
+        ("multi-label", ("0", "1"), [1, None, 0], ["1", "", "0"]),
+        ("multi-label", ("0", "1"), [[0, 1], [], [1]], ["01", "", "1"]),
+    ],
+)
+def test_labels_are_matched_by_name_with_the_columns_of_outputs(
+    kind: str, names: tuple[str, ...], cells: list[Any], wanted: list[str], tmp_path: Path
+) -> None:
+    rows = [{"text": "t", "label": cell} | {f"logit_{name}": 0.5 for name in names} for cell in cells]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = AnswerFile.read(str(file))
+    assert found.task is TASKS[KINDS[kind]] and found.given is not None
+    assert ["".join(np.array(names)[row]) for row in found.given] == wanted
 
 
 @pytest.mark.parametrize("column", ["label", "probabilities"])

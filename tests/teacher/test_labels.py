@@ -218,6 +218,18 @@ FORMS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], tuple[str, ...], np
         ("no", "yes"),
         np.array([[2 + np.log(2), 3], [-900 + np.log(2), 900]]),
     ),
+    "logits of two spellings": (
+        [{"logits": {"Pos": 2.0, "neg": 1.0}}, {"logits": {"pos": 3.0, "neg": -1.0}}],
+        {"reading": Reading(label_map={"Pos": "pos"})},
+        ("pos", "neg"),
+        np.array([[2, 1], [3, -1]]),
+    ),
+    "two spellings of any number of labels": (
+        [{P: {"Pos": 0.8, "neg": 0.5}}, {P: {"pos": 0.2, "neg": 0.5}}],
+        {"reading": Reading(label_map={"Pos": "pos"}), "problem_type": "multi-label"},
+        ("pos", "neg"),
+        np.array([[np.log(4), 0], [-np.log(4), 0]]),
+    ),
     "numbers": ([{"score": 1.5}, {"score": -0.25}], {}, ("LABEL_0",), np.array([[1.5], [-0.25]])),
     "any number of labels": (
         [{"probabilities": {"x": 0.8, "y": 0.5}}, {"probabilities": {"x": 0.1}}],
@@ -259,6 +271,27 @@ def test_the_files_of_predict_are_read_as_they_are(tmp_path: Path) -> None:
         assert teacher.identity.config["form"] == "probabilities"
         np.testing.assert_allclose(shares(outputs(teacher, TEXTS[:2])), [[0.75, 0.25]] * 2, atol=1e-6)
     assert answers(tmp_path, rows, "four.tsv").identity.config["form"] == "logits"
+
+
+def test_numbers_as_labels_beside_scores_are_asked_about_and_other_labels_are_not(tmp_path: Path) -> None:
+    def rows(*labels: Any) -> list[dict[str, Any]]:
+        return [{"index": i, "label": label, "score": 0.75} for i, label in enumerate(labels)]
+
+    for name in ("a.tsv", "b.jsonl"):
+        with pytest.raises(
+            RailkdError, match=r"column 'label' or 'score'\? Fix: give --label-column or --problem-type"
+        ):
+            answers(tmp_path, rows(0, 1), name)
+        with pytest.raises(RailkdError, match="column 'label' or 'score'"):
+            answers(tmp_path, rows(0, None), name)
+        for options in ({"reading": Reading(label=("label",))}, {"problem_type": "classification"}):
+            assert answers(tmp_path, rows(0, 1), name, **options).info.labels == ("0", "1")
+        for options in ({"reading": Reading(label=("score",))}, {"problem_type": "regression"}):
+            assert outputs(answers(tmp_path, rows(0, 1), name, **options), TEXTS[:2]).tolist() == [[0.75], [0.75]]
+        assert answers(tmp_path, rows("no", "yes"), name).info.labels == ("no", "yes")
+        assert outputs(answers(tmp_path, rows(None, None), name), TEXTS[:2]).tolist() == [[0.75], [0.75]]
+    written = [{"index": i, "score": 0.5, "input_label": i, "stars": i} for i in range(2)]  # as predict does
+    assert outputs(answers(tmp_path, written, "own.tsv"), TEXTS[:2]).tolist() == [[0.5], [0.5]]
 
 
 def test_pairs_of_texts_are_matched_as_pairs(tmp_path: Path) -> None:

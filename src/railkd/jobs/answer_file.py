@@ -220,8 +220,8 @@ def _kind_of(columns: Mapping[str, Sequence[Any]]) -> tuple[Task, bool]:
         return several, False
     if len(names) == 1 and label and _are_numbers(label):
         return number, False
-    if names and any(cell not in names for cell in label):
-        parts = {part for cell in label for part in _parts(cell)}
+    if names and not all(isinstance(cell, str | int | float) and _class(cell, names) in names for cell in label):
+        parts = {part for cell in label for part in _parts(cell, names)}
         return (several if parts <= set(names) else one), False
     return (number if "score" in columns and "label" not in columns else one), False
 
@@ -230,11 +230,17 @@ def _are_numbers(cells: Sequence[Any]) -> bool:
     return all(cell is None or parse_number(str(cell)) is not None for cell in cells)
 
 
-def _parts(cell: Any) -> list[str]:
+def _class(cell: Any, known: Sequence[str], where: str = "labels") -> str:
+    """Return the class that a cell names: one of the known names as it stands, or else as labels are read."""
+    return str(cell) if str(cell) in known else label_name(cell, where=where)
+
+
+def _parts(cell: Any, known: Sequence[str]) -> list[str]:
     """Return the classes of a cell that ``railkd predict`` wrote for a model of several classes a row."""
-    if isinstance(cell, list):
-        return list(map(str, cell))
-    return str(cell).split("|") if cell not in (None, "") else []
+    if is_missing(cell):
+        return []
+    cells = cell.split("|") if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
+    return [_class(one, known) for one in cells if not is_missing(one)]
 
 
 def _check_answered(cells: Sequence[Any], where: str, column: str) -> None:
@@ -247,9 +253,8 @@ def _check_answered(cells: Sequence[Any], where: str, column: str) -> None:
 
 
 def _classes(cells: Sequence[Any], where: str, column: str, known: Sequence[str] = ()) -> list[str]:
-    """Return the class that each cell names: one of the known names as it stands, or else as labels are read."""
     _check_answered(cells, where, column)
-    return [str(cell) if str(cell) in known else label_name(cell, where=where) for cell in cells]
+    return [_class(cell, known, where) for cell in cells]
 
 
 def _given(columns: Mapping[str, Sequence[Any]], task: Task, labels: Sequence[str], where: str) -> np.ndarray | None:
@@ -258,8 +263,10 @@ def _given(columns: Mapping[str, Sequence[Any]], task: Task, labels: Sequence[st
     if column is None:
         return None
     cells = columns[column]
-    answers = list(map(_parts, cells)) if task.several else [[one] for one in _classes(cells, where, column, labels)]
-    rows = [set(answer) for answer in answers]
+    if task.several:
+        rows = [set(_parts(cell, labels)) for cell in cells]
+    else:
+        rows = [{one} for one in _classes(cells, where, column, labels)]
     unknown = sorted({name for row in rows for name in row} - set(labels))
     if unknown and "gold" in columns:  # --keep-predictions: the set may have coarser classes than the model
         return None

@@ -16,7 +16,8 @@ or votes may leave out labels, which then have 0.
 Outputs are logits: log p of probabilities (log p / (1 - p) where any number of labels apply), with p of at least
 `FLOOR`, because a logarithm of 0 is not finite. Where ``--label-map`` makes several names of a file one label, the
 probability of that label is the sum of theirs: probabilities and votes are added, and of logits z the log of the sum of
-exp z is taken. Where any number of labels apply, such names are refused: how often they apply together is not known.
+exp z is taken. Where any number of labels apply, a row with several such names is refused: how often they apply
+together is not known.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def _outputs_of(form: str, grid: Grid, rows: int, task: Task) -> tuple[np.ndarra
     if task.width is not None or (form == "votes" and task.several):
         grid.problems.report()
         raise RailkdError(f"{where}: {form} are not the answers of {task.name}. Fix: give one {_of(task)} a row.")
-    for name, parts in grid.merged().items() if task.several else ():
+    for name, parts in grid.merged(given).items() if task.several else ():
         raise RailkdError(
             f"{where}: expected one name in the file for each label, because any number of labels apply, got "
             f"{named(parts)} for {named([name])} (--label-map). The {form} do not say how often they apply together. "
@@ -182,7 +183,7 @@ def _from_logits(values: np.ndarray, given: np.ndarray, task: Task, grid: Grid) 
     names = np.asarray(list(grid.names), dtype=object)
     for row in np.flatnonzero(given.any(axis=1) & ~given.all(axis=1)):
         grid.problems.add(int(row), f"expected the logit of every label, got none of {named(names[given[row] == 0])}")
-    for name, parts in grid.merged().items():
+    for name, parts in grid.merged(given).items():
         count = given[:, grid.names[name]]
         for row in np.flatnonzero((count > 0) & (count < len(parts))):
             grid.problems.add(int(row), f"expected a logit for each of {named(parts)}, got {count[row]}")
@@ -222,7 +223,7 @@ def _hard(
     raw: Dataset, source: Source, reading: Reading, names: Sequence[str], smoothing: float, task: Task | None
 ) -> Answers:
     """Return the answers of a label column, read as the labels of training rows are."""
-    if not reading.label and _holds_numbers(raw, reading, task):
+    if not reading.label and _holds_numbers(raw, source, reading, task):
         reading = replace(reading, label=("score",))
     column = reading.label[0] if reading.label else str(find_columns(raw.column_names, text=reading.text or None).label)
     there = np.array([len(reading.label) > 1 or not is_missing(cell) for cell in raw[column][:]])
@@ -250,13 +251,20 @@ def _hard(
     return Answers(table, target.task, order, every, there, words)
 
 
-def _holds_numbers(raw: Dataset, reading: Reading, task: Task | None) -> bool:
-    """Return whether a file has the numbers of ``railkd predict``, beside which a label is that of the row."""
+def _holds_numbers(raw: Dataset, source: Source, reading: Reading, task: Task | None) -> bool:
+    """Return whether the numbers of ``railkd predict`` are the answers; refuse numbers as labels beside them."""
     if not is_number_file(raw.column_names) or (task is not None and task.width is None):
         return False
     label = find_columns(raw.column_names, text=reading.text or None).label
-    cells = raw[label][:] if label else ()
-    return task is not None or all(is_missing(cell) or parse_number(str(cell)) is not None for cell in cells)
+    if task is not None or label is None or label.casefold() == "score":
+        return True
+    cells = [cell for cell in raw[label][:] if not is_missing(cell)]
+    if cells and all(parse_number(str(cell)) is not None for cell in cells):
+        raise RailkdError(
+            f"{source.text}: expected one column of answers, got numbers in two: column {label!r} or 'score'? Fix: "
+            "give --label-column or --problem-type."
+        )
+    return not cells
 
 
 def _ordered(found: Sequence[str], names: Sequence[str], source: Source) -> tuple[str, ...]:

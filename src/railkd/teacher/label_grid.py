@@ -111,9 +111,16 @@ class Grid:
         np.add.at(counts, places, 1)
         return np.where(counts > 0, values, 0.0), counts
 
-    def merged(self) -> dict[str, tuple[str, ...]]:
-        """Return the labels that the label map made of several names of the file -> these names."""
-        return {name: tuple(parts) for name, parts in self.parts.items() if len(parts) > 1}
+    def merged(self, counts: np.ndarray) -> dict[str, tuple[str, ...]]:
+        """Return the labels that the label map made of several names -> these names.
+
+        Names of which no row has more than one are spellings of one label, and left out.
+
+        Args:
+            counts: (rows, C), as `arrays` returns them.
+        """
+        several = {name for name, place in self.names.items() if (counts[:, place] > 1).any()}
+        return {name: tuple(parts) for name, parts in self.parts.items() if len(parts) > 1 and name in several}
 
 
 def fill(raw: Dataset, form: str, columns: Sequence[str], grid: Grid) -> None:
