@@ -16,6 +16,7 @@ from railkd.runtime.words import shortened
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 _PATTERN = re.compile(r"[*?[]")
 
@@ -43,7 +44,8 @@ def stack(where: str, files: Sequence[str], found: Sequence[datasets.Dataset]) -
         found: the rows of each.
 
     Raises:
-        RailkdError: the files have no column in common, or a column holds text in one and numbers in another.
+        RailkdError: the files have no column in common, or values of a column that no type holds, such as text in
+            one file and numbers in another.
     """
     import datasets
     import pyarrow as pa
@@ -55,12 +57,41 @@ def stack(where: str, files: Sequence[str], found: Sequence[datasets.Dataset]) -
             f"{where}: expected equal names of columns in all files, got none that all have. Fix: rename them."
         )
     tables = [rows.select_columns(names).with_format("arrow")[:] for rows in found]
+    columns = {}
     for name in names:
-        types = {str(table.schema.field(name).type): file for table, file in zip(tables, files, strict=True)}
-        types.pop("null", None)
-        if len(types) > 1:
-            kinds = "; ".join(f"{kind} in {file}" for kind, file in types.items())
-            raise RailkdError(f"{where}: column {shortened(name)!r} holds {kinds}. Fix: write it alike in all files.")
+        parts = [table.column(name) for table in tables]
+        try:
+            columns[name] = _joined(parts)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            kinds = {str(part.type): file for part, file in zip(parts, files, strict=True) if part.type != pa.null()}
+            words = "; ".join(f"{kind} in {file}" for kind, file in kinds.items())
+            raise RailkdError(
+                f"{where}: column {shortened(name)!r} holds {words}. Fix: write it alike in all files."
+            ) from error
     notes = dict.fromkeys(note.removeprefix(NOTE) for rows in found if (note := rows.info.description).startswith(NOTE))
     info = datasets.DatasetInfo(description=NOTE + "; ".join(notes) if notes else "")
-    return datasets.Dataset(InMemoryTable(pa.concat_tables(tables, promote_options="default")), info=info)
+    return datasets.Dataset(InMemoryTable(pa.table(columns)), info=info)
+
+
+def _joined(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Return the cells of one column, in the narrowest type that holds those of all files.
+
+    Args:
+        parts: the column in each file.
+
+    Raises:
+        pyarrow.ArrowTypeError: there is no such type, or one holds text and another does not.
+    """
+    import pyarrow as pa
+
+    kinds = [part.type for part in parts if part.type != pa.null()]
+    if len({pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds}) > 1:
+        raise pa.ArrowTypeError("text beside other values")
+    schemas = [pa.schema([("", part.type)]) for part in parts]
+    kind = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    chunks = []
+    for part in parts:
+        if part.type != kind and pa.types.is_nested(kind):  # old pyarrow casts no struct whose keys have another order
+            part = pa.chunked_array([pa.array(part.to_pylist(), type=kind)])
+        chunks += part.cast(kind).chunks
+    return pa.chunked_array(chunks, type=kind)
