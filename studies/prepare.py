@@ -2,14 +2,16 @@
 
 ``python studies/prepare.py movies`` writes the sentences of ``make demo``: 3,000 labelled ones, 500 that choose the
 epoch, the other training sentences without labels, and all test sentences. ``movies-500`` has 500 labelled ones.
-``SST-2-500`` and ``TREC-500`` take 500 rows of ../shared/data with their labels and up to 6,400 others without,
-``SST-2-7k`` 7,000 rows with their labels.
+``SST-2-500`` and ``TREC-500`` take 500 rows of a folder of data sets with their labels and up to 6,400 others without,
+``SST-2-7k`` 7,000 rows with their labels. ``python studies/prepare.py --data DIR TREC-500`` reads
+DIR/other/TREC/train.tsv, those of SST-2 DIR/glue/SST-2/train.tsv. The grids name test files below ../shared/data;
+change these paths for another folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +24,7 @@ WORK, SHARED = STUDIES / "work", STUDIES.parents[1] / "shared" / "data"
 CHOOSING, UNLABELLED = 500, 6400
 
 
-def movies(folder: Path, labelled: int) -> None:
+def movies(folder: Path, _data: Path, labelled: int) -> None:
     """Write the movie sentences, and product and news sentences as sets out of the domain."""
     sets = sentiment_sets()
     train = subset(sets.train, labelled)
@@ -33,9 +35,9 @@ def movies(folder: Path, labelled: int) -> None:
         write_tsv(folder / f"{name}.tsv", rows)
 
 
-def shared(folder: Path, source: str, labelled: int, unlabelled: int = 0) -> None:
-    """Write rows of a task of ../shared/data: the first ones of a seeded shuffle."""
-    head, *lines = (SHARED / source / "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
+def sampled(folder: Path, data: Path, source: str, labelled: int, unlabelled: int = 0) -> None:
+    """Write rows of a task: the first ones of a seeded shuffle."""
+    head, *lines = (data / source / "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
     random.Random(0).shuffle(lines)
     kept = [_named(line, source) for line in lines[:labelled]]
     (folder / "train.tsv").write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
@@ -52,20 +54,20 @@ def _named(line: str, source: str) -> str:
 
 
 #: Name of a set of rows -> function that writes them into a folder.
-TASKS: dict[str, Callable[[Path], None]] = {
+TASKS: dict[str, Callable[[Path, Path], None]] = {
     "movies": partial(movies, labelled=3000),
     "movies-500": partial(movies, labelled=500),
-    "SST-2-7k": partial(shared, source="glue/SST-2", labelled=7000),
-    "SST-2-500": partial(shared, source="glue/SST-2", labelled=500, unlabelled=UNLABELLED),
-    "TREC-500": partial(shared, source="other/TREC", labelled=500, unlabelled=UNLABELLED),
+    "SST-2-7k": partial(sampled, source="glue/SST-2", labelled=7000),
+    "SST-2-500": partial(sampled, source="glue/SST-2", labelled=500, unlabelled=UNLABELLED),
+    "TREC-500": partial(sampled, source="other/TREC", labelled=500, unlabelled=UNLABELLED),
 }
 
 
-def main(names: list[str]) -> None:
+def main(data: Path, names: list[str]) -> None:
     """Write the named rows, or all, and link the encoder."""
     for name in names or list(TASKS):
         (WORK / name).mkdir(parents=True, exist_ok=True)
-        TASKS[name](WORK / name)
+        TASKS[name](WORK / name, data)
         print(f"written: {WORK / name}")
     encoder = WORK / "encoder"
     if not encoder.exists():
@@ -73,4 +75,12 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=SHARED, metavar="DIR", help="folder with glue/SST-2 and other/TREC"
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"out of {', '.join(TASKS)}")
+    asked = parser.parse_args()
+    if unknown := [name for name in asked.names if name not in TASKS]:
+        parser.error(f"expected names out of {', '.join(TASKS)}, got {unknown[0]}")
+    main(asked.data, asked.names)
