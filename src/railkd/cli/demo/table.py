@@ -17,7 +17,7 @@ class Line:
         model: "teacher", the method of the student, or "int8" for the file made of the best student.
         parameters: number of parameters.
         megabytes: size of the weights on disk.
-        latency_ms: median milliseconds for one sentence on this machine.
+        latency_ms: median milliseconds for one sentence on this machine, with one thread.
         movie: test accuracy on movie sentences, from 0 to 1.
         product: test accuracy on product sentences.
         news: test accuracy on news sentences.
@@ -53,7 +53,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Line], str]], ...] = (
 _LEGEND = (
     "cache: the single teacher pass, which all students share. movie, product, news: test accuracy; product and news "
     "are out of domain. int8: the best student on the dev rows, exported. kept: movie accuracy as a share of the "
-    "teacher's. MB: size on disk. ms: latency of one sentence on this machine, tokenisation included."
+    "teacher's. MB: size on disk. ms: latency of one sentence on this machine with one thread, tokenisation included."
 )
 
 
