@@ -80,7 +80,7 @@ def _joined(parts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
         parts: the column in each file.
 
     Raises:
-        pyarrow.ArrowTypeError: there is no such type, or one holds text and another does not.
+        pyarrow.ArrowTypeError: the types have none in common, or one file holds text and another numbers.
     """
     import pyarrow as pa
 

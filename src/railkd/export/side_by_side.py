@@ -21,7 +21,7 @@ _LONGEST = 40
 
 @dataclass(frozen=True)
 class Quality:
-    """What a model answers on labelled rows.
+    """The scores of a model on labelled rows, and its agreement with another.
 
     Attributes:
         metric: name of the metric.

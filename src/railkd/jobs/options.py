@@ -102,6 +102,26 @@ class AnswerOptions:
 
 
 @dataclass
+class GivenTeacherOptions(AnswerOptions, TeacherOptions):
+    """The teacher of a distillation: a model, or a file with its answers."""
+
+    teacher: str | None = option(
+        "fine-tuned teacher: a folder, or a name on the hub",
+        metavar="MODEL",
+        group="models",
+        required="--cache or --teacher-labels",
+    )
+    teacher_labels: str | None = option(
+        "file with the answers of a teacher, in place of a model: probabilities, logits, votes or labels of texts",
+        metavar="FILE",
+        group="data",
+    )
+    rescale_teacher: bool = option(
+        "regression: put the line that fits the labels best on the teacher's outputs", False, group="models"
+    )
+
+
+@dataclass
 class TrainingDataOptions(DataOptions):
     """The files of a training job."""
 
@@ -122,7 +142,7 @@ class TrainingDataOptions(DataOptions):
 
 @dataclass
 class ScoreOptions:
-    """What is scored beside the metrics of the task."""
+    """Metrics to score beside those of the task."""
 
     metrics: list[str] = option(
         "metrics beside those of the task, e.g. macro_f1 auroc (docs/metrics.md)", [], metavar="NAME", group="data"
@@ -185,21 +205,10 @@ class FinetuneOptions(RunOptions):
 
 
 @dataclass
-class DistillOptions(AnswerOptions, TeacherOptions, RunOptions):
+class DistillOptions(GivenTeacherOptions, RunOptions):
     """Options of ``railkd distill``: a teacher into a student."""
 
     trust_methods: bool = option(TRUST_METHODS, False, group="method options")
-    teacher: str | None = option(
-        "fine-tuned teacher: a folder, or a name on the hub",
-        metavar="MODEL",
-        group="models",
-        required="--cache or --teacher-labels",
-    )
-    teacher_labels: str | None = option(
-        "file with the answers of a teacher, in place of a model: probabilities, logits, votes or labels of texts",
-        metavar="FILE",
-        group="data",
-    )
     student_layers: int | None = option(
         "number of blocks of the student", metavar="N", group="models", required="--student"
     )
@@ -224,9 +233,6 @@ class DistillOptions(AnswerOptions, TeacherOptions, RunOptions):
         group="teacher cache",
     )
     live: bool = option("run the teacher at every step and cache nothing", False, group="teacher cache")
-    rescale_teacher: bool = option(
-        "regression: put the line that fits the labels best on the teacher's outputs", False, group="models"
-    )
     allow_weak_teacher: bool = option(
         "continue with a teacher that is no better than the majority class", False, group="models"
     )
@@ -306,20 +312,9 @@ class EvaluateOptions(ThresholdOptions, DeviceOptions, ModelOptions, ScoreOption
 
 
 @dataclass
-class CheckOptions(SuspectOptions, AnswerOptions, DeviceOptions, TeacherOptions, TrainingDataOptions):
+class CheckOptions(SuspectOptions, GivenTeacherOptions, DeviceOptions, TrainingDataOptions):
     """Options of ``railkd check``: look for problems before a run starts."""
 
-    teacher: str | None = option(
-        "fine-tuned teacher: a folder, or a name on the hub",
-        metavar="MODEL",
-        group="models",
-        required="--cache or --teacher-labels",
-    )
-    teacher_labels: str | None = option(
-        "file with the answers of a teacher, in place of a model: probabilities, logits, votes or labels of texts",
-        metavar="FILE",
-        group="data",
-    )
     student: str | None = option(
         "checkpoint that the student starts from (default: the teacher)", metavar="MODEL", group="models"
     )
@@ -342,9 +337,6 @@ class CheckOptions(SuspectOptions, AnswerOptions, DeviceOptions, TeacherOptions,
     )
     epochs: float = option("passes over the training rows, for the estimate of the time", 3.0, metavar="N")
     full: bool = option("read all rows instead of a sample", False)
-    rescale_teacher: bool = option(
-        "regression: put the line that fits the labels best on the teacher's outputs", False, group="models"
-    )
     allow_weak_teacher: bool = option(
         "report a teacher that is no better than the majority class as a warning", False, group="models"
     )

@@ -109,7 +109,7 @@ class AnswerForm:
 
     @property
     def quoted(self) -> bool:
-        """Whether a name of a class needs quotes in a tsv."""
+        """True if a tsv must quote the name of a class."""
         return any(map(needs_quotes, self.labels))
 
     def rows(self, outputs: np.ndarray, first: int) -> list[dict[str, Any]]:

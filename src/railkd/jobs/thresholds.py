@@ -102,7 +102,7 @@ class Thresholds:
             The thresholds.
 
         Raises:
-            RailkdError: there is no such file, or it is not one that railkd can read.
+            RailkdError: the file is missing, or its content is not that of thresholds.
         """
         file = Path(path) / FILE if Path(path).is_dir() else Path(path)
         try:

@@ -105,7 +105,7 @@ class MethodSpec:
 
     @property
     def parameters(self) -> dict[str, Option]:
-        """What the class takes beyond what every objective takes, by name, with the defaults of this row."""
+        """Name -> option of the class, with the defaults of this row; parameters of every objective are left out."""
         found: dict[str, Option] = {}
         for make in self.objective.groups.values():
             found |= read_options(make)

@@ -47,7 +47,7 @@ class Scored:
         answers: of the same shape.
         shares: (N, K) probability of each class; None for numbers.
         names: of the K classes; empty: they have no names, or the labels are numbers.
-        positive: of two classes, the index of the one whose F1 is meant; None: there is no such class.
+        positive: index of the class that F1 and curves are about, if there are two; None: all classes count.
     """
 
     outputs: np.ndarray
