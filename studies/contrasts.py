@@ -22,8 +22,27 @@ from railkd.records import RunRecord
 
 #: Words, candidate and reference, each a student and an arm.
 Contrast = tuple[str, tuple[str, str], tuple[str, str]]
+
+
+def _less(student: str, *pairs: tuple[str, str]) -> list[Contrast]:
+    """Return contrasts of two arms of one student."""
+    return [(f"{ours} less {theirs}", (student, ours), (student, theirs)) for ours, theirs in pairs]
+
+
+#: Arms of study A with a term of blocks, besides the pairs named there.
+_LAYERS = (
+    *("pkd-skip", "alp-kd", "ckd", "codir", "rail-kd-l", "rail-kd-c", "rail-kd-w", "last-block", "gram", "rail-nce"),
+    *("rail-fixed", "rail-step", "rail-cyclic"),
+)
 #: First study -> its contrasts.
 CONTRASTS: dict[str, list[Contrast]] = {
+    "A-labels": _less(
+        "3-layers keep=even",
+        ("kd", "finetune"),
+        *((arm, "kd") for arm in _LAYERS),
+        *(("rail-kd-l", other) for other in ("rail-fixed", "rail-step", "rail-cyclic", "pkd-skip", "rail-kd-c")),
+        ("rail-kd-w", "rail-kd-l"),
+    ),
     "F-movies": [
         ("start even less spaced, finetune", ("even", "finetune"), ("spaced", "finetune")),
         ("start even less spaced, kd", ("even", "kd"), ("spaced", "kd")),
@@ -46,7 +65,34 @@ CONTRASTS: dict[str, list[Contrast]] = {
         ("rail-kd-l less kd", ("even", "rail-kd-l"), ("even", "kd")),
         ("start even less spaced, kd", ("even", "kd"), ("spaced", "kd")),
         ("start even less spaced, finetune", ("even", "finetune"), ("spaced", "finetune")),
+        *_less("even", *((arm, "kd") for arm in ("pkd-skip", "rail-kd-w", "last-block", "gram"))),
+        *_less("even", ("rail-kd-l", "pkd-skip"), ("rail-kd-w", "rail-kd-l")),
     ],
+    "B-one-block": _less(
+        "one",
+        ("recommended", "finetune"),
+        ("recommended", "kd"),
+        ("kd", "finetune"),
+        ("gram", "kd"),
+        ("last-block", "kd"),
+    ),
+    "D-start": [
+        (f"{start}: {words}", ours, theirs)
+        for start in ("pre-trained", "random")
+        for words, ours, theirs in _less(
+            start,
+            *((arm, "kd") for arm in ("pkd-skip", "rail-kd-l", "rail-kd-w", "rail-expected", "gram")),
+            *(("rail-kd-l", other) for other in ("pkd-skip", "rail-expected")),
+            ("rail-kd-w", "rail-kd-l"),
+        )
+    ],
+    "E-noise": _less(
+        "even",
+        ("kd", "finetune"),
+        ("recommended", "finetune"),
+        ("rail-kd-l", "kd"),
+        ("recommended", "kd"),
+    ),
 }
 
 

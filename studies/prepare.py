@@ -3,7 +3,8 @@
 ``python studies/prepare.py movies`` writes the sentences of ``make demo``: 3,000 labelled ones, 500 that choose the
 epoch, the other training sentences without labels, and all test sentences. ``movies-500`` has 500 labelled ones.
 ``SST-2-500`` and ``TREC-500`` take 500 rows of a folder of data sets with their labels and up to 6,400 others without,
-``SST-2-7k`` 7,000 rows with their labels. ``python studies/prepare.py --data DIR TREC-500`` reads
+``SST-2-7k`` 7,000 rows with their labels. ``TREC-noise`` and ``SST-2-7k-noise`` give a fifth of the labels another
+class. ``random-encoder`` is the encoder with random weights. ``python studies/prepare.py --data DIR TREC-500`` reads
 DIR/other/TREC/train.tsv, those of SST-2 DIR/glue/SST-2/train.tsv. The grids name test files below ../shared/data;
 change these paths for another folder.
 """
@@ -47,6 +48,29 @@ def sampled(folder: Path, data: Path, source: str, labelled: int, unlabelled: in
         write_tsv(folder / "unlabelled.tsv", [(line.split("\t")[text], "") for line in rest], labels=False)
 
 
+def noisy(folder: Path, data: Path, source: str, labelled: int, share: float = 0.2) -> None:
+    """Write rows of a task with a share of their labels changed to another class, the same rows each time."""
+    sampled(folder, data, source, labelled)
+    head, *lines = (folder / "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    columns = head.split("\t")
+    rows = [(cells[0], cells[columns.index("label")]) for cells in (line.split("\t") for line in lines)]
+    classes, draw = sorted({label for _, label in rows}), random.Random(1)
+    for index in draw.sample(range(len(rows)), round(share * len(rows))):
+        text, label = rows[index]
+        rows[index] = text, draw.choice([other for other in classes if other != label])
+    write_tsv(folder / "train.tsv", rows)
+
+
+def random_encoder(folder: Path, _data: Path) -> None:
+    """Write the encoder with random weights, and its tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.from_pretrained(encoder_folder())).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(encoder_folder()).save_pretrained(folder)
+
+
 def _named(line: str, source: str) -> str:
     """Return a row of SST-2 with the name of its class, as the test files of this task have it."""
     row, _, label = line.rpartition("\t")
@@ -60,6 +84,9 @@ TASKS: dict[str, Callable[[Path, Path], None]] = {
     "SST-2-7k": partial(sampled, source="glue/SST-2", labelled=7000),
     "SST-2-500": partial(sampled, source="glue/SST-2", labelled=500, unlabelled=UNLABELLED),
     "TREC-500": partial(sampled, source="other/TREC", labelled=500, unlabelled=UNLABELLED),
+    "TREC-noise": partial(noisy, source="other/TREC", labelled=4952),
+    "SST-2-7k-noise": partial(noisy, source="glue/SST-2", labelled=7000),
+    "random-encoder": random_encoder,
 }
 
 
