@@ -23,6 +23,7 @@ from railkd.runtime.words import visible
 VERBS = {
     "demo": "distil a real teacher into a small student on real data; needs no files",
     "finetune": "fine-tune a checkpoint on labelled rows",
+    "augment": "make more text for a teacher to label, from the text that is there",
     "cache": "run a teacher once over the rows and store its states",
     "distill": "distil a teacher, or the cache of one, into a student",
     "evaluate": "score a model on labelled rows",

@@ -14,6 +14,7 @@ from railkd.errors import RailkdError, RunFailed
 from railkd.jobs import deciding_checks, options, preconditions, shipping_preconditions
 from railkd.jobs.request import Request
 from railkd.jobs.shipping_options import CalibrateOptions, CertifyOptions, ExportOptions, PredictOptions
+from railkd.jobs.text_options import AugmentOptions
 from railkd.runtime.words import counted
 
 
@@ -59,6 +60,13 @@ def _cache(request: Request[options.CacheOptions]) -> None:
 
     with messages_only(request.options.quiet):
         build_cache(request.options, printer(request.options.quiet))
+
+
+def _augment(request: Request[AugmentOptions]) -> None:
+    from railkd.jobs.augment import augment
+
+    with messages_only(request.options.quiet):
+        augment(request.options, printer(request.options.quiet))
 
 
 def _evaluate(request: Request[options.EvaluateOptions]) -> None:
@@ -142,6 +150,14 @@ _ROWS = (
         preconditions.check_finetune,
         training=FINETUNE_TRAINING,
         spellings=_MODEL,
+    ),
+    Verb(
+        "augment",
+        "Make more text for a teacher to label: words replaced or dropped, two rows spliced. No model is needed.",
+        "railkd augment --train train.tsv --unlabelled more.tsv --copies 4 --how replace --rate 0.3 --output new.tsv",
+        AugmentOptions,
+        _augment,
+        preconditions.check_augment,
     ),
     Verb(
         "cache",

@@ -41,6 +41,11 @@ def example_key(*fields: str | int) -> tuple[int, int]:
     return high, low
 
 
+def normalised(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return texts without differences of case and white space."""
+    return tuple(" ".join(text.casefold().split()) for text in texts)
+
+
 def held_out(dataset: Any, share: float, seed: int) -> tuple[Any, Any]:
     """Split rows in two by their content.
 

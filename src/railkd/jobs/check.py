@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from railkd.data.keys import KEY, keys_of
+from railkd.data.keys import KEY, keys_of, normalised
 from railkd.data.reader import TEXT_COLUMNS
 from railkd.data.sources import SELECTION_SET
 from railkd.data.tokens import full_lengths, some_rows
@@ -210,9 +210,9 @@ def _about_texts(splits: Splits) -> list[Finding]:
     """Find test rows that are training rows too, and equal texts with different labels."""
     others = {SELECTION_SET: splits.eval} if splits.eval is not None else {}
     others |= {f"test {name}": table for name, table in splits.tests.items()}
-    train = [findings.normalised(row) for row in _texts(splits.train.rows)]
+    train = [normalised(row) for row in _texts(splits.train.rows)]
     found = findings.leaks(
-        train, {name: [findings.normalised(row) for row in _texts(table.rows)] for name, table in others.items()}
+        train, {name: [normalised(row) for row in _texts(table.rows)] for name, table in others.items()}
     )
     doubles = findings.conflicts(train, splits.train.rows["label"])
     return [*found, doubles] if doubles else found

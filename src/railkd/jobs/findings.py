@@ -88,11 +88,6 @@ def unknown_words(share: float, who: str) -> Finding | None:
     return Finding("note", f"vocabulary ({who})", f"{share:.2%} of tokens are unknown") if share else None
 
 
-def normalised(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return texts without differences of case and white space."""
-    return tuple(" ".join(text.casefold().split()) for text in texts)
-
-
 def leaks(train: Sequence[tuple[str, ...]], others: Mapping[str, Sequence[tuple[str, ...]]]) -> list[Finding]:
     """Find rows of eval and test sets whose texts are training rows too.
 

@@ -14,6 +14,7 @@ from railkd.jobs.option import DEFAULT_MAX_LENGTH as DEFAULT_MAX_LENGTH
 from railkd.jobs.option import Say as Say
 from railkd.jobs.option import option as option
 from railkd.jobs.option import required as required
+from railkd.jobs.text_options import TextOptions
 from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
 
@@ -22,14 +23,9 @@ PRIVATE = "make the repository private if this upload creates it (default: publi
 
 
 @dataclass
-class DataOptions:
+class DataOptions(TextOptions):
     """How the columns and labels of a file are read."""
 
-    text_column: list[str] | None = option(
-        "column that holds the text; two columns for pairs of texts (default: a column with a common name)",
-        metavar="NAME",
-        group="data",
-    )
     label_column: list[str] | None = option(
         "column that holds the label; several columns of 0 and 1 are one class each (default: a column with a common "
         "name)",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from railkd.data.predictions import SUFFIX_WORDS, SUFFIXES
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs.class_weights import parse_class_weights
 from railkd.jobs.deciding_checks import check_suspects
@@ -21,6 +22,7 @@ from railkd.jobs.options import (
 )
 from railkd.jobs.paths import compare
 from railkd.jobs.request import Request
+from railkd.jobs.text_options import AugmentOptions
 from railkd.jobs.validation import (
     Problems,
     check_at_least,
@@ -142,6 +144,28 @@ def check_cache(request: Request[CacheOptions]) -> None:
         )
     problems.report()
     _check_poolings(options)
+
+
+def check_augment(request: Request[AugmentOptions]) -> None:
+    """Check the options of ``railkd augment``; see `check_finetune`."""
+    options = request.options
+    problems = Problems()
+    problems.require(options, *(("output",) if options.unlabelled else ("train", "output")))
+    check_data(problems, options)
+    check_at_least(problems, options, 1, "copies")
+    check_at_least(problems, options, 0, "seed")
+    if not 0 < options.rate <= 1:
+        problems.add(f"--rate: expected a share above 0 and at most 1, such as 0.3, got {options.rate:g}")
+    if not 0 <= options.one_side <= 1:
+        problems.add(f"--one-side: expected a share from 0 to 1, such as 0.5, got {options.one_side:g}")
+    if not options.how or len(set(options.how)) < len(options.how):
+        problems.add(f"--how: expected each way once, got {' '.join(options.how) or 'none'}")
+    if options.output:
+        check_target(problems, Path(options.output), folder=False)
+        compare(problems, options, {"--output": options.output})
+        if Path(options.output).suffix not in SUFFIXES:
+            problems.add(f"--output: expected a name that ends in {SUFFIX_WORDS}, got '{options.output}'")
+    problems.report()
 
 
 def check_evaluate(request: Request[EvaluateOptions]) -> None:

@@ -18,10 +18,11 @@ from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean
 from railkd.export.layout import FROM_DATA, find_onnx, home_of, require_onnx
-from railkd.jobs.options import DataOptions, RunOptions
+from railkd.jobs.options import RunOptions
 from railkd.jobs.paths import compare
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.settings import TRAINING
+from railkd.jobs.text_options import TextOptions
 from railkd.models.checkpoints import Checkpoint
 from railkd.runtime.ownership import check_may_read, check_writable
 
@@ -61,7 +62,7 @@ def check_effect(problems: Problems, options: Any, reason: str, *names: str) -> 
             problems.add(f"--{name.replace('_', '-')} has no effect {reason}. Fix: leave it out")
 
 
-def check_data(problems: Problems, options: DataOptions) -> None:
+def check_data(problems: Problems, options: TextOptions) -> None:
     """Check that the columns, label map and numbers make sense and that the files exist.
 
     Args:
@@ -72,7 +73,7 @@ def check_data(problems: Problems, options: DataOptions) -> None:
     if options.text_column is not None and len(options.text_column) > 2:
         problems.add(f"--text-column: expected one column, or two for pairs of texts, got {len(options.text_column)}")
     with problems.collect():
-        parse_label_map(options.label_map or [])
+        parse_label_map(getattr(options, "label_map", None) or [])
     thresholds = getattr(options, "thresholds", None)
     if thresholds and not Path(thresholds).exists():
         problems.add(f"--thresholds: no file '{thresholds}'. Fix: railkd calibrate writes it")
