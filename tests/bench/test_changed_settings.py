@@ -38,6 +38,7 @@ FREE: dict[str, Any] = {
     "logging_nan_inf_filter": True,
     "report_to": "none",
     "run_name": "another",
+    "states_on_device": "yes",
 }
 #: Where files lie. The grid decides these.
 PLACES = {"output", "cache"}

@@ -93,6 +93,7 @@ def test_no_method_reads_anything_in_a_quiet_step_with_a_live_teacher(
         {"max_grad_norm": 0.0},
         {"intermediate_schedule": "linear"},
         {"redraw": "step"},
+        {"states_on_device": "yes"},
         {"skip_nonfinite": True},
     ],
     ids=str,

@@ -20,11 +20,15 @@ class Batch(dict[str, Tensor]):
     Attributes:
         host: the keys (B, 2) and the labels of the batch as arrays in main memory, by the names of the tensors. Nothing
             has to be read back from a device to look rows up.
+        ahead: a read of the teacher's signals that has begun, see `railkd.training.feeding`; None without one.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], host: Mapping[str, np.ndarray] | None = None) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], host: Mapping[str, np.ndarray] | None = None, ahead: Any = None
+    ) -> None:
         super().__init__(tensors)
         self.host: dict[str, np.ndarray] = dict(host or {})
+        self.ahead = ahead
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor]) -> Batch:
@@ -46,7 +50,7 @@ class Batch(dict[str, Tensor]):
             name: value if name == KEY else value.to(device, non_blocking=non_blocking or value.is_pinned())
             for name, value in self.items()
         }
-        return Batch(moved, self.host)
+        return Batch(moved, self.host, self.ahead)
 
 
 class PaddingCollator:

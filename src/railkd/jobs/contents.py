@@ -26,6 +26,7 @@ UNSEEN = frozenset(
         "allow_weak_teacher",
         "keep_freed_memory",
         "log_on_each_node",
+        "states_on_device",
         "disable_tqdm",
         "dataloader_num_workers",
         "dataloader_pin_memory",

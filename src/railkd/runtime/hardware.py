@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -69,6 +69,49 @@ def to_device(values: np.ndarray | torch.Tensor, device: torch.device) -> torch.
     return tensor.to(device, non_blocking=True)
 
 
+class Sender:
+    """Sends arrays of main memory to a device from any thread, beside what the device computes.
+
+    Args:
+        device: the one that reads them. Only a CUDA device has a stream for the copies; elsewhere they are made when
+            the arrays are received.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def send(self, arrays: Sequence[np.ndarray | None]) -> Callable[[], list[torch.Tensor | None]]:
+        """Start to copy arrays to the device.
+
+        Args:
+            arrays: of any shape. None stays None.
+
+        Returns:
+            A function that returns the tensors to the thread that computes. It makes the device wait for the copies,
+            and not the host.
+        """
+
+        def copy() -> list[torch.Tensor | None]:
+            return [None if array is None else to_device(array, self._device) for array in arrays]
+
+        if self._stream is None:
+            return copy
+        with torch.cuda.stream(self._stream):
+            sent = copy()
+            copied = self._stream.record_event()
+
+        def receive() -> list[torch.Tensor | None]:
+            computing = torch.cuda.current_stream(self._device)
+            computing.wait_event(copied)
+            for tensor in sent:
+                if tensor is not None:
+                    tensor.record_stream(computing)  # its memory is not used again before the computation has ended
+            return sent
+
+        return receive
+
+
 def to_host(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor in main memory. A copy from a CUDA device may still run: call `copies_from` and then its result.
 
@@ -92,6 +135,17 @@ def copies_from(device: torch.device) -> Callable[[], None]:
     event = torch.cuda.Event()
     event.record(torch.cuda.current_stream(device))
     return event.synchronize
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of a device, or None if its memory is that of the host.
+
+    Args:
+        device: of any kind.
+    """
+    if device.type not in ("cuda", "xpu"):
+        return None
+    return int(torch.get_device_module(device).mem_get_info(device)[0])
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -81,8 +81,9 @@ class _Arguments(DistillationFields, TrainingArguments):
             value = getattr(self, name)
             if value is not None and not 0 <= value < limit:
                 raise RailkdError(f"Expected a whole number from 0 to {limit - 1}, got {name} {value}.")
-        if self.length_groups not in ("pools", "split", "none"):
-            raise RailkdError(f"Expected length_groups pools, split or none, got {self.length_groups!r}.")
+        for name, words in (("length_groups", ("pools", "split", "none")), ("states_on_device", ("auto", "yes", "no"))):
+            if (given := getattr(self, name)) not in words:
+                raise RailkdError(f"Expected {name} {', '.join(words[:-1])} or {words[-1]}, got {given!r}.")
         if self.length_groups == "split" and self.torch_compile:
             raise RailkdError(
                 "length_groups split with torch_compile: the lengths of parts would be compiled one by one. Fix: keep "

@@ -19,6 +19,7 @@ NEED_TEACHER = frozenset(
         "gauges",
         "teacher_blocks",
         "teacher_line",
+        "states_on_device",
         "class_weights_on_logits",
         "method_options",
     }
@@ -58,12 +59,12 @@ WITHOUT_EFFECT = {
         _NO_UPLOAD,
     ),
 }
-#: Fields that were switches once: field -> its value for on and for off. Both spellings work.
-SWITCHES = {"length_groups": ("pools", "none")}
+#: Fields that were switches once, or whose words YAML reads as such: field -> its value for on and for off.
+SWITCHES = {"length_groups": ("pools", "none"), "states_on_device": ("yes", "no")}
 
 
 def switched(name: str, value: Any) -> Any:
-    """Return the value of a field; on and off of a field that was a switch once are its words."""
+    """Return the value of a field; on and off of a field of `SWITCHES` are its words."""
     return SWITCHES[name][not value] if name in SWITCHES and isinstance(value, bool) else value
 
 
@@ -71,7 +72,7 @@ def switched(name: str, value: Any) -> Any:
 GROUPS = {
     "training": (
         *("gauges", "skip_nonfinite", "average_last", "freeze_embeddings", "keep_freed_memory", "length_groups"),
-        *("sampling", "class_weights_on_logits"),
+        *("sampling", "class_weights_on_logits", "states_on_device"),
     ),
     "models": ("blocks", "teacher_blocks"),
 }
@@ -140,6 +141,12 @@ class DistillationFields:
         "of similar length (split), or none",
         "pools",
         metavar="{pools,split,none}",
+    )
+    states_on_device: Literal["auto", "yes", "no"] = _field(
+        "keep the teacher's states of all training rows on the device: where they take a quarter of its free memory at "
+        "most (auto; on a CPU they are always read from the cache), yes, or no",
+        "auto",
+        metavar="{auto,yes,no}",
     )
     sampling: str = _field(
         "rows of an epoch: all of them once, or balanced: as many, drawn with replacement so that every class is "

@@ -34,6 +34,7 @@ class TrainingLoss:
         names: names of the loss terms.
 
     Attributes:
+        feed: reads the signals of a teacher cache. None without one.
         sums: sums of the terms since the last line of the log.
         skipped: number of batches skipped by ``skip_nonfinite``, as of the last read from the device.
     """
@@ -42,6 +43,7 @@ class TrainingLoss:
         self.args, self._teaching = args, teaching
         self.sums, self._watch = TermSums(names), finite.Watch(names)
         self.skipped = 0
+        self.feed = teaching.feed if teaching else None
 
     def __call__(
         self, model: nn.Module, distiller: Distiller, inputs: Batch, state: TrainerState, rows: Tensor | int | None

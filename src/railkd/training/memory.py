@@ -51,6 +51,8 @@ def _advice(args: Any) -> list[str]:
         found.append(f"--max-length {length // 2} (now {length})")
     if not (args.bf16 or args.fp16):
         found.append("--bf16")
+    if args.states_on_device != "no" and args.device.type != "cpu":
+        found.append(f"--states-on-device no (now {args.states_on_device})")
     if not args.freeze_embeddings and "embeddings" not in (args.freeze or ()):
         found.append("--freeze embeddings")
     return [*found, "a student of fewer blocks"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,12 +70,15 @@ class Negatives:
             drawn.append(self._keys[rng.choice(pool, self.count, replace=len(pool) < self.count)])
         return np.stack(drawn)
 
-    def __call__(self, batch: Mapping[str, Tensor], *, step: int) -> dict[str, Tensor]:
+    def __call__(
+        self, batch: Mapping[str, Tensor], *, step: int, kept: Callable[[np.ndarray], Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Return the arguments of `railkd.models.distiller.Distiller` for a batch, on the device of its tokens.
 
         Args:
             batch: holds the keys and labels. Those of a `Batch` are read in main memory.
             step: number of finished optimizer steps.
+            kept: returns the states of keys on the device, if they are kept there. None: they are read from the cache.
 
         Returns:
             ``negative_states`` (G, K, n, d) for the G groups in the batch, ``negative_group`` (B,) with the group of
@@ -90,10 +93,12 @@ class Negatives:
         # Read only the groups in this batch. With 150 classes, K rows for each would be more than the batch itself.
         present, group = np.unique(group, return_inverse=True)  # (G,), (B,)
         keys = self.draw(step, present.tolist())  # (G, K, 2)
-        _, states = self.cache.gather(keys.reshape(-1, 2), self.pooling)
-        assert states is not None
         keep = (keys[group] != own[:, None]).any(axis=-1)  # (B, K): False where a negative is the example itself
         device = batch.get("input_ids", batch[KEY]).device
-        states = states.reshape(*keys.shape[:2], *states.shape[1:])  # (G, K, n, d)
+        wanted = keys.reshape(-1, 2)
+        states = self.cache.gather(wanted, self.pooling)[1] if kept is None else kept(wanted)
+        assert states is not None
         named = {"negative_states": states, "negative_group": group, "negative_keep": keep}
-        return {name: to_device(values, device) for name, values in named.items()}
+        found = {name: to_device(values, device) for name, values in named.items()}
+        found["negative_states"] = found["negative_states"].unflatten(0, keys.shape[:2])  # (G, K, n, d)
+        return found

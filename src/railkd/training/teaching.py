@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import TrainerState
 
 from railkd.data.collator import Batch
-from railkd.data.keys import KEY
 from railkd.errors import RailkdError
 from railkd.models.distiller import Distiller
 from railkd.runtime.hardware import to_device
@@ -17,6 +17,7 @@ from railkd.signals import Signals
 from railkd.teacher import StoredTeacher, Teacher
 from railkd.training import finite
 from railkd.training.arguments import DistillationTrainingArguments
+from railkd.training.feeding import Feed
 from railkd.training.negatives import Negatives
 
 
@@ -40,11 +41,34 @@ class Teaching:
     Args:
         args: settings of the run.
         teacher: live or a cache.
+        pooling: of the states that the method reads. None if it reads outputs alone.
+        keys: example keys of all training rows, (N, 2). None for a stream.
         negatives: draws the rows of a contrastive method. None for other methods.
+
+    Attributes:
+        feed: reads the signals of a cache. None for a live teacher.
+
+    Raises:
+        RailkdError: the states of a live teacher or of a stream are to be kept on the device.
     """
 
-    def __init__(self, args: DistillationTrainingArguments, teacher: Teacher, negatives: Negatives | None) -> None:
+    def __init__(
+        self,
+        args: DistillationTrainingArguments,
+        teacher: Teacher,
+        pooling: str | None,
+        keys: np.ndarray | None,
+        negatives: Negatives | None,
+    ) -> None:
         self.args, self.teacher, self.negatives = args, teacher, negatives
+        self.feed: Feed | None = None
+        if isinstance(teacher, StoredTeacher):
+            self.feed = Feed(teacher, keys, pooling, args.device, args.states_on_device)
+        elif args.states_on_device == "yes" and pooling is not None:
+            raise RailkdError(
+                "Expected a teacher cache for states_on_device yes, got a live teacher, which stores no states. Fix: "
+                "build a cache, or leave states_on_device out."
+            )
         # Tensors, so that compiled training does not retrace at each new draw.
         self._draw, self._scale, self._stage = Kept(), Kept(), Kept()
 
@@ -75,7 +99,7 @@ class Teaching:
         if draw:
             found["draw"] = self._draw(draw, device)
         if self.negatives is not None and pooling is not None:
-            found |= self.negatives(inputs, step=step)
+            found |= self.negatives(inputs, step=step, kept=self.feed.kept if self.feed else None)
         progress = step / max(1, state.max_steps)
         if distiller.objective.staged:
             found["term_scales"] = self._stage(distiller.objective.term_scales(progress), device)
@@ -85,16 +109,7 @@ class Teaching:
         return found, probes
 
     def _signals(self, inputs: Batch, pooling: str | None, step: int) -> tuple[Signals, dict[str, Tensor]]:
-        if not isinstance(self.teacher, StoredTeacher):
+        if self.feed is None:
             signals = self.teacher(inputs, pooling)
             return signals, finite.probes(signals)
-        keys = inputs.on_host(KEY)
-        if keys is None:
-            raise RailkdError(
-                f"a teacher cache is read by example keys: got a batch of {sorted(inputs)}, wanted '{KEY}'"
-            )
-        logits, states, answered = self.teacher.answers(keys, pooling)
-        finite.check_arrays({"logits": logits, "states": states}, keys, step)
-        device = self.args.device
-        parts = [None if part is None else to_device(part, device) for part in (states, answered)]
-        return Signals(to_device(logits, device), parts[0], answered=parts[1]), {}
+        return self.feed(inputs, step), {}

@@ -30,6 +30,7 @@ from railkd.training import build, checkpoint, checkpoint_folders, memory, pairi
 from railkd.training.arguments import DistillationTrainingArguments
 from railkd.training.averaging import Averaging
 from railkd.training.evaluation import Evaluation
+from railkd.training.feeding import feeding, reading_ahead
 from railkd.training.gauges import Gauging
 from railkd.training.loss import TrainingLoss, current_draw
 from railkd.training.probe import Probed, probe
@@ -72,7 +73,7 @@ class DistillationTrainer(Trainer):
         - `create_optimizer`: the projections may have a learning rate of their own.
         - `_get_train_sampler`: the order of rows is a function of seed and epoch; rows of similar length share a batch.
         - `_get_eval_sampler`: the longest rows come first.
-        - `_get_dataloader`: ``dataloader_drop_last`` drops rows of training, not of evaluation.
+        - `_get_dataloader`: ``dataloader_drop_last`` drops rows of training alone, whose signals are read ahead.
         - `evaluation_loop`: predictions are returned in the order of the data set.
         - `get_eval_dataloader`: raw text is tokenised.
         - `get_test_dataloader`: raw text is tokenised.
@@ -88,6 +89,7 @@ class DistillationTrainer(Trainer):
 
     args: DistillationTrainingArguments
     model: Distiller
+    data_collator: Any
 
     def __init__(
         self,
@@ -121,7 +123,7 @@ class DistillationTrainer(Trainer):
         if isinstance(self.teacher, StoredTeacher) and keys is not None:
             pairing.check_rows(self.teacher, keys, distiller.pooling)
         negatives = build.make_negatives(distiller, self.teacher, self.method.name, args.seed, train_dataset, keys)
-        teaching = None if self.teacher is None else Teaching(args, self.teacher, negatives)
+        teaching = None if self.teacher is None else Teaching(args, self.teacher, distiller.pooling, keys, negatives)
         self._loss = TrainingLoss(args, teaching, distiller.term_names)
         self._prepare_rows = preparer
         self._evaluation = Evaluation(args, compute_metrics)
@@ -147,7 +149,7 @@ class DistillationTrainer(Trainer):
         if self.args.keep_freed_memory and self.args.device.type == "cpu":
             hardware.keep_freed_memory()
         resume = checkpoint_folders.find_resumable(resume_from_checkpoint, str(self.args.output_dir), self.say)
-        with memory.explained(self.args):
+        with memory.explained(self.args), feeding(self._loss.feed, self.say):
             return super().train(resume, *args, **options)
 
     def probe(self) -> Probed | None:
@@ -194,7 +196,7 @@ class DistillationTrainer(Trainer):
         if not isinstance(inputs, Batch):
             return super()._prepare_inputs(inputs)
         moved = super()._prepare_inputs({name: value for name, value in inputs.items() if name != KEY})
-        return Batch(moved | {name: inputs[name] for name in inputs if name == KEY}, inputs.host)
+        return Batch(moved | {name: inputs[name] for name in inputs if name == KEY}, inputs.host, inputs.ahead)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | int | None:
         count = sum(len(batch["input_ids"]) for batch in batch_samples)
@@ -233,12 +235,14 @@ class DistillationTrainer(Trainer):
             return in_dataset_order(super().evaluation_loop(dataloader, *args, **options))
 
     def _get_dataloader(self, *args: Any, is_training: bool = False, **options: Any) -> Any:
-        drop = self.args.dataloader_drop_last
+        drop, collator = self.args.dataloader_drop_last, self.data_collator
         self.args.dataloader_drop_last = drop and is_training
+        feed = self._loss.feed if is_training else None
+        self.data_collator = reading_ahead(collator, feed, self.args.dataloader_num_workers)
         try:
             return super()._get_dataloader(*args, is_training=is_training, **options)
         finally:
-            self.args.dataloader_drop_last = drop
+            self.args.dataloader_drop_last, self.data_collator = drop, collator
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Return Trainer's loader. Raw text is tokenised first."""
