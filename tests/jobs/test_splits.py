@@ -101,3 +101,14 @@ def test_splits_hold_every_table_of_a_job(here: Path) -> None:
     assert splits.tests["hans"].domain == "out" and len(splits.texts()) == 8
     assert splits.training_rows(3)["label"][:] == [0, 1, 2, 1, -100, -100, -100, -100]
     assert sum("rows" in line for line in lines) == 4
+
+
+def test_fewer_training_rows_are_drawn_with_their_labels_and_the_classes_of_all(here: Path) -> None:
+    lines = list[str]()
+    options = DistillOptions(train=str(here / "MNLI" / "train.tsv"), max_train_rows=2)
+    splits = Splits.read(options, Target.infer, lines.append)
+    whole = Splits.read(DistillOptions(train=options.train), Target.infer, lambda line: None)
+    assert splits.target.space.names == whole.target.space.names == CLASSES
+    rows = {row["text"]: row["label"] for row in whole.train.rows}
+    assert len(splits.texts()) == 2 and all(rows[row["text"]] == row["label"] for row in splits.train.rows)
+    assert splits.contents == whole.contents and any("2 of the 4 training rows are drawn" in line for line in lines)

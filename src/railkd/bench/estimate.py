@@ -162,6 +162,7 @@ class _Plan:
         speed, rows = self.speeds.get((name, layers)), count_rows(source)
         if speed is None or rows is None:
             return None
+        rows = min(rows, getattr(options, "max_train_rows", None) or rows)
         tokens = min(_mean_length(name, source), options.max_length or DEFAULT_MAX_LENGTH)
         if job.kind == "cache":
             return rows * speed.seconds("forward", tokens)

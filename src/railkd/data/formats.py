@@ -15,9 +15,15 @@ from typing import Any
 from railkd.data.delimited import MOST_COLUMNS, OpenLines, Parsed, check_names, in_memory, parse_csv, parse_tsv
 from railkd.data.glue import GLUE
 from railkd.data.ood import find_row
+from railkd.data.packed import PACKINGS, packing_of, unpacked_name
 from railkd.data.text_files import memory_limit, read_text, too_large
 from railkd.errors import RailkdError, did_you_mean
 from railkd.runtime.words import shortened
+
+_EXCEL = (
+    " Fix: save it as csv, or pip install openpyxl and let pandas do it: pandas.read_excel(FILE, dtype=str, "
+    "keep_default_na=False).to_csv('rows.csv', index=False)"
+)
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,12 @@ class Format:
     Attributes:
         suffix: of its files, with the dot.
         read: returns a table of text, column -> cells, or a pyarrow table.
-        gzip: the files may be compressed as SUFFIX.gz.
+        text: the files hold text, and may be compressed, such as SUFFIX.gz.
     """
 
     suffix: str
     read: Callable[[Path], Any]
-    gzip: bool = True
+    text: bool = True
 
 
 def format_of(path: Path) -> Format | None:
@@ -45,10 +51,8 @@ def format_of(path: Path) -> Format | None:
         >>> format_of(Path("a.tsv.gz")).suffix, format_of(Path("a.txt"))
         ('.tsv', None)
     """
-    name = path.name.lower()
-    zipped = name.endswith(".gz")
-    row = _BY_SUFFIX.get(Path(name.removesuffix(".gz")).suffix)
-    return row if row is not None and (row.gzip or not zipped) else None
+    row = _BY_SUFFIX.get(Path(unpacked_name(path).lower()).suffix)
+    return row if row is not None and (row.text or not packing_of(path)) else None
 
 
 def stem_of(path: Path) -> str:
@@ -57,8 +61,8 @@ def stem_of(path: Path) -> str:
     Args:
         path: of the file, which need not exist.
     """
-    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-    return Path(name).stem if format_of(path) else path.name
+    packing = packing_of(path)
+    return Path(path.name.removesuffix(path.suffix) if packing else path.name).stem if format_of(path) else path.name
 
 
 def list_tables(folder: Path) -> dict[str, list[Path]]:
@@ -82,9 +86,9 @@ def list_suffixes() -> str:
 
     Example:
         >>> list_suffixes()
-        '.csv, .tsv, .jsonl, .json, .parquet, .ndjson (text also as .gz)'
+        '.csv, .tsv, .jsonl, .json, .parquet, .ndjson, .arrow, .feather (text also as .gz, .bz2, .xz, .zst, .zip)'
     """
-    return ", ".join(_BY_SUFFIX) + " (text also as .gz)"
+    return f"{', '.join(_BY_SUFFIX)} (text also as {', '.join(PACKINGS)})"
 
 
 def read_table(path: Path) -> tuple[Any, str]:
@@ -126,7 +130,7 @@ def known_format(path: Path) -> Format:
     """
     form = format_of(path)
     if form is None:
-        near = did_you_mean(path.suffix, _BY_SUFFIX)
+        near = _EXCEL if path.suffix.lower() in (".xlsx", ".xls") else did_you_mean(path.suffix, _BY_SUFFIX)
         raise RailkdError(f"{path}: unknown file format. Expected one of {list_suffixes()}.{near}")
     return form
 
@@ -296,7 +300,42 @@ def _read_parquet(path: Path) -> Any:
         read = max(read, facts.num_rows * facts.num_columns)
         if read > memory_limit():
             raise RailkdError(too_large(path, read))
-        return file.read()
+        return _plain(file.read())
+
+
+def _read_arrow(path: Path) -> Any:
+    """Return the table of an Arrow file, such as pandas' ``to_feather`` writes, or of a stream, as `datasets` does."""
+    import pyarrow as pa
+
+    if path.stat().st_size == 0:
+        raise RailkdError(f"{path}: expected an Arrow file, got an empty file.")
+    try:
+        source = pa.memory_map(str(path))
+        try:
+            file = pa.ipc.open_file(source)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            file = pa.ipc.open_stream(source)
+        check_names(file.schema.names, path)
+        table = file.read_all()
+        table.validate(full=True)  # nothing else compares the places in it with its size
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = str(error).splitlines()[0]
+        raise RailkdError(f"{path}: not a complete Arrow file ({reason}). Fix: write it again.") from None
+    return _plain(table)
+
+
+def _plain(table: Any) -> Any:
+    """Return a table with its categories as the values that they stand for."""
+    import pyarrow as pa
+
+    for place, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            cells = table.column(place).cast(column.type.value_type)
+            table = table.set_column(place, column.name, cells)
+    return table
 
 
 @contextmanager
@@ -334,7 +373,9 @@ _BY_SUFFIX = {
         Format(".tsv", _read_tsv),
         Format(".jsonl", _read_jsonl),
         Format(".json", _read_jsonl),
-        Format(".parquet", _read_parquet, gzip=False),
+        Format(".parquet", _read_parquet, text=False),
         Format(".ndjson", _read_jsonl),
+        Format(".arrow", _read_arrow, text=False),
+        Format(".feather", _read_arrow, text=False),
     )
 }

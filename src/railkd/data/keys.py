@@ -75,6 +75,22 @@ def held_out(dataset: Any, share: float, seed: int) -> tuple[Any, Any]:
     return dataset.select(np.flatnonzero(~inside)), dataset.select(np.flatnonzero(inside))
 
 
+def drawn(dataset: Any, count: int) -> Any:
+    """Draw some rows by their content, so that fewer rows are always among more, in whatever order the file is.
+
+    Args:
+        dataset: rows with ``text``, and ``text_pair`` for pairs.
+        count: of the rows to draw. If there are fewer, all of them are returned.
+
+    Returns:
+        The rows, in their order.
+    """
+    names = [name for name in ("text", "text_pair") if name in dataset.column_names]
+    texts = zip(*[dataset[name] for name in names], strict=True)
+    rank = np.asarray([example_key("max_train_rows", *row)[0] for row in texts])
+    return dataset.select(np.sort(np.argsort(rank, kind="stable")[:count]))
+
+
 def keys_of(dataset: Any) -> np.ndarray:
     """Return the keys (N, 2) of the texts of rows.
 

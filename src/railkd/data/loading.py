@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import re
 import socket
 import urllib.parse
 import urllib.request
@@ -14,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from railkd.data.formats import list_suffixes, list_tables, read_table
+from railkd.data.formats import list_suffixes, list_tables, read_table, stem_of
 from railkd.errors import RailkdError, did_you_mean
-from railkd.runtime.words import listed
+from railkd.runtime.words import counted, listed
 
 if TYPE_CHECKING:
     import datasets
@@ -31,6 +32,8 @@ _ALIASES = {name: names for names in SPLITS.values() for name in names[:4]}
 #: Marks what the description of rows says about how their file was read.
 NOTE = "railkd: "
 _ARROW_FILES = ("dataset_dict.json", "state.json")
+#: A file that holds a part of a split, as the hub names it: its split, its number from 0, and how many there are.
+_PART = re.compile(r"(.+?)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{8,})?")
 
 
 def read_file(path: Path) -> datasets.Dataset:
@@ -64,34 +67,64 @@ def _pick_split(wanted: str | None, available: Iterable[str], where: object) -> 
     )
 
 
-def file_in(folder: Path, wanted: str | None) -> Path | None:
-    """Return the file of a split in a folder such as GLUE's.
+def files_in(folder: Path, wanted: str | None) -> list[Path]:
+    """Find the files of a split in a folder such as GLUE's or a copy of a set of the hub.
 
     Args:
         folder: must exist.
         wanted: the split; None: train.
 
     Returns:
-        The file; None: it is an Arrow folder.
+        The files, mostly one; none: it is an Arrow folder.
 
     Raises:
-        RailkdError: the folder cannot be read or has no such split.
+        RailkdError: the folder cannot be read or has no such split, or a part of it is missing.
     """
     with _readable(folder):
         if any((folder / name).is_file() for name in _ARROW_FILES):
-            return None
-        files = list_tables(folder)
-    if not files:
+            return []
+        splits = _splits_in(folder)
+        inner = [] if splits else [path.name for path in sorted(folder.iterdir()) if path.is_dir() and _splits_in(path)]
+    if not splits:
+        hint = f" Fix: name one of its folders: {listed(inner)}." if inner else ""
         raise RailkdError(
             f"{folder}: the folder holds no data files. Expected a file, or a folder with train.tsv, dev.tsv, ... "
-            f"({list_suffixes()})."
+            f"({list_suffixes()}).{hint}"
         )
-    found = files[_pick_split(wanted, files, folder)]
-    if len(found) > 1:
+    split = _pick_split(wanted, splits, folder)
+    _check_parts(folder, split, splits[split])
+    return splits[split]
+
+
+def _splits_in(folder: Path) -> dict[str, list[Path]]:
+    """Return split -> files of a folder: ``train.tsv``, ``train-00000-of-00002.parquet``, ``data/``, or ``train/``."""
+    files: dict[str, list[Path]] = {}
+    for stem, paths in list_tables(folder).items():
+        part = _PART.fullmatch(stem)
+        files.setdefault(part[1] if part else stem, []).extend(paths)
+    if files:
+        return files
+    if (folder / "data").is_dir():
+        return _splits_in(folder / "data")
+    names = [name for names in SPLITS.values() for name in names if (folder / name).is_dir()]
+    found = {name: [path for paths in list_tables(folder / name).values() for path in paths] for name in names}
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def _check_parts(folder: Path, split: str, files: list[Path]) -> None:
+    """Refuse several files of a split that are not all of its parts."""
+    parts = [_PART.fullmatch(stem_of(path)) for path in files]
+    numbered = [part for part in parts if part]
+    if len(files) > 1 and len(numbered) < len(files) and files[0].parent.name != split:
         raise RailkdError(
-            f"{folder}: the split has several files: {listed(path.name for path in found)}. Fix: name one of them."
+            f"{folder}: the split has several files: {listed(path.name for path in files)}. Fix: name one of them."
         )
-    return found[0]
+    count = int(numbered[0][3]) if numbered else 0
+    if numbered and sorted(int(part[2]) for part in numbered) != list(range(count)):
+        raise RailkdError(
+            f"{folder}: expected {counted(count, 'file')} of the split {split!r}, as their names say, got "
+            f"{listed(path.name for path in files)}. Fix: fetch the parts that are missing, or name one of them."
+        )
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 A user writes a source as one string, and `Source.parse` parses it::
 
-    reviews.tsv                       a file: csv, tsv, jsonl, json, parquet; text also as .gz
+    reviews.tsv                       a file: csv, tsv, jsonl, json, parquet, arrow; text also as .gz, .zst, ...
     glue/RTE    glue/RTE:dev          a folder with train.tsv, dev.tsv, ...; the split after a colon
+    copy/                             a folder as on the hub, with data/train-00000-of-00002.parquet, ...
     saved/      saved/:validation     a folder written by save_to_disk of datasets
     stanfordnlp/imdb:test             a hub name; with a config: nyu-mll/glue:rte:validation
     stanfordnlp/imdb@REVISION:test    the same at a branch, tag or commit of the hub
     'more/*.jsonl'                    all files that match, one after the other, as one
+    'rows.tsv[:1000]'                 a part of the rows: glue/RTE:train[10%:20%], imdb:test[-500:]
 
 Cheap checks come first: ``datasets`` is imported only after the rows of a file have been read.
 """
@@ -28,6 +30,7 @@ from railkd.data.formats import stem_of
 from railkd.data.glue import GlueTask
 from railkd.data.loading import SPLITS
 from railkd.data.ood import find_row
+from railkd.data.slicing import split_slice, take
 from railkd.data.stacking import matches, stack
 from railkd.errors import RailkdError, did_you_mean
 
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 #: Name of the rows that choose the epoch, in records, reports and folders. No test set may have it.
 SELECTION_SET = "eval"
-_FILE_SUFFIX = re.compile(r"\.[A-Za-z]\w{0,7}(\.gz)?$")
+_FILE_SUFFIX = re.compile(r"\.[A-Za-z]\w{0,7}(\.(gz|bz2|xz|zst|zip))?$")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Source:
         revision: branch, tag or commit of a hub set; None: the newest.
         row: its row in the tables of `railkd.data.glue` and `railkd.data.ood`, or None.
         parts: the files that a pattern matches; empty: it is no pattern.
+        cut: the slice of the rows, such as ``[:1000]``; empty: all of them.
     """
 
     text: str
@@ -63,6 +67,7 @@ class Source:
     revision: str | None
     row: GlueTask | None
     parts: tuple[Source, ...] = ()
+    cut: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Source:
@@ -79,6 +84,10 @@ class Source:
             >>> source.base, source.revision, source.config, source.split, source.row.name
             ('nyu-mll/glue', 'main', 'rte', 'validation', 'RTE')
         """
+        whole, cut = split_slice(text)
+        if cut and not os.path.exists(text):
+            found = cls.parse(whole)
+            return replace(found, text=text, cut=cut, name=_safe(found.name + cut))
         if parts := tuple(map(cls.parse, matches(text))):
             name = _safe(Path(text).absolute().parent.name.replace("*", "")) or "data"
             return cls(text, text, (), name, True, None, parts[0].row, parts)
@@ -151,16 +160,12 @@ class Source:
                 text of the source overrides it. A single file has no splits.
 
         Returns:
-            At least one row.
-
-        Raises:
-            RailkdError: the source does not exist, cannot be read, or has no rows or no such split.
+            At least one row. `RailkdError` says that the source does not exist, cannot be read, or has no rows or no
+            such split.
         """
-        if self.parts:
-            return stack(self.text, [part.text for part in self.parts], [part.rows() for part in self.parts])
         wanted = self.split or split
-        if path := self.file(split):
-            rows = loading.read_file(path)
+        if files := self._files(split):
+            rows = stack(self.text, files, [self._checked(loading.read_file(path)) for path in files])
         elif self.on_disk:
             rows = loading.read_arrow(Path(self.base), wanted, spelled=self.split is not None)
         else:
@@ -168,30 +173,37 @@ class Source:
             if loading.is_builder(self.base):
                 raise self._missing()
             rows = loading.read_hub(self.text, self.base, self.config, self.revision, wanted)
+        return take(self._checked(rows), self.cut, self.text)
+
+    def _checked(self, rows: datasets.Dataset) -> datasets.Dataset:
         if rows.num_rows == 0:
             raise RailkdError(f"{self.text}: expected at least one row, got none.")
         check_names(rows.column_names, self.text)
         return loading.with_label_names(rows)
 
     def file(self, split: str | None = None) -> Path | None:
-        """Return the file that the rows lie in.
+        """Return the file that holds the rows, and no other rows.
 
         Args:
             split: as for `rows`.
 
         Returns:
-            The file; None: the rows are in several files, in an Arrow folder or on the hub.
-
-        Raises:
-            RailkdError: a split of a single file is asked for, or the folder has no such split.
+            The file; None: the rows are in several files, a part of a file, in an Arrow folder or on the hub.
         """
+        files = self._files(split)
+        return files[0] if len(files) == 1 and not self.cut else None
+
+    def _files(self, split: str | None) -> list[Path]:
+        """Return the files that the rows lie in; none: they are in an Arrow folder or on the hub."""
+        if self.parts:
+            return [Path(part.base) for part in self.parts]
         if os.path.isdir(self.base):
-            return loading.file_in(Path(self.base), self.split or split)
+            return loading.files_in(Path(self.base), self.split or split)
         if self.on_disk and self.split:
             raise RailkdError(
                 f"{self.base}:{self.split}: a file has no splits. Fix: give {self.base} alone, or a folder of splits."
             )
-        return Path(self.base) if self.on_disk and not self.parts else None
+        return [Path(self.base)] if self.on_disk else []
 
     def _missing(self) -> RailkdError:
         """Return the error for a source that does not exist, with the nearest name in its folder."""

@@ -1,4 +1,4 @@
-"""Reads several files as one: those that match a pattern such as ``more/*.jsonl``."""
+"""Reads several files as one: those that match a pattern such as ``more/*.jsonl``, and the parts of a split."""
 
 from __future__ import annotations
 
@@ -35,18 +35,20 @@ def matches(text: str) -> list[str]:
     return sorted(path for path in glob.glob(text, recursive=True) if os.path.isfile(path) and format_of(Path(path)))
 
 
-def stack(where: str, files: Sequence[str], found: Sequence[datasets.Dataset]) -> datasets.Dataset:
+def stack(where: str, files: Sequence[Path], found: Sequence[datasets.Dataset]) -> datasets.Dataset:
     """Return the rows of several files, one file after the other, with the columns that all of them have.
 
     Args:
-        where: the pattern, for messages.
-        files: their names.
+        where: the pattern or folder, for messages.
+        files: one at least.
         found: the rows of each.
 
     Raises:
         RailkdError: the files have no column in common, or values of a column that no type holds, such as text in
             one file and numbers in another.
     """
+    if len(files) == 1:
+        return found[0]
     import datasets
     import pyarrow as pa
     from datasets.table import InMemoryTable

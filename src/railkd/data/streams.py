@@ -171,14 +171,15 @@ def open_rows(source: Source, split: str) -> RowStream:
     """Return the rows of a source.
 
     Args:
-        source: a file is read as a stream; Arrow folders and sets on the hub lie on the disk as they are.
+        source: a file is read as a stream; Arrow files, their folders and sets on the hub lie on the disk as they are.
         split: train, dev or test, where the source holds several.
 
     Returns:
         The rows.
     """
     path = source.file(split)
-    if path is None:
+    stream = _OPEN.get(known_format(path).suffix) if path is not None else None
+    if path is None or stream is None:
         rows = source.rows(split)
 
         def slices() -> Iterator[Row]:
@@ -187,7 +188,7 @@ def open_rows(source: Source, split: str) -> RowStream:
 
         return RowStream(tuple(rows.column_names), slices)
     with readable(path):
-        found = _OPEN[known_format(path).suffix](path)
+        found = stream(path)
 
     def told() -> Iterator[Row]:
         with readable(path):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import gzip
 import io
 import itertools
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from railkd.data.packed import open_unpacked, packing_of
 from railkd.errors import RailkdError
 from railkd.runtime.words import size
 
@@ -59,7 +58,7 @@ def too_large(path: Path, read: int) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Return a UTF-8 file as text without a byte order mark; a file named .gz is decompressed.
+    """Return a UTF-8 file as text without a byte order mark; a compressed file is unpacked.
 
     Args:
         path: of the file.
@@ -68,7 +67,7 @@ def read_text(path: Path) -> str:
         Its text, which is not blank.
 
     Raises:
-        RailkdError: the file is not UTF-8, not a complete gzip file, blank, or larger than memory.
+        RailkdError: the file is not UTF-8, not complete, blank, or larger than memory.
     """
     data = b"".join(_chunks(path, memory_limit()))
     try:
@@ -154,32 +153,26 @@ def _not_utf8(path: Path, byte: int, at: int, line: int) -> str:
 def _chunks(path: Path, limit: int | None, piece: int = _CHUNK) -> Iterator[bytes]:
     """Yield the bytes of a file, unpacked, piece by piece; at most so many, unless the limit is None."""
     packed, total = path.stat().st_size, 0
-    zipped = path.name.lower().endswith(".gz")
     if limit is not None and packed > limit:
         raise RailkdError(too_large(path, packed))
-    try:
-        with gzip.open(path) if zipped else path.open("rb") as file:
-            while chunk := file.read(piece):
-                total += len(chunk)
-                if _ZEROS in chunk:
-                    raise RailkdError(
-                        f"{path}: expected text, got a run of zero bytes before offset {total}. The file is damaged, "
-                        "sparse or no text. Fix: write it again."
-                    )
-                if zipped and total > max(MOST_UNPACKED, MOST_RATIO * packed):
-                    raise RailkdError(
-                        f"{path}: {size(packed)} unpack to more than {MOST_RATIO} times their size. "
-                        "Fix: unpack the file yourself if you trust it."
-                    )
-                if limit is not None and total > limit:
-                    raise RailkdError(too_large(path, total))
-                if total == len(chunk):
-                    _refuse_other_encodings(path, chunk)
-                yield chunk
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise RailkdError(
-            f"{path}: not a complete gzip file. Fix: compress it again, or remove .gz from its name if it is text."
-        ) from None
+    with open_unpacked(path) as file:
+        while chunk := file.read(piece):
+            total += len(chunk)
+            if _ZEROS in chunk:
+                raise RailkdError(
+                    f"{path}: expected text, got a run of zero bytes before offset {total}. The file is damaged, "
+                    "sparse or no text. Fix: write it again."
+                )
+            if packing_of(path) and total > max(MOST_UNPACKED, MOST_RATIO * packed):
+                raise RailkdError(
+                    f"{path}: {size(packed)} unpack to more than {MOST_RATIO} times their size. "
+                    "Fix: unpack the file yourself if you trust it."
+                )
+            if limit is not None and total > limit:
+                raise RailkdError(too_large(path, total))
+            if total == len(chunk):
+                _refuse_other_encodings(path, chunk)
+            yield chunk
 
 
 def _refuse_other_encodings(path: Path, data: bytes) -> None:

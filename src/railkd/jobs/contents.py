@@ -234,4 +234,4 @@ def _same_rows(one: Source, two: Source, equal: bool) -> bool:
 
 def _place(source: Source) -> tuple[str | None, ...]:
     base = os.path.realpath(source.base) if source.on_disk else source.base
-    return base, source.revision, *source.hints
+    return base, source.cut, source.revision, *source.hints

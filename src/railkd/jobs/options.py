@@ -127,6 +127,12 @@ class TrainingDataOptions(DataOptions):
         group="data",
         required=True,
     )
+    max_train_rows: int | None = option(
+        "train on so many rows of --train, drawn by their text: the same ones each time, and some of those of a larger "
+        "number",
+        metavar="N",
+        group="data",
+    )
     eval: str | None = option("rows that select the best epoch", metavar="FILE", group="data")
     test: list[str] = option(
         "rows to score once, after training; may be repeated", [], metavar="[NAME=]FILE", group="data"

@@ -53,7 +53,7 @@ def _reads_model(name: str) -> bool:
 
 
 def _reads_table(name: str) -> bool:
-    return bool(re.search(r"\.(csv|tsv|jsonl|ndjson|json|parquet|arrow)(\.gz)?$", name))
+    return bool(re.search(r"\.(csv|tsv|jsonl|ndjson|json|parquet|arrow|feather|zip)(\.(gz|bz2|xz|zst|zip))?$", name))
 
 
 def _reads_records(name: str) -> bool:

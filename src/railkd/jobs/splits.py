@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 
 from railkd.data.glue import GlueTask
-from railkd.data.keys import held_out
+from railkd.data.keys import drawn, held_out
 from railkd.data.label_names import describe_look_alikes
 from railkd.data.ood import OodSet, is_out_of_domain
 from railkd.data.reader import Cells, Table, read, refuse_unused_entries
@@ -198,7 +198,7 @@ class Splits:
             say(f"labels of {target.source.text}: {target.task.describe(target.space.names)}")
             if line := describe_look_alikes(target.space.names, raw.cells.label_map if raw.cells else {}):
                 say(line)
-        train, unlabelled, given, words = reader.label(raw, target), None, None, cls.selecting
+        train, unlabelled, given, words = _draw(reader.label(raw, target), options, say), None, None, cls.selecting
         if sources.unlabelled is not None:
             unlabelled = reader.read(sources.unlabelled, split="train", labelled=False)
             _refuse_other_texts(unlabelled, train)
@@ -277,6 +277,14 @@ class Splits:
         columns = {name: rows[name] for name in rows.column_names}
         marked = Dataset.from_dict({**columns, "label": [mark] * len(rows)}, features=self.train.rows.features)
         return concatenate_datasets([self.train.rows, marked])
+
+
+def _draw(train: Table, options: TrainingDataOptions, say: Say) -> Table:
+    """Return the training rows, or those of them that ``--max-train-rows`` draws."""
+    if options.max_train_rows is None or options.max_train_rows >= len(train):
+        return train
+    say(f"{options.max_train_rows:,} of the {len(train):,} training rows are drawn (--max-train-rows)")
+    return replace(train, rows=drawn(train.rows, options.max_train_rows))
 
 
 def digests(tables: Mapping[str, Table | None], tests: Mapping[str, Table]) -> dict[str, str]:
