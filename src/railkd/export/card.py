@@ -136,7 +136,7 @@ def _training(record: RunRecord | None, trimmed: bool) -> list[str]:
         lines.append(f"- method: {spec.name} ({spec.paper}); blocks read: {spec.reads}; its formula: docs/methods.md")
     elif record.method and record.job == "distill":
         lines.append(f"- method: {_public(record.method)} ({record.paper or 'no source given'}), not a part of railkd")
-    for name in ("train", "unlabelled", "eval", "eval_share"):
+    for name in ("train", "max_train_rows", "unlabelled", "eval", "eval_share"):
         if name in record.config:
             digest = f" (digest `{record.contents[name]}`)" if name in record.contents else ""
             lines.append(f"- {name.replace('_', ' ')}: `{_public(record.config[name])}`{digest}")
