@@ -38,6 +38,7 @@ _LAYERS = (
 CONTRASTS: dict[str, list[Contrast]] = {
     "A-labels": _less(
         "3-layers keep=even",
+        ("finetune", "finetune freeze=embeddings,1,2,3"),
         ("kd", "finetune"),
         *((arm, "kd") for arm in _LAYERS),
         *(("rail-kd-l", other) for other in ("rail-fixed", "rail-step", "rail-cyclic", "pkd-skip", "rail-kd-c")),
