@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cells
@@ -97,12 +97,18 @@ CONTRASTS: dict[str, list[Contrast]] = {
 }
 
 
+#: Readings of the projections that are printed. A rank is effective: 1 says that all rows point in one direction.
+GAUGES = {"rank": "rank, student", "target_rank": "rank, teacher", "term": "term"}
+
+
 def main(studies: Sequence[str], contrasts: Sequence[Contrast], folder: Path = cells.RECORDS) -> None:
-    """Print, for each task, the scores of all cells and the contrasts."""
+    """Print, for each task, the scores of all cells, the contrasts, and how the projections of blocks ended."""
     right = {name: sets for study in studies for name, sets in cells.read_right(study, folder).items()}
     records = [record for study in studies for record in cells.read_records(study, folder) if record.metrics]
     for task in dict.fromkeys(record.task for record in records):
-        _print_task(task, [record for record in records if record.task == task], contrasts, right)
+        of_task = [record for record in records if record.task == task]
+        _print_task(task, of_task, contrasts, right)
+        _print_gauges(task, of_task)
 
 
 def _print_task(task: str, records: list[RunRecord], contrasts: Sequence[Contrast], right: cells.Right) -> None:
@@ -113,18 +119,48 @@ def _print_task(task: str, records: list[RunRecord], contrasts: Sequence[Contras
     for record in records:
         name = "teacher" if record.job == "finetune" else f"{record.student}, {record.arm}"
         runs.setdefault(name, {})[record.seed] = record
+    floors = next((r.baselines for r in records if all(each in r.baselines for each in sets)), None)
+    if floors:
+        values = [f"{_percent(floors[each].metrics):.1f}" for each in sets]
+        print(f"| the most frequent class | - | {' | '.join(values)} |")
     for name, by_seed in runs.items():
         scores = [_spread([_score(record, each) for record in by_seed.values()]) for each in sets]
         print(f"| {name} | {len(by_seed)} | {' | '.join(scores)} |")
     print(f"\n| {task}, contrast in points | seeds | {' | '.join(sets)} |\n|{'---|' * (len(sets) + 2)}")
+    missing = []
     for words, ours, theirs in contrasts:
         pairs = list(_pairs(records, ours, theirs))
+        if not pairs:
+            missing.append(words)
+            continue
         found = [_difference([(right[a.folder][each], right[b.folder][each]) for a, b in pairs]) for each in sets]
-        print(f"| {words} | {len(pairs)} | {' | '.join(found if pairs else ['not run'] * len(sets))} |")
+        print(f"| {words} | {len(pairs)} | {' | '.join(found)} |")
+    if missing:
+        print(f"\nNot run on {task}: {'; '.join(missing)}.")
+
+
+def _print_gauges(task: str, records: list[RunRecord]) -> None:
+    """Print the first and last reading of the projections of arms that have some, mean over seeds."""
+    runs: dict[str, list[RunRecord]] = {}
+    for record in records:
+        if record.gauges.get("readings"):
+            runs.setdefault(f"{record.student}, {record.arm}", []).append(record)
+    if not runs:
+        return
+    print(f"\n| {task}, projections, first and last reading | seeds | {' | '.join(GAUGES.values())} | warned |")
+    print("|" + "---|" * (len(GAUGES) + 3))
+    for name, made in runs.items():
+        ends = [(record.gauges["readings"][0], record.gauges["readings"][-1]) for record in made]
+        values = [" to ".join(f"{np.mean([end[i][key] for end in ends]):.2f}" for i in (0, 1)) for key in GAUGES]
+        print(f"| {name} | {len(made)} | {' | '.join(values)} | {sum(bool(r.gauges.get('warning')) for r in made)} |")
+
+
+def _percent(scores: Mapping[str, float]) -> float:
+    return 100 * next(iter(scores.values()))
 
 
 def _score(record: RunRecord, name: str) -> float:
-    return 100 * next(iter(record.metrics[name].values()))
+    return _percent(record.metrics[name])
 
 
 def _spread(values: list[float]) -> str:
@@ -143,12 +179,10 @@ def _pairs(
 
 
 def _difference(answers: list[tuple[str, str]]) -> str:
-    """Return the mean difference over seeds, with its intervals; of no answers nothing.
+    """Return the mean difference over seeds, with its intervals.
 
     Over rows: the mean over seeds of a row's difference, with the normal interval of its mean over rows.
     """
-    if not answers:
-        return ""
     right = np.array([[list(model) for model in pair] for pair in answers]) == "1"  # (seeds, 2, rows)
     differ = 100.0 * (right[:, 0].astype(float) - right[:, 1])  # (seeds, rows)
     by_seed, by_row, mean = differ.mean(axis=1), differ.mean(axis=0), differ.mean()

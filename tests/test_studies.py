@@ -16,7 +16,7 @@ import rerun
 import tiny
 from bench.room import in_process
 from railkd.bench.grid_reader import load
-from railkd.records import RunRecord
+from railkd.records import Baseline, RunRecord
 
 GRIDS = sorted(cells.STUDIES.glob("*.yaml"))
 
@@ -40,6 +40,11 @@ def records(tmp_path: Path) -> Path:
             record = RunRecord("distill", arm, seed, task="t", student="even", arm=arm, folder=f"runs/{arm}_{seed}")
             record.config = {"output": str(output / record.folder), "teacher": str(output / "teachers/t/model")}
             record.metrics, record.predictions = {"dev": {"accuracy": right.count("1") / 4}}, {"dev": "dev.tsv"}
+            if arm == "kd":
+                first = {"epoch": 0.0, "rank": 6.0, "target_rank": 5.0, "variance": 0.2, "term": 2.0}
+                readings = [first, first | {"epoch": 1.0, "rank": float(seed), "target_rank": 1.5, "term": 0.1}]
+                record.gauges = {"readings": readings, "warning": "collapsed" if seed == 1 else ""}
+                record.baselines = {"dev": Baseline("'yes'", {"accuracy": 0.25})}
             (output / record.folder).mkdir(parents=True)
             rows = [f"{i}\tyes\t{'yes' if mark == '1' else 'no'}" for i, mark in enumerate(right)]
             (output / record.folder / "dev.tsv").write_text("\n".join(["index\tgold\tlabel", *rows]) + "\n")
@@ -64,7 +69,9 @@ def test_a_contrast_has_its_intervals_over_rows_and_seeds(records: Path, capsys:
     # Differences by seed 25, 25, 50 (mean 33.3, deviation 14.43); by row 0, 0, 100, 33.3 (deviation 47.14).
     # 4.303 * 14.43 / sqrt(3) = 35.9; 1.96 * 47.14 / 2 = 46.2.
     assert "| kd less finetune | 3 | +33.3 (rows -12.9 to +79.5; seeds -2.5 to +69.2) |" in told
-    assert "| gone | 0 | not run |" in told
+    assert "Not run on t: gone." in told and "| gone |" not in told
+    assert "| the most frequent class | - | 25.0 |" in told
+    assert "| even, kd | 3 | 6.00 to 2.00 | 5.00 to 1.50 | 2.00 to 0.10 | 1 |" in told
     assert "| even, kd | 3 | 83.3 ± 14.4 |" in told and "| even, finetune | 3 | 50.0 ± 0.0 |" in told
 
 
