@@ -102,6 +102,7 @@ class RunRecord:
         teacher_line: slope and offset that were put on the outputs of a regression teacher; empty: none.
         metrics: set name -> metric -> value; the first metric is the main one. "eval" is the selection set: it picked
             the best epoch and is not reported as a test result.
+        higher_is_better: metric -> whether higher is better, for the metrics of the user's own functions.
         baselines: set name -> what its scores compare with; records of earlier releases have none.
         classes: set name -> the scores of each class; records of earlier releases, and of regression, have none.
         confusion: set name -> [class, answer, number of rows] for each pair that occurs, as indices into ``classes``;
@@ -117,8 +118,8 @@ class RunRecord:
         peak_memory: highest memory use of the process, in bytes.
         sizes: number of parameters and of trained ones, bytes on disk, rows of a cache.
         contents: what the job read -> digest: "train", "eval" and "unlabelled" rows, a "model", "teacher" or "student"
-            that it started from, each test set as "test NAME", the texts alone of labelled rows as "texts PART", and
-            the file of a "method" from outside.
+            that it started from, each test set as "test NAME", the texts alone of labelled rows as "texts PART", the
+            file of a "method" from outside, and those of own "metrics ADDRESS".
         labels: names of the outputs, in the order of the logits.
         paper: source of the method; empty: not known.
         folder: the run folder, relative to the records file.
@@ -147,6 +148,7 @@ class RunRecord:
     start: dict[str, Any] = field(default_factory=dict)
     teacher_line: list[float] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    higher_is_better: dict[str, bool] = field(default_factory=dict)
     baselines: dict[str, Baseline] = field(default_factory=dict)
     classes: dict[str, list[ClassScore]] = field(default_factory=dict)
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)

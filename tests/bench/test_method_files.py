@@ -1,4 +1,4 @@
-"""A bench of a method in a file: its runs read the copy in the bench folder, and an edited file is refused by name."""
+"""A bench of a method and a metric in files: its runs read copies in the bench folder, and edited files are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from railkd.cli import main
 from railkd.cli.bench import make_verbs
 from railkd.errors import RailkdError
 from railkd.objectives import MethodSpec, Objective, method_spec, register
-from railkd.objectives.outside import copies
+from railkd.runtime.addresses import copies
 
 MINE = """
 from railkd.objectives import Objective, states_of
@@ -36,19 +36,33 @@ class Pull(Objective):
         return (ours[:, -1] - theirs[:, -1].to(ours)).abs().pow(self.power).mean()
 """
 
+COST = """
+import numpy as np
+
+
+def cost(predictions, labels):
+    return {"cost": -np.log(predictions[np.arange(len(labels)), labels]).mean()}
+
+
+cost.higher_is_better = False
+"""
+
 
 def test_runs_read_the_copy_and_a_resumed_bench_refuses_an_edited_file(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grid = ALONE | {"methods": [{"name": "mine.py:Pull", "power": [1, 2]}]}
+    grid["settings"] = ALONE["settings"] | {"metrics": "log-loss,costs.py:cost"}
     monkeypatch.chdir(room(base, tmp_path / "run", grid))
-    mine, output = Path("mine.py"), Path("out")
+    mine, costs, output = Path("mine.py"), Path("costs.py"), Path("out")
     mine.write_text(MINE)
+    costs.write_text(COST)
     digest = method_spec("mine.py:Pull").digest
     jobs = make_jobs(load("grid.yaml"), "out", make_verbs())
     output.mkdir()
     copy_method_files(jobs, output)
-    mine.write_text("raise RuntimeError('edited while the bench runs')")
+    for file in (mine, costs):
+        file.write_text("raise RuntimeError('edited while the bench runs')")
     progress = Progress("test", quiet=True)
     records = run(jobs, InProcess("out"), output, done={}, grid="", retries=0, progress=progress)
     students = [record for record in records if record.job == "distill"]
@@ -58,9 +72,17 @@ def test_runs_read_the_copy_and_a_resumed_bench_refuses_an_edited_file(
     ]
     assert {record.contents["method"] for record in students} == {digest} and students[0].paper == "Nobody 2026"
     assert students[0].curve[0]["intermediate"] != students[1].curve[0]["intermediate"]
+    for record in (record for record in records if record.job != "cache"):
+        found = record.metrics["dev"]
+        assert found["cost"] == pytest.approx(found["log_loss"]) and record.higher_is_better == {"cost": False}
     done = {record.folder: record for record in records}
     mine.write_text(MINE)
+    costs.write_text(COST)
     refuse_other_contents(jobs, output, done)
+    costs.write_text(f"{COST}\n")
+    with pytest.raises(RailkdError, match="the metrics costs.py:cost changed since 'teachers/one/base', 'runs/"):
+        refuse_other_contents(jobs, output, done)
+    costs.write_text(COST)
     mine.write_text(MINE.replace(".mean()", ".sum()"))
     with pytest.raises(RailkdError, match="--method 'mine.py:Pull' changed since 'runs/.*' began"):
         refuse_other_contents(jobs, output, done)

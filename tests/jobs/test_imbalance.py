@@ -74,19 +74,65 @@ def test_a_weighted_run_says_its_weights_and_a_resume_compares_them(
     assert "both, by class:" in capsys.readouterr().out
 
 
+COST = """
+import numpy as np
+
+
+def cost(predictions, labels):
+    return {"cost": -np.log(predictions[np.arange(len(labels)), labels]).mean()}
+
+
+cost.higher_is_better = False
+"""
+
+
+@pytest.mark.parametrize("name", ["log-loss", "cost"])
 def test_an_error_of_probabilities_chooses_the_epoch_where_it_is_lowest(
-    base: Path, data: Path, tmp_path: Path, capsys: Capture
+    name: str, base: Path, data: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Balanced draws are said, and the record names the metric as it is spelled in the table."""
-    run = finetune(base, data, "--sampling balanced --metric-for-best-model log-loss --eval", data / "both.tsv")
-    railkd(*run, "--output", tmp_path / "out", "--epochs", 4)
+    """Balanced draws are said, and the record names the metric as it is spelled in the table, or by the function."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(COST)
+    run = finetune(base, data, "--sampling balanced --metrics mine.py:cost", "--eval", data / "both.tsv")
+    run += argv("--output out --epochs 4 --metric-for-best-model", name)
+    railkd(*run)
     assert "draws 24 labelled rows with replacement, each of the 2 classes equally likely" in capsys.readouterr().err
-    record = RunRecord.read(tmp_path / "out" / "metrics.json")
-    values = {entry["step"]: entry["eval_log_loss"] for entry in record.curve if "eval_log_loss" in entry}
+    record = RunRecord.read("out/metrics.json")
+    spelled = {"log-loss": "log_loss"}.get(name, name)
+    values = {entry["step"]: entry[f"eval_{spelled}"] for entry in record.curve if f"eval_{spelled}" in entry}
     assert len(set(values.values())) == 4
     step = min(values, key=lambda at: values[at])
-    assert record.selection == f"best log_loss on --eval, at step {step}"
+    assert record.selection == f"best {spelled} on --eval, at step {step}"
     assert next(iter(record.metrics["eval"])) == "accuracy" and record.config["sampling"] == "balanced"
+    assert record.higher_is_better == {"cost": False} and record.metrics["eval"]["cost"] == pytest.approx(
+        record.metrics["eval"].get("log_loss", record.metrics["eval"]["cost"])
+    )
+    if name == "cost":
+        own_metrics_of_a_finished_run(run, data, record, capsys)
+
+
+def own_metrics_of_a_finished_run(run: list[str], data: Path, record: RunRecord, capsys: Capture) -> None:
+    """Its scores are those of evaluate, no edited file goes on, and what cannot be computed is refused before a run."""
+    railkd(
+        *argv(
+            "evaluate --model out/model --quiet --metrics mine.py:cost --output scores.json --test", data / "both.tsv"
+        )
+    )
+    found = json.loads(Path("scores.json").read_text())["both"]
+    assert found["cost"] == pytest.approx(record.metrics["eval"]["cost"]) and found["higher_is_better"] == {
+        "cost": False
+    }
+    assert record.baselines["eval"].metrics["cost"] == pytest.approx(0.5623, abs=1e-4)  # of 6 and 2 rows
+    Path("out/metrics.json").unlink()  # as if it had been killed at its end
+    Path("mine.py").write_text(f"{COST}\n")
+    assert main([*run, "--resume"]) == 2
+    assert "began with other contents of the metrics mine.py:cost" in capsys.readouterr().err
+    Path("mine.py").write_text(COST.replace("cost(", "cost(more, "))
+    assert main([*run, "--overwrite"]) == 2
+    assert "expected a function of two arguments" in capsys.readouterr().err
+    Path("mine.py").write_text(COST.replace('"cost"', '"price"'))
+    assert main([*run, "--overwrite"]) == 2
+    assert "Your functions compute price" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from railkd.cli import main
 from railkd.cli.verbs import find_verb
 from railkd.cli.words import parse
 from railkd.errors import RailkdError
-from railkd.objectives import METHODS, MethodSpec, Objective, known_methods, method_spec, outside, register
+from railkd.objectives import METHODS, MethodSpec, Objective, known_methods, method_spec, register
 from railkd.objectives.finetune import Finetune
 from railkd.objectives.kd import KD
+from railkd.runtime import addresses
 from railkd.training import DistillationTrainingArguments
 
 MINE = '''
@@ -148,8 +149,8 @@ def test_an_edited_file_is_another_method_with_another_digest(mine: str) -> None
     Path("mine.py").write_text(MINE.replace("0.1", "0.5"))
     assert method_spec(mine).options["margin"] == 0.5 and method_spec(mine).digest != before.digest
     Path("copies").mkdir()
-    (Path("copies") / outside.copy_name(Path("mine.py"))).write_text(MINE)
-    with outside.copies(Path("copies")):  # as in a worker of a bench
+    (Path("copies") / addresses.copy_name(Path("mine.py"))).write_text(MINE)
+    with addresses.copies(Path("copies")):  # as in a worker of a bench
         assert method_spec(mine).options["margin"] == 0.1
 
 
@@ -251,6 +252,24 @@ def test_a_file_that_names_code_runs_nothing_until_the_user_allows_it(
     Path("sly-grid.yaml").write_text(f"{grid}methods: [kd, '{mine}']\nsettings: {{trust_methods: true}}\n")
     for words in (["distill", "--config", "run.yaml"], ["distill", "--config", "sly.yaml"], ["bench", "grid.yaml"]):
         assert "names Python code" in refused([*words, "--output", "out"], capsys)
+    metrics = "metrics: 'auroc,mine.py:cost'"
+    Path("metrics.yaml").write_text(f"{metrics}\ntrain: none.tsv\n")
+    for number, text in enumerate(
+        (
+            f"{grid}methods: [kd]\nsettings: {{{metrics}}}\n",
+            f"{grid}methods: [kd]\n".replace("[none.tsv]", f"[none.tsv], settings: {{{metrics}}}"),
+            f"{grid}methods: [kd]\n".replace("teacher: none", f"teacher: {{finetune: none, {metrics}}}"),
+            f"{grid}methods: [kd]\n".replace("layers: 1", f"layers: 1, teacher: {{finetune: none, {metrics}}}"),
+        )
+    ):
+        Path(f"{number}.yaml").write_text(text)
+        assert "metrics: 'auroc,mine.py:cost' names Python code" in refused(
+            ["bench", f"{number}.yaml", "--output", "out"], capsys
+        )
+    for verb in ("finetune", "distill", "evaluate"):
+        assert "metrics.yaml: metrics: " in refused([verb, "--config", "metrics.yaml"], capsys)
+        words = ["--config", "metrics.yaml", "--metrics", "auroc"]
+        assert parse(find_verb(verb), words).request.options.metrics == ["auroc"]
     assert "trust_methods has no effect in a file" in refused(
         ["distill", "--config", "sly.yaml", "--trust-methods", "--output", "out"], capsys
     )

@@ -20,9 +20,9 @@ from railkd.errors import RailkdError, RunFailed
 from railkd.jobs import cache, distill, evaluate, finetune, tracking
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.train import TrainingJob
-from railkd.objectives.outside import copies
 from railkd.records import RunRecord
 from railkd.runtime import hardware
+from railkd.runtime.addresses import copies
 from railkd.runtime.words import visible
 
 

@@ -20,6 +20,7 @@ from railkd.models.checkpoints import Checkpoint
 from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.words import listed
+from railkd.tasks.own_metrics import load_own
 from railkd.teacher.identity import content_of
 
 #: Parts that are models, the one that rows are read for first.
@@ -86,6 +87,8 @@ class _Reader:
             found["teacher"] = self._labels(options, file)
         if "method" in parts:
             found["method"] = method_spec(request.training["method"]).digest
+        own = {f"metrics {one.address}": one.digest for one in load_own(getattr(options, "metrics", ()))}
+        found |= {part: digest for part, digest in own.items() if part in parts}
         if isinstance(options.train, list) or there != models:  # a cache of a teacher pass takes other rows too
             return found
         source = self._models[next(iter(models.values()))] if models else None

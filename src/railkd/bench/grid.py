@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,3 +127,12 @@ class Grid:
     contrasts: tuple[Question, ...] = ()
     machine: Machine = Machine()
     keep_students: str = "all"
+
+    def named_code(self) -> Iterator[tuple[str, Any]]:
+        """Yield where methods and metrics stand in the file, and their names: each may be the address of code."""
+        yield "methods", [arm.method for arm in self.arms]
+        teachers = [owner.teacher for owners in (self.tasks, self.students) for owner in owners if owner.teacher]
+        given = [("settings", self.settings), *((f"tasks.{task.name}.settings", task.settings) for task in self.tasks)]
+        given += [("teacher", teacher.settings) for teacher in teachers if teacher.settings is not None]
+        for where, settings in given:
+            yield f"{where}.metrics", settings.get("metrics")

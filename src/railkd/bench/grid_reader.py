@@ -221,7 +221,7 @@ class _GridReader(YamlReader):
     def takes_list(self, method: str, name: str) -> bool:
         """Return whether an option of a method takes a list; False for a method that the plan will refuse."""
         from railkd.objectives import method_spec
-        from railkd.objectives.outside import is_address
+        from railkd.runtime.addresses import is_address
 
         if is_address(method) and not self.trusted:
             return False

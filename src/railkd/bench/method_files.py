@@ -1,4 +1,4 @@
-"""Copies the files of methods into the bench's folder, so that every run of a bench trains with the same code."""
+"""Copies the files of methods and metrics into the bench's folder, so that all runs of a bench use the same code."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from pathlib import Path
 
 from railkd.bench.plan import Job
 from railkd.errors import RailkdError
-from railkd.objectives.outside import copy_name, file_of, is_registered
+from railkd.objectives.outside import is_registered
+from railkd.runtime.addresses import copy_name, file_of
 from railkd.runtime.files import write_bytes
 from railkd.runtime.ownership import Ledger
 
-#: The folder of the copies, in the bench's folder. `railkd.objectives.outside.copies` reads it.
+#: The folder of the copies, in the bench's folder. `railkd.runtime.addresses.copies` reads it.
 FOLDER = "methods"
 
 
 def copy_method_files(jobs: Sequence[Job], output: Path) -> None:
-    """Copy each file that a method of the plan is read from.
+    """Copy each file that a method or metric of the plan is read from.
 
     Args:
         jobs: the plan.
@@ -26,7 +27,9 @@ def copy_method_files(jobs: Sequence[Job], output: Path) -> None:
         RailkdError: something that railkd did not write stands in the place of a copy.
     """
     ledger = Ledger(output)
-    files = {file for job in jobs if (file := file_of(job.request.training.get("method")))}
+    names = {job.request.training.get("method") for job in jobs}
+    names |= {name for job in jobs for name in getattr(job.request.options, "metrics", ())}
+    files = {file for name in names if (file := file_of(name))}
     for file in sorted(files):
         target = output / FOLDER / copy_name(file)
         for path in ledger.foreign([target]):

@@ -48,8 +48,9 @@ def check(request: Request[BenchOptions]) -> None:
     check_at_least(problems, options, 0, "retries")
     if options.grid is not None:
         with problems.collect():
-            arms = grid_reader.load(options.grid, trusted=options.trust_methods).arms
-            refuse_code([arm.method for arm in arms], f"{options.grid}: methods", trusted=options.trust_methods)
+            grid = grid_reader.load(options.grid, trusted=options.trust_methods)
+            for where, names in grid.named_code():
+                refuse_code(names, f"{options.grid}: {where}", trusted=options.trust_methods)
     problems.report()
 
 

@@ -8,14 +8,15 @@ file must be converted in the same way.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
 from railkd.jobs.request import Request
-from railkd.jobs.settings import FLAGS_ONLY, SPELLINGS, Setting, convert, load, unknown
+from railkd.jobs.settings import FLAGS_ONLY, NAME_CODE, SPELLINGS, Setting, convert, load, unknown
+from railkd.runtime.addresses import is_address
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
 _CONFIG = Setting("config", str)
@@ -72,8 +73,8 @@ def parse(verb: Verb, argv: Sequence[str]) -> Parsed:
     if config_file is not None:
         found = load(config_file)
         trusted = str(words.get("trust_methods")).lower() == "true"
-        if "method" not in words:  # a flag replaces the method of the file
-            refuse_code([found.get("method")], f"{config_file}: method", trusted=trusted)
+        for name in NAME_CODE - words.keys():  # a flag replaces the entry of the file
+            refuse_code(found.get(name), f"{config_file}: {name}", trusted=trusted)
         for name in sorted(FLAGS_ONLY & found.keys() & verb.settings().keys()):
             flag = verb.settings()[name].flag
             raise RailkdError(f"{config_file}: {name} has no effect in a file. Fix: remove it there, and give {flag}")
@@ -81,21 +82,21 @@ def parse(verb: Verb, argv: Sequence[str]) -> Parsed:
     return assemble(verb, layers)
 
 
-def refuse_code(methods: Iterable[Any], where: str, *, trusted: bool) -> None:
-    """Refuse methods that are code which a file names, unless the user allows it.
+def refuse_code(names: Any, where: str, *, trusted: bool) -> None:
+    """Refuse methods and metrics that are code which a file names, unless the user allows it.
 
     Args:
-        methods: names and addresses, or what a file has in their place.
+        names: a name or address, a list of them, or what a file has in their place.
         where: the file and the key.
         trusted: the user allows it.
 
     Raises:
-        RailkdError: a method is an address.
+        RailkdError: a name is an address.
     """
-    for method in methods:
-        if isinstance(method, str) and ":" in method and not trusted:
+    for name in names if isinstance(names, list) else [names]:
+        if is_address(name) and not trusted:
             raise RailkdError(
-                f"{where}: '{method}' names Python code, which would run on this machine. Fix: read that code, and "
+                f"{where}: '{name}' names Python code, which would run on this machine. Fix: read that code, and "
                 "give --trust-methods to allow it"
             )
 

@@ -32,6 +32,7 @@ from railkd.models.student import describe_student, make_student
 from railkd.objectives import MethodSpec, method_spec
 from railkd.objectives.base import normalised_weights
 from railkd.records import RunRecord
+from railkd.runtime.addresses import is_address
 from railkd.runtime.progress import bar
 from railkd.signals import NO_POOLING, BlockShape, checked_poolings
 from railkd.tasks.metrics import check_choice
@@ -54,7 +55,9 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     start = _starts_from(options, teacher.checkpoint)
     max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)
     copied = _start(options, start)
-    args = training_arguments(_asked(request, copied), len(splits.train), splits.metric, say, max_length, shapes)
+    up = splits.greater_is_better
+    asked = _asked(request, copied)
+    args = training_arguments(asked, len(splits.train), splits.metric, say, max_length, shapes, greater=up)
     weigh_classes(options, args, splits, say)
     make = _student_plan(options, splits.target, start, args.blocks)
     if options.student:  # before the teacher runs
@@ -118,7 +121,9 @@ def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: 
         teacher: checkpoint of the teacher; None if it is on the hub, which is not contacted.
     """
     options = request.options
-    chosen = check_choice(request.training.get("metric_for_best_model") or "accuracy")
+    name = request.training.get("metric_for_best_model") or "accuracy"
+    own = [name.removeprefix("eval_")] if any(map(is_address, options.metrics)) else []  # what a function may compute
+    chosen = check_choice(name, own=own)
     metric = chosen if options.eval or options.eval_share else None
     if isinstance(options, FinetuneOptions):
         training_arguments(request.with_training(method="finetune"), 1, metric, lambda line: None, 1)

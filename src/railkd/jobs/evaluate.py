@@ -56,15 +56,17 @@ def score(
         keep: folder that receives the predictions; None keeps none.
         texts: True writes the texts beside the predictions.
     """
-    scores = target.score(table, outputs)
+    own = target.own_scores(table, outputs)
+    scores = target.score(table, outputs) | own.values
     record.metrics[name], record.domains[name] = scores, table.domain
+    record.higher_is_better |= own.higher
     record.baselines[name] = compare(target, table, outputs, scores)
     scored = target.scored(table, outputs)
     if classes := scores_by_class(scored):
         record.classes[name] = classes
     if pairs := confusion(scored):
         record.confusion[name] = pairs
-    if gaps := target.describe_gaps(table):
+    if gaps := target.describe_gaps(table) | own.failures:
         record.gaps[name] = gaps
     if keep is None:
         return
@@ -119,7 +121,8 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None, sh
     cut = Thresholds.asked(options.thresholds, model, str(options.model), say)
     target = target if cut is None else replace(target, task=cut.apply(target.task))
     tables = TableReader(options, say, Trained.of(checkpoint.config)).tests(sources, target)
-    record.contents = {**digests({}, tables), "model": model.content()}
+    target.try_own(tables)
+    record.contents = {**digests({}, tables), **target.own_contents(), "model": model.content()}
     tokenizer = model.load().checkpoint.tokenizer
     max_length = trained_length(options.max_length, checkpoint.config, say)
     record.labels = list(checkpoint.labels)
@@ -147,6 +150,8 @@ def _plain(record: RunRecord, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {**record.metrics[name], "domain": record.domains[name]}
     if name in record.classes:
         found["classes"] = [asdict(one) for one in record.classes[name]]
+    if own := {metric: up for metric, up in record.higher_is_better.items() if metric in record.metrics[name]}:
+        found["higher_is_better"] = own
     return found | {
         key: kept[name] for key, kept in (("confusion", record.confusion), ("gaps", record.gaps)) if name in kept
     }

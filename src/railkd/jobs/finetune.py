@@ -32,7 +32,12 @@ def finetune(request: Request[FinetuneOptions], say: Say, callbacks: Sequence[An
     splits = splits.choosing_by(request.training.get("metric_for_best_model"))
     max_length = trained_length(options.max_length, start.config, say)
     args = training_arguments(
-        request.with_training(method="finetune"), len(splits.train), splits.metric, say, max_length
+        request.with_training(method="finetune"),
+        len(splits.train),
+        splits.metric,
+        say,
+        max_length,
+        greater=splits.greater_is_better,
     )
     weigh_classes(options, args, splits, say)
     if args.freeze:

@@ -18,7 +18,7 @@ from railkd.jobs.text_options import TextOptions
 from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
 
-TRUST_METHODS = "run the code of methods that a --config or grid file names, FILE.py:CLASS or PACKAGE.MODULE:CLASS"
+TRUST_METHODS = "run the code of methods and metrics that a --config or grid file names, such as FILE.py:NAME"
 PRIVATE = "make the repository private if this upload creates it (default: public, or as its organisation sets)"
 
 
@@ -147,8 +147,13 @@ class ScoreOptions:
     """Metrics to score beside those of the task."""
 
     metrics: list[str] = option(
-        "metrics beside those of the task, e.g. macro_f1 auroc (docs/metrics.md)", [], metavar="NAME", group="data"
+        "metrics beside those of the task, e.g. macro_f1 auroc (docs/metrics.md), or functions of your own, "
+        "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION",
+        [],
+        metavar="NAME",
+        group="data",
     )
+    trust_methods: bool = option(TRUST_METHODS, False, group="data")
 
 
 @dataclass
@@ -210,7 +215,6 @@ class FinetuneOptions(RunOptions):
 class DistillOptions(GivenTeacherOptions, RunOptions):
     """Options of ``railkd distill``: a teacher into a student."""
 
-    trust_methods: bool = option(TRUST_METHODS, False, group="method options")
     student_layers: int | None = option(
         "number of blocks of the student", metavar="N", group="models", required="--student"
     )

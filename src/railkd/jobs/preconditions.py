@@ -40,7 +40,9 @@ from railkd.jobs.validation import (
     depth_of,
 )
 from railkd.models.starts import KEEP_WORDS, RULES
+from railkd.runtime.addresses import is_address
 from railkd.tasks.metrics import find_metric
+from railkd.tasks.own_metrics import OwnMetrics
 
 #: Options of a teacher pass, which verifying a cache does not make.
 _OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device", "from_labels")
@@ -210,7 +212,7 @@ def _check_metrics(problems: Problems, options: ScoreOptions) -> None:
     # Whether metrics and classes fit the task is checked with the rows.
     for name in options.metrics:
         with problems.collect():
-            find_metric(name)
+            OwnMetrics.load(name) if is_address(name) else find_metric(name)
     if isinstance(options, RunOptions) and options.class_weights is not None:
         with problems.collect():
             parse_class_weights(options.class_weights)

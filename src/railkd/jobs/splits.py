@@ -22,7 +22,7 @@ from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
 from railkd.jobs.trained import Trained
 from railkd.models.limits import check_texts
 from railkd.tasks import Task, task_named
-from railkd.tasks.metrics import LOSS, check_choice
+from railkd.tasks.metrics import LOSS, check_choice, greater_is_better
 from railkd.tasks.target import Target
 
 
@@ -153,8 +153,9 @@ class Splits:
         tests: name -> rows that are scored at the end.
         selecting: description of ``eval`` for messages.
         chosen_metric: metric that the user chooses the epoch by; None takes the first of the task.
-        contents: "train", "eval", "unlabelled", "test NAME" -> digest of the rows that were read, and "texts PART" ->
-            digest of the texts alone.
+        contents: "train", "eval", "unlabelled", "test NAME" -> digest of the rows that were read, "texts PART" ->
+            digest of the texts alone, and "metrics ADDRESS" -> digest of the file of a metric.
+        own_metrics: metric of the user's own functions -> whether higher is better.
     """
 
     target: Target
@@ -165,6 +166,7 @@ class Splits:
     selecting: str = "--eval"
     chosen_metric: str | None = None
     contents: dict[str, str] = field(default_factory=dict)
+    own_metrics: Mapping[str, bool] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -212,8 +214,9 @@ class Splits:
             words = f"{len(held):,} training rows held out (seed {seed})"
             say(f"the epoch is chosen by {words}; {len(rest):,} are trained on")
         tests = reader.tests(sources, target)
-        contents = digests({"train": raw, "unlabelled": unlabelled, "eval": given}, tests)
-        return cls(target, train, unlabelled, chosen, tests, words, contents=contents)
+        own = target.try_own(tests | ({SELECTION_SET: chosen} if chosen is not None else {}))
+        contents = digests({"train": raw, "unlabelled": unlabelled, "eval": given}, tests) | target.own_contents()
+        return cls(target, train, unlabelled, chosen, tests, words, contents=contents, own_metrics=own)
 
     def choosing_by(self, name: str | None) -> Splits:
         """Return the tables with another metric that chooses the best epoch, computed beside the usual ones.
@@ -226,21 +229,27 @@ class Splits:
         """
         if name is None:
             return self
-        metric, usual = check_choice(name, self.target.task.name), self.target.task.metrics
+        metric, usual = check_choice(name, self.target.task.name, self.own_metrics), self.target.task.metrics
         if self.eval is None:
             raise RailkdError(
                 f"Expected rows to compute --metric-for-best-model {name} on, got none. Fix: give --eval FILE or "
                 "--eval-share SHARE, or leave the flag out."
             )
-        if metric != LOSS:
-            self.target.check_defined(self.eval, metric)
-        computed = tuple(dict.fromkeys((*(self.eval.metrics or usual), *({metric} - {LOSS}))))
+        known = {metric} - {LOSS} - self.own_metrics.keys()
+        for one in known:
+            self.target.check_defined(self.eval, one)
+        computed = tuple(dict.fromkeys((*(self.eval.metrics or usual), *known)))
         return replace(self, eval=replace(self.eval, metrics=computed), chosen_metric=metric)
 
     @property
     def metric(self) -> str | None:
         """The metric that chooses the best epoch; None without rows to choose by."""
         return (self.chosen_metric or self.target.primary_metric) if self.eval is not None else None
+
+    @property
+    def greater_is_better(self) -> bool:
+        """True if the best epoch has the highest value of `metric`."""
+        return self.own_metrics.get(self.metric or "", greater_is_better(self.metric or ""))
 
     @property
     def scored(self) -> dict[str, Table]:

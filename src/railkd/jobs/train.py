@@ -33,7 +33,7 @@ from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.hardware import fast_bf16
 from railkd.runtime.progress import bar
-from railkd.tasks.metrics import greater_is_better
+from railkd.tasks.metrics import LOSS, greater_is_better
 from railkd.teacher import LiveTeacher, StoredTeacher
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
 from railkd.training.arguments import Shapes
@@ -152,7 +152,14 @@ def _make_trainer(trainee: Trainee) -> DistillationTrainer:
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         assert splits.eval is not None
-        return splits.target.score(splits.eval, prediction.predictions, prediction.label_ids)
+        found = splits.target.score(splits.eval, prediction.predictions, prediction.label_ids)
+        own = splits.target.own_scores(splits.eval, prediction.predictions, prediction.label_ids)
+        if splits.metric not in (LOSS, *found, *own.values):
+            raise RailkdError(
+                f"--metric-for-best-model {splits.metric}: the metric has no value on {splits.selecting}. "
+                f"{' '.join(own.failures.values())}"
+            )
+        return found | own.values
 
     trainee.model.config.railkd = Trained.entry(args.method, args.max_length, splits.train.columns.text)
     trainer = DistillationTrainer(
@@ -251,6 +258,8 @@ def training_arguments(
     say: Say,
     max_length: int,
     shapes: Shapes | None = None,
+    *,
+    greater: bool | None = None,
 ) -> DistillationTrainingArguments:
     """Return the training arguments: those of the user, and our defaults for the others.
 
@@ -261,6 +270,7 @@ def training_arguments(
         say: receives lines for the user.
         max_length: length in tokens at which texts are cut.
         shapes: shapes of student and teacher, if they are known.
+        greater: whether higher is better; None: as the table of metrics says.
 
     Returns:
         The arguments.
@@ -284,6 +294,8 @@ def training_arguments(
     if "save_steps" in training:
         chosen["save_strategy"] = "steps"
     chosen |= _evaluating(request, chosen["save_strategy"], metric)
+    if metric is not None:
+        chosen["greater_is_better"] = greater_is_better(metric) if greater is None else greater
     given = {name: value for name, value in training.items() if value is not None}
     if metric is not None and "metric_for_best_model" in given:
         given["metric_for_best_model"] = metric  # as the scores are named
@@ -321,5 +333,4 @@ def _evaluating(request: Request[RunOptions], saving: str, metric: str | None) -
         "eval_steps": training.get("save_steps"),
         "load_best_model_at_end": not training.get("average_last"),
         "metric_for_best_model": metric,
-        "greater_is_better": greater_is_better(metric),
     }

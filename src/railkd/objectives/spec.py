@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,10 +13,9 @@ from railkd.errors import RailkdError, did_you_mean
 from railkd.objectives.base import Objective, Shape
 from railkd.objectives.options import COMMON, Option, read_options
 from railkd.objectives.rail import UNUSED_WITHOUT_DRAW
+from railkd.runtime import addresses
 from railkd.signals import POOLINGS
 
-#: Attribute of a module that was run from a file: the bytes that were run.
-CONTENT = "__railkd_content__"
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -128,11 +125,7 @@ class MethodSpec:
     def digest(self) -> str:
         """Digest of the file that holds the class; empty if it is a part of railkd or has no file."""
         module = sys.modules.get(self.objective.__module__)
-        if self.ours or module is None:
-            return ""
-        file = getattr(module, "__file__", None) or ""  # None: typed into an interpreter
-        content = getattr(module, CONTENT, None) or (Path(file).read_bytes() if file.endswith(".py") else b"")
-        return hashlib.sha256(content).hexdigest()[:32] if content else ""
+        return "" if self.ours else addresses.digest(module)
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Refuse options that the method lacks.

@@ -6,6 +6,7 @@ from typing import Any
 
 from railkd.report import costs, dynamics, provenance, shipped
 from railkd.report import scores as score_tables
+from railkd.report.asked import asked
 from railkd.report.by_class import by_class
 from railkd.report.headline import headline
 from railkd.report.predictions import Predictions, agreement, calibration, disagreements, over_examples
@@ -39,6 +40,7 @@ def content(study: Study) -> dict[str, Any]:
         "tasks": sorted({run.record.task for run in study.runs}),
         "runs": {"finished": len(study.runs), "failed": len(study.failed)},
         "scores": {domain: score_tables.table(scores, domain) for domain in score_tables.DOMAINS},
+        "asked": asked(study),
         "contrasts": contrasts,
         "differences": score_tables.differences(scores),
         "classes": by_class(study),

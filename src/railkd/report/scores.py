@@ -25,6 +25,8 @@ DOMAINS = ("in", "out")
 
 #: Seed -> value.
 Seeds = dict[int, float]
+#: Column, domain ("in" or "out") and score.
+Selected = tuple["Column", str, float]
 
 
 def teacher_arm(run: Run) -> str:
@@ -41,22 +43,26 @@ def teacher_arm(run: Run) -> str:
 
 @dataclass(frozen=True, order=True)
 class Column:
-    """A column of the score table: one test set and its main metric.
+    """A column of a score table: one test set and a metric.
 
     Attributes:
         task: name of the task.
         set: name of the test set.
         metric: name of the metric.
+        higher: True if higher is better.
+        main: True if the metric is the main one of the set.
     """
 
     task: str
     set: str
     metric: str
+    higher: bool = True
+    main: bool = True
 
     @property
     def points(self) -> bool:
-        """True if the score is in points (times 100): every metric except squared error. Only points are averaged."""
-        return greater_is_better(self.metric)
+        """True if the score is in points (times 100): main metrics except squared error. Only points are averaged."""
+        return self.main and self.higher
 
     def scaled(self, value: float) -> float:
         """Return a value of the metric as the tables show it: in points, or as it is."""
@@ -66,6 +72,10 @@ class Column:
 class Scores:
     """The test scores of a study, in points (times 100) where `Column.points` is true.
 
+    Args:
+        study: the study.
+        select: returns the columns of a run, with domain and score.
+
     Attributes:
         study: the study.
         values: (student, arm) -> column -> seed -> score. Teachers are arms of the student "", named by `teacher_arm`.
@@ -74,7 +84,7 @@ class Scores:
         students: names of the students.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, select: Callable[[Run], list[Selected]] | None = None) -> None:
         self.study = study
         self.values: dict[tuple[str, str], dict[Column, Seeds]] = defaultdict(lambda: defaultdict(dict))
         self.constants: dict[Column, float] = {}
@@ -83,10 +93,11 @@ class Scores:
             *((run, (run.record.student, run.record.arm)) for run in study.students),
             *((run, ("", teacher_arm(run))) for run in study.teachers),
         ]:
-            for column, domain, value in test_scores(run):
+            for column, domain, value in (select or test_scores)(run):
                 domains[column] = domain
                 self.values[owner][column][run.record.seed] = value
-                if baseline := run.record.baselines.get(column.set):
+                baseline = run.record.baselines.get(column.set)
+                if baseline and column.metric in baseline.metrics:
                     self.constants[column] = column.scaled(baseline.metrics[column.metric])
         self.columns = {d: sorted(column for column in domains if domains[column] == d) for d in DOMAINS}
         self.students = sorted({student for student, _ in self.values} - {""})
@@ -110,10 +121,11 @@ class Scores:
             domain: "in" or "out".
 
         Returns:
-            The fields of `Column`, ``points``, and ``show_set``: True if the task alone does not identify the set.
+            ``task``, ``set``, ``metric``, ``points``, and ``show_set``: True if the task does not identify the set.
         """
-        unique = domain == "in" and sum(other.task == column.task for other in self.columns[domain]) == 1
-        return asdict(column) | {"points": column.points, "show_set": not unique}
+        sets = {other.set for other in self.columns[domain] if other.task == column.task}
+        names = {"task": column.task, "set": column.set, "metric": column.metric}
+        return names | {"points": column.points, "show_set": domain != "in" or len(sets) > 1}
 
     def differences(self, student: str, arm: str, baseline: str, column: Column) -> Seeds:
         """Return arm minus baseline on a test set, for the seeds that both have.
@@ -156,7 +168,7 @@ class Scores:
         return statistics.contrast(means) if means else None
 
 
-def test_scores(run: Run) -> list[tuple[Column, str, float]]:
+def test_scores(run: Run) -> list[Selected]:
     """Return the main score of each test set of a run.
 
     Args:
@@ -169,7 +181,7 @@ def test_scores(run: Run) -> list[tuple[Column, str, float]]:
     for name, metrics in run.record.metrics.items():
         if name != SELECTION_SET and metrics:
             metric, value = next(iter(metrics.items()))
-            column = Column(run.record.task, name, metric)
+            column = Column(run.record.task, name, metric, greater_is_better(metric))
             scores.append((column, run.record.domains.get(name, "in"), column.scaled(value)))
     return scores
 
@@ -261,7 +273,7 @@ def _best_of_column(scores: Scores, student: str, arms: Sequence[str], column: C
     present = [arm for arm in arms if scores.values[student, arm].get(column)]
     if len(present) < 2:
         return [False] * len(arms)
-    sign = 1 if column.points else -1  # of squared errors, the lowest is the best
+    sign = 1 if column.higher else -1  # of errors, the lowest is the best
     means = [sign * float(np.mean(list(scores.values[student, arm][column].values()))) for arm in present]
     best = _mark_best(present, means, lambda a, b: _p_value(_estimate(scores.differences(student, a, b, column))))
     return [arm in best for arm in arms]

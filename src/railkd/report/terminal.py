@@ -49,15 +49,17 @@ def terminal(content: dict[str, Any], width: int | None, *, every_arm: bool = Fa
     """
     content = visible_all(content)
     left_out: dict[str, None] = {}
-    for domain, title in (("in", content["name"]), ("out", "out of the domain")):
-        table = content["scores"][domain]
+    titles = {("scores", "in"): content["name"], ("scores", "out"): "out of the domain"}
+    titles |= {("asked", "in"): "other metrics", ("asked", "out"): "other metrics, out of the domain"}
+    for (kind, domain), title in titles.items():
+        table = content[kind][domain]
         for student in students_of(table):
-            arms = _select_arms(content, table, student)
+            arms = _select_arms(content, content["scores"][domain], student)
             shown = arms if not every_arm else set(_arms(table, student))
             left_out |= dict.fromkeys(arm for arm in _arms(table, student) if arm not in shown)
             yield Text(": ".join(filter(None, (title, student))), style="bold")
             yield from _table(table, student, shown, width)
-    if any(cell["best"] for table in content["scores"].values() for cell in _cells(table)):
+    if any(cell["best"] for kind in ("scores", "asked") for table in content[kind].values() for cell in _cells(table)):
         yield Text(f"{_BEST} beats every other arm of its student in a paired test at {100 * ALPHA:g} %")
     for one in content["exports"]:
         yield Text(f"what ships: {one['name']}", style="bold")

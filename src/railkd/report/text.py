@@ -38,6 +38,9 @@ def markdown(content: dict[str, Any]) -> str:
         if table["columns"]:
             parts += [f"## {title}", "", *_table(*_score_rows(content, table, mark="**")), ""]
             parts += [scores_note(content), ""] if domain == "in" else []
+    for domain, title in (("in", "Other metrics"), ("out", "Other metrics, out of the domain")):
+        if content["asked"][domain]["columns"]:
+            parts += [f"## {title}", "", *_table(*_score_rows(content, content["asked"][domain], mark="**")), ""]
     for table in content["classes"]:
         title = ", ".join(part for part in (table["task"], table["set"], table["student"]) if part)
         parts += [f"## By class: {_cell(title)}", "", *_table(*_class_rows(table)), ""]
@@ -98,7 +101,7 @@ def csv_text(content: dict[str, Any], *, spreadsheet_safe: bool = False) -> str:
         spreadsheet_safe: put an apostrophe before names that a spreadsheet would run as a formula.
 
     Returns:
-        A row for each student, arm and test set. A row without a set holds the average over tasks.
+        A row for each student, arm, test set and metric. A row without a set holds the average over tasks.
     """
     content = _as_text(visible_all(content)) if spreadsheet_safe else visible_all(content)
     differences = {
@@ -108,13 +111,15 @@ def csv_text(content: dict[str, Any], *, spreadsheet_safe: bool = False) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=_CSV, restval="", lineterminator="\n")
     writer.writeheader()
-    for domain, table in content["scores"].items():
+    tables = [(*item, differences) for item in content["scores"].items()]
+    tables += [(*item, {}) for item in content["asked"].items()]
+    for domain, table, compared in tables:
         for student, row in ((group["student"], row) for group in _groups(table) for row in group["rows"]):
             cells = [*zip(table["columns"], row["cells"], strict=True), (average, row["average"])]
             for column, cell in cells:
                 if cell:
                     key = (domain, student, row["arm"], column["task"], column["set"])
-                    writer.writerow(_csv_row(key, column["metric"], cell, differences.get(key)))
+                    writer.writerow(_csv_row(key, column["metric"], cell, compared.get(key)))
     return buffer.getvalue()
 
 

@@ -10,7 +10,8 @@ from railkd.records import Baseline
 from railkd.runtime.words import named
 from railkd.tasks import task_of
 from railkd.tasks.metrics import greater_is_better
-from railkd.tasks.scored import index_of_positive
+from railkd.tasks.own_metrics import compute_own
+from railkd.tasks.scored import index_of_positive, scored_rows
 from railkd.tasks.target import Target
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def compare(target: Target, table: Table, outputs: np.ndarray, scores: Mapping[s
     known = task.labelled(labels)
     answer = task.constant(labels[known], task.width or len(space.names))[None]
     metrics = task.baseline(labels, space, table.metrics, table.positive)
+    if target.own:
+        rows = scored_rows(task, np.tile(answer, (len(labels), 1)), labels, space, table.positive)
+        metrics |= compute_own(target.own, rows.without_model()).values
     words = _in_words(task.in_words(task.decide(answer), space)[0])
     names = space.fold.names if space.fold else space.names
     two = task.one_class and len(names) == 2 and "f1" in metrics

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -187,12 +187,13 @@ def greater_is_better(metric: str) -> bool:
         return True
 
 
-def check_choice(name: str, task: str | None = None) -> str:
-    """Check the name of the metric that chooses the best epoch: a metric of the task, or the loss.
+def check_choice(name: str, task: str | None = None, own: Collection[str] = ()) -> str:
+    """Check the name of the metric that chooses the best epoch: a metric of the task or of the user, or the loss.
 
     Args:
         name: as a user writes it, with or without Trainer's prefix ``eval_``.
         task: name of the kind of task; None allows the metrics of every kind.
+        own: names of the metrics of the user's own functions.
 
     Returns:
         The name as records write it, without the prefix.
@@ -206,6 +207,9 @@ def check_choice(name: str, task: str | None = None) -> str:
     """
     metric = name.removeprefix("eval_")
     try:
-        return metric if metric == LOSS else find_metric(metric, task).name
+        return metric if metric == LOSS or metric in own else find_metric(metric, task).name
     except RailkdError as error:
-        raise RailkdError(f"--metric-for-best-model: {error} The loss of the evaluation is called {LOSS}.") from None
+        more = f" Your functions compute {listed(list(own))}." if own else ""
+        raise RailkdError(
+            f"--metric-for-best-model: {error} The loss of the evaluation is called {LOSS}.{more}"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ from railkd.data.ood import OodSet
 from railkd.data.reader import Cells, Table
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
+from railkd.runtime.addresses import is_address
 from railkd.tasks import Task, task_of, task_of_labels
 from railkd.tasks import metrics as table_of_metrics
 from railkd.tasks.multilabel import split_cells
+from railkd.tasks.own_metrics import OwnMetrics, OwnScores, compute_own, load_own, try_own
 from railkd.tasks.scored import Scored, scored_rows
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class Target:
         row: of the tables of known sets, whose metrics count; None: the usual ones of the kind of task.
         source: the rows that the classes were inferred from; None: the classes are those of a model.
         also: metrics that the user named, which count beside those of the row or of the kind of task.
+        own: functions of the user that compute further metrics.
     """
 
     task: Task
@@ -42,6 +45,7 @@ class Target:
     row: GlueTask | None = None
     source: Source | None = None
     also: tuple[str, ...] = ()
+    own: tuple[OwnMetrics, ...] = ()
 
     @classmethod
     def infer(cls, table: Table, asked: Task | None = None) -> Target:
@@ -80,9 +84,12 @@ class Target:
         """Return the target with metrics that count beside the usual ones.
 
         Args:
-            metrics: as the user names them. Unknown ones, and those of other kinds of task, are refused.
+            metrics: as the user names them; an address is a function. Unknown ones, and those of other kinds of task,
+                are refused.
         """
-        return replace(self, also=tuple(row.name for row in table_of_metrics.select_metrics(self.task.name, metrics)))
+        named = [name for name in metrics if not is_address(name)]
+        also = tuple(row.name for row in table_of_metrics.select_metrics(self.task.name, named))
+        return replace(self, also=also, own=load_own(metrics))
 
     @property
     def head(self) -> dict[str, Any]:
@@ -136,16 +143,51 @@ class Target:
         given = _labels(table) if labels is None else labels
         return self.task.score(outputs, given, table.space, metrics=table.metrics, positive=table.positive)
 
-    def scored(self, table: Table, outputs: np.ndarray | None = None) -> Scored:
+    def own_scores(self, table: Table, outputs: np.ndarray, labels: np.ndarray | None = None) -> OwnScores:
+        """Return the metrics of the user's functions.
+
+        Args:
+            table: as for `score`.
+            outputs: (N, C), in the order of the table.
+            labels: N encoded labels in place of the table's.
+        """
+        return compute_own(self.own, self.scored(table, outputs, labels)) if self.own else OwnScores({}, {}, {})
+
+    def try_own(self, tables: Mapping[str, Table]) -> dict[str, bool]:
+        """Call the user's functions on the labels of tables, with made-up predictions.
+
+        Args:
+            tables: name -> table, as for `score`. A function that fails is refused.
+
+        Returns:
+            Metric -> whether higher is better.
+        """
+        return try_own(self.own, {name: self.scored(table, self._made_up(table)) for name, table in tables.items()})
+
+    def own_contents(self) -> dict[str, str]:
+        """Return "metrics ADDRESS" -> digest of the file of a function, for the functions that have one."""
+        return {f"metrics {one.address}": one.digest for one in self.own if one.digest}
+
+    def _made_up(self, table: Table) -> np.ndarray:
+        """Return (N, C) random outputs. Numbers are those of the labels in another order, so that they are possible."""
+        import numpy as np
+
+        random, labels = np.random.default_rng(0), _labels(table)
+        if self.task.width == 1:
+            return random.permutation(np.nan_to_num(labels))[:, None]
+        return random.normal(size=(len(labels), len(self.space.names)))
+
+    def scored(self, table: Table, outputs: np.ndarray | None = None, labels: np.ndarray | None = None) -> Scored:
         """Return the labelled rows of a table as metrics read them.
 
         Args:
             table: as for `score`.
             outputs: (N, C), in the order of the table; None: zeros, for questions about the labels alone.
+            labels: N encoded labels in place of the table's.
         """
         import numpy as np
 
-        labels, space = _labels(table), table.space or self.space
+        labels, space = _labels(table) if labels is None else labels, table.space or self.space
         given = np.zeros((len(labels), self.task.width or len(space.names))) if outputs is None else outputs
         return scored_rows(self.task, given, labels, space, table.positive)
 
