@@ -2,6 +2,7 @@
 
     python performance/step_cost.py                  # steps and start, about four minutes on two cores
     python performance/step_cost.py --part sharing   # two runs on one machine: at once, and one after the other
+    python performance/step_cost.py --part feeding   # signals read while the step before runs, against at their step
 
 The steps train one student in one process on batches of 32 real sentences. With --pair deep the student has 6 of 12
 random blocks, with --pair minilm 3 of the 6 blocks of the demo's model. All methods take each batch in turn, so that
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
 import os
 import subprocess
@@ -32,6 +34,7 @@ GROUP = 6
 #: How often models are recreated, and the batches to warm up after that.
 PLACES, WARM = 5, 3
 BATCHES_AN_EPOCH = 24
+AHEAD = ", read ahead"
 
 
 class Setup:
@@ -63,7 +66,10 @@ class Setup:
 
 
 class Run:
-    """The student, objective and optimizer of one method; ``kd+embeddings`` is kd with frozen embeddings."""
+    """The student, objective and optimizer of one method; ``kd+embeddings`` is kd with frozen embeddings.
+
+    With `AHEAD` behind it, as in training, a thread reads the signals of a batch while the step before it runs.
+    """
 
     def __init__(self, method: str, setup: Setup) -> None:
         import torch
@@ -71,9 +77,12 @@ class Run:
         from railkd.models.distiller import Distiller
         from railkd.models.freezing import freeze
         from railkd.objectives import METHODS
+        from railkd.training.feeding import Feed
         from railkd.training.negatives import Negatives
 
-        method, _, frozen = method.partition("+")
+        self.ahead = method.endswith(AHEAD)
+        self.following: Any = None
+        method, _, frozen = method.removesuffix(AHEAD).partition("+")
         student = copy.deepcopy(setup.student)
         freeze(student, frozen.split(",") if frozen else ())
         self.setup, self.needs_teacher = setup, METHODS[method].needs_teacher
@@ -86,21 +95,25 @@ class Run:
         # Weights, gradients and the two moments of AdamW, in single precision.
         held = sum(parameter.numel() for parameter in self.distiller.parameters()) + 3 * sum(p.numel() for p in trained)
         self.megabytes = held * 4 / 1e6
+        self.feed = Feed(setup.cache, None, self.distiller.pooling, torch.device("cpu"), "no")
         self.negatives = None
         if objective.negatives:
             self.negatives = Negatives(
                 setup.cache, setup.keys, setup.labels, pooling="mean", count=objective.negatives, seed=0
             )
 
-    def step(self, number: int, first_row: int) -> float:
-        """Run one step and return its seconds."""
+    def step(self, number: int, first_row: int, next_row: int) -> float:
+        """Run one step and return its seconds. A step of a run that reads ahead makes the batch of the next one too."""
         import torch
 
         start = time.perf_counter()
-        batch: dict[str, Any] = self.setup.collate(self.setup.table[first_row : first_row + work.BATCH])
+        batch: Any = self.following or self._batch(first_row)
+        if self.ahead:
+            self.following = self._batch(next_row)
+            self.following.ahead = self.feed.start(self.following.host["example_key"])
         keys = {"example_key": batch.pop("example_key")}
         if self.needs_teacher:
-            signals = self.setup.cache(keys, self.distiller.pooling)
+            signals = self.feed(batch, number)
             draw = self.objective.draw(0, epoch=number // BATCHES_AN_EPOCH, step=number)
             batch |= {"teacher_logits": signals.logits, "teacher_states": signals.states}
             batch["draw"] = torch.tensor(draw) if draw else None
@@ -114,9 +127,12 @@ class Run:
         self.optimizer.zero_grad()
         return time.perf_counter() - start
 
+    def _batch(self, first_row: int) -> Any:
+        return self.setup.collate(self.setup.table[first_row : first_row + work.BATCH])
 
-def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict[str, Any]:
-    """Measure the step time of each method over that of fine-tuning, from a warm cache."""
+
+def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str, baseline: str = "finetune") -> dict[str, Any]:
+    """Measure the step time of each method over that of fine-tuning, or of another baseline, from a warm cache."""
     from railkd.runtime import hardware
 
     hardware.keep_freed_memory()  # As every run does.
@@ -127,18 +143,20 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
         setup = Setup(Path(name), pair, bf16)
         for first in range(0, len(methods), GROUP):
             group = methods[first : first + GROUP]
-            taken: dict[str, list[float]] = {name: [] for name in ("finetune", *group)}
+            taken: dict[str, list[float]] = {name: [] for name in (baseline, *group)}
             for _ in range(PLACES):
                 runs = {name: Run(name, setup) for name in rng.permutation(list(taken)).tolist()}
-                for number in range(WARM + batches // PLACES):
-                    first_row = work.BATCH * int(rng.integers(BATCHES_AN_EPOCH))
+                rows = work.BATCH * rng.integers(BATCHES_AN_EPOCH, size=WARM + batches // PLACES + 1)
+                for number, (first_row, next_row) in enumerate(itertools.pairwise(rows.tolist())):
                     for name in rng.permutation(list(runs)).tolist():
-                        seconds = runs[name].step(number, first_row)
+                        seconds = runs[name].step(number, first_row, next_row)
                         if number >= WARM:
                             taken[name].append(seconds)
+                for run in runs.values():
+                    run.feed.close()
             held = {name: runs[name].megabytes for name in group}
-            base = np.asarray(taken["finetune"])
-            bases += taken["finetune"]
+            base = np.asarray(taken[baseline])
+            bases += taken[baseline]
             for name in group:
                 ratio = np.asarray(taken[name]) / base
                 draws = np.median(rng.choice(ratio, (2000, len(ratio))), axis=1)
@@ -149,7 +167,7 @@ def steps(methods: tuple[str, ...], batches: int, bf16: bool, pair: str) -> dict
                     "ratio_of_medians": round(float(np.median(taken[name]) / np.median(base)), 3),
                     "weights_gradients_moments_mb": round(held[name], 1),
                 }
-    return {"finetune_ms": round(1000 * float(np.median(bases)), 1), "batches": len(base), "bf16": bf16} | results
+    return {f"{baseline}_ms": round(1000 * float(np.median(bases)), 1), "batches": len(base), "bf16": bf16} | results
 
 
 def sharing(batches: int, pair: str, precision: str) -> dict[str, Any]:
@@ -198,7 +216,7 @@ def _keys(keys: np.ndarray) -> dict[str, Any]:
 def main() -> None:
     """Parse the command line and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["steps", "help", "sharing", "all"], default="all")
+    parser.add_argument("--part", choices=["steps", "help", "sharing", "feeding", "all"], default="all")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT_METHODS), help="methods, or 'all'")
     parser.add_argument("--batches", type=int, default=150)
     parser.add_argument("--pair", choices=list(work.PAIRS), default="deep")
@@ -216,10 +234,12 @@ def main() -> None:
     if args.part == "sharing":
         precision = "float32" if args.precision == "float32" or not fast_bf16() else "bfloat16"
         print("sharing:", json.dumps(sharing(args.batches // 3, args.pair, precision)))
-    if args.part in ("steps", "all"):
-        for precision in ("float32", "bfloat16"):
+    for part in ("steps", "feeding"):
+        baseline, sides = ("finetune", chosen) if part == "steps" else ("rail-kd-l", [f"rail-kd-l{AHEAD}"])
+        for precision in ("float32", "bfloat16") if args.part in (part, "all") else ():
             if args.precision in (precision, "both") and (precision == "float32" or fast_bf16()):
-                print("steps:", json.dumps(steps(tuple(chosen), args.batches, precision == "bfloat16", args.pair)))
+                found = steps(tuple(sides), args.batches, precision == "bfloat16", args.pair, baseline)
+                print(f"{part}:", json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -234,6 +234,39 @@ def test_a_run_stops_at_the_next_read_and_names_step_term_and_rows(
     assert all(step <= POISONED for step in saved) and bool(saved) == ("save_steps" in settings)
 
 
+def test_fp16_without_a_scaler_lets_no_gradient_through_that_is_not_finite(
+    tmp_path: Path, rows: Dataset, tokenizer: Any
+) -> None:
+    """accelerate has no gradient scaler on a CPU."""
+    student = make_small(make_model(4, seed=11), 3)
+    student.classifier.weight.register_hook(lambda gradient: gradient * math.nan)
+    settings = {"method": "finetune", "fp16": True, "max_steps": 2, "logging_strategy": "no"}
+    trainer = make_trainer(tmp_path, None, rows, tokenizer, student=student, **settings)
+    before = weights_of(trainer.model)
+    with pytest.raises(NotFinite, match="step 1: got gradients with a norm of nan"):
+        trainer.train()
+    assert all(torch.equal(before[name], value) for name, value in weights_of(trainer.model).items())
+
+
+def test_steps_that_a_gradient_scaler_skips_are_counted_in_the_log_also_after_a_resume(
+    tmp_path: Path, rows: Dataset, tokenizer: Any
+) -> None:
+    said = []
+    for steps, resume in ((2, None), (6, str(tmp_path / "checkpoint-2"))):
+        student = make_small(make_model(4, seed=11), 3)
+        settings = {"method": "finetune", "fp16": True, "max_steps": steps, "save_strategy": "steps", "save_steps": 2}
+        trainer = make_trainer(tmp_path, None, rows, tokenizer, student=student, **settings)
+        # As accelerate sets up on a card. The scale falls from 2**100 to 2**10, and then no gradient overflows.
+        trainer.accelerator.native_amp = True
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100, backoff_factor=2.0**-30)
+        before = weights_of(trainer.model)
+        trainer.train(resume_from_checkpoint=resume)
+        said.append(trainer.state.log_history[-1]["skipped_steps_of_fp16"])
+        changed = any(not torch.equal(before[name], value) for name, value in weights_of(trainer.model).items())
+        assert changed == (steps == 6)
+    assert said == [2, 3]
+
+
 def test_the_loss_term_is_named_when_the_run_stops(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any
 ) -> None:

@@ -47,6 +47,7 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
     sources = map(Source.parse, required(options.train, "--train"))
     tables = [reader.read(source, split="train", labelled=False).rows for source in sources]
     bf16 = fast_bf16() if options.bf16 is None else options.bf16
+    say(f"precision of the teacher: {_precision(teacher, bf16, chosen=options.bf16 is not None)}")
     rows, max_length = concatenate_datasets(tables), trained_length(options.max_length, teacher.config, say)
     say(truncation_line(rows, teacher.tokenizer, max_length))
     with bar("teacher pass", "rows", quiet=options.quiet) as advance:
@@ -66,6 +67,15 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
         )
     say(cache.described)
     return cache
+
+
+def _precision(teacher: Checkpoint, bf16: bool, *, chosen: bool) -> str:
+    """Return the precision that the teacher runs in, and the reason if the user did not choose it."""
+    if teacher.precision != "float32":
+        return f"{teacher.precision}, in which its weights are loaded"
+    if bf16:
+        return "bfloat16 autocast"
+    return "float32" if chosen else "float32, because this machine is not fast at bfloat16"
 
 
 def _from_labels(options: CacheOptions, file: str, path: str, say: Say) -> TeacherCache:

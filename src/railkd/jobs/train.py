@@ -300,8 +300,7 @@ def training_arguments(
     if metric is not None and "metric_for_best_model" in given:
         given["metric_for_best_model"] = metric  # as the scores are named
     if "bf16" not in given and "fp16" not in given:
-        chosen["bf16"] = fast_bf16()
-        say(f"precision: {'bfloat16 autocast (--no-bf16 turns it off)' if chosen['bf16'] else 'float32'}")
+        chosen |= _precision(say)
     try:
         return DistillationTrainingArguments(**{**chosen, **given}, shapes=shapes)
     except RailkdError:
@@ -311,6 +310,19 @@ def training_arguments(
         raise RailkdError(
             f"Expected training arguments that fit together, got: {reason}. Fix: change the named argument."
         ) from error
+
+
+def _precision(say: Say) -> dict[str, bool]:
+    """Return the fields of the precision that this machine is fast in, and say it with the reason."""
+    if fast_bf16():
+        say("precision: bfloat16 autocast (--no-bf16 turns it off)")
+        return {"bf16": True, "fp16": False}
+    slow = "this machine is not fast at bfloat16"
+    if hardware.fast_fp16():
+        say(f"precision: float16 autocast with a gradient scaler, because {slow} (--no-fp16 turns it off)")
+        return {"bf16": False, "fp16": True}
+    say(f"precision: float32, because {slow}")
+    return {"bf16": False}
 
 
 def _evaluating(request: Request[RunOptions], saving: str, metric: str | None) -> dict[str, Any]:

@@ -169,10 +169,17 @@ def fast_bf16() -> bool:
         True or False.
     """
     kind = device().type
+    if kind == "cuda":  # older cards emulate it too
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind != "cpu":  # an Apple GPU is not faster in bfloat16
-        return kind in ("cuda", "xpu") and bool(getattr(torch, kind).is_bf16_supported())
+        return kind == "xpu" and bool(torch.xpu.is_bf16_supported())
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(getattr(torch.cpu, name)()) for name in probes if hasattr(torch.cpu, name))
+
+
+def fast_fp16() -> bool:
+    """Return True if the hardware is fast in float16 under autocast with a gradient scaler: a CUDA card."""
+    return device().type == "cuda"
 
 
 @contextmanager

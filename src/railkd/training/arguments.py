@@ -13,6 +13,7 @@ from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
+from transformers.training_args import OptimizerNames
 
 from railkd.errors import RailkdError, did_you_mean
 from railkd.models.freezing import check_names
@@ -35,6 +36,7 @@ class _Arguments(DistillationFields, TrainingArguments):
 
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Rows per device and step in training."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows per device and step in evaluation."})
+    optim: OptimizerNames | str = field(default="adamw_torch_fused", metadata={"help": "Optimizer, by name."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide NaN and infinite losses from the log."})
     shapes: InitVar[Shapes | None] = None
 

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,7 @@ class _Sums:
     last_logged: int
     gauges: _Gauges
     pass_ended: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 def _damage(checkpoint: Path) -> str | None:

@@ -113,11 +113,15 @@ class Watch:
 
     Args:
         names: names of the loss terms, in the order of the tensor that `note` receives.
+
+    Attributes:
+        skipped_by_scaler: optimizer steps that a gradient scaler skipped, as of the last `read`.
     """
 
     names: Sequence[str]
+    skipped_by_scaler: int = 0
     _batches: list[_Noted] = field(default_factory=list)
-    _norms: list[tuple[int, Tensor]] = field(default_factory=list)
+    _norms: list[tuple[int, Tensor, bool]] = field(default_factory=list)
     _steps: int = 0
 
     def note(
@@ -148,19 +152,19 @@ class Watch:
             nothing = nothing + rows.sum()
         return nothing + (share.to(nothing) if isinstance(share, Tensor) else share)
 
-    def note_step(self, step: int, norm: Tensor | None) -> bool:
+    def note_step(self, step: int, norm: Tensor, *, scaled: bool) -> bool:
         """Store the gradient norm of an optimizer step.
 
         Args:
             step: number of optimizer steps finished before it.
-            norm: norm of its gradients, (). None if they need not be finite.
+            norm: norm of its gradients, ().
+            scaled: a gradient scaler skips the step if the norm is not finite, so that this is no error.
 
         Returns:
             True if `EVERY` steps are stored, so that `read` must be called now.
         """
         self._steps += 1
-        if norm is not None:
-            self._norms.append((step, norm.detach()))
+        self._norms.append((step, norm.detach(), scaled))
         return self._steps >= EVERY
 
     def read(self) -> Iterator[NotFinite]:
@@ -175,15 +179,15 @@ class Watch:
             return
         device = batches[0].loss.device if batches else norms[0][1].device
         held = [value for noted in batches for value in (noted.loss, *(rows.sum() for rows in noted.probes.values()))]
-        held += [norm for _, norm in norms]
+        held += [norm for _, norm, _ in norms]
         finite = torch.stack([value.to(device, torch.float32) for value in held]).isfinite()
         if bool(finite.all()):
             return
         found = [(noted.step, error) for noted in batches if (error := self._error(noted)) is not None]
         bad = {step for step, _ in found}
-        found += [
-            (step, _gradient(float(norm), step)) for step, norm in norms if step not in bad and not norm.isfinite()
-        ]
+        wrong = [(step, norm, scaled) for step, norm, scaled in norms if not norm.isfinite()]
+        self.skipped_by_scaler += sum(scaled for *_, scaled in wrong)
+        found += [(step, _gradient(float(norm), step)) for step, norm, scaled in wrong if not (scaled or step in bad)]
         yield from (error for _, error in sorted(found, key=lambda item: item[0]))
 
     def _error(self, noted: _Noted) -> NotFinite | None:

@@ -6,6 +6,7 @@ This does not synchronise with the device at each step. `railkd.training.finite`
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -96,7 +97,24 @@ class TrainingLoss:
         self.sums.add(terms, factor, share)
         return loss * factor, logits
 
-    def finish_step(self, optimizer: Any, norm: Tensor, step: int) -> Tensor:
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return how many batches ``skip_nonfinite`` and steps a gradient scaler skipped so far; nothing for none."""
+        found = {"skipped_batches": self.skipped, "skipped_steps_of_fp16": self._watch.skipped_by_scaler}
+        return {name: count for name, count in found.items() if count}
+
+    def restore(self, held: Mapping[str, Any]) -> None:
+        """Restore the sums and counts of a checkpoint.
+
+        Args:
+            held: ``steps`` and ``terms``, as the state of ``sums`` has them, and ``counts``.
+        """
+        self.sums.restore([held["steps"], *held["terms"]], self.args.device)
+        counts = held.get("counts", {})  # a checkpoint of an earlier release has none
+        self.skipped = counts.get("skipped_batches", 0)
+        self._watch.skipped_by_scaler = counts.get("skipped_steps_of_fp16", 0)
+
+    def finish_step(self, optimizer: Any, norm: Tensor, step: int, *, scaled: bool) -> Tensor:
         """Keep gradients that are not finite out of the weights (called before the optimizer's step).
 
         A value that was not finite in this step or one of the last raises `NotFinite`, unless ``skip_nonfinite`` is
@@ -106,18 +124,16 @@ class TrainingLoss:
             optimizer: the optimizer that will step next.
             norm: norm of the gradients, ().
             step: number of finished optimizer steps.
+            scaled: a gradient scaler expects gradients that are not finite, and skips the step itself.
 
         Returns:
-            The norm for the log, (). It is 0 if the norm is not finite, except with fp16.
+            The norm for the log, (). It is 0 if the norm is not finite, except with a scaler.
         """
-        if self.args.fp16:  # the gradient scaler expects such gradients and skips the step itself
-            norm_to_check = None
-        else:
+        if not scaled:
             finite.guard(optimizer, norm)
-            norm_to_check = norm
-        if self._watch.note_step(step, norm_to_check):
+        if self._watch.note_step(step, norm, scaled=scaled):
             self.settle()
-        return norm if norm_to_check is None else norm.nan_to_num(0.0, 0.0, 0.0)
+        return norm if scaled else norm.nan_to_num(0.0, 0.0, 0.0)
 
     def settle(self) -> None:
         """Read the results of the steps since the last read from the device. Count the batches to skip.

@@ -177,7 +177,8 @@ class DistillationTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Tensor:
         norm = torch.as_tensor(super()._get_grad_norm(model, grad_norm=grad_norm))
-        return self._loss.finish_step(self.optimizer, norm, self.state.global_step)
+        step, scaled = self.state.global_step, bool(self.accelerator.scaler)
+        return self._loss.finish_step(self.optimizer, norm, step, scaled=scaled)
 
     @property
     def skipped(self) -> int:
@@ -270,8 +271,7 @@ class DistillationTrainer(Trainer):
             self._loss.sums.clear()
         if "train_loss" in logs:  # of the whole run: Trainer divides by the steps since a resume
             logs["train_loss"] = self._total_loss_scalar / max(1, self.state.global_step)
-            if self.skipped:
-                logs["skipped_batches"] = self.skipped
+            logs |= self._loss.counts
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
@@ -310,6 +310,7 @@ class DistillationTrainer(Trainer):
             "last_logged": self._globalstep_last_logged,
             "gauges": self.gauging.as_dict(),
             "pass_ended": self._resuming.pass_ended,
+            "counts": self._loss.counts,
         }
 
     def _restore_log(self, held: dict[str, Any]) -> None:
@@ -317,7 +318,7 @@ class DistillationTrainer(Trainer):
         self._tr_loss += held["loss"]
         self._total_loss_scalar = held["total"]
         self._globalstep_last_logged = held["last_logged"]
-        self._loss.sums.restore([held["steps"], *held["terms"]], self.args.device)
+        self._loss.restore(held)
         self.gauging.restore(held["gauges"])
 
     def _run_epoch(self, *args: Any, epoch: int, **options: Any) -> None:
