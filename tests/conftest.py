@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from datasets import Dataset
 
 import tiny
 from railkd.teacher import TeacherCache
+from stand_in_hub import Hub, stand_in
 
 # Tiny models are slower on more threads than one, and much slower beside other work.
 torch.set_num_threads(1)
@@ -73,6 +74,25 @@ def cache(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path, rows: 
     """The teacher's cache of ``rows``: both poolings, single precision. Read only."""
     folder = tmp_path_factory.mktemp("cache") / "teacher"
     return TeacherCache.build(teacher_folder, rows, folder, pooling=["mean", "cls"], dtype="float32", batch_size=7)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A stand-in of the hub."""
+    with stand_in() as found:
+        yield found
+
+
+@pytest.fixture
+def usual(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The stand-in as the hub that huggingface_hub asks by itself, and a token for it."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"  # made of it when the client is imported
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    return hub
 
 
 # The suite draws the same examples every time: a change passes or fails by itself. make fuzz looks for new ones.

@@ -162,7 +162,7 @@ DOOMED: list[tuple[dict[str, Any], str]] = [
     ({"students": [{"layers": 1}]}, "all"),  # RAIL-KD has no intermediate block to match.
     ({"teacher": {"finetune": "nowhere/at/all"}}, "no model at 'nowhere/at/all'"),
     ({"teacher": {"finetune": "base", "method": "kd"}}, "teacher"),
-    ({"cache": {"dtype": "int4"}}, "dtype: expected float16 or float32, got 'int4'"),
+    ({"cache": {"dtype": "int4"}}, "dtype: expected float16 or float32 or int8, got 'int4'"),
     ({"tasks": {"one": {"train": "data/one/trian.tsv", "test": "data/one/dev.tsv"}}}, "Did you mean 'train.tsv'"),
 ]
 

@@ -133,7 +133,7 @@ ROWS = [
     ("cache --teacher teacher --train train.tsv --cache c --pooling men", "Did you mean 'mean'?"),
     (
         "cache --teacher teacher --train train.tsv --cache c --dtype fp16",
-        "--dtype: expected float16 or float32, got 'fp16'",
+        "--dtype: expected float16 or float32 or int8, got 'fp16'",
     ),
     (f"{DISTILL} --problem-type clasification", "Did you mean 'classification'?"),
     (f"{DISTILL} --tempratur 2", "unknown setting 'tempratur'. Did you mean 'temperature'?"),
@@ -178,6 +178,17 @@ ROWS = [
     (f"{DISTILL} --live --pooling cls", "--pooling has no effect with --live"),
     ("distill --teacher teacher --student teacher --train train.tsv --output out --keep last", "--keep has no effect"),
     ("cache --verify --cache mine --teacher teacher", "--teacher has no effect with --verify"),
+    (f"{DISTILL} --live --cache-dtype int8", "--cache-dtype has no effect with --live"),
+    (
+        "distill --cache mine --student teacher --train train.tsv --output out --cache-dtype int8",
+        "--cache-dtype has no effect without --teacher",
+    ),
+    ("cache --verify --cache mine --cache-dtype int8", "--dtype has no effect with --verify"),
+    (
+        "cache --teacher teacher --train train.tsv --cache c --label-column label --label-map 0=neg",
+        "--label-column has no effect without --from-labels: a teacher pass reads texts alone. Fix: leave it out\n"
+        "also: --label-map has no effect",
+    ),
     ("predict --model teacher --test dev.tsv --label-map 0=neg", "--label-map has no effect without --glue-submission"),
     ("predict --model teacher --test dev.tsv --problem-type regression", "--problem-type has no effect here"),
     ("methods rail-kd-l --strategy cyclic", "--strategy has no effect without --draws"),
@@ -194,6 +205,16 @@ ROWS = [
     (f"{DISTILL} --cache train.tsv", "--cache: expected a folder, got the file 'train.tsv'"),
     ("cache --cache train.tsv --verify", "--cache: expected a folder, got the file 'train.tsv'"),
     ("cache --cache none --verify", "--cache: expected a cache to verify, but there is no folder 'none'"),
+    ("cache push --cache mine", "expected a folder, or a data set of the hub such as org/name, got none"),
+    ("cache push out", "--cache is missing"),
+    ("cache push out --cache mine", "--cache: there is no finished teacher cache at 'mine'"),
+    ("cache push train.tsv --cache mine", "PLACE: expected a folder, but 'train.tsv' is a file"),
+    ("cache push me//x --cache mine --private", "--private has no effect with a folder"),
+    ("cache push mine --cache ./mine", "PLACE and --cache name one path, './mine'"),
+    ("cache push one two --cache mine", "railkd cache push: expected a flag such as --place, got 'two'"),
+    ("cache pull none --cache out", "PLACE: there is no finished teacher cache in the folder 'none'"),
+    ("cache pull mine --cache train.tsv", "--cache: expected a folder, got the file 'train.tsv'"),
+    ("cache pull a--b/x --cache out", "PLACE: expected a name such as org/name, got 'a--b/x'"),
     # output
     (f"{DISTILL} --output old-run", "--output: 'old-run' holds another run"),
     (f"{DISTILL} --output half-run", "give --resume to continue the run or --overwrite to replace it"),

@@ -142,7 +142,7 @@ def complete(*words: str) -> set[str]:
 def test_bash_completes_verbs_flags_and_choices() -> None:
     assert complete("") == {*VERBS, "help"} and complete("he", "") == set()
     assert complete("dis") == {"distill"} and complete("help", "me") == {"methods"}
-    assert complete("cache", "--dtype", "") == {"float16", "float32"}
+    assert complete("cache", "--dtype", "") == {"float16", "float32", "int8"}
     assert complete("distill", "--keep-predictions", "t") == {"texts"}
     assert complete("completion", "") == {"bash", "zsh", "fish"}
     assert complete("distill", "--no-g") == {"--no-gauges"} and complete("finetune", "--teacher") == set()

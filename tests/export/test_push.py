@@ -2,110 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from railkd.cli import main
 from railkd.errors import RunFailed
 from railkd.export.push import push
+from stand_in_hub import Hub
 from tiny import make_model, make_tokenizer, save
-
-
-@dataclass
-class Hub:
-    """The requests that the stand-in has received.
-
-    Attributes:
-        endpoint: its address.
-        repositories: that were created.
-        files: path -> content.
-        private: whether the calls that created them asked for private ones.
-    """
-
-    endpoint: str = ""
-    repositories: list[str] = field(default_factory=list)
-    files: dict[str, bytes] = field(default_factory=dict)
-    private: list[bool] = field(default_factory=list)
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    """The three calls by which huggingface_hub makes a repository and a commit of small files."""
-    seen = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def _reply(self, value: Any) -> None:
-            body = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_POST(self) -> None:
-            body = self._body()
-            if self.path.endswith("/repos/create"):
-                seen.repositories.append(json.loads(body)["name"])
-                asked = json.loads(body)  # newer clients write visibility
-                seen.private.append(asked.get("private") or asked.get("visibility") == "private")
-                self._reply({"url": f"{seen.endpoint}/me/student"})
-            elif "/preupload/" in self.path:
-                files = [
-                    {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                    for file in json.loads(body)["files"]
-                ]
-                self._reply({"files": files})
-            elif "/commit/" in self.path:
-                for line in map(json.loads, body.decode().splitlines()):
-                    if line["key"] == "file":
-                        seen.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-                url = f"{seen.endpoint}/me/student/commit/{'0' * 40}"
-                self._reply({"commitUrl": url, "commitOid": "0" * 40, "success": True})
-            else:
-                self._reply({})
-
-        def do_GET(self) -> None:
-            self._reply({"name": "me", "type": "user", "siblings": [], "sha": "0" * 40, "id": "me/student"})
-
-        def _body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding") != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    seen.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield seen
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def usual(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """The stand-in as the hub that huggingface_hub asks by itself, and a token for it."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("HF_TOKEN", "hf_x")
-    return hub
-
 
 #: Files of railkd that mean nothing to others.
 OURS = {"files.json", "export.json"}

@@ -120,7 +120,7 @@ def _build_cache(job: Job, folder: Path) -> None:
     start = time.perf_counter()
     with record.phase("teacher pass"):
         built = cache.build_cache(job.request.options, _print)
-    record.sizes = {"rows": built.rows, "bytes": built.bytes}
+    record.sizes = {"rows": built.rows, "bytes": built.bytes, "row_bytes": built.row_bytes}
     record.labels, record.contents = list(built.info.labels), {"teacher": built.identity.content()}
     record.examples_per_second = built.rows / max(time.perf_counter() - start, 1e-9)
     record.peak_memory, record.machine = hardware.peak_memory(), hardware.machine()

@@ -24,7 +24,7 @@ from railkd.jobs.settings import Setting, convert, settings_of, shown
 from railkd.records import Question
 
 _ROWS = ("train", "test", "ood", "eval", "unlabelled")
-_MODELS = ("teacher", "teacher_labels", "student", "student_layers", "keep", "cache", "pooling", "live")
+_MODELS = ("teacher", "teacher_labels", "student", "student_layers", "keep", "cache", "cache_dtype", "pooling", "live")
 _RUN = ("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet")
 _OF_CACHE = ("dtype", "batch_size", "batch_tokens", "blocks", "teacher_dtype", "teacher_device_map")
 #: Settings that the grid decides, so that ``settings`` must not hold them.

@@ -154,8 +154,8 @@ class Bases:
         if checkpoint is None or None in rows:
             return None
         total = sum(filter(None, rows))
-        half = findings.cache_bytes(total, *checkpoint.shape, checkpoint.config.num_labels, job.request.options.pooling)
-        return half * (2 if job.request.options.dtype == "float32" else 1)
+        options, sizes = job.request.options, (*checkpoint.shape, checkpoint.config.num_labels)
+        return findings.cache_bytes(total, *sizes, options.pooling, options.dtype)
 
 
 @cache

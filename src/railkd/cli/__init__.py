@@ -40,6 +40,9 @@ VERBS = {
     "completion": "print a script that completes commands in bash, zsh or fish",
 }
 
+#: Verbs of two words.
+_SUBVERBS = frozenset({"cache push", "cache pull"})
+
 
 def main(argv: Sequence[str] | None = None, verbs: Mapping[str, Any] | None = None) -> int:
     """Run one command.
@@ -104,11 +107,14 @@ def _dispatch(words: list[str], verbs: Mapping[str, Any], asked: list[Any]) -> N
     from railkd.cli.verbs import find_verb
     from railkd.cli.words import parse
 
-    verb = verbs[words[0]] if words[0] in verbs else find_verb(words[0])
-    if {"-h", "--help", "--help-all"} & set(words[1:]):
-        print(help_text(verb, everything="--help-all" in words[1:]), end="")
+    name, rest = words[0], words[1:]
+    if " ".join(words[:2]) in _SUBVERBS:
+        name, rest = " ".join(words[:2]), words[2:]
+    verb = verbs[name] if name in verbs else find_verb(name)
+    if {"-h", "--help", "--help-all"} & set(rest):
+        print(help_text(verb, everything="--help-all" in rest), end="")
         return
-    parsed = parse(verb, words[1:])
+    parsed = parse(verb, rest)
     verb.check(parsed.request)
     request = parsed.complete(verb)
     asked.append(request.options)

@@ -11,7 +11,8 @@ from typing import Any
 
 from railkd.cli.verb import ALL_TRAINING, FINETUNE_TRAINING, Verb, messages_only, print_results, printer
 from railkd.errors import RailkdError, RunFailed
-from railkd.jobs import deciding_checks, options, preconditions, shipping_preconditions
+from railkd.jobs import deciding_checks, exchange, options, preconditions, shipping_preconditions
+from railkd.jobs.cache_options import CachePullOptions, CachePushOptions
 from railkd.jobs.request import Request
 from railkd.jobs.shipping_options import CalibrateOptions, CertifyOptions, ExportOptions, PredictOptions
 from railkd.jobs.text_options import AugmentOptions
@@ -56,6 +57,7 @@ def _train(request: Request[Any], run: Callable[..., Any]) -> None:
 
 
 def _cache(request: Request[options.CacheOptions]) -> None:
+    preconditions.refuse_label_flags(request.options)
     from railkd.jobs.cache import build_cache
 
     with messages_only(request.options.quiet):
@@ -67,6 +69,18 @@ def _augment(request: Request[AugmentOptions]) -> None:
 
     with messages_only(request.options.quiet):
         augment(request.options, printer(request.options.quiet))
+
+
+def _push(request: Request[CachePushOptions]) -> None:
+    with messages_only(request.options.quiet):
+        line = exchange.push_cache(request.options, printer(request.options.quiet))
+    print_results(line)
+
+
+def _pull(request: Request[CachePullOptions]) -> None:
+    with messages_only(request.options.quiet):
+        line = exchange.pull_cache(request.options, printer(request.options.quiet))
+    print_results(line)
 
 
 def _evaluate(request: Request[options.EvaluateOptions]) -> None:
@@ -161,11 +175,31 @@ _ROWS = (
     ),
     Verb(
         "cache",
-        "Run a teacher once over the rows and store its logits and pooled block states.",
+        "Run a teacher once over the rows and store its logits and pooled block states. 'railkd cache push' and "
+        "'railkd cache pull' copy a cache to a folder or the hub, and back.",
         "railkd cache --teacher runs/teacher/model --train train.tsv --cache cache/",
         options.CacheOptions,
         _cache,
         preconditions.check_cache,
+        spellings={"cache_dtype": "dtype"},
+    ),
+    Verb(
+        "cache push",
+        "Copy a teacher cache to a folder or a data set of the hub: keys, outputs and states, no texts and no weights.",
+        "railkd cache push org/teacher-of-reviews --cache cache/ --private",
+        CachePushOptions,
+        _push,
+        exchange.check_pushed,
+        positional="place",
+    ),
+    Verb(
+        "cache pull",
+        "Copy a teacher cache from a folder or a data set of the hub, or add its rows to a cache of the same teacher.",
+        "railkd cache pull org/teacher-of-reviews --cache cache/",
+        CachePullOptions,
+        _pull,
+        exchange.check_pulled,
+        positional="place",
     ),
     Verb(
         "distill",

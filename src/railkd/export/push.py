@@ -20,12 +20,13 @@ _NAME, _LONGEST = re.compile(r"(?!.*(?:--|\.\.))[\w-][\w.-]*(?:/[\w-][\w.-]*)?")
 _OURS = [MARK, f"*/{MARK}", LOCK, f"*/{LOCK}", Shipped(Path()).record.name]
 
 
-def check_push(name: str, flag: str) -> None:
+def check_push(name: str, flag: str, *, token_needed: bool = True) -> None:
     """Refuse a push that cannot work, before the job starts. The network is not asked.
 
     Args:
         name: of the repository.
         flag: that named it, for the message.
+        token_needed: False for a download, which may be of a public repository.
 
     Raises:
         RailkdError: the name cannot be one of the hub, no token is stored, or the hub must not be asked.
@@ -35,8 +36,8 @@ def check_push(name: str, flag: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise RailkdError(f"{flag}: expected a name such as org/name, got {shortened(name)!r}.")
     if constants.HF_HUB_OFFLINE:
-        raise RailkdError(f"{flag}: nothing can be uploaded while HF_HUB_OFFLINE is set. Fix: unset it.")
-    if get_token() is None:
+        raise RailkdError(f"{flag}: the hub is not asked while HF_HUB_OFFLINE is set. Fix: unset it.")
+    if token_needed and get_token() is None:
         raise RailkdError(f"{flag}: no token of the hub is stored. Fix: run 'hf auth login', or set HF_TOKEN.")
 
 

@@ -268,7 +268,7 @@ def _about_cost(
     needed = 0
     if origin is not None and teacher.cache is None:
         sizes = (origin.num_hidden_layers, origin.hidden_size, origin.num_labels)
-        needed = findings.cache_bytes(rows, *sizes, options.pooling or ["mean"])
+        needed = findings.cache_bytes(rows, *sizes, options.pooling or ["mean"], options.cache_dtype or "float16")
     rate = measured.rate if measured else 0.0
     train_seconds = None
     if rate and ours is not None and origin is not None:

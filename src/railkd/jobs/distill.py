@@ -81,6 +81,8 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
             elif spec.needs_teacher:
                 with record.phase("teacher pass"):
                     signals = _cache(options, teacher, splits.texts(), args, spec.pooling, say)
+        if isinstance(signals, TeacherCache) and spec.pooling:
+            record.start |= _states_note(signals)
         if signals is not None and options.rescale_teacher:
             _rescale(signals, splits.train, args, record, say)
         set_seed(args.seed)
@@ -164,7 +166,7 @@ def _cache(
             options.cache or RunFolder(Path(str(args.output_dir))).cache,
             max_length=args.max_length,
             pooling=sorted(wanted) or NO_POOLING,
-            dtype=stored.identity.states_dtype if stored else "float16",
+            dtype=options.cache_dtype or (stored.identity.states_dtype if stored else "float16"),
             bf16=stored.identity.precision == "bfloat16" if stored else args.bf16,
             blocks=args.teacher_blocks or (stored.identity.blocks if stored else None),
             overwrite=own and options.overwrite,
@@ -172,6 +174,12 @@ def _cache(
         )
     say(cache.described)
     return cache
+
+
+def _states_note(cache: TeacherCache) -> dict[str, Any]:
+    """Return how the states are stored, for the record; empty for states in float16, the default."""
+    dtype = cache.identity.states_dtype
+    return {} if dtype == "float16" else {"states": {"dtype": dtype, "row_bytes": cache.row_bytes}}
 
 
 def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooling: str | None) -> LiveTeacher:

@@ -11,6 +11,7 @@ import numpy as np
 from railkd.runtime.words import counted, duration, size
 from railkd.signals import checked_poolings
 from railkd.tasks.judging import Finding
+from railkd.teacher.number_formats import states_bytes
 
 
 def verdict(findings: Sequence[Finding]) -> str:
@@ -137,8 +138,15 @@ def conflicts(train: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> Findin
 # ---- the cost ----------------------------------------------------------------------------------
 
 
-def cache_bytes(rows: int, blocks: int, width: int, classes: int, poolings: Sequence[str] = ("mean",)) -> int:
-    """Return the bytes of a cache in half precision: states of every pooling, logits and keys.
+def cache_bytes(
+    rows: int,
+    blocks: int,
+    width: int,
+    classes: int,
+    poolings: Sequence[str] = ("mean",),
+    dtype: str = "float16",
+) -> int:
+    """Return the bytes of a cache: states of every pooling, logits and keys.
 
     Args:
         rows: number of rows.
@@ -146,6 +154,7 @@ def cache_bytes(rows: int, blocks: int, width: int, classes: int, poolings: Sequ
         width: width of the teacher's states.
         classes: number of logits.
         poolings: names of the stored poolings, or ``none`` alone.
+        dtype: number format of the states.
 
     Returns:
         The number of bytes.
@@ -153,7 +162,8 @@ def cache_bytes(rows: int, blocks: int, width: int, classes: int, poolings: Sequ
     >>> cache_bytes(1000, 12, 768, 2)
     18456000
     """
-    return rows * (blocks * width * 2 * len(checked_poolings(poolings)) + classes * 4 + 16)
+    states = states_bytes(dtype, blocks, width) * len(checked_poolings(poolings))
+    return rows * (states + classes * 4 + 16)
 
 
 def cost(
@@ -175,7 +185,7 @@ def cost(
         One finding each for disk and memory, and one for the time if it is known.
     """
     found = []
-    needed = f"{size(bytes_needed)} for {rows:,} rows"
+    needed = f"{size(bytes_needed)} for {rows:,} rows{f', {bytes_needed // rows:,} bytes each' if bytes_needed else ''}"
     if bytes_needed > bytes_free:
         found.append(
             Finding("error", "cache", f"{needed}, but {size(bytes_free)} are free", "give --cache on a larger disk")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from railkd.jobs.cache_options import NewCacheOptions, PassOptions
 from railkd.jobs.deciding_options import SuspectOptions, ThresholdOptions
 from railkd.jobs.option import DEFAULT_MAX_LENGTH as DEFAULT_MAX_LENGTH
 from railkd.jobs.option import Say as Say
@@ -212,7 +213,7 @@ class FinetuneOptions(RunOptions):
 
 
 @dataclass
-class DistillOptions(GivenTeacherOptions, RunOptions):
+class DistillOptions(NewCacheOptions, GivenTeacherOptions, RunOptions):
     """Options of ``railkd distill``: a teacher into a student."""
 
     student_layers: int | None = option(
@@ -245,7 +246,7 @@ class DistillOptions(GivenTeacherOptions, RunOptions):
 
 
 @dataclass
-class CacheOptions(AnswerOptions, DeviceOptions, TeacherOptions, DataOptions):
+class CacheOptions(PassOptions, AnswerOptions, DeviceOptions, TeacherOptions, DataOptions):
     """Options of ``railkd cache``: run the teacher once and store its logits and pooled states."""
 
     teacher: str | None = option(
@@ -268,12 +269,6 @@ class CacheOptions(AnswerOptions, DeviceOptions, TeacherOptions, DataOptions):
     pooling: list[str] | None = option(
         "pooled states to store: mean, cls, or none for outputs alone (default: mean)", metavar="POOLING"
     )
-    dtype: str = option("number format of the stored states", "float16", choices=["float16", "float32"])
-    batch_size: int | None = option("the most rows in a batch (default: no limit but --batch-tokens)", metavar="N")
-    batch_tokens: int | None = option(
-        "the most tokens in a batch; halved if memory runs out (default: 2,048 on a CPU, 32,768 elsewhere)", metavar="N"
-    )
-    bf16: bool | None = option("run the teacher in bfloat16 (default: if the hardware is fast at it)")
     blocks: str | None = option(
         "regular expression for the names of the teacher's blocks, for models whose blocks are not found",
         metavar="REGEX",
@@ -318,7 +313,7 @@ class EvaluateOptions(ThresholdOptions, DeviceOptions, ModelOptions, ScoreOption
 
 
 @dataclass
-class CheckOptions(SuspectOptions, GivenTeacherOptions, DeviceOptions, TrainingDataOptions):
+class CheckOptions(SuspectOptions, NewCacheOptions, GivenTeacherOptions, DeviceOptions, TrainingDataOptions):
     """Options of ``railkd check``: look for problems before a run starts."""
 
     student: str | None = option(

@@ -45,10 +45,10 @@ from railkd.tasks.metrics import find_metric
 from railkd.tasks.own_metrics import OwnMetrics
 
 #: Options of a teacher pass, which verifying a cache does not make.
-_OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device", "from_labels")
+_OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device", "dtype", "from_labels")
 #: Options of a model that a file of answers stands in for.
 _OF_A_MODEL = {
-    "teacher_labels": ("teacher", "cache", "live", "pooling"),
+    "teacher_labels": ("teacher", "cache", "cache_dtype", "live", "pooling"),
     "from_labels": (
         "teacher",
         "train",
@@ -101,7 +101,7 @@ def check_distill(request: Request[DistillOptions]) -> None:
     elif options.cache:
         check_cache_folder(problems, options.cache)
     if options.live:
-        check_effect(problems, options, "with --live, which stores nothing", "pooling")
+        check_effect(problems, options, "with --live, which stores nothing", "pooling", "cache_dtype")
     if options.student and options.student_layers is None:
         check_effect(problems, options, "without --student-layers", "keep")
     if not options.student and options.student_layers is None:
@@ -170,6 +170,19 @@ def check_augment(request: Request[AugmentOptions]) -> None:
     problems.report()
 
 
+def refuse_label_flags(options: CacheOptions) -> None:
+    """Refuse flags about labels for a teacher pass, which reads texts alone. A grid gives them to all its jobs.
+
+    Args:
+        options: of ``railkd cache``.
+    """
+    problems = Problems()
+    if not options.from_labels:
+        reason = "without --from-labels: a teacher pass reads texts alone"
+        check_effect(problems, options, reason, "label_column", "label_map", "problem_type")
+    problems.report()
+
+
 def check_evaluate(request: Request[EvaluateOptions]) -> None:
     """Check the options of ``railkd evaluate``; see `check_finetune`."""
     options = request.options
@@ -223,7 +236,7 @@ def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) ->
     _check_answers(problems, options, "teacher_labels")
     if options.teacher:
         return
-    check_effect(problems, options, "without --teacher", "teacher_dtype", "teacher_device_map")
+    check_effect(problems, options, "without --teacher", "teacher_dtype", "teacher_device_map", "cache_dtype")
     if options.teacher_labels:
         return
     if not options.cache:

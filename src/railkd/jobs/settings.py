@@ -23,7 +23,7 @@ from railkd.errors import RailkdError, did_you_mean
 from railkd.runtime.yaml_text import read_yaml
 
 #: Settings that only flags give: a file may come from somebody else, and must not run code or upload a model.
-FLAGS_ONLY = frozenset({"trust_methods", "push_to_hub", "push", "private"})
+FLAGS_ONLY = frozenset({"trust_methods", "push_to_hub", "push", "place", "private"})
 #: Settings whose values may be addresses of code.
 NAME_CODE = frozenset({"method", "metrics"})
 #: Settings that are not part of the run: how to treat the folder and how much to print. A token is a secret.

@@ -25,6 +25,7 @@ from railkd.signals import checked_poolings
 from railkd.teacher.batches import Padder, plan_batches
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
+from railkd.teacher.number_formats import checked_format
 from railkd.teacher.runner import Progress, Runner, run_batches
 from railkd.teacher.writer import CacheWriter, poolings_of_unfinished
 
@@ -59,7 +60,7 @@ class PassSettings:
         text_columns: one or two names; None: found by convention (`railkd.data.columns`).
         max_length: of the inputs, in tokens.
         pooling: ``mean``, ``cls`` or both, or ``none``: outputs alone.
-        dtype: of the stored states, ``float16`` or ``float32``.
+        dtype: of the stored states: ``float16``, ``float32`` or ``int8``; see `railkd.teacher.number_formats`.
         batch_size: the most rows in a batch; None: any number.
         batch_tokens: the most tokens in a batch, padding included. None: 2,048 on a CPU and 32,768 elsewhere, or any
             number if ``batch_size`` is given. A batch that does not fit into memory is halved.
@@ -130,7 +131,7 @@ class TeacherPass:
             self._tokenizer,
             max_length=self._settings.max_length,
             precision=self._precision,
-            states_dtype=self._settings.dtype,
+            states_dtype=checked_format(self._settings.dtype),
             blocks=self._settings.blocks,
         )
 

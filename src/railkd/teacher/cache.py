@@ -25,8 +25,9 @@ from railkd.teacher.identity import Identity
 from railkd.teacher.index import Index
 from railkd.teacher.manifest import MANIFEST, REBUILD, Manifest, read_manifest
 from railkd.teacher.moments import moments_of
+from railkd.teacher.number_formats import states_bytes
 from railkd.teacher.runner import Progress
-from railkd.teacher.shards import Shard
+from railkd.teacher.shards import Shard, place
 from railkd.teacher.stored import StoredTeacher, no_states
 
 logger = logging.getLogger(__name__)
@@ -47,16 +48,17 @@ class TeacherCache(StoredTeacher):
         identity: everything that the stored numbers depend on.
         poolings: of the stored states; empty if the cache holds outputs alone.
         rows: how many.
+        entries: of the shards, in the order of the rows.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.info, self.identity, self.poolings = manifest.teacher, manifest.identity, manifest.poolings
-        self.rows, self._entries = manifest.rows, manifest.shards
-        self._shards: list[Shard | None] = [None] * len(self._entries)
+        self.rows, self.entries = manifest.rows, manifest.shards
+        self._shards: list[Shard | None] = [None] * len(self.entries)
         self._moments: dict[str, Moments] = {}
-        self._starts = np.cumsum([0] + [entry.rows for entry in self._entries])
-        self._has_states = np.asarray([entry.states and bool(self.poolings) for entry in self._entries], dtype=bool)
+        self._starts = np.cumsum([0] + [entry.rows for entry in self.entries])
+        self._has_states = np.asarray([entry.states and bool(self.poolings) for entry in self.entries], dtype=bool)
         self._index = Index(path / manifest.index.file, manifest.index, self.rows)
         if self.rows != self._starts[-1]:
             raise self._index.altered()
@@ -141,8 +143,8 @@ class TeacherCache(StoredTeacher):
         """
         found = self.find(keys)
         if (found < 0).any():
-            for number in range(len(self._entries)):
-                self._check_index(number)  # rules out that a damaged index hides the rows
+            for number in range(len(self.entries)):
+                self.check_index(number)  # rules out that a damaged index hides the rows
             raise RailkdError(
                 f"{int((found < 0).sum())} of {len(keys)} examples are not in the cache '{self.path}' (first key "
                 f"{keys[int(np.argmax(found < 0))].tolist()}). Fix: build it again with these rows; stored ones stay."
@@ -156,10 +158,10 @@ class TeacherCache(StoredTeacher):
         states: np.ndarray | None = None
         for number in np.unique(which):
             at = np.flatnonzero(which == number)
-            shard, rows = self._shard(int(number)), found[at] - self._starts[number]
-            logits = _place(logits, shard.logits(rows, keys[at]), at, len(keys))
+            shard, rows = self.shard(int(number)), found[at] - self._starts[number]
+            logits = place(logits, shard.logits(rows, keys[at]), at, len(keys))
             if pooling is not None:
-                states = _place(states, shard.states(rows, keys[at], pooling), at, len(keys))
+                states = place(states, shard.states(rows, keys[at], pooling), at, len(keys))
         if logits is None:
             raise RailkdError("Expected a batch of at least one example, got an empty one.")
         return logits, states
@@ -235,7 +237,7 @@ class TeacherCache(StoredTeacher):
             )
         if self.identity.is_read_anew([pooling]):
             for number in np.flatnonzero(self._has_states):
-                if self._shard(int(number)).identity != self.identity.digest(self.poolings):
+                if self.shard(int(number)).identity != self.identity.digest(self.poolings):
                     raise RailkdError(
                         f"the cache '{self.path}' holds {pooling} states that an earlier release read from the wrong "
                         f"place of a {self.identity.config['model_type']}. Fix: build it again with --overwrite."
@@ -249,9 +251,9 @@ class TeacherCache(StoredTeacher):
         Args:
             on_progress: called with (rows done, rows to do).
         """
-        for number in range(len(self._entries)):
-            self._shard(number).verify()
-            self._check_index(number)
+        for number in range(len(self.entries)):
+            self.shard(number).verify()
+            self.check_index(number)
             if on_progress is not None:
                 on_progress(int(self._starts[number + 1]), self.rows)
 
@@ -265,7 +267,7 @@ class TeacherCache(StoredTeacher):
             RailkdError: the pooling is not stored, or the cache has fewer than 2 rows.
         """
         self.check_pooling(pooling)
-        rows = sum(entry.rows for entry in self._entries if entry.states)
+        rows = sum(entry.rows for entry in self.entries if entry.states)
         if rows < 2:
             raise RailkdError(f"Expected at least 2 rows in the cache '{self.path}' to fit on, got {rows}.")
         if pooling not in self._moments:
@@ -280,13 +282,21 @@ class TeacherCache(StoredTeacher):
     @property
     def described(self) -> str:
         """Rows, bytes, shape and path in one line."""
-        states = f"{self.info.blocks} blocks of {self.info.width}" if self.poolings else "outputs alone"
-        return f"teacher cache: {self.rows:,} rows, {size(self.bytes)}, {states}, at {self.path}"
+        states, dtype = "outputs alone", self.identity.states_dtype
+        if self.poolings:
+            states = f"{self.info.blocks} blocks of {self.info.width}{'' if dtype == 'float16' else f' in {dtype}'}"
+        each = f" ({self.row_bytes:,} bytes a row)" if self.rows else ""
+        return f"teacher cache: {self.rows:,} rows, {size(self.bytes)}{each}, {states}, at {self.path}"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes on disk for each row, on average; 0 without rows."""
+        return round(self.bytes / self.rows) if self.rows else 0
 
     def _states_in_parts(self, pooling: str, rows: int = 2048) -> Iterator[Tensor]:
         """Yield all states, (at most ``rows``, n, d) at a time, in the order of the files."""
         for number in np.flatnonzero(self._has_states):
-            shard = self._shard(int(number))
+            shard = self.shard(int(number))
             for start in range(0, shard.rows, rows):
                 some = np.arange(start, min(start + rows, shard.rows))
                 yield torch.from_numpy(shard.states(some, np.asarray(shard.keys[some]), pooling))
@@ -297,10 +307,10 @@ class TeacherCache(StoredTeacher):
         Args:
             pooling: of the states.
         """
-        numbers = self.info.blocks * self.info.width * (2 if self.identity.states_dtype == "float16" else 4)
-        rows = sum(entry.rows for entry in self._entries if not entry.states)
+        each = states_bytes(self.identity.states_dtype, *self.info.shape)
+        rows = sum(entry.rows for entry in self.entries if not entry.states)
         return (
-            f"a second pass of the teacher over {rows:,} rows adds their {pooling} states ({size(rows * numbers)}); "
+            f"a second pass of the teacher over {rows:,} rows adds their {pooling} states ({size(rows * each)}); "
             "the outputs stay"
         )
 
@@ -316,15 +326,15 @@ class TeacherCache(StoredTeacher):
         """Return the number of the shard of each row (N,)."""
         return np.searchsorted(self._starts, rows, side="right") - 1
 
-    def _check_index(self, number: int) -> None:
-        """Compare the index with the keys of a shard."""
-        self._index.check(np.asarray(self._shard(number).keys), int(self._starts[number]))
+    def check_index(self, number: int) -> None:
+        """Compare the index with the keys of a shard, given by its number."""
+        self._index.check(np.asarray(self.shard(number).keys), int(self._starts[number]))
 
-    def _shard(self, number: int) -> Shard:
-        """Return a shard, opened and compared with the manifest when it is first used."""
+    def shard(self, number: int) -> Shard:
+        """Return a shard by its number, opened and compared with the manifest when it is first used."""
         shard = self._shards[number]
         if shard is None:
-            entry = self._entries[number]
+            entry = self.entries[number]
             shard = Shard(self.path / entry.file, entry.header_crc)
             wanted: dict[str, tuple[int, ...]] = {"logits": (entry.rows, len(self.info.labels))}
             wanted |= dict.fromkeys(self.poolings if entry.states else (), (entry.rows, *self.info.shape))
@@ -336,15 +346,3 @@ class TeacherCache(StoredTeacher):
                     )
             self._shards[number] = shard
         return shard
-
-
-def _place(whole: np.ndarray | None, part: np.ndarray, at: np.ndarray, rows: int) -> np.ndarray:
-    """Put the rows of one shard into their places in the batch, in the widest precision so far."""
-    if len(at) == rows:
-        return part
-    if whole is None:
-        whole = np.empty((rows, *part.shape[1:]), dtype=part.dtype)
-    elif part.dtype.itemsize > whole.dtype.itemsize:
-        whole = whole.astype(part.dtype)
-    whole[at] = part
-    return whole

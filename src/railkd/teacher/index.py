@@ -59,6 +59,14 @@ class Index:
             raise self.altered()
         return found
 
+    def keys(self) -> np.ndarray:
+        """Return the keys (N, 2) in the order of the rows. An index that was altered raises `RailkdError`."""
+        keys = np.empty((self._rows, 2), dtype=np.int64)
+        if not np.array_equal(np.sort(self._row), np.arange(self._rows)):
+            raise self.altered()
+        keys[self._row] = np.stack([self._high, self._low], axis=1)
+        return keys
+
     def check(self, keys: np.ndarray, first: int) -> None:
         """Compare the index with the keys of a shard.
 

@@ -19,6 +19,7 @@ from railkd.errors import RailkdError
 from railkd.runtime import files, typed
 from railkd.signals import checked_poolings
 from railkd.teacher.identity import Identity
+from railkd.teacher.number_formats import states_bytes
 from railkd.teacher.protocol import Count, TeacherInfo
 
 MANIFEST = "manifest.json"
@@ -106,11 +107,12 @@ class Manifest:
         files.write_text(folder / MANIFEST, json.dumps(parts, indent=1), durable=True)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, files_there: bool = True) -> Manifest:
     """Read and check the manifest of a cache, and the sizes of the files that it names.
 
     Args:
         folder: the cache.
+        files_there: False checks the manifest alone, before its files are fetched.
 
     Returns:
         The manifest. Its files lie in the folder and have the sizes it names.
@@ -137,7 +139,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest: Manifest = typed.from_json(Manifest, text)
         _check_sizes(manifest)
-        for entry in manifest.files:
+        for entry in manifest.files if files_there else ():
             _check_file(folder, entry)
     except RailkdError:
         raise
@@ -183,13 +185,13 @@ def _check_sizes(manifest: Manifest) -> None:
         raise ValueError(f"rows: expected the sum of the rows of the shards, got {manifest.rows}")
     if manifest.index.bytes != INDEX_HEADER + 24 * manifest.rows:
         raise ValueError(f"index.bytes: expected {INDEX_HEADER + 24 * manifest.rows}, got {manifest.index.bytes}")
-    size = 2 if manifest.identity.states_dtype == "float16" else 4
+    states = states_bytes(manifest.identity.states_dtype, blocks, width)
     if not manifest.poolings and any(entry.states for entry in manifest.shards):
         raise ValueError("poolings: got no pooling, expected those of the shards with states")
     for entry in manifest.shards:
         poolings = len(manifest.poolings) if entry.states else 0
         # A key, the outputs, the states and the checksums.
-        row = 16 + 4 * len(manifest.teacher.labels) + poolings * numbers * size + 4 * (1 + poolings)
+        row = 16 + 4 * len(manifest.teacher.labels) + poolings * states + 4 * (1 + poolings)
         if entry.bytes < entry.rows * row:
             raise ValueError(
                 f"{entry.file}: expected at least {entry.rows * row} bytes for {entry.rows} rows of {blocks} blocks of "

@@ -3,7 +3,8 @@
 Tensors of a shard of R rows:
     keys    (R, 2) int64            example keys
     logits  (R, C) float32
-    <pool>  (R, n, d) float16|32    one for each pooling
+    <pool>  (R, n, d) float16|32    one for each pooling; int8 with
+    <pool>.scale (R, n) float32     the number by which the block of a row is multiplied
     <pool>.wide  (R, k, d) float32  blocks that overflow half precision (zeros above; their numbers are in the metadata)
     crc     (R, 1 + poolings) uint32: of key and logits, of key and each pooling
 
@@ -23,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import save
 
 from railkd.errors import RailkdError
 from railkd.runtime import typed
+from railkd.teacher.number_formats import SCALE, WIDE, pack_states, unpack_states
 
 SUFFIX = ".safetensors"
-_DTYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8", "U32": "<u4"}
+_DTYPES = {"F16": "<f2", "F32": "<f4", "I8": "<i1", "I64": "<i8", "U32": "<u4"}
 
 
 def row_checksums(keys: np.ndarray, arrays: list[list[np.ndarray]]) -> np.ndarray:
@@ -63,7 +64,7 @@ def pack(
         keys: (R, 2).
         logits: (R, C).
         states: pooling -> float32 parts (some rows, n, d) with R rows in all.
-        dtype: ``float16`` or ``float32``, of the stored states. A block that overflows half precision stays float32.
+        dtype: of the stored states; see `railkd.teacher.number_formats`.
         identity: digest of the teacher.
     """
     tensors: dict[str, np.ndarray] = {
@@ -73,32 +74,14 @@ def pack(
     wide_blocks: dict[str, list[int]] = {}
     groups = [[tensors["logits"]]]
     for pooling, parts in states.items():
-        group = []
-        if dtype == "float16":
-            largest = np.max([np.abs(part).max(axis=(0, 2)) for part in parts], axis=0)  # (n,)
-            wide = np.flatnonzero(largest > np.finfo(np.float16).max)
-            if len(wide):
-                # Rows must be contiguous, because checksums and reads go by row; numpy keeps the blocks contiguous.
-                tensors[f"{pooling}.wide"] = np.ascontiguousarray(
-                    np.concatenate([part[:, wide] for part in parts], dtype="<f4")
-                )
-                wide_blocks[pooling] = wide.tolist()
-                group.append(tensors[f"{pooling}.wide"])
-            parts = [_half(part, wide) for part in parts]
-        whole = np.concatenate(parts, dtype={"float16": "<f2", "float32": "<f4"}[dtype])
-        tensors[pooling] = np.ascontiguousarray(whole)
-        groups.append([tensors[pooling], *group])
+        stored, wide = pack_states(pooling, parts, dtype)
+        tensors |= stored
+        groups.append(list(stored.values()))
+        if wide:
+            wide_blocks[pooling] = wide
     tensors["crc"] = row_checksums(tensors["keys"], groups)
     metadata = {"identity": identity, "poolings": list(states), "wide": wide_blocks}
     return bytes(save(tensors, metadata={"railkd": json.dumps(metadata, sort_keys=True)}))
-
-
-def _half(states: np.ndarray, without: np.ndarray) -> np.ndarray:
-    """Return states in half precision with some blocks set to zero. torch converts five times as fast as numpy."""
-    if len(without):
-        states = states.copy()
-        states[:, without] = 0
-    return torch.from_numpy(states).half().numpy()
 
 
 @dataclass(frozen=True)
@@ -119,9 +102,13 @@ def _check_shapes(arrays: Mapping[str, np.ndarray], poolings: Sequence[str], wid
     for name in ("logits", *poolings):
         if len(arrays[name]) != rows or arrays[name].ndim != (2 if name == "logits" else 3):
             raise ValueError(f"{name} has shape {arrays[name].shape}, which does not fit {rows} rows")
+    for name in poolings:
+        scaled = arrays[name].dtype == np.int8
+        if scaled and (name in wide or arrays[name + SCALE].shape != arrays[name].shape[:2]):
+            raise ValueError(f"the scales of {name} do not fit its shape {arrays[name].shape}")
     for name, blocks in wide.items():
         n, *width = arrays[name].shape[1:]
-        if arrays[f"{name}.wide"].shape != (rows, len(blocks), *width) or not set(blocks) <= set(range(n)):
+        if arrays[name + WIDE].shape != (rows, len(blocks), *width) or not set(blocks) <= set(range(n)):
             raise ValueError(f"the wide blocks of {name} do not fit its shape {arrays[name].shape}")
 
 
@@ -199,14 +186,10 @@ class Shard:
             pooling: which states.
 
         Returns:
-            (R, n, d) in the stored precision, or float32 if a block is too large for it.
+            (R, n, d) float16 or float32: float32 if int8 is stored, or if a block is too large for float16.
         """
         self._check(rows, keys, 1 + self.poolings.index(pooling))
-        states = np.asarray(self.arrays[pooling][rows])
-        if pooling in self._wide:
-            states = states.astype(np.float32)
-            states[:, self._wide[pooling]] = self.arrays[f"{pooling}.wide"][rows]
-        return states
+        return unpack_states(self.arrays, pooling, rows, self._wide.get(pooling, ()))
 
     def verify(self) -> None:
         """Read everything and compare every checksum.
@@ -224,7 +207,7 @@ class Shard:
         if not fresh.any():
             return
         names = ["logits"] if column == 0 else [self.poolings[column - 1]]
-        names += [f"{name}.wide" for name in names if f"{name}.wide" in self.arrays]
+        names += [names[0] + end for end in (WIDE, SCALE) if names[0] + end in self.arrays]
         taken = rows[fresh]
         group = [np.ascontiguousarray(self.arrays[name][taken]) for name in names]
         got = row_checksums(np.ascontiguousarray(keys[fresh]), [group])[:, 0]
@@ -235,3 +218,25 @@ class Shard:
                 "match. Fix: delete the cache and build it again."
             )
         self._checked[taken, column] = True
+
+
+def place(whole: np.ndarray | None, part: np.ndarray, at: np.ndarray, rows: int) -> np.ndarray:
+    """Put the rows of one shard into their places in a batch, in the widest precision so far.
+
+    Args:
+        whole: the batch so far; None before the first shard.
+        part: of the shard, (R, ...).
+        at: (R,) places in the batch.
+        rows: of the batch.
+
+    Returns:
+        (rows, ...).
+    """
+    if len(at) == rows:
+        return part
+    if whole is None:
+        whole = np.empty((rows, *part.shape[1:]), dtype=part.dtype)
+    elif part.dtype.itemsize > whole.dtype.itemsize:
+        whole = whole.astype(part.dtype)
+    whole[at] = part
+    return whole

@@ -29,6 +29,8 @@ _PATTERNS = MANIFEST, "index-*.npy", f"shard-*{shards.SUFFIX}"
 #: The names of the files that railkd writes, each with what its first bytes hold.
 _SHARD = re.compile(r"shard-[0-9a-f]{16}" + re.escape(shards.SUFFIX)), b'"railkd"'
 _INDEX = re.compile(r"index-[0-9a-f]{16}\.npy"), b"\x93NUMPY"
+#: The names of shards and indexes.
+OWN_NAME = re.compile(f"{_SHARD[0].pattern}|{_INDEX[0].pattern}")
 
 
 class CacheWriter:
@@ -157,6 +159,27 @@ class CacheWriter:
             self._states[name].append(states[name])
         if sum(map(len, self._keys)) >= ROWS_PER_SHARD:
             self.flush()
+
+    def adopt(self, path: Path) -> bool:
+        """Move a finished shard from elsewhere into the cache. None of its rows may be there yet.
+
+        A shard of another teacher or with other poolings raises `RailkdError`.
+
+        Args:
+            path: of the shard, on the disk of the cache.
+
+        Returns:
+            False if its outputs must be compared with stored ones. Nothing is moved then.
+        """
+        shard, target = shards.Shard(path), self.path / path.name
+        self._check(shard, anything=True)
+        if self._outputs_alone or shard.poolings != self.poolings:
+            return False
+        path.replace(target)
+        files.sync(self.path)
+        self._shards.append(_entry(shards.Shard(target)))
+        self._known = np.concatenate([self._known, np.asarray(shard.keys)])
+        return True
 
     def flush(self) -> None:
         """Write the rows in memory as a shard."""
