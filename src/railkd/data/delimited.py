@@ -5,8 +5,9 @@ The rules, for reading and for writing (`railkd.data.delimited_writer`):
 - The first line names the columns. Lines end in LF or CRLF. A row has as many cells as the header.
 - In a file of one column every line is a row, and a blank line is an empty text. With more columns only the end of a
   file may have blank lines.
-- csv (RFC 4180): a cell may stand in double quotes, and must if it holds a comma, a quote or a line break. Quotes
-  inside are doubled.
+- csv (RFC 4180): cells are separated by commas, or by semicolons or tabs if the header holds no comma and the first row
+  has as many cells as the header; a message says so. A cell may stand in double quotes, and must if it holds a comma, a
+  quote or a line break. Quotes inside are doubled.
 - tsv in a folder of GLUE: a quote is an ordinary character.
 - Any other tsv: either no cell is quoted, or cells are quoted as in csv (with a tab in place of the comma), as pandas
   and Python's csv write it. It is read as quoted if every cell that starts with a quote is a complete quoted cell, and
@@ -26,7 +27,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from railkd.data.delimited_writer import needs_quotes, quote
 from railkd.errors import RailkdError
@@ -34,6 +37,9 @@ from railkd.runtime.words import shortened
 
 MOST_COLUMNS = 10_000
 QUOTED = "quoted cells are read without their quotes"
+_NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+#: What stands between the cells of a csv -> the note for the user.
+SEPARATED = {",": "", ";": "its cells are separated by semicolons", "\t": "its cells are separated by tabs"}
 _WHOLE = re.compile(r'"(?:[^"]|"")*"', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 Rows = Iterator[list[str]]  # The header first.
@@ -47,11 +53,11 @@ class Parsed:
     """A table of text.
 
     Attributes:
-        columns: name -> cells.
+        columns: name -> cells, or a pyarrow table.
         note: what the user should know about how it was read; empty: nothing.
     """
 
-    columns: dict[str, list[str]]
+    columns: Any
     note: str = ""
 
 
@@ -80,17 +86,18 @@ def check_names(names: Sequence[str], where: object) -> None:
         raise RailkdError(f"{where}: column {shortened(twice[0])!r} occurs more than once. Fix: rename one of them.")
 
 
-def parse_csv(path: Path, text: str) -> Parsed:
+def parse_csv(path: Path, text: str, mark: str = ",") -> Parsed:
     """Parse a comma-separated file.
 
     Args:
         path: of the file, for messages.
         text: its content.
+        mark: what stands between the cells; see `separator`.
 
     Returns:
         The table. Wrong quotes or numbers of cells raise `RailkdError`.
     """
-    return Parsed(_columns(csv_rows(path, in_memory(text))))
+    return Parsed(_columns(csv_rows(path, in_memory(text), mark)), SEPARATED[mark])
 
 
 def parse_tsv(path: Path, text: str, headerless: Sequence[str] = (), *, plain: bool = False) -> Parsed:
@@ -114,12 +121,47 @@ def in_memory(text: str) -> OpenLines:
     return lambda newline: io.StringIO(text, newline=newline)
 
 
-def csv_rows(path: Path, open_lines: OpenLines) -> Rows:
+def in_bytes(data: bytes) -> OpenLines:
+    """Return the function that opens a text that is in memory as bytes. What is not UTF-8 is replaced."""
+    return lambda newline: io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", errors="replace", newline=newline)
+
+
+def separator(open_lines: OpenLines) -> str:
+    r"""Return what stands between the cells of a csv: a comma, or what else its header and its first row agree on.
+
+    Args:
+        open_lines: opens the file.
+
+    Example:
+        >>> separator(in_memory("text;label
+    good, really;1
+    ")), separator(in_memory("text
+    good; bad
+    "))
+        (';', ',')
+    """
+    if max(_widths(open_lines, ",")[:3]) > 1:
+        return ","
+    widths = {mark: _widths(open_lines, mark) for mark in SEPARATED if mark != ","}
+    return next((mark for mark, (*_, first, second) in widths.items() if first == second > 1), ",")
+
+
+def _widths(open_lines: OpenLines, mark: str) -> list[int]:
+    """Return how many cells the header and the first row have; zeros if they are no csv."""
+    try:
+        rows = (row for row in csv.reader(open_lines(""), strict=True, delimiter=mark) if row)
+        return [0, 0, *(len(row) for row in islice(rows, 2))]
+    except csv.Error:
+        return [0, 0]
+
+
+def csv_rows(path: Path, open_lines: OpenLines, mark: str = ",") -> Rows:
     """Yield the header of a comma-separated file and then its rows, one at a time.
 
     Args:
         path: of the file, for messages.
         open_lines: opens the file.
+        mark: what stands between the cells; see `separator`.
 
     Yields:
         Lists of cells, all of one length. Wrong quotes or numbers of cells raise `RailkdError`.
@@ -128,7 +170,9 @@ def csv_rows(path: Path, open_lines: OpenLines) -> Rows:
         RailkdError: the quotes are wrong.
     """
     try:
-        yield from _even(path, _quoted(open_lines, ",", path), "put cells that hold a comma into double quotes.")
+        yield from _even(
+            path, _quoted(open_lines, mark, path), f"put cells that hold {_NAMES[mark]} into double quotes."
+        )
     except csv.Error as error:
         raise RailkdError(f"{path}: {error}. Fix: close every quote, and double those inside.") from None
 

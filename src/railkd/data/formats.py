@@ -7,16 +7,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from railkd.data.delimited import MOST_COLUMNS, OpenLines, Parsed, check_names, in_memory, parse_csv, parse_tsv
+from railkd.data.binary_files import read_arrow, read_parquet
+from railkd.data.delimited import (
+    MOST_COLUMNS,
+    SEPARATED,
+    OpenLines,
+    Parsed,
+    check_names,
+    in_bytes,
+    in_memory,
+    parse_csv,
+    parse_tsv,
+    separator,
+)
 from railkd.data.glue import GLUE
 from railkd.data.ood import find_row
 from railkd.data.packed import PACKINGS, packing_of, unpacked_name
-from railkd.data.text_files import memory_limit, read_text, too_large
+from railkd.data.quick import SAMPLE, first_lines, quick_csv, quick_json, quick_tsv
+from railkd.data.text_files import decoded, read_bytes, too_large
 from railkd.errors import RailkdError, did_you_mean
 from railkd.runtime.words import shortened
 
@@ -160,7 +173,9 @@ def readable(path: Path) -> Iterator[None]:
 
 def _read_tsv(path: Path) -> Parsed:
     headerless, plain = glue_layout(path)
-    return parse_tsv(path, read_text(path), headerless, plain=plain)
+    data = read_bytes(path)
+    table = None if headerless else quick_tsv(data, plain=plain)
+    return parse_tsv(path, decoded(path, data), headerless, plain=plain) if table is None else Parsed(table)
 
 
 def glue_layout(path: Path) -> tuple[Sequence[str], bool]:
@@ -172,14 +187,28 @@ def glue_layout(path: Path) -> tuple[Sequence[str], bool]:
 
 
 def _read_csv(path: Path) -> Parsed:
-    return parse_csv(path, read_text(path))
+    data = read_bytes(path)
+    mark = separator(in_bytes(data))
+    table = quick_csv(data, mark)
+    return parse_csv(path, decoded(path, data), mark) if table is None else Parsed(table, SEPARATED[mark])
 
 
-def _read_jsonl(path: Path) -> dict[str, Any]:
-    """Return column -> cells of a file with one JSON object a line; missing keys are null, blank lines are skipped."""
+def _read_jsonl(path: Path) -> Any:
+    """Return the table of a file with one JSON object a line; missing keys are null, blank lines are skipped."""
+    data = read_bytes(path)
+    head = first_lines(data, SAMPLE)
+    if len(head) < len(data):
+        with suppress(RailkdError, UnicodeDecodeError):  # the strict reader explains
+            sample = _table(_json_columns(path, head.decode("utf-8-sig")), path)
+            if (table := quick_json(data, sample.schema)) is not None:
+                return table
+    return _json_columns(path, decoded(path, data))
+
+
+def _json_columns(path: Path, text: str) -> dict[str, list[Any]]:
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}
-    for row in json_rows(path, in_memory(read_text(path))):
+    for row in json_rows(path, in_memory(text)):
         rows.append(row)
         names.update(dict.fromkeys(row))
         if len(names) > MOST_COLUMNS:
@@ -293,79 +322,6 @@ def _misfit(cells: Sequence[Any]) -> str:
     return f"does not fit one type (its values: {found}). Fix: use one type in all rows."
 
 
-def _read_parquet(path: Path) -> Any:
-    with open_parquet(path) as file:
-        facts = file.metadata  # A few bytes can stand for millions of rows.
-        read = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
-        read = max(read, facts.num_rows * facts.num_columns)
-        if read > memory_limit():
-            raise RailkdError(too_large(path, read))
-        return _plain(file.read())
-
-
-def _read_arrow(path: Path) -> Any:
-    """Return the table of an Arrow file, such as pandas' ``to_feather`` writes, or of a stream, as `datasets` does."""
-    import pyarrow as pa
-
-    if path.stat().st_size == 0:
-        raise RailkdError(f"{path}: expected an Arrow file, got an empty file.")
-    try:
-        source = pa.memory_map(str(path))
-        try:
-            file = pa.ipc.open_file(source)
-        except pa.ArrowInvalid:
-            source.seek(0)
-            file = pa.ipc.open_stream(source)
-        check_names(file.schema.names, path)
-        table = file.read_all()
-        table.validate(full=True)  # nothing else compares the places in it with its size
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = str(error).splitlines()[0]
-        raise RailkdError(f"{path}: not a complete Arrow file ({reason}). Fix: write it again.") from None
-    return _plain(table)
-
-
-def _plain(table: Any) -> Any:
-    """Return a table with its categories as the values that they stand for."""
-    import pyarrow as pa
-
-    for place, column in enumerate(table.schema):
-        if pa.types.is_dictionary(column.type):
-            cells = table.column(place).cast(column.type.value_type)
-            table = table.set_column(place, column.name, cells)
-    return table
-
-
-@contextmanager
-def open_parquet(path: Path) -> Iterator[Any]:
-    """Open a parquet file.
-
-    Args:
-        path: of the file.
-
-    Yields:
-        The ``ParquetFile``, whose names of columns are distinct.
-
-    Raises:
-        RailkdError: the file is no complete parquet file.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.stat().st_size == 0:
-        raise RailkdError(f"{path}: expected a parquet file, got an empty file.")
-    try:
-        # read_table would add columns for folder names such as "lang=en".
-        with pq.ParquetFile(path) as file:
-            check_names(file.schema_arrow.names, path)
-            yield file
-    except pa.ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise RailkdError(f"{path}: not a complete parquet file ({reason}). Fix: write it again.") from None
-
-
 _BY_SUFFIX = {
     row.suffix: row
     for row in (
@@ -373,9 +329,9 @@ _BY_SUFFIX = {
         Format(".tsv", _read_tsv),
         Format(".jsonl", _read_jsonl),
         Format(".json", _read_jsonl),
-        Format(".parquet", _read_parquet, text=False),
+        Format(".parquet", read_parquet, text=False),
         Format(".ndjson", _read_jsonl),
-        Format(".arrow", _read_arrow, text=False),
-        Format(".feather", _read_arrow, text=False),
+        Format(".arrow", read_arrow, text=False),
+        Format(".feather", read_arrow, text=False),
     )
 }

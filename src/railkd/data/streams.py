@@ -14,10 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from railkd.data.binary_files import open_parquet
 from railkd.data.columns import Columns
-from railkd.data.delimited import csv_rows, tsv_rows
+from railkd.data.delimited import SEPARATED, csv_rows, separator, tsv_rows
 from railkd.data.delimited_writer import needs_quotes
-from railkd.data.formats import check_keys, glue_layout, json_rows, known_format, open_parquet, readable
+from railkd.data.formats import check_keys, glue_layout, json_rows, known_format, readable
 from railkd.data.reader import TEXT_COLUMNS
 from railkd.data.reading import Reading, blank_note, check_text, choose_columns, compare_training
 from railkd.data.sources import Source
@@ -204,7 +205,9 @@ def _tsv(path: Path) -> RowStream:
 
 
 def _csv(path: Path) -> RowStream:
-    return _named(lambda: csv_rows(path, partial(text_lines, path)))
+    open_lines = partial(text_lines, path)
+    mark = separator(open_lines)
+    return _named(lambda: csv_rows(path, open_lines, mark), SEPARATED[mark])
 
 
 def _named(open_table: Callable[[], Iterator[list[str]]], note: str = "") -> RowStream:

@@ -57,19 +57,31 @@ def too_large(path: Path, read: int) -> str:
     )
 
 
-def read_text(path: Path) -> str:
-    """Return a UTF-8 file as text without a byte order mark; a compressed file is unpacked.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file of text, unpacked.
 
     Args:
         path: of the file.
 
     Returns:
+        Its bytes. `RailkdError` says that they are of another encoding than UTF-8, not complete, or larger than memory.
+    """
+    return b"".join(_chunks(path, memory_limit()))
+
+
+def decoded(path: Path, data: bytes) -> str:
+    """Return the content of a file as text without a byte order mark.
+
+    Args:
+        path: of the file, for messages.
+        data: its content.
+
+    Returns:
         Its text, which is not blank.
 
     Raises:
-        RailkdError: the file is not UTF-8, not complete, blank, or larger than memory.
+        RailkdError: the file is not UTF-8, or blank.
     """
-    data = b"".join(_chunks(path, memory_limit()))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,7 +94,7 @@ def read_text(path: Path) -> str:
 
 
 def text_lines(path: Path, newline: str) -> Iterator[str]:
-    """Yield the lines of a file of any size; see `read_text`.
+    """Yield the lines of a file of any size; see `decoded`.
 
     Args:
         path: of the file.
