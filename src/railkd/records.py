@@ -118,8 +118,9 @@ class RunRecord:
         peak_memory: highest memory use of the process, in bytes.
         sizes: number of parameters and of trained ones, bytes on disk, rows of a cache.
         contents: what the job read -> digest: "train", "eval" and "unlabelled" rows, a "model", "teacher" or "student"
-            that it started from, each test set as "test NAME", the texts alone of labelled rows as "texts PART", the
-            file of a "method" from outside, and those of own "metrics ADDRESS".
+            that it started from, several teachers as "teacher 1" and so on, each test set as "test NAME", the texts
+            alone of labelled rows as "texts PART", the file of a "method" from outside, and those of own
+            "metrics ADDRESS".
         labels: names of the outputs, in the order of the logits.
         paper: source of the method; empty: not known.
         folder: the run folder, relative to the records file.

@@ -310,11 +310,11 @@ def test_a_warm_cache_is_judged_by_its_own_logits(
     """With every training row in the cache the teacher is not run for --eval; with some lacking it runs anyway."""
     from datasets import Dataset
 
-    from railkd.jobs import check
+    from railkd.jobs import given_teachers
 
     ran: list[int] = []
-    real = check.predict_logits
-    monkeypatch.setattr(check, "predict_logits", lambda *a, **o: (ran.append(1), real(*a, **o))[1])
+    real = given_teachers.predict_logits
+    monkeypatch.setattr(given_teachers, "predict_logits", lambda *a, **o: (ran.append(1), real(*a, **o))[1])
     rows = film_rows(60, 8)
     train, dev = write(tmp_path / "train.tsv", rows[:40]), write(tmp_path / "dev.tsv", rows[40:])
     words = ["distill", "--teacher", teacher, "--student-layers", 1, "--train", train, "--eval", dev, "--method", "kd"]

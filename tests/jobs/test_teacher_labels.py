@@ -136,13 +136,11 @@ def test_tasks_that_read_other_columns_of_one_file_resume_each_with_its_own_answ
 REFUSED = {
     "--method rail-kd-l": "--method rail-kd-l: Expected a method that reads outputs alone, got one that reads mean",
     "": "Fix: --method kd or recommended",  # the default method reads states too
-    "--method kd --cache cache": "--cache has no effect with --teacher-labels",
     "--method kd --live": "--live has no effect with --teacher-labels",
     "--method kd --pooling mean": "--pooling has no effect with --teacher-labels",
     "--method kd --label-smoothing 1": "--label-smoothing: expected a share from 0 to 1, such as 0.1, got 1",
     "--method kd --labels pos": "the label 'neg' is not one of 'pos'",
     "--method kd --label-smoothing 0.1": "--label-smoothing spreads hard labels, but",
-    "--method kd --teacher base": "--teacher has no effect with --teacher-labels",
 }
 
 

@@ -47,11 +47,42 @@ def test_probabilities_are_averaged_by_weight_and_labels_matched_by_name(cache: 
     p = np.exp(ours[:5]) / np.exp(ours[:5]).sum(axis=1, keepdims=True)
     found = np.exp(mean.gather(keys[:5], None)[0])
     np.testing.assert_allclose(found, 0.25 * p + 0.75 * np.array([0.1, 0.9]), atol=1e-6)
-    assert mean.gaps and mean.missing(keys).tolist() == list(range(5, 22)) and mean.info.labels == NAMES
-    answered = mean.answers(keys, None)[2]
-    assert answered is not None and answered.sum() == 5
-    with pytest.raises(RailkdError, match="'answers' holds the answers of a teacher"):
-        mean.check_pooling("mean")
+    # Where the file has no answer, the other teachers have its weight, and a cache gives the states of all rows.
+    assert not mean.gaps and not len(mean.missing(keys, states=True)) and mean.info.labels == NAMES
+    logits, states = mean.gather(keys, "mean")
+    np.testing.assert_array_equal(logits[5:], cache.gather(keys[5:], None)[0])
+    assert states is not None and (states == cache.gather(keys, "mean")[1]).all()
+
+
+def test_files_alone_leave_the_rows_without_any_answer_to_their_labels(cache: TeacherCache, rows: Dataset) -> None:
+    keys = keys_of(rows)
+    one, two = labels_of(keys[:5], [[0, 2]] * 5), labels_of(keys[3:9], [[1, 0]] * 6)
+    mean = TeacherMean([one, two])
+    assert mean.gaps and mean.missing(keys).tolist() == list(range(9, 22))
+    logits, _, answered = mean.answers(keys, None)
+    assert answered is not None and answered.tolist() == [True] * 9 + [False] * 13
+    assert (logits[:3] == [0, 2]).all() and (logits[5:9] == [1, 0]).all()
+    both = (np.array([1, np.e**2]) / (1 + np.e**2) + np.array([np.e, 1]) / (1 + np.e)) / 2
+    np.testing.assert_allclose(np.exp(logits[3:5]), [both, both], atol=1e-6)
+    with pytest.raises(RailkdError, match="13 of 22 examples have no answer"):
+        mean.gather(keys, None)
+    for silent in (mean, TeacherMean([cache, one], [0, 1])):
+        with pytest.raises(RailkdError, match="'answers' holds the answers of a teacher"):
+            silent.check_pooling("mean")
+
+
+def test_a_teacher_of_the_whole_weight_keeps_its_outputs_and_another_may_give_the_states(
+    cache: TeacherCache, rows: Dataset
+) -> None:
+    keys = keys_of(rows)
+    others = labels_of(keys, [[40.0, -40.0]] * 22)
+    first = TeacherMean([cache, others], [7, 0])
+    np.testing.assert_array_equal(first.gather(keys, None)[0], cache.gather(keys, None)[0])
+    behind = TeacherMean([others, cache], [1, 1])  # the first that has states gives them
+    assert behind.info.shape == cache.info.shape and behind.poolings == cache.poolings
+    # Logits far apart stay finite: the mean is taken of logarithms.
+    far = TeacherMean([others, labels_of(keys, [[900.0, 0.0]] * 22)]).gather(keys, None)[0]
+    np.testing.assert_allclose(far[:, 1], -80 + np.log(0.5), atol=1e-4)
 
 
 def test_numbers_and_single_probabilities_are_averaged_too(rows: Dataset) -> None:
@@ -69,8 +100,8 @@ def test_teachers_that_do_not_fit_each_other_are_refused(cache: TeacherCache, ro
     keys = keys_of(rows)[:1]
     with pytest.raises(RailkdError, match="the same labels, got neg, pos .* and neg, other"):
         TeacherMean([cache, labels_of(keys, [[0, 1]], ("neg", "other"))])
-    for weights in ([1], [1, 0], [1, float("nan")]):
-        with pytest.raises(RailkdError, match="Expected a weight above 0 for each of 2 teachers"):
+    for weights in ([1], [0, 0], [2, -1], [1, float("nan")], [1, float("inf")]):
+        with pytest.raises(RailkdError, match="Expected a weight of 0 or more for each of 2 teachers, not all 0"):
             TeacherMean([cache, cache], weights)
     one, two = TeacherMean([cache, cache]), TeacherMean([cache, cache], [2, 1])
     assert (

@@ -228,6 +228,7 @@ def make_verbs() -> Any:
     from railkd.bench.plan import OPTIONS, Verbs
     from railkd.jobs import distill
     from railkd.models.checkpoints import Checkpoint
+    from railkd.models.named_teachers import start_model
 
     known: dict[str, Verb] = {kind: find_verb(kind) for kind in OPTIONS}
 
@@ -254,7 +255,7 @@ def make_verbs() -> Any:
         resumed = {"resume": True} if hasattr(options, "resume") else {}
         known[kind].check(request.with_options(**resumed))
         if kind in ("finetune", "distill"):
-            check_settings(request, options.model if kind == "finetune" else options.teacher)
+            check_settings(request, options.model if kind == "finetune" else start_model(options))
 
     return Verbs(read, check_job)
 

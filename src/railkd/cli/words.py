@@ -16,6 +16,7 @@ from railkd.cli.verb import Verb
 from railkd.errors import RailkdError
 from railkd.jobs.request import Request
 from railkd.jobs.settings import FLAGS_ONLY, NAME_CODE, SPELLINGS, Setting, convert, load, unknown
+from railkd.models.named_teachers import as_list
 from railkd.runtime.addresses import is_address
 
 _NUMBER = re.compile(r"-(\d|\.\d|inf|nan)", re.IGNORECASE)
@@ -218,6 +219,8 @@ class _Splitter:
             self.found[name] = values
         elif not values:
             raise RailkdError(f"{setting.flag}: expected {_expected(setting)}, got {self._after()}")
+        elif setting.repeats and name in self.found:
+            self.found[name] = [*as_list(self.found[name]), *values]
         elif not setting.many:
             self.found[name] = values[0]
         elif setting.exactly:  # a repeated flag replaces the list, so that three numbers stay three

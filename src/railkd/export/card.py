@@ -10,9 +10,10 @@ from typing import Any
 from railkd.data.sources import SELECTION_SET
 from railkd.export import side_by_side
 from railkd.models.heads import task_of_config
+from railkd.models.named_teachers import as_list, named_teachers
 from railkd.objectives import METHODS
 from railkd.records import RunRecord
-from railkd.runtime.words import joined, size
+from railkd.runtime.words import joined, listed, size
 from railkd.runtime.yaml_text import write_yaml
 from railkd.tasks.by_class import HEADS, describe_classes_left_out, table_rows, worst_classes
 
@@ -82,7 +83,7 @@ def _title(record: RunRecord | None, config: Any) -> str:
 
 def _hub_models(record: RunRecord | None) -> list[str] | None:
     """Return the models of the run that are names on the hub; folders say nothing to a reader elsewhere."""
-    given = [str(record.config[key]) for key in _MODELS if key in record.config] if record else []
+    given = [text for key in _MODELS for text in as_list(record.config.get(key))] if record else []
     found = [name.partition("@")[0] for name in given if _HUB_NAME.fullmatch(name) and not Path(name).exists()]
     return found or None
 
@@ -108,10 +109,14 @@ def _summary(record: RunRecord | None, config: Any) -> str:
 
 
 def _teacher(settings: Mapping[str, Any]) -> str:
-    if answers := settings.get("teacher_labels"):
-        return f"the answers in `{Path(str(answers)).name}`"
-    found = [_public(settings[name]) for name in ("teacher", "cache") if name in settings]
-    return f"`{found[0]}`" if found else "a teacher"
+    teachers = named_teachers(settings)
+    shown = [
+        f"the answers in `{Path(one.labels).name}`" if one.labels else f"`{_public(one.name)}`" for one in teachers
+    ]
+    if len(shown) < 2:
+        return shown[0] if shown else "a teacher"
+    weights = settings.get("teacher_weights")
+    return f"the mean of {listed(shown)}" + (f" (weights {listed(weights)})" if weights else "")
 
 
 def _usage(shipped: Mapping[str, Any] | None) -> list[str]:

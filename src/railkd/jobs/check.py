@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 
-from railkd.data.keys import KEY, keys_of, normalised
+from railkd.data.keys import normalised
 from railkd.data.reader import TEXT_COLUMNS
 from railkd.data.sources import SELECTION_SET
 from railkd.data.tokens import full_lengths, some_rows
 from railkd.errors import RailkdError, RunFailed
 from railkd.jobs import findings
-from railkd.jobs.answers import leave_out_unanswered
 from railkd.jobs.evaluate import judge
-from railkd.jobs.given_teacher import GivenTeacher
+from railkd.jobs.given_teachers import GivenTeachers
 from railkd.jobs.options import CheckOptions, DistillOptions, Say
 from railkd.jobs.request import on_its_device
 from railkd.jobs.rescaling import check_rescaling
@@ -29,48 +27,44 @@ from railkd.jobs.splits import Splits
 from railkd.jobs.suspects import write_suspects
 from railkd.jobs.trimming import Pieces
 from railkd.models.checkpoints import Checkpoint
-from railkd.models.inference import predict_logits
 from railkd.models.limits import check_texts, position_limit
 from railkd.models.loading import empty_classifier
+from railkd.models.named_teachers import as_list
 from railkd.tasks.judging import FEWEST_ROWS, Finding
 from railkd.tasks.scale import fit_line
-from railkd.teacher import StoredTeacher
 
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
 
 
 def before_distilling(
-    options: DistillOptions, splits: Splits, teacher: GivenTeacher, max_length: int, say: Say
+    options: DistillOptions, splits: Splits, teacher: GivenTeachers, max_lengths: Sequence[int], say: Say
 ) -> None:
     """Run the cheap checks of a distillation.
 
     Args:
         options: settings of the distillation.
         splits: tables of the distillation.
-        teacher: checkpoint of the teacher, its cache, or both.
-        max_length: length in tokens at which texts are cut.
+        teacher: one or more teachers.
+        max_lengths: length in tokens at which each teacher cuts texts.
         say: receives lines for the user.
 
     Raises:
         RailkdError: the teacher is no better than the most frequent class, the labels are permuted, rows are too long
-            for the teacher, or the cache belongs to another teacher.
+            for a teacher, or a cache belongs to another teacher.
     """
-    checkpoint, stored = teacher.checkpoint, teacher.cache
-    if checkpoint is not None:
+    for checkpoint, length in zip((one.checkpoint for one in teacher.members), max_lengths, strict=True):
         for table in (splits.train, splits.eval):
-            if table is not None:
-                check_texts(checkpoint.config, checkpoint.tokenizer, table.rows, max_length, "the teacher")
+            if checkpoint is not None and table is not None:
+                check_texts(checkpoint.config, checkpoint.tokenizer, table.rows, length, "the teacher")
     if splits.eval is None:
         say("teacher: not checked, because there is no --eval. Fix: give --eval FILE.")
         return
     # A complete cache replaces the teacher here too, so that a second run does not load the teacher.
-    warm = stored is not None and not options.live and (checkpoint is None or _complete(stored, splits.train.rows))
-    if warm:
-        teacher.check_same(max_length)
-    judged = _judged(splits.eval.rows, GivenTeacher(None, stored) if warm else teacher, max_length, BRIEF_ROWS)
+    judging = teacher if options.live else teacher.only_stored(splits.train.rows, max_lengths)
+    judged = _judged(splits.eval.rows, judging, max_lengths, BRIEF_ROWS)
     if judged is None:
         say(
-            f"teacher: not checked, because its {_store(teacher)} holds too few rows of --eval. Fix: run railkd check "
+            f"teacher: not checked, because its {judging.store} holds too few rows of --eval. Fix: run railkd check "
             "--teacher."
         )
         return
@@ -93,15 +87,16 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     Returns:
         The findings. Data that cannot be read are a finding too.
     """
-    teacher = GivenTeacher.find(options)
+    teacher = GivenTeachers.find(options, say)
     given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
     student, target = given or teacher.checkpoint, teacher.target
-    if options.teacher_labels and teacher.cache is not None:
-        say(teacher.cache.described)
+    for file in teacher.files:
+        say(file.described)
     if options.rescale_teacher:
         check_rescaling(target.task)
-    if teacher.checkpoint is not None:
-        teacher.checkpoint.check_weights()
+    for member in teacher.members:
+        if member.checkpoint is not None:
+            member.checkpoint.check_weights()
     if given is not None:
         given.check_weights(new_head=True)
     found = target.task.describe_outputs(target.space.names, _own_names(given))
@@ -109,23 +104,22 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         splits = Splits.read(options, lambda table: target, say, teacher.trained)
     except RailkdError as error:
         return [*found, Finding("error", "data", str(error))]
-    if teacher.cache is not None and teacher.cache.gaps:
-        splits = leave_out_unanswered(splits, teacher.cache, say)
-    max_length = teacher.max_length(options.max_length, say)
-    measured = _measured(options, splits, teacher, max_length)
+    splits = teacher.leave_out_unanswered(splits, say)
+    lengths = teacher.max_lengths(options.max_length, say)
+    measured = _measured(options, splits, teacher, lengths)
     if measured is not None and splits.eval is not None:
         allowed = options.allow_weak_teacher
         found.append(judge(measured.scaled(options), measured.labels, target, splits.eval, allowed=allowed))
     else:
-        reason = f"its {_store(teacher)} holds too few rows of --eval" if splits.eval else "there is no --eval"
+        reason = f"its {teacher.store} holds too few rows of --eval" if splits.eval else "there is no --eval"
         found.append(Finding("warning", "teacher", f"not checked: {reason}", "give --teacher and --eval"))
     train = splits.train.rows
     chosen = train if options.full else train.select(some_rows(len(train), TOKEN_ROWS))
-    found += _about_tokens(_texts(chosen), teacher.checkpoint, student, max_length)
+    found += _about_tokens(_texts(chosen), teacher, student, lengths)
     found.append(target.task.describe_labels(np.asarray(train["label"]), target.space.names))
     found += _about_texts(splits)
     if options.suspects:
-        found.append(_suspects(options, splits, teacher, max_length))
+        found.append(_suspects(options, splits, teacher, lengths))
     about_pieces, pieces = _about_pieces(options, splits, student, say)
     found += about_pieces
     return found + _about_cost(options, len(splits.texts()), teacher, student, measured, pieces)
@@ -158,10 +152,10 @@ class _Judged:
         return self.logits * line.slope + line.offset
 
 
-def _suspects(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_length: int) -> Finding:
+def _suspects(options: CheckOptions, splits: Splits, teacher: GivenTeachers, max_lengths: Sequence[int]) -> Finding:
     """Write the training rows on which teacher and label disagree, and return a note that counts them."""
     table = splits.train
-    judged = _judged(table.rows, teacher, max_length, len(table))
+    judged = _judged(table.rows, teacher, max_lengths, len(table))
     if judged is None:
         return Finding("warning", "suspects", "not looked for: the cache holds too few training rows", "give --teacher")
     return write_suspects(
@@ -169,41 +163,28 @@ def _suspects(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_
     )
 
 
-def _measured(options: CheckOptions, splits: Splits, teacher: GivenTeacher, max_length: int) -> _Judged | None:
-    """Return the teacher's answers on rows of --eval; None if there is no --eval or the cache has too few of them."""
+def _measured(
+    options: CheckOptions, splits: Splits, teacher: GivenTeachers, max_lengths: Sequence[int]
+) -> _Judged | None:
+    """Return the teacher's answers on rows of --eval; None if there is no --eval or a cache has too few of them."""
     if splits.eval is None:
         return None
     rows = len(splits.eval) if options.full else TEACHER_ROWS
-    return _judged(splits.eval.rows, teacher, max_length, rows)
+    return _judged(splits.eval.rows, teacher, max_lengths, rows)
 
 
-def _judged(table: Dataset, teacher: GivenTeacher, max_length: int, rows: int) -> _Judged | None:
-    """Return the teacher's answers on a sample of labelled rows; None if the cache has too few of them."""
-    if teacher.checkpoint is not None:
-        chosen = some_rows(len(table), rows)
-        table = table.select(chosen)
-        model, tokenizer = teacher.checkpoint.frozen(), teacher.checkpoint.tokenizer
-        start = time.perf_counter()
-        logits = predict_logits(model, tokenizer, table, max_length=max_length)
-        rate = len(table) / max(time.perf_counter() - start, 1e-9)
-        return _Judged(logits, np.asarray(table["label"]), np.asarray(chosen), rate)
-    assert teacher.cache is not None
-    keys = keys_of(table)
-    present = np.flatnonzero(teacher.cache.find(keys) >= 0)
-    if len(present) < FEWEST_ROWS:
+def _judged(table: Dataset, teacher: GivenTeachers, max_lengths: Sequence[int], rows: int) -> _Judged | None:
+    """Return the teacher's answers on a sample of labelled rows; None if what is stored has too few of them."""
+    there, running = np.flatnonzero(teacher.answered(table)), [one.checkpoint for one in teacher.members]
+    if len(there) < FEWEST_ROWS and None in running:
         return None
-    present = present[some_rows(len(present), rows)]
-    logits = teacher.cache({KEY: torch.from_numpy(keys[present])}, None).logits.float().numpy()
-    return _Judged(logits, np.asarray(table["label"])[present], present, 0.0)
-
-
-def _store(teacher: GivenTeacher) -> str:
-    return "file" if teacher.cache is not None and teacher.cache.gaps else "cache"
-
-
-def _complete(stored: StoredTeacher, train: Any) -> bool:
-    """Return True if a cache holds every labelled training row, so that the teacher need not run."""
-    return not len(stored.missing(keys_of(train)))
+    chosen = there[some_rows(len(there), rows)]
+    table = table.select(chosen)
+    models = [(one.frozen(), one.tokenizer) for one in running if one is not None]  # loaded before the clock starts
+    start = time.perf_counter()
+    logits = teacher.logits(table, max_lengths)
+    rate = len(table) / max(time.perf_counter() - start, 1e-9) if models else 0.0
+    return _Judged(logits, np.asarray(table["label"]), chosen, rate)
 
 
 def _about_texts(splits: Splits) -> list[Finding]:
@@ -219,12 +200,18 @@ def _about_texts(splits: Splits) -> list[Finding]:
 
 
 def _about_tokens(
-    texts: list[tuple[str, ...]], teacher: Checkpoint | None, student: Checkpoint | None, max_length: int
+    texts: list[tuple[str, ...]], teacher: GivenTeachers, student: Checkpoint | None, max_lengths: Sequence[int]
 ) -> list[Finding]:
     found: list[Finding | None] = []
     ids = []
-    readers = {"teacher": teacher, "student": student if student != teacher else None}
-    for who, checkpoint in readers.items():
+    several = len(teacher.members) > 1
+    readers = [
+        (f"teacher {number}" if several else "teacher", member.checkpoint, length)
+        for number, (member, length) in enumerate(zip(teacher.members, max_lengths, strict=True), 1)
+    ]
+    same = student is not None and student == teacher.checkpoint
+    readers.append(("student", None if same else student, max_lengths[teacher.states]))
+    for who, checkpoint, max_length in readers:
         if checkpoint is None:
             continue
         tokenizer, limit = checkpoint.tokenizer, position_limit(checkpoint.config)
@@ -234,7 +221,7 @@ def _about_tokens(
         share = 0.0 if unknown is None else sum(number == unknown for number in tokens) / max(1, len(tokens))
         found.append(findings.unknown_words(share, who))
         ids.append(tokens)
-    if len(ids) == 2 and ids[0] != ids[1]:
+    if any(tokens != ids[0] for tokens in ids):
         detail = "teacher and student have different tokens; this is allowed, because hidden states are pooled"
         found.append(Finding("note", "tokenizers", detail))
     return [finding for finding in found if finding is not None]
@@ -254,28 +241,30 @@ def _about_pieces(
 def _about_cost(
     options: CheckOptions,
     rows: int,
-    teacher: GivenTeacher,
+    teacher: GivenTeachers,
     student: Checkpoint | None,
     measured: _Judged | None,
     pieces: Mapping[str, int],
 ) -> list[Finding]:
     """Estimate disk, time and memory from sizes, and from the teacher's speed if it was measured."""
-    origin = teacher.checkpoint.config if teacher.checkpoint else None
+    origins = {one: one.checkpoint.config for one in teacher.members if one.checkpoint is not None}
     shallower = {"num_hidden_layers": options.student_layers} if options.student_layers else {}
     shallower |= {"vocab_size": pieces["after"]} if pieces else {}
     ours = student.new_config(**shallower) if student else None
-    theirs, our_parameters = (_parameters(config, options.trust_remote_code) for config in (origin, ours))
-    needed = 0
-    if origin is not None and teacher.cache is None:
+    our_parameters, *theirs = (_parameters(config, options.trust_remote_code) for config in (ours, *origins.values()))
+    needed, work = 0, 0
+    for one, origin in origins.items():
         sizes = (origin.num_hidden_layers, origin.hidden_size, origin.num_labels)
-        needed = findings.cache_bytes(rows, *sizes, options.pooling or ["mean"], options.cache_dtype or "float16")
+        own, dtype = ["mean"] if one is teacher.lead else ["none"], options.cache_dtype or "float16"
+        needed += 0 if one.cache is not None else findings.cache_bytes(rows, *sizes, options.pooling or own, dtype)
+        work += origin.num_hidden_layers * origin.hidden_size**2
     rate = measured.rate if measured else 0.0
     train_seconds = None
-    if rate and ours is not None and origin is not None:
+    if rate and ours is not None and work:
         # A training step costs three forward passes. A forward pass costs blocks x width^2.
-        share = ours.num_hidden_layers * ours.hidden_size**2 / (origin.num_hidden_layers * origin.hidden_size**2)
+        share = ours.num_hidden_layers * ours.hidden_size**2 / work
         train_seconds = 3 * options.epochs * rows * share / rate
-    target = Path(options.cache or ".").absolute()
+    target = Path(next(iter(as_list(options.cache)), ".")).absolute()
     disk = next(path for path in (target, *target.parents) if path.exists())
     return findings.cost(
         rows=rows,
@@ -283,7 +272,7 @@ def _about_cost(
         bytes_free=shutil.disk_usage(disk).free,
         teacher_seconds=rows / rate if rate else None,
         train_seconds=train_seconds,
-        teacher_parameters=theirs,
+        teacher_parameters=max(theirs, default=0),
         student_parameters=our_parameters,
     )
 

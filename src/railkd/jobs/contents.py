@@ -14,6 +14,7 @@ from typing import Any, cast
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.settings import NEVER_WRITTEN
+from railkd.models.named_teachers import PART, named_teachers
 from railkd.runtime import typed
 from railkd.runtime.words import counted, listed
 from railkd.training.fields import switched
@@ -181,6 +182,7 @@ def changed_contents(before: Mapping[str, str], now: Mapping[str, str], config: 
     parts = [part for part in labelled if part in before and before[part] != now[part]]
     words = {part: f"the test set '{part.removeprefix(_TEST)}'" for part in parts if is_test(part)}
     words |= {part: f"--{part} '{config[part]}'" for part in parts if config.get(part)}
+    words |= {f"{PART}{n}": f"the teacher '{one.name}'" for n, one in enumerate(named_teachers(config), 1)}
     return [words.get(part, f"the {part}") for part in parts]
 
 
@@ -217,8 +219,14 @@ def _same(name: str, one: Any, two: Any, equal: Collection[str]) -> bool:
         return len(first) == len(second) and all(
             _same_rows(source, other, name in equal) for source, other in zip(first, second, strict=True)
         )
-    known = name in _MODELS and isinstance(one, str) and isinstance(two, str)
-    return known and (name in equal or os.path.realpath(one) == os.path.realpath(two))
+    before, now = _texts(one), _texts(two)
+    if name not in _MODELS or len(before) != len(now):
+        return False
+    parts = [name] if len(before) == 1 else [f"{name} {number}" for number in range(1, len(before) + 1)]
+    return all(
+        part in equal or os.path.realpath(a) == os.path.realpath(b)
+        for part, a, b in zip(parts, before, now, strict=True)
+    )
 
 
 def _texts(value: Any) -> list[str]:

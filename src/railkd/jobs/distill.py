@@ -14,8 +14,8 @@ from transformers import set_seed
 from railkd.data.reader import Table
 from railkd.errors import RailkdError
 from railkd.jobs import check
-from railkd.jobs.answers import leave_out_unanswered
 from railkd.jobs.given_teacher import GivenTeacher
+from railkd.jobs.given_teachers import GivenTeachers
 from railkd.jobs.imbalance import weigh_classes
 from railkd.jobs.options import DistillOptions, FinetuneOptions, Say
 from railkd.jobs.request import Request, on_its_device
@@ -27,6 +27,7 @@ from railkd.jobs.trimming import Pieces
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.models.loading import on_device
+from railkd.models.named_teachers import named_teachers
 from railkd.models.starts import Keep, blocks_to_keep
 from railkd.models.student import describe_student, make_student
 from railkd.objectives import MethodSpec, method_spec
@@ -48,12 +49,13 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     """Distil a teacher, or the cache of one, into a student: a `railkd.jobs.train.TrainingJob`."""
     options = request.options
     spec = method_spec(request.training.get("method", "rail-kd-l"))
-    teacher = GivenTeacher.find(options)
+    teacher = GivenTeachers.find(options, say)
     splits = _read(request, teacher, spec.needs_teacher, say)
     if options.rescale_teacher:
         check_rescaling(teacher.target.task, needs_teacher=spec.needs_teacher)
     start = _starts_from(options, teacher.checkpoint)
-    max_length, shapes = teacher.max_length(options.max_length, say), _shapes(options, start, teacher.shape)
+    lengths, shapes = teacher.max_lengths(options.max_length, say), _shapes(options, start, teacher.lead.shape)
+    max_length = lengths[teacher.states]
     copied = _start(options, start)
     up = splits.greater_is_better
     asked = _asked(request, copied)
@@ -62,27 +64,28 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     make = _student_plan(options, splits.target, start, args.blocks)
     if options.student:  # before the teacher runs
         start.check_weights(new_head=True)
-    teacher.check_max_length(options.max_length)
+    for member in teacher.members:
+        member.check_max_length(options.max_length)
     pieces = Pieces.choose(options.vocabulary, start.tokenizer, splits.texts(), say)
     splits.check_lengths(start.config, pieces.tokenizer, args.max_length, "the student")
     say(truncation_line(splits.train.rows, pieces.tokenizer, args.max_length))
     record = RunRecord("distill", spec.name, args.seed, config=request.as_dict(), start=copied | pieces.note())
     record.paper = spec.paper
-    record.contents = splits.contents | {"teacher": teacher.content} | _other_contents(options, start, spec)
+    record.contents = splits.contents | teacher.contents | _other_contents(options, start, spec)
     signals: LiveTeacher | StoredTeacher | None = None
     with ExitStack() as run:
         # The check and the teacher pass share one model, which is released before the student is made.
         with teacher.sharing():
             if spec.needs_teacher and not options.resume:  # skip the check on resume: it passed when the run began
-                check.before_distilling(options, splits, teacher, args.max_length, say)
+                check.before_distilling(options, splits, teacher, lengths, say)
             run.enter_context(reserved(request, record, say))
             if spec.needs_teacher and options.live:
                 signals = _live(teacher.checkpoint, args, spec.pooling)
             elif spec.needs_teacher:
                 with record.phase("teacher pass"):
-                    signals = _cache(options, teacher, splits.texts(), args, spec.pooling, say)
-        if isinstance(signals, TeacherCache) and spec.pooling:
-            record.start |= _states_note(signals)
+                    signals = _stored(options, teacher, splits.texts(), args, spec.pooling, lengths, say)
+        if isinstance(signals, StoredTeacher) and spec.pooling:
+            record.start |= _states_note(signals.parts[teacher.states])
         if signals is not None and options.rescale_teacher:
             _rescale(signals, splits.train, args, record, say)
         set_seed(args.seed)
@@ -93,14 +96,14 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
         return fit(Trainee(args, student, pieces.tokenizer, signals, splits), request, record, say, callbacks)
 
 
-def _read(request: Request[DistillOptions], teacher: GivenTeacher, teaches: bool, say: Say) -> Splits:
+def _read(request: Request[DistillOptions], teacher: GivenTeachers, teaches: bool, say: Say) -> Splits:
     """Read the tables, and leave out texts without labels where only labels teach: they would use up its steps."""
     splits = Splits.read(request.options, lambda table: teacher.target, say, teacher.trained)
     if splits.unlabelled is not None and not teaches:
         say(f"finetune: leaves out {len(splits.unlabelled):,} texts without labels, from which it would learn nothing")
         splits = replace(splits, unlabelled=None)
-    if teaches and teacher.cache is not None and teacher.cache.gaps:
-        splits = leave_out_unanswered(splits, teacher.cache, say)
+    if teaches:
+        splits = teacher.leave_out_unanswered(splits, say)
     return splits.choosing_by(request.training.get("metric_for_best_model"))
 
 
@@ -136,16 +139,40 @@ def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: 
     training_arguments(request, 1, metric, lambda line: None, 1, shapes)
 
 
-def _cache(
+def _stored(
     options: DistillOptions,
-    teacher: GivenTeacher,
+    teacher: GivenTeachers,
     texts: Dataset,
     args: DistillationTrainingArguments,
     pooling: str | None,
+    lengths: Sequence[int],
     say: Say,
 ) -> StoredTeacher:
-    """Return the stored answers for this run. If a teacher is named, check the cache and add the rows that it lacks."""
-    stored = teacher.cache
+    """Return the stored answers for this run, each teacher in a cache of its own. One of them gives the states."""
+    own, named = RunFolder(Path(str(args.output_dir))).cache, named_teachers(options)
+    found = []
+    for number, (member, one, length) in enumerate(zip(teacher.members, named, lengths, strict=True), 1):
+        path = one.cache or str(own / str(number) if named[1:] else own)
+        asked = replace(options, cache=one.cache)
+        reads = pooling if number - 1 == teacher.states else None
+        found.append(_cache(asked, member, path, texts, args, (reads, length), say))
+    return teacher.join(found)
+
+
+def _cache(
+    options: DistillOptions,
+    teacher: GivenTeacher,
+    path: str,
+    texts: Dataset,
+    args: DistillationTrainingArguments,
+    reads: tuple[str | None, int],
+    say: Say,
+) -> StoredTeacher:
+    """Return the stored answers of one teacher. If it can run, check its cache and add the rows that it lacks.
+
+    ``reads`` holds the pooling of the states that are read, if any, and the length at which texts are cut.
+    """
+    stored, (pooling, max_length) = teacher.cache, reads
     if stored is not None and pooling is not None and not (teacher.checkpoint and not stored.poolings):
         stored.check_pooling(pooling)
     if teacher.checkpoint is None:
@@ -163,8 +190,8 @@ def _cache(
         cache = TeacherCache.build(
             teacher.checkpoint,
             texts,
-            options.cache or RunFolder(Path(str(args.output_dir))).cache,
-            max_length=args.max_length,
+            path,
+            max_length=max_length,
             pooling=sorted(wanted) or NO_POOLING,
             dtype=options.cache_dtype or (stored.identity.states_dtype if stored else "float16"),
             bf16=stored.identity.precision == "bfloat16" if stored else args.bf16,
@@ -176,10 +203,10 @@ def _cache(
     return cache
 
 
-def _states_note(cache: TeacherCache) -> dict[str, Any]:
+def _states_note(cache: StoredTeacher) -> dict[str, Any]:
     """Return how the states are stored, for the record; empty for states in float16, the default."""
     dtype = cache.identity.states_dtype
-    return {} if dtype == "float16" else {"states": {"dtype": dtype, "row_bytes": cache.row_bytes}}
+    return {} if dtype == "float16" or not isinstance(cache, TeacherCache) else {"states": {"dtype": dtype, "row_bytes": cache.row_bytes}}
 
 
 def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooling: str | None) -> LiveTeacher:
@@ -201,7 +228,8 @@ def _shapes(options: DistillOptions, start: Checkpoint, teacher: BlockShape) -> 
 
 def _student_plan(options: DistillOptions, target: Target, start: Checkpoint, blocks: str | None) -> Callable[[], Any]:
     """Return a function that makes the student, and refuse a bad number of layers before the teacher runs."""
-    head = target.head if options.student else {}
+    reordered = target.space.names and start.labels != target.space.names  # the states come from a later teacher
+    head = target.head if options.student or reordered else {}
     layers = options.student_layers
     if layers is None and not options.student:
         raise RailkdError(

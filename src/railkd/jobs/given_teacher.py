@@ -11,6 +11,7 @@ from railkd.jobs.answers import read_teacher_labels
 from railkd.jobs.options import CheckOptions, DistillOptions, Say, required
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
+from railkd.models.named_teachers import NamedTeacher
 from railkd.signals import BlockShape
 from railkd.tasks.target import Target
 from railkd.teacher import StoredTeacher, TeacherCache
@@ -30,25 +31,28 @@ class GivenTeacher:
     cache: StoredTeacher | None
 
     @classmethod
-    def find(cls, options: DistillOptions | CheckOptions) -> GivenTeacher:
-        """Find the teacher that the options name.
+    def find(
+        cls, options: DistillOptions | CheckOptions, named: NamedTeacher, problem_type: str | None = None
+    ) -> GivenTeacher:
+        """Find a teacher that the options name.
 
         A missing or unreadable teacher raises `railkd.errors.RailkdError`.
 
         Args:
             options: settings of the job.
+            named: the teacher among them.
+            problem_type: of a file of answers, as ``--problem-type`` takes it; None: the file decides.
 
         Returns:
             The teacher. A cache that is named but not built yet is left out.
         """
-        trust = options.trust_remote_code
-        checkpoint = Checkpoint.find(options.teacher, trust=trust) if options.teacher else None
-        if options.teacher_labels:
-            return cls(None, read_teacher_labels(options, options.teacher_labels))
-        if checkpoint is None:
-            return cls(None, TeacherCache.open(required(options.cache, "--teacher or --cache")))
-        built = options.cache is not None and TeacherCache.is_built(options.cache)
-        cache = TeacherCache.open(str(options.cache)) if built else None
+        if named.labels:
+            return cls(None, read_teacher_labels(options, named.labels, problem_type))
+        if named.model is None:
+            return cls(None, TeacherCache.open(required(named.cache, "--teacher or --cache")))
+        checkpoint = Checkpoint.find(named.model, trust=options.trust_remote_code)
+        built = named.cache is not None and TeacherCache.is_built(named.cache)
+        cache = TeacherCache.open(str(named.cache)) if built else None
         dtype = options.teacher_dtype or (cache.identity.teacher_dtype if cache else "auto")
         return cls(checkpoint.loaded_as(dtype, options.teacher_device_map), cache)
 
@@ -59,6 +63,16 @@ class GivenTeacher:
             return Target.of_model(self.checkpoint.labels, self.checkpoint.task.problem_type, str(self.checkpoint))
         info = self._stored.info
         return Target.of_model(info.labels, info.problem_type, str(self._stored.path))
+
+    @property
+    def gaps(self) -> bool:
+        """True if rows may lack an answer: the teacher is a file of answers."""
+        return self.cache is not None and self.cache.gaps
+
+    @property
+    def gives_states(self) -> bool:
+        """True if the teacher has states of blocks, or can run for them."""
+        return self.checkpoint is not None or bool(self._stored.poolings)
 
     @property
     def shape(self) -> BlockShape:

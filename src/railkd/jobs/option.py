@@ -21,7 +21,8 @@ def option(help: str, default: Any = None, **metadata: Any) -> Any:
         default: of the field; a list is copied for each instance.
         metadata: ``choices`` and ``metavar``, as HfArgumentParser keeps them; ``group``, the heading in ``--help``;
             ``required``, true if the job cannot run without it, or the flags (A or B) that can stand in its place;
-            ``single``, true for a list of which the job takes one value.
+            ``single``, true for a list of which the job takes one value; ``repeats``, true for a value that may also be
+            a list of several.
     """
     metadata["help"] = help
     if isinstance(default, list):

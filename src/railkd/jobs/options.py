@@ -15,6 +15,8 @@ from railkd.jobs.option import DEFAULT_MAX_LENGTH as DEFAULT_MAX_LENGTH
 from railkd.jobs.option import Say as Say
 from railkd.jobs.option import option as option
 from railkd.jobs.option import required as required
+from railkd.jobs.teacher_options import AnswerOptions, GivenTeacherOptions, TeacherOptions
+from railkd.jobs.teacher_options import ModelOptions as ModelOptions
 from railkd.jobs.text_options import TextOptions
 from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
@@ -49,15 +51,6 @@ class DataOptions(TextOptions):
 
 
 @dataclass
-class ModelOptions:
-    """How models are loaded."""
-
-    trust_remote_code: bool = option(
-        "run the Python code that comes with a model; without this flag such models are refused", False, group="models"
-    )
-
-
-@dataclass
 class DeviceOptions:
     """Where the models of a job run."""
 
@@ -65,56 +58,6 @@ class DeviceOptions:
         "where models run: cpu, cuda, xpu or mps (default: the accelerator of this machine, otherwise its CPU)",
         choices=["cpu", "cuda", "xpu", "mps"],
         group="models",
-    )
-
-
-@dataclass
-class TeacherOptions(ModelOptions):
-    """How a teacher is loaded."""
-
-    teacher_dtype: str | None = option(
-        "precision of the teacher's weights (default: that of the cache, else auto, the one that its checkpoint keeps)",
-        choices=["auto", "bfloat16", "float16", "float32"],
-        group="models",
-    )
-    teacher_device_map: str | None = option(
-        "auto spreads the teacher over the devices and the CPU with accelerate (default: one device)",
-        metavar="MAP",
-        group="models",
-    )
-
-
-@dataclass
-class AnswerOptions:
-    """How a file with the answers of a teacher is read."""
-
-    labels: list[str] | None = option(
-        "order of the labels in lists of a file of answers, e.g. negative,positive (default: names in the file)",
-        metavar="NAME",
-        group="data",
-    )
-    label_smoothing: float = option(
-        "share of each hard label in a file of answers that is spread over all labels", 0.0, metavar="P", group="data"
-    )
-
-
-@dataclass
-class GivenTeacherOptions(AnswerOptions, TeacherOptions):
-    """The teacher of a distillation: a model, or a file with its answers."""
-
-    teacher: str | None = option(
-        "fine-tuned teacher: a folder, or a name on the hub",
-        metavar="MODEL",
-        group="models",
-        required="--cache or --teacher-labels",
-    )
-    teacher_labels: str | None = option(
-        "file with the answers of a teacher, in place of a model: probabilities, logits, votes or labels of texts",
-        metavar="FILE",
-        group="data",
-    )
-    rescale_teacher: bool = option(
-        "regression: put the line that fits the labels best on the teacher's outputs", False, group="models"
     )
 
 
@@ -231,9 +174,6 @@ class DistillOptions(NewCacheOptions, GivenTeacherOptions, RunOptions):
     unlabelled: str | None = option(
         "rows without labels, used by the loss terms that need the teacher only", metavar="FILE", group="data"
     )
-    cache: str | None = option(
-        "folder of the teacher cache: read if it matches, built if it is missing", metavar="DIR", group="teacher cache"
-    )
     pooling: list[str] | None = option(
         "pooled states that a new cache stores: mean, cls, or none for outputs alone (default: what the method reads)",
         metavar="POOLING",
@@ -325,11 +265,6 @@ class CheckOptions(SuspectOptions, NewCacheOptions, GivenTeacherOptions, DeviceO
     student_layers: int | None = option("number of blocks of the student", metavar="N", group="models")
     vocabulary: str | None = option(
         "word pieces of the student, as distill --vocabulary takes them", metavar="N", group="models"
-    )
-    cache: str | None = option(
-        "folder of the teacher cache; its logits are checked if there is no --teacher",
-        metavar="DIR",
-        group="teacher cache",
     )
     pooling: list[str] | None = option(
         "pooled states that the cache will store: mean, cls, none (default: mean)",

@@ -39,6 +39,7 @@ from railkd.jobs.validation import (
     check_vocabulary,
     depth_of,
 )
+from railkd.models.named_teachers import as_list, check_teachers, start_model
 from railkd.models.starts import KEEP_WORDS, RULES
 from railkd.runtime.addresses import is_address
 from railkd.tasks.metrics import find_metric
@@ -48,7 +49,7 @@ from railkd.tasks.own_metrics import OwnMetrics
 _OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device", "dtype", "from_labels")
 #: Options of a model that a file of answers stands in for.
 _OF_A_MODEL = {
-    "teacher_labels": ("teacher", "cache", "cache_dtype", "live", "pooling"),
+    "teacher_labels": ("cache_dtype", "live", "pooling"),
     "from_labels": (
         "teacher",
         "train",
@@ -90,6 +91,7 @@ def check_distill(request: Request[DistillOptions]) -> None:
     problems = Problems()
     problems.require(options, "train", "output")
     _check_origin(problems, options)
+    check_teachers(problems, options)
     if options.cache and options.live:
         problems.add(
             "--cache and --live exclude each other. Fix: --cache reads stored states, --live runs the teacher at every "
@@ -98,8 +100,8 @@ def check_distill(request: Request[DistillOptions]) -> None:
     if (options.cache or options.teacher_labels) and not options.teacher and not options.student:
         flag = "--teacher-labels" if options.teacher_labels else "--cache"
         problems.add(f"{flag} without --teacher needs --student, the checkpoint that the student starts from")
-    elif options.cache:
-        check_cache_folder(problems, options.cache)
+    else:
+        _check_caches(problems, options)
     if options.live:
         check_effect(problems, options, "with --live, which stores nothing", "pooling", "cache_dtype")
     if options.student and options.student_layers is None:
@@ -211,10 +213,11 @@ def check_check(request: Request[CheckOptions]) -> None:
         problems.add(f"--epochs: expected a number above 0, got {options.epochs:g}")
     check_at_least(problems, options, 1, "student_layers")
     check_vocabulary(problems, options)
-    if options.cache:
-        check_cache_folder(problems, options.cache)
+    check_teachers(problems, options)
+    _check_caches(problems, options)
     check_data(problems, options)
-    check_model(problems, options.teacher, "--teacher")
+    for name in as_list(options.teacher):
+        check_model(problems, name, "--teacher")
     check_model(problems, options.student, "--student")
     check_suspects(problems, options)
     problems.report()
@@ -237,15 +240,20 @@ def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) ->
     if options.teacher:
         return
     check_effect(problems, options, "without --teacher", "teacher_dtype", "teacher_device_map", "cache_dtype")
-    if options.teacher_labels:
+    if options.teacher_labels and not options.cache:
         return
     if not options.cache:
         problems.add(
             "--teacher and --cache are both missing. Fix: give a fine-tuned teacher, the cache of one, or a file of "
             "its answers with --teacher-labels"
         )
-    elif not Path(options.cache).is_dir():
+    elif isinstance(options.cache, str) and not Path(options.cache).is_dir():
         problems.add(f"--cache: no folder '{options.cache}'. Fix: check the path, or give --teacher to build the cache")
+
+
+def _check_caches(problems: Problems, options: DistillOptions | CheckOptions) -> None:
+    for cache in as_list(options.cache):
+        check_cache_folder(problems, cache)
 
 
 def _check_answers(problems: Problems, options: DistillOptions | CheckOptions | CacheOptions, name: str) -> None:
@@ -256,13 +264,15 @@ def _check_answers(problems: Problems, options: DistillOptions | CheckOptions | 
         return
     if not 0 <= options.label_smoothing < 1:
         problems.add(f"--label-smoothing: expected a share from 0 to 1, such as 0.1, got {options.label_smoothing:g}")
-    unused = [other for other in _OF_A_MODEL[name] if hasattr(options, other)]
+    alone = name == "from_labels" or not (options.teacher or options.cache)
+    unused = [other for other in _OF_A_MODEL[name] if hasattr(options, other) and alone]
     check_effect(problems, options, f"with {flag}, which stands in for the model and its states", *unused)
 
 
 def _check_blocks(problems: Problems, options: DistillOptions) -> None:
     # Compares the student's depth with that of the model it is cut from, as far as config.json tells.
-    teacher = check_model(problems, options.teacher, "--teacher")
+    given = {name: check_model(problems, name, "--teacher") for name in as_list(options.teacher)}
+    teacher = given.get(start_model(options) or "")
     student = check_model(problems, options.student, "--student")
     origin, layers = student if options.student else teacher, options.student_layers
     depth = depth_of(origin)
@@ -285,10 +295,10 @@ def _check_states(options: DistillOptions, method: str) -> None:
     from railkd.signals import checked_poolings
 
     pooling = method_spec(method).pooling
-    if options.teacher_labels and pooling:
+    if options.teacher_labels and pooling and not (options.teacher or options.cache):
         from railkd.teacher.stored import no_states
 
-        raise RailkdError(f"--method {method}: {no_states(options.teacher_labels, pooling)}")
+        raise RailkdError(f"--method {method}: {no_states(', '.join(as_list(options.teacher_labels)), pooling)}")
     if options.pooling and pooling and not checked_poolings(options.pooling):
         raise RailkdError(
             f"--pooling: expected the states that {method} reads, got none. Fix: leave the flag out, or give --pooling "

@@ -21,6 +21,7 @@ from railkd.jobs.options import Say
 from railkd.jobs.request import Request
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.heads import task_of_config
+from railkd.models.named_teachers import as_list, named_teachers, states_number
 from railkd.models.quiet import quiet_transformers
 from railkd.objectives import method_spec
 from railkd.records import RunRecord
@@ -124,14 +125,27 @@ def rehearse(request: Request[Any], run: Callable[[Request[Any], Say], RunRecord
     with stage() as (folder, copies):
         changes: dict[str, Any] = {"output": str(folder / "run"), "resume": False, "overwrite": False}
         changes |= {"push_to_hub": None, "private": None}
-        for name in ("model", "teacher", "student"):
+        for name in ("model", "student"):
             if model := getattr(options, name, None):
                 changes[name] = copies.of(model, trust=options.trust_remote_code)
         if hasattr(options, "allow_weak_teacher"):
             changes["allow_weak_teacher"] = True  # a teacher with random weights is weak
-        if "teacher" in changes:
-            changes["cache"] = None  # the cache of the real teacher would not fit
+        if getattr(options, "teacher", None):
+            changes |= _tiny_teachers(options, folder, copies)
         method = request.training.get("method", "rail-kd-l") if hasattr(options, "teacher") else None
         small = small_training(request.training, method)
         run(request.with_options(**changes).with_training(**small), say)
     return f"1 job rehearsed in {duration(time.perf_counter() - start)}; nothing failed"
+
+
+def _tiny_teachers(options: Any, folder: Path, copies: TinyCopies) -> dict[str, Any]:
+    """Return the options of tiny teachers. The caches of the real ones would not fit; caches without a model stay."""
+    models, caches = as_list(options.teacher), as_list(options.cache)
+    tiny = [copies.of(model, trust=options.trust_remote_code) for model in models]
+    new, more = [str(folder / f"cache-{number}") for number in range(len(models))], caches[len(models) :]
+    number = states_number(options, named_teachers(options))
+    return {
+        "teacher": tiny if tiny[1:] else tiny[0],
+        "cache": [*new, *more] if more else None,
+        "states_from": None if number is None else str(number + 1),
+    }

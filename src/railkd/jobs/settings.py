@@ -29,7 +29,7 @@ NAME_CODE = frozenset({"method", "metrics"})
 #: Settings that are not part of the run: how to treat the folder and how much to print. A token is a secret.
 NEVER_WRITTEN = frozenset({"overwrite", "resume", "rehearse", "quiet", "hub_token"}) | FLAGS_ONLY
 #: Lists that may also be written with commas. Column names are not among them: a column name may hold a comma.
-_WITH_COMMAS = frozenset({"pooling", "weights", "freeze", "labels", "metrics"})
+_WITH_COMMAS = frozenset({"pooling", "weights", "freeze", "labels", "metrics", "teacher_weights"})
 #: Builds no more of a representation than a message shows.
 _SHORT = reprlib.Repr()
 vars(_SHORT).update(maxlevel=4, maxlist=8, maxtuple=8, maxdict=8, maxstring=90, maxlong=90, maxother=90)
@@ -51,6 +51,7 @@ class Setting:
         field: the training argument that it sets; None for a field of the options.
         exactly: the length of a list of fixed length.
         single: of a list: the job takes one value, and ``--help`` shows one.
+        repeats: one value stays a value, and the flag given again, or a list in a file, makes them a list.
         group: the heading in ``--help``.
         required: true if the job cannot run without it, or the flag that can stand in its place.
     """
@@ -65,6 +66,7 @@ class Setting:
     field: str | None = None
     exactly: int | None = None
     single: bool = False
+    repeats: bool = False
     group: str = "options"
     required: bool | str = False
 
@@ -124,7 +126,7 @@ def settings_of(options: type, training: Iterable[str] = ()) -> dict[str, Settin
     for field in dataclasses.fields(options):
         default = field.default_factory() if callable(field.default_factory) else field.default
         kind, many = _kind(hints[field.name])
-        keys = ("help", "metavar", "group", "required", "single")
+        keys = ("help", "metavar", "group", "required", "single", "repeats")
         known = {key: field.metadata[key] for key in keys if key in field.metadata}
         choices = tuple(field.metadata["choices"]) if "choices" in field.metadata else None
         found[field.name] = Setting(field.name, kind, many=many, default=default, choices=choices, **known)
@@ -192,6 +194,9 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
     >>> convert(Setting("epochs", float), "5e-1", "--epochs")
     0.5
     """
+    if setting.repeats and isinstance(value, (list, tuple)) and value:
+        several = [_checked(setting, _single(setting, item, where), where) for item in value]
+        return several if len(several) > 1 else several[0]
     if not setting.many:
         if isinstance(value, (list, tuple, dict)):
             raise RailkdError(f"{where}: expected {_EXPECTED[setting.kind]}, got {shown(value)}")

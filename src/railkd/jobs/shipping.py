@@ -104,9 +104,9 @@ class Finished:
         return found
 
     def teacher(self) -> Checkpoint | None:
-        """Return the teacher of the run if it is a folder that is still there."""
-        name = str(self.record.config.get("teacher", "")) if self.record else ""
-        if not name or not Path(name).is_dir():
+        """Return the teacher of the run if it is one, a folder that is still there."""
+        name = self.record.config.get("teacher", "") if self.record else ""
+        if not name or not isinstance(name, str) or not Path(name).is_dir():
             return None
         try:
             return Checkpoint.find(name)

@@ -24,6 +24,7 @@ from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.settings import TRAINING
 from railkd.jobs.text_options import TextOptions
 from railkd.models.checkpoints import Checkpoint
+from railkd.models.named_teachers import as_list
 from railkd.runtime.ownership import check_may_read, check_writable
 
 _FLAGS = {setting.field: setting.flag for setting in TRAINING}
@@ -256,9 +257,10 @@ def check_run_folder(problems: Problems, options: RunOptions) -> None:
     with problems.collect():
         for problem in run.find_obstacles(options):
             problems.add(problem)
-    cache = getattr(options, "cache", None)
-    outputs = {"--output": options.output} | ({"--cache": cache} if cache else {})
-    compare(problems, options, outputs, run.replaced(), kept=["--cache"])
+    caches = as_list(getattr(options, "cache", None))
+    flags = ["--cache", *(f"--cache (number {number})" for number in range(2, len(caches) + 1))]
+    outputs = {"--output": options.output} | dict(zip(flags, caches, strict=False))
+    compare(problems, options, outputs, run.replaced(), kept=flags)
     if options.overwrite:
         compare(problems, options, {"--output": options.output}, [folder])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,11 @@ class StoredTeacher(ABC):
     def gaps(self) -> bool:
         """True if training rows may lack an answer: the numbers come from a file of labels."""
         return self.identity.config.get(KIND) == LABELS
+
+    @property
+    def parts(self) -> Sequence[StoredTeacher]:
+        """The teachers that this one is the mean of; itself if it is one."""
+        return (self,)
 
     @abstractmethod
     def find(self, keys: np.ndarray) -> np.ndarray:

@@ -32,8 +32,10 @@ def check_rows(cache: StoredTeacher, keys: np.ndarray, pooling: str | None) -> N
             "both files hold the same texts, letter by letter, and name their columns with --text-column."
         )
     if len(missing) and not cache.gaps:
+        held = ((part, part.missing(keys)) for part in cache.parts if not part.gaps)
+        path, missing = next(((part.path, found) for part, found in held if len(found)), (cache.path, missing))
         raise RailkdError(
-            f"{len(missing)} of {len(keys)} training rows are not in the cache '{cache.path}' (first: row "
+            f"{len(missing)} of {len(keys)} training rows are not in the cache '{path}' (first: row "
             f"{int(missing[0]) + 1}); "
             "build it again with these rows"
         )
