@@ -14,6 +14,7 @@ from transformers import BertForSequenceClassification
 
 import tiny
 from railkd.cli import main
+from railkd.data.keys import normalised
 from railkd.jobs import findings
 from railkd.tasks import task_of
 from railkd.tasks.judging import Finding, find_label_order
@@ -126,7 +127,7 @@ def test_the_smaller_findings_by_hand() -> None:
     assert levels(findings.conflicts([("a",), ("a",)], [0, 1])) == "warning"
     (leak,) = findings.leaks([("a", "b"), ("c", "d")], {"eval": [("a", "b"), ("a", "c")], "test x": [("c",)]})
     assert leak.detail == "1 of 2 rows of eval (50.0%) are training rows too"
-    assert findings.normalised(["A  b\n", "É"]) == ("a b", "é")
+    assert normalised(["A  b\n", "É"]) == ("a b", "é")
     order, own = SINGLE.describe_outputs(("a", "b"), ("b", "a"))
     assert order.detail.startswith("0 = a, 1 = b") and "in another order: b, a" in own.detail
     assert SINGLE.describe_outputs(("LABEL_0", "LABEL_1"), None)[0].level == "warning"
