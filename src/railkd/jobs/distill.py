@@ -206,7 +206,11 @@ def _cache(
 def _states_note(cache: StoredTeacher) -> dict[str, Any]:
     """Return how the states are stored, for the record; empty for states in float16, the default."""
     dtype = cache.identity.states_dtype
-    return {} if dtype == "float16" or not isinstance(cache, TeacherCache) else {"states": {"dtype": dtype, "row_bytes": cache.row_bytes}}
+    return (
+        {}
+        if dtype == "float16" or not isinstance(cache, TeacherCache)
+        else {"states": {"dtype": dtype, "row_bytes": cache.row_bytes}}
+    )
 
 
 def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooling: str | None) -> LiveTeacher:
