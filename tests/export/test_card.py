@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +19,15 @@ from transformers import AutoTokenizer, BertForSequenceClassification
 from railkd.cli import main
 from railkd.data.sources import load_rows
 from railkd.export.card import model_card
+from railkd.export.example import write_example
 from railkd.export.latency import Side, measure
+from railkd.export.layout import Shipped
 from railkd.export.session import OnnxModel
+from railkd.jobs.thresholds import FittedOn, Thresholds
 from railkd.records import RunRecord
 from railkd.report.shipped import find_exports
+from railkd.runtime.files import write_json
+from railkd.tasks import TASKS
 from tiny import bert_config, make_model, make_tokenizer, save, text_rows
 
 Capture = pytest.CaptureFixture[str]
@@ -84,7 +91,8 @@ def test_a_model_without_a_record_has_a_card_too() -> None:
 def test_a_run_and_its_export_have_cards_and_the_export_reads_the_rows_of_the_run(
     dev: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    teacher = save(tmp_path / "teacher", make_model(2, seed=1), make_tokenizer())
+    entry = {"railkd": {"max_length": 100}}  # the teacher reads longer texts than its student
+    teacher = save(tmp_path / "teacher", make_model(2, seed=1, **entry), make_tokenizer())
     words = [
         "distill",
         "--teacher",
@@ -98,14 +106,25 @@ def test_a_run_and_its_export_have_cards_and_the_export_reads_the_rows_of_the_ru
         "--test",
         f"d={dev}",
     ]
-    words += ["--method", "kd", "--epochs", 1, "--output", tmp_path / "run", "--allow-weak-teacher", "--quiet"]
+    words += [
+        "--method",
+        "kd",
+        "--epochs",
+        1,
+        "--max-length",
+        64,
+        "--output",
+        tmp_path / "run",
+        "--allow-weak-teacher",
+        "--quiet",
+    ]
     assert main([str(word) for word in words]) == 0
     card = ModelCard.load(tmp_path / "run" / "student" / "README.md")
     assert "distilled from `teacher` by kd" in card.text and str(tmp_path) not in card.content
     assert {one.dataset_name for one in card.data.eval_results} == {"d"}
     assert main(["export", str(tmp_path / "run"), "--onnx", "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().err
-    assert "512 rows, of all lengths" in said and re.search(r"teacher, PyTorch  .* 1\.000 ", said)  # --test and --eval
+    assert "320 rows, of all lengths" in said and re.search(r"teacher, PyTorch  .* 1\.000 ", said)  # --test and --eval
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert find_exports([tmp_path / "out"]) == [(tmp_path / "out" / "export.json", record)]
     assert [side["name"] for side in record["latency"]["sides"]] == [
@@ -114,8 +133,9 @@ def test_a_run_and_its_export_have_cards_and_the_export_reads_the_rows_of_the_ru
         "model, ONNX",
     ]
     student, onnx = record["latency"]["sides"][1:]
+    assert [side["max_length"] for side in record["latency"]["sides"]] == [100, 64, 64]
     assert record["latency"]["sides"][0]["agreement"] == 1 and onnx["agreement"] == student["agreement"] <= 1
-    assert student["scores"].keys() == {"d", "eval"} and onnx["scores"] == student["scores"] and student["rows"] == 512
+    assert student["scores"].keys() == {"d", "eval"} and onnx["scores"] == student["scores"] and student["rows"] == 320
     text = (tmp_path / "out" / "README.md").read_text()
     assert "| onnx/model.onnx |" in text and "verdicts differ" in text and "| model, ONNX | " in text
 
@@ -130,6 +150,26 @@ def test_the_example_prints_the_outputs_of_the_int8_file(shipped: Path) -> None:
     np.testing.assert_allclose(list(printed.values()), wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
+def test_the_example_answers_by_the_thresholds_that_were_shipped(kind: str, shipped: Path, tmp_path: Path) -> None:
+    folder, text = Shipped(tmp_path / "shipped"), text_rows(1, seed=9)["text"][0]
+    shutil.copytree(shipped, folder.path)
+    logits = OnnxModel(folder.int8).run(AutoTokenizer.from_pretrained(shipped)([text], return_tensors="pt"))
+    task = TASKS[kind]
+    usual = task.probabilities(logits)[0]
+    pick = int(usual.argmin())  # a class that is not answered without thresholds
+    limits = {name: 0.01 if place == pick else 0.99 for place, name in enumerate(("neg", "pos"))}
+    rule = Thresholds(1, kind, "", 1.5, "best-f1", limits, [], FittedOn("rows.tsv", 1, ""))
+    write_json(folder.thresholds, asdict(rule))
+    write_example(folder, 64, several=task.several)
+    done = subprocess.run([sys.executable, folder.example, text], capture_output=True, text=True, check=True)
+    printed, cut = json.loads(done.stdout), rule.apply(task)
+    np.testing.assert_allclose(list(printed["probabilities"].values()), cut.probabilities(logits)[0], atol=1e-6)
+    name = ("neg", "pos")[pick]
+    assert list(printed["probabilities"]) == ["neg", "pos"] and printed["answer"] == ([name] if task.several else name)
+    assert cut.decide(logits).reshape(-1).tolist() == ([int(n == name) for n in limits] if task.several else [pick])
+
+
 def test_every_side_is_timed_on_the_same_rows_and_the_first_is_the_measure() -> None:
     tokenizer, rows = make_tokenizer(), [(text,) for text in text_rows(70, seed=2)["text"][:]]
     seen: dict[str, list[int]] = {"a": [], "b": []}
@@ -139,10 +179,21 @@ def test_every_side_is_timed_on_the_same_rows_and_the_first_is_the_measure() -> 
         )
         for name, size in (("a", 100), ("b", 25))
     ]
-    first, second = measure(sides, rows, [64, 64])
-    assert seen["a"] == seen["b"] and len(seen["a"]) == 60 + 3 + 4
+    first, second = measure(sides, rows, [64, 32])
+    assert seen["a"] == seen["b"] and len(seen["a"]) == 64 + 3 + 2
+    assert (first.timed, first.max_length, second.max_length) == (64, 64, 32)
     assert (first.ratio, first.size_ratio, second.size_ratio) == (1.0, 1.0, 0.25)
     assert second.ratio > 0 and second.p95_ms >= second.p50_ms
+
+
+def test_slow_models_are_timed_on_fewer_rows_which_are_of_all_lengths_too() -> None:
+    tokenizer, rows = make_tokenizer(), [("good " * count,) for count in range(1, 101)]
+    seen: list[int] = []
+    side = Side("slow", lambda batch: seen.append(batch["input_ids"].numel()), ["input_ids"], tokenizer, 1)
+    (found,) = measure([side], rows, [200], seconds=(0.0, 0.0))
+    single = sorted(seen[1:17])  # the first warms up
+    assert found.timed == 16 and len(seen) == 1 + 16 + 1 + 1 and found.rows_per_second > 0
+    assert single[0] <= 3 and single[-1] > 90 and max(np.diff(single)) < 10
 
 
 def test_each_model_is_timed_at_its_own_length(tmp_path: Path) -> None:
@@ -156,6 +207,7 @@ def test_each_model_is_timed_at_its_own_length(tmp_path: Path) -> None:
     assert main([*words, "--test", str(rows), "--quiet", "--output", str(tmp_path / "scores.json")]) == 0
     found = json.loads((tmp_path / "scores.json").read_text())["side by side"]["sides"]
     assert [side["name"] for side in found] == [str(tmp_path / name) for name in ("teacher", "model")]
+    assert [side["max_length"] for side in found] == [100, 30]
 
 
 def test_models_stand_side_by_side_with_their_scores_and_the_agreement_with_the_teacher(

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from models.families.table import FAMILIES
 from models.families.table import make_model as make_family
@@ -78,7 +79,7 @@ def test_every_product_with_a_fixed_weight_and_the_embeddings_are_int8(shipped: 
     made = {output: node.op_type for node in graph.node for output in node.output}
     assert [made[node.input[0]] for node in graph.node if node.op_type == "LayerNormalization"] == ["Sum"] * 3
     assert tables_of(shipped / "onnx/model.onnx") == {onnx.TensorProto.FLOAT}
-    assert tables_of(shipped / "onnx/model_quantized.onnx") == {onnx.TensorProto.UINT8}
+    assert tables_of(shipped / "onnx/model_quantized.onnx") == {onnx.TensorProto.INT8}
     assert set(config["quantisation"]["differences"]) == {"per tensor", "per channel"}
     assert config["parity"]["rows"] == 400 and config["gates"][0]["passes"] is True
     rows = text_rows(50, seed=11)
@@ -90,7 +91,27 @@ def tables_of(file: Path) -> set[int]:
     """The number formats of the tables of embeddings."""
     graph = onnx.load(file).graph
     looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    return {v.data_type for v in graph.initializer if v.name in looked_up and "embeddings" in v.name}
+    tables = [v for v in graph.initializer if v.name in looked_up and "embeddings" in v.name]
+    return {v.data_type for v in tables if v.dims[1] > 1}  # not the scales of their rows
+
+
+def test_each_row_of_the_embeddings_has_a_scale_of_its_own(shipped: Path) -> None:
+    source, target, rows = shipped / "onnx/one.onnx", shipped / "onnx/two.onnx", text_rows(20, seed=2)
+    model, unused = onnx.load(shipped / "onnx/model.onnx"), AutoTokenizer.from_pretrained(shipped).unk_token_id
+    (table,) = (v for v in model.graph.initializer if v.name.endswith("word_embeddings.weight"))
+    found = []
+    try:
+        for factor in (1.0, 1e4):  # a row far larger than the others, which no text reads
+            values = onnx.numpy_helper.to_array(table).copy()
+            values[unused] *= factor
+            table.CopyFrom(onnx.numpy_helper.from_array(values, table.name))
+            onnx.save(model, source)
+            quantize.write_int8(source, target, rows, logits_of(shipped, rows), max_length=128)
+            found.append(OnnxModel(target).logits(rows, max_length=128))
+    finally:
+        source.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+    np.testing.assert_array_equal(*found)
 
 
 def test_evaluate_and_predict_take_an_onnx_file_as_a_checkpoint(
@@ -111,6 +132,27 @@ def test_evaluate_and_predict_take_an_onnx_file_as_a_checkpoint(
         assert ours.keys() == small.keys() and ours["label"] == theirs["label"]
         assert float(ours["logit_pos"]) == pytest.approx(float(theirs["logit_pos"]), abs=1e-5)
         assert float(ours["logit_pos"]) == pytest.approx(float(small["logit_pos"]), abs=0.2)
+
+
+def test_attention_and_gelu_are_written_so_that_onnxruntime_runs_them_as_few_operators(
+    shipped: Path, tmp_path: Path
+) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "loaded.onnx"), 3
+    onnxruntime.InferenceSession(shipped / "onnx/model.onnx", options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node]
+    assert kinds.count("Softmax") == 1 and kinds.count("BiasGelu") + kinds.count("Gelu") == 1  # of the one block
+    assert "Erf" not in kinds and "IsNaN" not in kinds
+
+
+def test_the_plain_folder_is_read_by_a_pipeline(shipped: Path) -> None:
+    rows = text_rows(3, seed=9)
+    found = pipeline("text-classification", str(shipped))(rows["text"][:], top_k=None)
+    wanted = torch.tensor(logits_of(shipped, rows)).softmax(1)
+    for given, shares in zip(found, wanted, strict=True):
+        assert {one["label"]: one["score"] for one in given} == pytest.approx(
+            {"neg": float(shares[0]), "pos": float(shares[1])}, abs=1e-5
+        )
 
 
 def test_a_folder_without_weights_means_its_onnx_file(shipped: Path, tmp_path: Path) -> None:
@@ -139,7 +181,7 @@ def test_operators_can_stay_in_float32(shipped: Path, tmp_path: Path) -> None:
         order = quantize.by_sensitivity(source, target, rows, reference, max_length=128)
         assert sorted(order) == sorted(quantize.products_of(source)) and not target.exists()
         made = quantize.write_int8(source, target, rows, reference, max_length=128, left_out=order[:2])
-        assert made.embeddings and tables_of(target) == {onnx.TensorProto.UINT8}
+        assert made.embeddings and tables_of(target) == {onnx.TensorProto.INT8}
         assert made.integer == len(order) - 2 == quantize.count_products(target)[0]
         everything = quantize.count_products(shipped / "onnx/model_quantized.onnx")
         assert made.floating == everything[1] + 2

@@ -36,7 +36,7 @@ def test_the_answers_are_those_of_each_table_in_its_order() -> None:
 def test_a_comparison_takes_rows_of_all_lengths_and_not_all_rows() -> None:
     found = subject(700, 500)
     lengths, rows = found.tokens.lengths, found.spread
-    assert len(set(rows.tolist())) == len(rows) == 512
+    assert len(set(rows.tolist())) == len(rows) == 320
     assert set(lengths[rows].tolist()) == set(lengths.tolist())
     assert (lengths[rows[0]], lengths[rows[-1]]) == (lengths.min(), lengths.max())
     _, before = found.sample
@@ -45,7 +45,7 @@ def test_a_comparison_takes_rows_of_all_lengths_and_not_all_rows() -> None:
     few = subject(40)
     assert sorted(few.spread.tolist()) == list(range(40))
     assert few.spread_of(128).tolist() == few.spread.tolist()  # a small set is taken whole
-    for whole, count in ((found, 512), (subject(200), 200)):
+    for whole, count in ((found, 320), (subject(200), 200)):
         part = [whole.spread.tolist().index(row) for row in whole.spread_of(128)]
         assert len(whole.spread) == count and len(part) == 128 and part[0] == 0
         assert set(np.diff(part)) <= {count // 128, -(-count // 128)}

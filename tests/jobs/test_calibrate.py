@@ -110,13 +110,15 @@ def test_an_export_takes_the_thresholds_of_its_model_along_and_no_others(
     folder: Path, fitted: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     model = Path(shutil.copytree(folder / "run" / "student", tmp_path / "model"))
-    assert main(["export", str(model), "--output", str(tmp_path / "out")]) == 0
+    words = ["export", str(model), "--onnx", "--eval", str(folder / "fit.tsv")]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    assert "thresholds.json: 0 verdicts of ONNX differ from those of the model, on " in capsys.readouterr().err
     shipped, given = Thresholds.read(tmp_path / "out"), Thresholds.read(fitted)
     assert replace(shipped, model=given.model) == given
     assert shipped.model == Scorer.find(tmp_path / "out").content()  # so that nothing warns of another model
-    assert "--thresholds ." in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "--thresholds ." in card and "rows: 0 of ONNX." in card and "and so does `example.py`" in card
     replace(given, model="another").write(model / "thresholds.json")
-    capsys.readouterr()
     assert main(["export", str(model), "--output", str(tmp_path / "other")]) == 0
     assert "thresholds.json is left out" in capsys.readouterr().err
     assert not (tmp_path / "other" / "thresholds.json").exists()

@@ -125,9 +125,10 @@ def _usage(shipped: Mapping[str, Any] | None) -> list[str]:
     if shipped and "onnx" in shipped:
         lines += ["", '`python example.py "a text"` runs the ONNX file by onnxruntime, without PyTorch.']
     if shipped and "thresholds" in shipped:
+        example = ", and so does `example.py`" if "onnx" in shipped else ""
         lines += [
             "",
-            "`railkd predict --model . --thresholds .` answers by `thresholds.json`; the lines above do not.",
+            f"`railkd predict --model . --thresholds .` answers by `thresholds.json`{example}; `pipeline` does not.",
         ]
     return lines
 
@@ -202,6 +203,13 @@ def _exports(shipped: Mapping[str, Any] | None) -> list[str]:
                 f"{form}: on {parity['rows']:,} rows the largest logit difference to the model in PyTorch is "
                 f"{parity['largest']:.1e}, and {parity['flips']:,} verdicts differ.",
             ]
+    if "by_thresholds" in shipped:
+        counts = ", ".join(f"{count:,} of {name}" for name, count in shipped["by_thresholds"]["flips"].items())
+        rows = shipped["by_thresholds"]["rows"]
+        lines += [
+            "",
+            f"Other verdicts than those of the model by `thresholds.json`, on {rows:,} rows: {counts}.",
+        ]
     if "int8" in shipped:
         judged = [*([shipped["int8"]["together"]] if shipped["int8"]["together"] else []), *shipped["int8"]["gates"]]
         rows = [

@@ -17,9 +17,11 @@ from railkd.export.session import OnnxModel
 from railkd.models.blocks import accepted_inputs
 
 #: Rows that are timed one by one, and rows of a batch for the throughput.
-ROWS, BATCH = 60, 32
+ROWS, BATCH = 64, 32
 #: Batches that are timed for the throughput.
 BATCHES = 3
+#: Seconds after which no further row, and no further batch, begins; and how many of either are timed in any case.
+SECONDS, LEAST = (4.0, 2.0), (16, 1)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Timing:
         rows_per_second: in batches of 32 rows.
         ratio: median over the rows of its time divided by that of the first side.
         size_ratio: its size divided by that of the first side.
+        timed: number of the rows that were timed one by one.
+        max_length: at which it cuts its texts, in tokens.
     """
 
     name: str
@@ -96,25 +100,37 @@ class Timing:
     rows_per_second: float
     ratio: float
     size_ratio: float
+    timed: int
+    max_length: int
 
 
-def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], lengths: Sequence[int]) -> list[Timing]:
-    """Time models on the same rows. Tokenisation is left out.
+def measure(
+    sides: Sequence[Side],
+    texts: Sequence[Sequence[str]],
+    lengths: Sequence[int],
+    seconds: tuple[float, float] = SECONDS,
+) -> list[Timing]:
+    """Time models on the same rows, for about six seconds. Tokenisation is left out.
 
     Args:
         sides: the models; the first is the measure of the others.
-        texts: rows of one or two texts; a sample of all lengths is timed.
+        texts: rows of one or two texts; a sample of all lengths is timed. Slow models are timed on fewer rows, of all
+            lengths too.
         lengths: at which each side cuts its texts, in tokens.
+        seconds: after which no further row, and no further batch, begins.
 
     Returns:
         The times of each side.
     """
     order = np.argsort(full_lengths(sides[0].tokenizer, texts), kind="stable")
     spread = order[np.unique(np.linspace(0, len(order) - 1, ROWS).astype(int))]
-    rows = [[texts[int(i)]] for i in np.random.default_rng(0).permutation(spread)]
+    rows = [[texts[int(spread[place])]] for place in _halving(len(spread))]
     batches = [[texts[int(i)] for i in np.random.default_rng(k).permutation(order)[:BATCH]] for k in range(BATCHES)]
-    single, together = (_times(sides, parts, lengths) for parts in (rows, batches))  # (S, parts) seconds
-    per_second = [sum(map(len, batches)) / seconds.sum() for seconds in together]
+    single, together = (  # (S, parts) seconds each
+        _times(sides, parts, lengths, most, least)
+        for parts, most, least in zip((rows, batches), seconds, LEAST, strict=True)
+    )
+    per_second = [sum(map(len, batches[: len(spent)])) / spent.sum() for spent in together]
     return [
         Timing(
             name=side.name,
@@ -125,15 +141,36 @@ def measure(sides: Sequence[Side], texts: Sequence[Sequence[str]], lengths: Sequ
             rows_per_second=round(float(per_second[number]), 1),
             ratio=round(float(np.median(single[number] / single[0])), 4),
             size_ratio=round(side.size / max(1, sides[0].size), 4),
+            timed=single.shape[1],
+            max_length=lengths[number],
         )
         for number, side in enumerate(sides)
     ]
 
 
-def _times(sides: Sequence[Side], parts: Sequence[Sequence[Sequence[str]]], lengths: Sequence[int]) -> np.ndarray:
-    """Return (S, parts) seconds. Every side sees a part before the next part comes, in an order that turns."""
+def _halving(count: int) -> list[int]:
+    """Return the places of a row of things in an order whose every beginning is spread over all of them.
+
+    >>> _halving(8)
+    [0, 4, 2, 6, 1, 5, 3, 7]
+    """
+    digits = max(1, (count - 1).bit_length())
+    return sorted(range(count), key=lambda place: f"{place:0{digits}b}"[::-1])
+
+
+def _times(
+    sides: Sequence[Side],
+    parts: Sequence[Sequence[Sequence[str]]],
+    lengths: Sequence[int],
+    seconds: float,
+    least: int,
+) -> np.ndarray:
+    """Return (S, parts timed) seconds. Every side sees a part before the next part comes, in an order that turns."""
     found = np.zeros((len(sides), len(parts)))
-    for number, part in enumerate([parts[0], parts[-1], *parts], -2):  # the first two warm up
+    begin = time.perf_counter()
+    for number, part in enumerate([parts[0], *parts], -1):  # the first warms up
+        if number >= least and time.perf_counter() - begin > seconds:
+            return found[:, :number]
         for turn in range(len(sides)):
             which = (number + turn) % len(sides)
             side = sides[which]

@@ -67,6 +67,11 @@ class Shipped:
         return self.path / "export.json"
 
     @property
+    def thresholds(self) -> Path:
+        """Thresholds of the model."""
+        return self.path / "thresholds.json"
+
+    @property
     def card(self) -> Path:
         """The model card."""
         return self.path / CARD_FILE

@@ -1,7 +1,11 @@
 """Writes a classifier as ONNX, with free batch size and text length.
 
-Two traps of ``torch.onnx.export``: an example batch of one row, or without padding, fixes what should stay free; and a
-model that returns more than its logits gets outputs that no server expects.
+Traps of ``torch.onnx.export``:
+
+- an example batch of one row, or without padding, fixes what should stay free;
+- a model that returns more than its logits gets outputs that no server expects;
+- PyTorch's fused attention becomes twice as many operators as attention step by step;
+- GELU becomes a product in an order in which onnxruntime does not find it, and so does not run it as one operator.
 """
 
 from __future__ import annotations
@@ -58,7 +62,7 @@ def write_onnx(model: Any, tokenizer: Any, texts: Sequence[Sequence[str]], file:
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     wrapped = _LogitsOnly(model, names, task_of_config(model.config).output).eval()
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), _attention_in_steps(model), torch.no_grad():
             program = torch.onnx.export(
                 wrapped,
                 tuple(batch[name] for name in names),
@@ -88,10 +92,43 @@ def _tidy(program: Any) -> None:
         node.doc_string = None
         for value in node.outputs:
             value.metadata_props.clear()
+    for node in graph:
+        if node.op_type == "Erf":
+            _order_gelu(node)
     for value in graph.inputs:
         value.shape = type(value.shape)(["batch", "sequence"])
     for value in graph.outputs:
         value.shape = type(value.shape)(["batch", *list(value.shape)[1:]])
+
+
+def _order_gelu(erf: Any) -> None:
+    """Turn x (0.5 (1 + erf)) into (x (1 + erf)) 0.5, which onnxruntime knows; leave anything else as it is."""
+    chain = [erf]
+    for kind in ("Add", "Mul", "Mul"):
+        uses = list(chain[-1].outputs[0].uses())
+        if len(uses) != 1 or uses[0].node.op_type != kind:
+            return
+        chain.append(uses[0].node)
+    _, added, inner, outer = chain
+    one, whole = added.outputs[0], inner.outputs[0]
+    half, x = (next(v for v in node.inputs if v is not own) for node, own in ((inner, one), (outer, whole)))
+    if half.const_value is not None and half.const_value.size == 1 and float(half.const_value.numpy()) == 0.5:
+        for node, values in ((inner, (x, one)), (outer, (whole, half))):
+            for place, value in enumerate(values):
+                node.replace_input_with(place, value)
+
+
+@contextmanager
+def _attention_in_steps(model: Any) -> Iterator[None]:
+    """Let a model of transformers compute attention step by step meanwhile."""
+    before = getattr(model.config, "_attn_implementation", None)
+    if before is not None:
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        if before is not None:
+            model.set_attn_implementation(before)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from railkd.tasks import Task
 
 #: Rows of all lengths that a comparison takes, if there are so many.
-ROWS = 512
+ROWS = 320
 #: Rows that a comparison should have. Fewer are accepted with a note.
 WANTED_ROWS = 300
 #: Largest difference of a logit that rounding explains, where logits are up to 1; larger ones scale it.

@@ -3,8 +3,9 @@
 Traps of ``onnxruntime.quantization.quantize_dynamic``:
 
 - shapes that the exporter stored contradict the new nodes (onnxruntime issue 25890), so they are removed first;
-- by default it quantises word embeddings too. They are most of the bytes of a small model and none of its time, and
-  may cost accuracy. So the caller decides;
+- by default it gives word embeddings one scale for the whole table, which costs accuracy. They are most of the bytes of
+  a small model and none of its time, so each row gets a scale of its own here, or they stay as they are: the caller
+  decides;
 - one scale for each channel of a weight helps some models and harms others, so both ways are measured;
 - processors without VNNI add two products of int8 in 16 bits, which overflow: weights get 7 bits there;
 - it may quantise nothing and say nothing, so integer products are counted in the file;
@@ -19,6 +20,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +101,11 @@ def write_int8(
     """
     require_onnx()
     reduce_range, differences, files = not has_vnni(), {}, {}
-    kinds = [*KINDS, LOOKUP] if embeddings else list(KINDS)
     with tempfile.TemporaryDirectory(prefix="railkd-") as scratch:
         for name in ("per tensor", "per channel"):
             files[name] = target.with_name(f"{target.stem}-{name[4:]}.onnx")
-            with _prepared(source, Path(scratch)) as graph:
-                _quantise(graph, files[name], kinds, name == "per channel", reduce_range, left_out)
+            with _prepared(source, Path(scratch), embeddings=embeddings) as graph:
+                _quantise(graph, files[name], name == "per channel", reduce_range, left_out)
             found = OnnxModel(files[name]).logits(rows, max_length=max_length)
             differences[name] = float(np.abs(found - reference).mean())
     best = min(differences, key=lambda name: differences[name])
@@ -153,20 +154,22 @@ def by_sensitivity(source: Path, target: Path, rows: Any, reference: np.ndarray,
     with tempfile.TemporaryDirectory(prefix="railkd-") as scratch:
         for name in products:
             with _prepared(source, Path(scratch)) as graph:
-                _quantise(graph, target, KINDS, False, not has_vnni(), [other for other in products if other != name])
+                _quantise(graph, target, False, not has_vnni(), [other for other in products if other != name])
             changes[name] = float(np.abs(OnnxModel(target).logits(rows, max_length=max_length) - reference).mean())
     target.unlink(missing_ok=True)
     return sorted(products, key=lambda name: -changes[name])
 
 
 @contextmanager
-def _prepared(source: Path, scratch: Path) -> Iterator[Path]:
+def _prepared(source: Path, scratch: Path, *, embeddings: bool = False) -> Iterator[Path]:
     """Give a copy of an ONNX file without the shapes that contradict quantised nodes, and with sums that stay apart."""
     import onnx
 
     model = onnx.load(source)
     del model.graph.value_info[:]
     _keep_sums_apart(model.graph)
+    if embeddings:
+        _quantise_tables(model.graph)
     copy = scratch / "model.onnx"
     onnx.save(model, copy)
     yield copy
@@ -181,9 +184,41 @@ def _keep_sums_apart(graph: Any) -> None:
             node.op_type = "Sum"
 
 
-def _quantise(
-    graph: Path, target: Path, kinds: Sequence[str], per_channel: bool, reduce_range: bool, left_out: Sequence[str]
-) -> None:
+def _quantise_tables(graph: Any) -> None:
+    """Give each row of the tables of embeddings 8 bits, and a scale of its own."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights, made, nodes = {value.name: value for value in graph.initializer}, {}, []
+    for node in graph.node:
+        table = weights.get(node.input[0]) if node.op_type == LOOKUP and not _axis(node) else None
+        if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
+            nodes.append(node)
+            continue
+        (name, rows), out = node.input, node.output[0]
+        small, scales = f"{name}_int8", f"{name}_scales"
+        if name not in made:
+            values = numpy_helper.to_array(table)
+            scale = np.maximum(np.abs(values).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
+            whole = np.rint(values / scale).astype(np.int8)
+            made[name] = [numpy_helper.from_array(whole, small), numpy_helper.from_array(scale, scales)]
+        nodes += [
+            helper.make_node(LOOKUP, [small, rows], [f"{out}_int8"]),
+            helper.make_node("Cast", [f"{out}_int8"], [f"{out}_whole"], to=TensorProto.FLOAT),
+            helper.make_node(LOOKUP, [scales, rows], [f"{out}_scale"]),
+            helper.make_node("Mul", [f"{out}_whole", f"{out}_scale"], [out]),
+        ]
+    gone = made.keys() - {name for node in nodes for name in node.input}
+    kept = [value for name, value in weights.items() if name not in gone]
+    for values, now in ((graph.node, nodes), (graph.initializer, [*kept, *chain.from_iterable(made.values())])):
+        del values[:]
+        values.extend(now)
+
+
+def _axis(node: Any) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+
+
+def _quantise(graph: Path, target: Path, per_channel: bool, reduce_range: bool, left_out: Sequence[str]) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     root = logging.getLogger()  # the quantiser advises a step that fails on exported graphs
@@ -193,7 +228,7 @@ def _quantise(
         quantize_dynamic(
             graph,
             target,
-            op_types_to_quantize=list(kinds),
+            op_types_to_quantize=list(KINDS),
             per_channel=per_channel,
             reduce_range=reduce_range,
             weight_type=QuantType.QInt8,

@@ -27,6 +27,7 @@ from railkd.jobs.scorer import Scorer
 from railkd.jobs.shipping import Finished, Subject, read_subject
 from railkd.jobs.shipping_options import ExportOptions
 from railkd.jobs.thresholds import FILE, Thresholds
+from railkd.jobs.trained import trained_length
 from railkd.jobs.trimming import judge_trimming, plan_trimming
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.quiet import quiet_transformers
@@ -36,6 +37,8 @@ from railkd.runtime.files import temporary_beside, usual_permissions, write_json
 from railkd.runtime.words import counted, duration, size
 
 Result = TypeVar("Result")
+#: Name and path of an exported file -> its (n, C) logits for the rows of `Subject.spread`.
+Answers = dict[tuple[str, Path], np.ndarray]
 
 
 def export(options: ExportOptions, say: Say) -> dict[str, Any]:
@@ -121,7 +124,7 @@ def _thresholds(checkpoint: Checkpoint, fresh: Shipped, say: Say, *, trimmed: bo
         say(f"warning: {FILE} is left out: {reason}. Fix: run railkd calibrate on the exported folder")
         return {}
     model = Scorer.find(fresh.path, trust=checkpoint.trusted).content()  # its config names another transformers
-    write_json(fresh.path / FILE, asdict(replace(found, model=model)))
+    write_json(fresh.thresholds, asdict(replace(found, model=model)))
     say(f"{FILE}: thresholds for {found.goal}, fitted on {found.fitted_on}")
     return {"thresholds": {"goal": found.goal, "fitted_on": asdict(found.fitted_on)}}
 
@@ -134,24 +137,42 @@ def _write_onnx(
     fresh.onnx.parent.mkdir()
     if options.int8:  # its gate needs every row; the float32 file is compared on some of them
         _timed(seconds, "model", lambda: subject.reference)
-    found["onnx"] = _timed(seconds, "onnx", lambda: _onnx(subject, fresh, say))
+    found["onnx"], answers = _timed(seconds, "onnx", lambda: _onnx(subject, fresh, say))
+    answered: Answers = {("ONNX", fresh.onnx): answers}
     if options.int8:
-        found["int8"] = _timed(seconds, "int8", lambda: _int8(subject, fresh, options, say))
-    found["latency"] = _timed(seconds, "latency", lambda: _latency(trained, subject, fresh, say))
-    write_example(fresh, subject.max_length)
+        found["int8"], answers = _timed(seconds, "int8", lambda: _int8(subject, fresh, options, say))
+        answered["int8", fresh.int8] = answers[subject.spread]
+    found["latency"] = _timed(seconds, "latency", lambda: _latency(trained, subject, answered, options, say))
+    if fresh.thresholds.is_file():
+        found["by_thresholds"] = _by_thresholds(subject, fresh, answered, say)
+    write_example(fresh, subject.max_length, several=subject.target.task.several)
     return found
 
 
-def _latency(trained: Finished, subject: Subject, fresh: Shipped, say: Say) -> dict[str, Any]:
+def _by_thresholds(subject: Subject, fresh: Shipped, answered: Answers, say: Say) -> dict[str, Any]:
+    """Count the rows that a file answers otherwise than the model, both by the thresholds of the model."""
+    task, known = Thresholds.read(fresh.thresholds).apply(subject.target.task), subject.sample[1]
+    flips = {name: compare(known, outputs, task).flips for (name, _), outputs in answered.items()}
+    counts = ", ".join(f"{count:,} verdicts of {name}" for name, count in flips.items())
+    say(f"{FILE}: {counts} differ from those of the model, on {len(known):,} rows")
+    return {"rows": len(known), "flips": flips}
+
+
+def _latency(
+    trained: Finished, subject: Subject, answered: Answers, options: ExportOptions, say: Say
+) -> dict[str, Any]:
     """Time the teacher, the model and its files side by side; without a teacher, the model is the measure."""
-    teacher = trained.teacher()
-    sides = [latency.Side.of_model("teacher, PyTorch", teacher.model(), teacher.tokenizer)] if teacher else []
-    sides.append(latency.Side.of_model("model, PyTorch", subject.model, subject.tokenizer))
-    for name, file in (("model, ONNX", fresh.onnx), ("model, int8", fresh.int8)):
-        if file.is_file():
-            sides.append(latency.Side.of_onnx(name, file))
-    timings = latency.measure(sides, subject.texts(subject.spread), [subject.max_length] * len(sides))
-    found = side_by_side.as_record(timings, subject.qualities(teacher, [fresh.onnx, fresh.int8]))
+    sides = [latency.Side.of_model("model, PyTorch", subject.model, subject.tokenizer)]
+    sides += [latency.Side.of_onnx(f"model, {name}", file) for name, file in answered]
+    lengths = [subject.max_length] * len(sides)
+    teacher = None
+    if checkpoint := trained.teacher():
+        model, length = checkpoint.model(), trained_length(options.max_length, checkpoint.config, say)
+        teacher = checkpoint, subject.answers_of(model, checkpoint.tokenizer, length)
+        sides.insert(0, latency.Side.of_model("teacher, PyTorch", model, checkpoint.tokenizer))
+        lengths.insert(0, length)
+    timings = latency.measure(sides, subject.texts(subject.spread), lengths)
+    found = side_by_side.as_record(timings, subject.qualities(list(answered.values()), teacher))
     for line in side_by_side.lines(found):
         say(line)
     return found
@@ -164,22 +185,23 @@ def _timed(seconds: dict[str, float], name: str, work: Callable[[], Result]) -> 
     return found
 
 
-def _onnx(subject: Subject, fresh: Shipped, say: Say) -> dict[str, Any]:
-    """Write the float32 file, and compare it with the model in PyTorch."""
+def _onnx(subject: Subject, fresh: Shipped, say: Say) -> tuple[dict[str, Any], np.ndarray]:
+    """Write the float32 file, and compare it with the model in PyTorch. Return its record and its (n, C) logits."""
     write_onnx(subject.model, subject.tokenizer, subject.example(), fresh.onnx)
     rows, reference = subject.sample
-    parity = compare(reference, subject.outputs(fresh.onnx, rows), subject.target.task)
+    outputs = subject.outputs(fresh.onnx, rows)
+    parity = compare(reference, outputs, subject.target.task)
     say(f"onnx: {parity}, of all lengths")
     if not parity.holds:
         raise RunFailed(
             f"onnx: the file differs from the model in PyTorch: {parity}, allowed {parity.allowed:.1e}. Nothing was "
             "written. Fix: please report this, with the kind of the model"
         )
-    return {"parity": asdict(parity)}
+    return {"parity": asdict(parity)}, outputs
 
 
-def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) -> dict[str, Any]:
-    """Write the int8 file, and judge its answers. What fails its gate is written again with more of it in float32."""
+def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) -> tuple[dict[str, Any], np.ndarray]:
+    """Write the int8 file, and judge its (N, C) logits. What fails its gate is written again with more in float32."""
     some = subject.spread_of(quantize.SAMPLE)
     rows, reference = subject.tokens.select(some), subject.reference[some]
     margins, how = (options.max_drop / 100, options.max_class_drop / 100), {"max_length": subject.max_length}
@@ -204,7 +226,7 @@ def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) ->
             break
         count = min(max(1, 2 * count), len(order) - 1)
         say(f"int8: {problems[0]}; next, {counted(count, 'operator')} stay in float32: {', '.join(order[:count])}")
-    return _judged(subject, fresh, made, judged, outputs, problems, say)
+    return _judged(subject, fresh, made, judged, outputs, problems, say), outputs
 
 
 def _judged(

@@ -217,24 +217,33 @@ class Subject:
     def _answer(self, rows: KeyedTokens) -> np.ndarray:
         return predict_logits(self.model, self.tokenizer, rows, max_length=self.max_length, batch_size=BATCH)
 
-    def qualities(self, teacher: Checkpoint | None, files: Sequence[Path]) -> list[Quality]:
+    def answers_of(self, model: Any, tokenizer: Any, length: int) -> np.ndarray:
+        """Return the (n, C) logits of another model for the rows of `spread`.
+
+        Args:
+            model: on the CPU.
+            tokenizer: of the model.
+            length: at which it cuts its texts, in tokens.
+        """
+        texts = [dict(zip(TEXT_COLUMNS, text, strict=False)) for text in self.texts(self.spread)]
+        return predict_logits(model, tokenizer, Dataset.from_list(texts), max_length=length, batch_size=BATCH)
+
+    def qualities(self, files: Sequence[np.ndarray], teacher: tuple[Checkpoint, np.ndarray] | None) -> list[Quality]:
         """Score the teacher, the model and its files on the rows of `spread`, and compare them with the first of them.
 
         Args:
-            teacher: of the run; None: there is none, and the model is the first.
-            files: ONNX files; those that are not there are left out.
+            files: (n, C) logits of each file for these rows.
+            teacher: of the run, and its `answers_of`; None: there is none, and the model is the first.
 
         Returns:
             One for each of them, in this order.
         """
         order = np.argsort(self.spread)  # the rows of a set together
-        rows, known = self.sample
-        found = [self._answered(self.target, known[order])]
-        found += [self._answered(self.target, self.outputs(file, rows)[order]) for file in files if file.is_file()]
+        found = [self._answered(self.target, outputs[order]) for outputs in (self.sample[1], *files)]
         if teacher is not None:
-            target = Target.of_model(teacher.labels, teacher.task.problem_type, "the teacher", self.target.asked)
-            table = Dataset.from_list([dict(zip(TEXT_COLUMNS, text, strict=False)) for text in self.texts(self.spread)])
-            given = predict_logits(teacher.frozen(), teacher.tokenizer, table, max_length=self.max_length)
+            checkpoint, given = teacher
+            kind = checkpoint.task.problem_type
+            target = Target.of_model(checkpoint.labels, kind, "the teacher", self.target.asked)
             found.insert(0, self._answered(replace(target, row=self.target.row), given[order]))
         return [one.quality(found[0]) for one in found]
 
