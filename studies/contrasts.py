@@ -77,6 +77,11 @@ CONTRASTS: dict[str, list[Contrast]] = {
         ("gram", "kd"),
         ("last-block", "kd"),
     ),
+    "C-augmented": [
+        *((f"new text less none, {arm}", ("augmented", arm), ("plain", arm)) for arm in ("kd", "recommended")),
+        *_less("augmented", ("recommended", "kd")),
+        ("recommended with new text less kd without", ("augmented", "recommended"), ("plain", "kd")),
+    ],
     "D-start": [
         (f"{start}: {words}", ours, theirs)
         for start in ("pre-trained", "random")

@@ -4,14 +4,16 @@
 epoch, the other training sentences without labels, and all test sentences. ``movies-500`` has 500 labelled ones.
 ``SST-2-500`` and ``TREC-500`` take 500 rows of a folder of data sets with their labels and up to 6,400 others without,
 ``SST-2-7k`` 7,000 rows with their labels. ``TREC-noise`` and ``SST-2-7k-noise`` give a fifth of the labels another
-class. ``random-encoder`` is the encoder with random weights. ``python studies/prepare.py --data DIR TREC-500`` reads
-DIR/other/TREC/train.tsv, those of SST-2 DIR/glue/SST-2/train.tsv. The grids name test files below ../shared/data;
-change these paths for another folder.
+class. ``MRPC-copies`` and ``movies-copies`` (after ``movies-500``) write text without labels that ``railkd augment``
+makes. ``random-encoder`` is the encoder with random weights. ``python studies/prepare.py --data DIR TREC-500`` reads
+DIR/other/TREC/train.tsv, those of SST-2 and MRPC DIR/glue/SST-2/train.tsv and DIR/glue/MRPC. The grids name test
+files below ../shared/data; change these paths for another folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +21,8 @@ from pathlib import Path
 
 from railkd.cli.demo.data import sentiment_sets, subset, write_tsv
 from railkd.cli.demo.model import encoder_folder
+from railkd.jobs.augment import augment
+from railkd.jobs.text_options import AugmentOptions
 
 STUDIES = Path(__file__).resolve().parent
 WORK, SHARED = STUDIES / "work", STUDIES.parents[1] / "shared" / "data"
@@ -61,6 +65,24 @@ def noisy(folder: Path, data: Path, source: str, labelled: int, share: float = 0
     write_tsv(folder / "train.tsv", rows)
 
 
+def copies(folder: Path, data: Path, pairs: bool) -> None:
+    """Write four copies of each row: of MRPC, or of movies-500 behind its text without labels. Test texts are left out."""
+    rows, made = (data / "glue/MRPC" if pairs else WORK / "movies-500"), folder / "unlabelled.jsonl"
+    held = ("dev", "test") if pairs else ("movie", "product", "news")
+    options = AugmentOptions(
+        train=[str(rows / "train.tsv")],
+        unlabelled=[] if pairs else [str(rows / "unlabelled.tsv")],
+        test=[f"{name}={rows / name}.tsv" for name in held],
+        output=str(made),
+        how=["drop", "splice"],
+    )
+    augment(options, print)
+    if not pairs:
+        _, *plain = (rows / "unlabelled.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
+        texts = [{"text": text} for text in plain] + [json.loads(line) for line in made.open(encoding="utf-8")]
+        made.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in texts), encoding="utf-8")
+
+
 def random_encoder(folder: Path, _data: Path) -> None:
     """Write the encoder with random weights, and its tokenizer."""
     import torch
@@ -86,6 +108,8 @@ TASKS: dict[str, Callable[[Path, Path], None]] = {
     "TREC-500": partial(sampled, source="other/TREC", labelled=500, unlabelled=UNLABELLED),
     "TREC-noise": partial(noisy, source="other/TREC", labelled=4952),
     "SST-2-7k-noise": partial(noisy, source="glue/SST-2", labelled=7000),
+    "MRPC-copies": partial(copies, pairs=True),
+    "movies-copies": partial(copies, pairs=False),
     "random-encoder": random_encoder,
 }
 
