@@ -66,7 +66,7 @@ def noisy(folder: Path, data: Path, source: str, labelled: int, share: float = 0
 
 
 def copies(folder: Path, data: Path, pairs: bool) -> None:
-    """Write four copies of each row: of MRPC, or of movies-500 behind its text without labels. Test texts are left out."""
+    """Write four copies of each row, of MRPC, or of movies-500 behind its own texts; none has the text of a test."""
     rows, made = (data / "glue/MRPC" if pairs else WORK / "movies-500"), folder / "unlabelled.jsonl"
     held = ("dev", "test") if pairs else ("movie", "product", "news")
     options = AugmentOptions(
