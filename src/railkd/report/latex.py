@@ -24,6 +24,8 @@ _ESCAPES = {
     '"': r"\textquotedbl{}",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
+#: Makes a table as wide as the text if it would be wider, and leaves others as they are.
+_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
 _TITLES = {"in": "Test scores", "out": "Test scores out of the domain of the training rows"}
 
 
@@ -34,13 +36,13 @@ def latex(content: dict[str, Any]) -> str:
         content: the dict of `content.content`.
 
     Returns:
-        The text, to be read with ``\input``. It needs the packages booktabs and textcomp.
+        The text, to be read with ``\input``. It needs the packages booktabs, graphicx and textcomp.
     """
     content = visible_all(content)
     lines = [
-        r"% Written by railkd report. It needs \usepackage{booktabs}, \usepackage[T1]{fontenc} and, for letters that"
+        r"% Written by railkd report. It needs \usepackage{booktabs,graphicx,textcomp}, \usepackage[T1]{fontenc} and,",
+        "% for letters that pdflatex does not know, xelatex or lualatex. With two columns, table* takes both.",
     ]
-    lines += ["% pdflatex does not know, xelatex or lualatex."]
     for domain, table in content["scores"].items():
         for student in students_of(table):
             lines += ["", *_table(content, table, domain, student)]
@@ -69,13 +71,15 @@ def _table(content: dict[str, Any], table: dict[str, Any], domain: str, student:
     heads = [[c["task"], c["set"] if c["show_set"] else "", f"({c['metric']})"] for c in columns]
     heads += [["average", "", ""]] if averaged else []
     label = "-".join(part for part in ("tab", domain, "".join(filter(str.isalnum, student)) if several else "") if part)
-    head = [_line(["arm" if line == 0 else "", *(escape(h[line]) for h in heads)]) for line in range(3)]
+    head = [_line(["arm" if line == 0 else "", *(_head(h[line], line) for h in heads)]) for line in range(3)]
     return [
         r"\begin{table}[t]",
         r"\centering",
+        r"\setlength{\belowcaptionskip}{6pt}",
+        r"\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape(caption)}}}",
         rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(heads)}}}",
+        rf"{_FIT}\begin{{tabular}}{{l{'r' * len(heads)}}}",
         r"\toprule",
         *(line for place, line in enumerate(head) if any(h[place] for h in heads)),
         r"\midrule",
@@ -83,7 +87,7 @@ def _table(content: dict[str, Any], table: dict[str, Any], domain: str, student:
         *([r"\midrule"] if teachers else []),
         *(_row(row, columns, averaged) for row in groups[student]),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
         r"\end{table}",
     ]
 
@@ -100,7 +104,12 @@ def _number(cell: dict[str, Any] | None, digits: int) -> str:
     mean, sd = (value if value is None else format.number(value, digits) for value in (cell["mean"], cell["sd"]))
     mean = str(mean).replace(format.MINUS, "-").replace(",", "{,}")
     mean = rf"\mathbf{{{mean}}}" if cell["best"] else mean
-    return f"${mean}$" if sd is None else rf"${mean} \pm {sd}$"
+    return f"${mean}$" if sd is None else rf"${mean}_{{\pm {sd}}}$"
+
+
+def _head(text: str, line: int) -> str:
+    """Return a text of the head: the task, or smaller the set and the metric below it."""
+    return rf"{{\footnotesize {escape(text)}}}" if text and line else escape(text)
 
 
 def _line(cells: Sequence[str]) -> str:
