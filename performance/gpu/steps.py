@@ -31,12 +31,13 @@ RATIOS = (
     ("rail-kd-l", "finetune"),
     ("kd, live teacher", BASE),
     ("rail-kd-l", "kd, live teacher"),
+    ("rail-kd-l", "rail-kd-l, states read"),
     ("TextBrewer", BASE),
     ("rail-kd-l", "TextBrewer"),
 )
 BAR = 1.03
-#: They run the teacher at every step, and take part in the first rounds of the first pair and batch size alone.
-GUESTS = ("kd, live teacher", "TextBrewer")
+#: They take part in the first rounds of the first pair and batch size alone. Two of them run the teacher at every step.
+GUESTS = ("kd, live teacher", "TextBrewer", "rail-kd-l, states read")
 GUEST_ROUNDS = 6
 #: Share of the time of a setting with guests; of others it is 1.
 GUEST_SHARE = 1.4
@@ -125,8 +126,8 @@ def _makers(context: Context, pair: Pair, folder: Path, batch: int, *, guests: b
     rows, cache = context.material(pair)
     settings = {"max_steps": sides.ENDLESS, "in_order": True}
 
-    def ours(method: str, teacher: Callable[[], Any]) -> Maker:
-        more = {**settings, "method": method, "gauges": False}
+    def ours(method: str, teacher: Callable[[], Any], **given: Any) -> Maker:
+        more = {**settings, "method": method, "gauges": False, **given}
         return lambda side: sides.ours(pair, teacher(), rows, folder, batch, [side], **more).train
 
     makers: dict[str, Maker] = {
@@ -134,6 +135,7 @@ def _makers(context: Context, pair: Pair, folder: Path, batch: int, *, guests: b
         "finetune": ours("finetune", lambda: None),
         "kd": ours("kd", lambda: cache),
         "rail-kd-l": ours("rail-kd-l", lambda: cache),
+        "rail-kd-l, states read": ours("rail-kd-l", lambda: cache, states_on_device="no"),
         "kd, live teacher": ours("kd", lambda: sides.live_teacher(pair)),
         "TextBrewer": lambda side: sides.textbrewer(pair, rows, folder, batch, side),
     }

@@ -94,6 +94,7 @@ def test_no_method_reads_anything_in_a_quiet_step_with_a_live_teacher(
         {"intermediate_schedule": "linear"},
         {"redraw": "step"},
         {"states_on_device": "yes"},
+        {"length_groups": "split"},
         {"skip_nonfinite": True},
     ],
     ids=str,
@@ -102,6 +103,13 @@ def test_no_setting_reads_anything_in_a_quiet_step(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device, settings: dict[str, Any]
 ) -> None:
     window = window_of(tmp_path, cache, rows, tokenizer, device, method="rail-kd-l", **settings)
+    assert window.own() == []
+
+
+def test_rows_of_a_stream_read_nothing_in_a_quiet_step(
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device
+) -> None:
+    window = window_of(tmp_path, cache, rows.to_iterable_dataset(), tokenizer, device, length_groups="split")
     assert window.own() == []
 
 

@@ -18,8 +18,9 @@ class Batch(dict[str, Tensor]):
     """The tensors of one batch, and the numbers of it that the host needs.
 
     Attributes:
-        host: the keys (B, 2) and the labels of the batch as arrays in main memory, by the names of the tensors. Nothing
-            has to be read back from a device to look rows up.
+        host: the keys (B, 2) and the labels of the batch as arrays in main memory, by the names of the tensors, and
+            ``ends`` (B,), the number of columns up to the last token of each row. Nothing has to be read back from a
+            device.
         ahead: a read of the teacher's signals that has begun, see `railkd.training.feeding`; None without one.
     """
 
@@ -72,7 +73,7 @@ class PaddingCollator:
         if self.teacher_tokenizer is not None and TEACHER_PREFIX + "input_ids" in rows[0]:
             theirs = _padded(self.teacher_tokenizer, rows, TEACHER_PREFIX)
             batch |= {TEACHER_PREFIX + name: value for name, value in theirs.items()}
-        host: dict[str, np.ndarray] = {}
+        host: dict[str, np.ndarray] = {"ends": ends_of(np.from_dlpack(batch["attention_mask"]))}
         if KEY in rows[0]:
             host[KEY] = np.asarray([row[KEY] for row in rows], dtype=np.int64)
             batch[KEY] = torch.as_tensor(host[KEY])
@@ -82,6 +83,15 @@ class PaddingCollator:
             host["labels"] = values.astype(np.float32 if self.real_labels or values.ndim > 1 else np.int64)
             batch["labels"] = torch.as_tensor(host["labels"])
         return Batch(batch, host)
+
+
+def ends_of(mask: np.ndarray) -> np.ndarray:
+    """Return the number of columns up to the last token of each row, (B,), of a mask (B, L).
+
+    >>> ends_of(np.array([[1, 1, 0], [0, 1, 1]])).tolist()
+    [2, 3]
+    """
+    return np.asarray((mask * np.arange(1, mask.shape[1] + 1)).max(axis=1))
 
 
 def _padded(tokenizer: Any, rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -135,6 +136,7 @@ class Distiller(nn.Module):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        ends: np.ndarray | None = None,
         **signals: Tensor | None,
     ) -> tuple[Tensor, ...]:
         """Run the student and, in training, compute its loss.
@@ -144,6 +146,7 @@ class Distiller(nn.Module):
             attention_mask: (B, L), 1 for real tokens. None: all tokens are real.
             token_type_ids: (B, L).
             labels: (B,), or (B, C) of several classes. -100, and NaN among floats, marks a row without a label.
+            ends: (B,), see `railkd.models.parts.run_in_parts`. None: found from the mask, if needed.
             signals: what the loss needs beside the batch, see `TeacherInputs`. Evaluation does not read them.
 
         Returns:
@@ -161,17 +164,17 @@ class Distiller(nn.Module):
                 return (logits,)
             task = task_of(self.objective.problem_type or problem_type_of(self.config))
             return task.loss(logits, labels), logits
-        logits, states = self._run(inputs, attention_mask)
+        logits, states = self._run(inputs, attention_mask, ends)
         scale = 1.0 if given.intermediate_scale is None else given.intermediate_scale
         scales: dict[str, Any] = {"intermediate_scale": scale, "term_scales": given.term_scales}
         loss, terms = self.objective(Signals(logits, states), given.signals(), labels, given.draw, **scales)
         return loss, logits, torch.stack([terms[name].float() for name in self.term_names])
 
-    def _run(self, inputs: dict[str, Tensor], mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _run(self, inputs: dict[str, Tensor], mask: Tensor, ends: np.ndarray | None) -> tuple[Tensor, Tensor | None]:
         """Return logits (B, C) and, if the objective reads them, pooled states (B, n, d)."""
         reader = self._reader[0] if self._reader else None
         if self.splits_batches:
-            logits, found = run_in_parts(self.student, inputs, mask, output=self._output, reader=reader)
+            logits, found = run_in_parts(self.student, inputs, mask, output=self._output, reader=reader, ends=ends)
         else:
             with reader.reading(mask) if reader else nullcontext():
                 logits = getattr(self.student(**inputs), self._output)

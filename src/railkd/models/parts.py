@@ -6,23 +6,32 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from railkd.data.collator import ends_of
 from railkd.models.blocks import BlockReader
+from railkd.runtime.hardware import to_device
 
 #: Parts of a batch. More parts pad less, but their matrix products are smaller.
 PARTS = 4
 
 
 def run_in_parts(
-    student: Any, inputs: Mapping[str, Tensor], mask: Tensor, *, output: str, reader: BlockReader | None = None
+    student: Any,
+    inputs: Mapping[str, Tensor],
+    mask: Tensor,
+    *,
+    output: str,
+    reader: BlockReader | None = None,
+    ends: np.ndarray | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a batch in `PARTS` passes over rows of similar length, each without the columns that pad all its rows.
 
     The result is that of one pass, to rounding (dropout draws other numbers). The table of word embeddings is read
     once for all parts, because each reading of a trained table adds a gradient of the size of the whole table. Padding
-    on the left is kept. On an accelerator the host waits once, for the lengths.
+    on the left is kept. On an accelerator without ``ends``, the host waits once, for the lengths.
 
     Args:
         student: a transformers model.
@@ -30,14 +39,16 @@ def run_in_parts(
         mask: (B, L), 1 for real tokens.
         output: the name of the logits in what the student returns.
         reader: of the student's blocks, or None.
+        ends: (B,) the number of columns up to the last token of each row. None: found from ``mask``.
 
     Returns:
         Logits (B, C), and the reader's pooling -> states (B, n, d), in the order of the rows.
     """
-    ends = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(dim=1)  # (B,): after the last token
-    order = ends.argsort(stable=True)
-    sizes = [len(part) for part in order.tensor_split(min(PARTS, len(order)))]
-    lengths = [max(1, int(part[-1])) for part in ends[order].cpu().split(sizes)]
+    if ends is None:
+        ends = ends_of(mask.cpu().numpy())
+    parts = np.array_split(np.argsort(ends, kind="stable"), min(PARTS, len(ends)))
+    sizes, lengths = [len(part) for part in parts], [max(1, int(ends[part[-1]])) for part in parts]
+    order = to_device(np.concatenate(parts), mask.device)
     ids = inputs["input_ids"][order]
     logits, states = [], []
     with _embedded_once(student, ids, sizes, lengths) as ids_of_parts:

@@ -70,6 +70,8 @@ class _Arguments(DistillationFields, TrainingArguments):
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # otherwise Trainer refuses bf16 on a CPU
         super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None and launched_processes() == 1:
+            self.accelerator_config.dispatch_batches = False  # of a stream it would join, and lose what the host knows
         self._check_trackers()
 
     def _refuse_fields(self) -> None:

@@ -83,9 +83,10 @@ class TrainingLoss:
         if self._teaching is not None:
             taught, probes = self._teaching(inputs, distiller, state, current_draw(distiller, self.args, state))
             batch |= taught
+        ends = {"ends": inputs.host["ends"]} if distiller.splits_batches and "ends" in inputs.host else {}
         if self.args.torch_compile:
             compiling.leave_sizes_open(batch)
-        loss, logits, terms = model(**batch)
+        loss, logits, terms = model(**batch, **ends)
         # Mean over the rows of the whole optimizer step, for any split into micro-batches and ranks.
         share = 1.0 if rows is None else len(logits) * self.args.world_size / rows
         keys = inputs.host.get(KEY, inputs.get(KEY))
