@@ -9,17 +9,33 @@ from typing import Any
 
 import pytest
 
+from railkd import DistillationTrainingArguments
+
 GPU = Path(__file__).resolve().parents[1] / "performance" / "gpu"
 RECORDS = sorted((GPU / "records").glob("*.json"))
 
 
-def section(record: dict[str, Any]) -> str:
-    spec = importlib.util.spec_from_file_location("gpu_table", GPU / "table.py")
+def program(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"gpu_{name}", GPU / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    table = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(table)
-    text: str = table.section(record, "some.json")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def section(record: dict[str, Any]) -> str:
+    text: str = program("table").section(record, "some.json")
     return text
+
+
+def test_what_stands_in_for_a_log_writer_is_gone_when_transformers_looks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(GPU))
+    sides = program("sides")
+    with sides._log_writer():
+        importlib.import_module("tensorboardX")
+    assert DistillationTrainingArguments(str(tmp_path), report_to="none", use_cpu=True).report_to == []
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)

@@ -7,6 +7,7 @@ import itertools
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,8 @@ def textbrewer(pair: Pair, rows: Dataset, folder: Path, batch: int, side: Side) 
 
     It has no mixed precision without apex, so it runs inside autocast, with fused AdamW, as the others do.
     """
-    # It imports a log writer, which a run without a log folder never makes.
-    sys.modules.setdefault("tensorboardX", types.SimpleNamespace(SummaryWriter=None))  # type: ignore[arg-type]
-    from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
+    with _log_writer():
+        from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
 
     n, s = pair.shape.blocks, pair.shape.student_blocks
     hidden = [
@@ -128,6 +128,22 @@ def textbrewer(pair: Pair, rows: Dataset, folder: Path, batch: int, side: Side) 
             )
 
     return run
+
+
+@contextmanager
+def _log_writer() -> Iterator[None]:
+    """Stand in for the log writer that TextBrewer imports, and that a run without a log folder never makes.
+
+    Afterwards the stand-in is gone, because transformers looks for the package.
+    """
+    name = "tensorboardX"
+    ours = name not in sys.modules
+    sys.modules.setdefault(name, types.SimpleNamespace(SummaryWriter=None))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if ours:
+            del sys.modules[name]
 
 
 def _loader(pair: Pair, rows: Dataset, batch: int) -> DataLoader[Any]:
