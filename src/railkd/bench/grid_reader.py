@@ -17,6 +17,7 @@ from typing import Any
 from railkd.bench.folders import find_ood_sets, find_splits
 from railkd.bench.grid import Arm, Grid, Machine, Settings, Student, Task, Teacher
 from railkd.bench.yaml_reader import YamlReader, slugify
+from railkd.data.spooled import STANDARD_INPUT
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs import settings
 from railkd.jobs.options import DataOptions, DistillOptions
@@ -123,6 +124,11 @@ class _GridReader(YamlReader):
                 data["ood"] = find_ood_sets(roots["ood"], name)
         if "eval" in selection and "eval" not in data and "train" in data:
             self.problems.add(f"{where}: 'selection: {{eval: dev}}' needs an eval file. Fix: add eval: FILE")
+        for key in _ROWS:
+            given = data.get(key)
+            texts = given if isinstance(given, list | tuple) else [given]
+            if any(str(text).rpartition("=")[2] == STANDARD_INPUT for text in texts):
+                self.problems.add(f"{where}.{key}: expected a file, got - (the standard input, which one run can read)")
         if "train" in data and not data.get("test") and not data.get("ood"):
             self.problems.add(f"{where}: no test set to report on is given. Fix: add test: [NAME=FILE]")
         return Task(

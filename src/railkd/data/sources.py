@@ -9,6 +9,8 @@ A user writes a source as one string, and `Source.parse` parses it::
     stanfordnlp/imdb:test             a hub name; with a config: nyu-mll/glue:rte:validation
     stanfordnlp/imdb@REVISION:test    the same at a branch, tag or commit of the hub
     'more/*.jsonl'                    all files that match, one after the other, as one
+    https://example.org/rows.csv.gz   an address: also hf://, s3://; fetched once for each process
+    -                                 the standard input, as csv, tsv, JSON lines or parquet
     'rows.tsv[:1000]'                 a part of the rows: glue/RTE:train[10%:20%], imdb:test[-500:]
 
 Cheap checks come first: ``datasets`` is imported only after the rows of a file have been read.
@@ -31,6 +33,7 @@ from railkd.data.glue import GlueTask
 from railkd.data.loading import SPLITS
 from railkd.data.ood import find_row
 from railkd.data.slicing import split_slice, take
+from railkd.data.spooled import STANDARD_INPUT, check_input, fetched, is_elsewhere, path_of
 from railkd.data.stacking import matches, stack
 from railkd.errors import RailkdError, did_you_mean
 
@@ -88,6 +91,9 @@ class Source:
         if cut and not os.path.exists(text):
             found = cls.parse(whole)
             return replace(found, text=text, cut=cut, name=_safe(found.name + cut))
+        if is_elsewhere(text):
+            path = str(path_of(text))
+            return cls(text, text, (), _name_of(path, ()), False, None, find_row(path))
         if parts := tuple(map(cls.parse, matches(text))):
             name = _safe(Path(text).absolute().parent.name.replace("*", "")) or "data"
             return cls(text, text, (), name, True, None, parts[0].row, parts)
@@ -143,7 +149,11 @@ class Source:
         return "test" if not os.path.isdir(self.base) or any(Path(self.base).glob("test*")) else "dev"
 
     def check(self) -> None:
-        """Refuse a path that does not exist. A name that can only be a hub name is not checked here."""
+        """Refuse a path that does not exist. Names that can only be hub names, and addresses, are not checked here."""
+        if is_elsewhere(self.base):
+            if self.base == STANDARD_INPUT:
+                check_input()
+            return
         # With a folder data/, the source data/RTE is a misspelled path and not a data set of the hub user "data".
         local = "/" in self.base and os.path.isdir(os.path.dirname(self.base))
         hub = _HUB_NAME.fullmatch(self.base) and len(self.base) <= 96 and not _FILE_SUFFIX.search(self.base)
@@ -197,6 +207,8 @@ class Source:
         """Return the files that the rows lie in; none: they are in an Arrow folder or on the hub."""
         if self.parts:
             return [Path(part.base) for part in self.parts]
+        if is_elsewhere(self.base):
+            return list(fetched(self.base))
         if os.path.isdir(self.base):
             return loading.files_in(Path(self.base), self.split or split)
         if self.on_disk and self.split:

@@ -1,0 +1,131 @@
+"""Brings rows from elsewhere into files of this machine, once for each process: standard input, and addresses.
+
+An address names its protocol: ``https://``, ``hf://``, ``s3://``. ``fsspec`` fetches it, and says which package a
+protocol needs; http and https need none. The files are deleted when the process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+import shutil
+import sys
+import tempfile
+import urllib.request
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from railkd.errors import RailkdError
+from railkd.runtime.launcher import launched_processes
+
+STANDARD_INPUT = "-"
+_ADDRESS = re.compile(r"([A-Za-z][\w+.-]*)://")
+_PATTERN = re.compile(r"[*?[]")
+#: What a file begins with -> the suffix of its format.
+_MAGIC = ((b"PAR1", ".parquet"), (b"ARROW1", ".arrow"), (b"{", ".jsonl"), (b"[", ".json"))
+_SECONDS = 60.0
+
+
+def is_elsewhere(text: str) -> bool:
+    """Return whether the text of a source means standard input or an address.
+
+    Args:
+        text: as a user writes it.
+
+    Example:
+        >>> [is_elsewhere(text) for text in ("-", "https://example.org/rows.csv", "rows.csv", "imdb:test")]
+        [True, True, False, False]
+    """
+    return text == STANDARD_INPUT or _ADDRESS.match(text) is not None
+
+
+def path_of(text: str) -> Path:
+    """Return the path by which a source from elsewhere is named.
+
+    Args:
+        text: for which `is_elsewhere` holds.
+
+    Example:
+        >>> path_of("https://example.org/more/rows.csv?version=2").name, path_of("-").name
+        ('rows.csv', 'stdin')
+    """
+    if text == STANDARD_INPUT:
+        return Path("stdin")
+    web = _ADDRESS.match(text)[1].lower() in ("http", "https")  # type: ignore[index]
+    return Path(re.split(r"[?#]", text)[0] if web else text)
+
+
+def check_input() -> None:
+    """Refuse standard input that nobody can read rows from.
+
+    Raises:
+        RailkdError: it is a terminal or closed, or several processes would share it.
+    """
+    if launched_processes() > 1:
+        raise RailkdError(
+            f"{STANDARD_INPUT}: expected a file, because {launched_processes()} processes cannot share the standard "
+            "input. Fix: write the rows to a file."
+        )
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        raise RailkdError(
+            f"{STANDARD_INPUT}: expected rows on the standard input, got a terminal. Fix: send a file into the "
+            "command, such as: cat rows.csv | railkd ..."
+        )
+
+
+@cache
+def fetched(text: str) -> tuple[Path, ...]:
+    """Return the files that hold the rows of a source from elsewhere, which are fetched at the first call.
+
+    Args:
+        text: for which `is_elsewhere` holds.
+
+    Returns:
+        One file, or those that a pattern such as ``s3://rows/*.parquet`` matches, in the order of their names.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="railkd-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if text == STANDARD_INPUT:
+        check_input()
+        return (_spool(sys.stdin.buffer, folder),)
+    return _fetch(text, folder)
+
+
+def _spool(stream: BinaryIO, folder: Path) -> Path:
+    """Write a stream to a file, whose suffix says the format that its first bytes show."""
+    start = stream.read(1 << 16)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    suffix = next((suffix for magic, suffix in _MAGIC if text.startswith(magic)), None)
+    path = folder / f"stdin{suffix or ('.tsv' if chr(9).encode() in text.partition(chr(10).encode())[0] else '.csv')}"
+    with path.open("wb") as file:
+        file.write(start)
+        shutil.copyfileobj(stream, file)
+    return path
+
+
+def _fetch(address: str, folder: Path) -> tuple[Path, ...]:
+    try:
+        if address.lower().startswith(("http://", "https://")):
+            path = folder / path_of(address).name
+            with urllib.request.urlopen(address, timeout=_SECONDS) as answer, path.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+            return (path,)
+        import fsspec
+
+        system: Any
+        system, place = fsspec.url_to_fs(address)
+        places = sorted(system.glob(place)) if _PATTERN.search(place) else [place]
+        files = tuple(folder / f"{number:05d}" / Path(place).name for number, place in enumerate(places))
+        for place, path in zip(places, files, strict=True):
+            path.parent.mkdir()
+            system.get_file(place, str(path))
+    except Exception as error:  # of the network, of protocols and of the packages behind them: no common class
+        reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        raise RailkdError(
+            f"{address}: cannot be fetched ({reason}). Fix: check the address, the network and your permission"
+            f"{', or install the package that it names with pip' * isinstance(error, ImportError)}."
+        ) from None
+    if not files:
+        raise RailkdError(f"{address}: no such file: nothing matches the pattern. Fix: check the path.")
+    return files
