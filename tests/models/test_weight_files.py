@@ -91,13 +91,6 @@ def test_an_index_that_names_no_shards_of_the_folder_is_refused(
         Checkpoint.find(folder)
 
 
-def test_an_adapter_is_not_taken_for_a_model(tmp_path: Path, teacher_folder: Path) -> None:
-    folder = Path(shutil.copytree(teacher_folder, tmp_path / "model"))
-    (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(RailkdError, match="holds an adapter.*Fix: merge"):
-        Checkpoint.find(folder)
-
-
 def test_weights_of_another_user_are_refused_before_anything_is_loaded(tmp_path: Path, teacher_folder: Path) -> None:
     folder = Path(shutil.copytree(teacher_folder, tmp_path / "model"))
     (folder / "model.safetensors").chmod(0o600)

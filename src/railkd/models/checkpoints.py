@@ -13,6 +13,7 @@ import xxhash
 
 from railkd.errors import RailkdError
 from railkd.models import trust as trusting
+from railkd.models.adapters import is_adapter, merge_adapter
 from railkd.models.folders import check_folder, download_folder
 from railkd.models.heads import fit_head, label_names, task_of_config
 from railkd.models.loading import Loading, kept_dtype, on_device, options_of, quantisation
@@ -63,7 +64,8 @@ class Checkpoint:
         """Find a local folder, or download a hub name into the hub's local store. Return a `Checkpoint` as it is.
 
         Args:
-            name: folder written by ``save_pretrained``, or hub name such as ``org/name``.
+            name: folder written by ``save_pretrained``, or hub name such as ``org/name``. An adapter that peft wrote is
+                merged into a copy of its model.
             revision: branch, tag or commit of a hub name.
             trust: run Python code that the checkpoint brings whenever it is loaded. A log line names its owner. If
                 False, no Python file is downloaded.
@@ -87,6 +89,8 @@ class Checkpoint:
             folder = Path(name)
         else:
             folder = download_folder(text, revision, trust, download)
+        if model and folder.is_dir() and is_adapter(folder):
+            folder = merge_adapter(folder, text, cls.find, trust)
         check_folder(folder, text, model=model)
         if trust:
             trusting.announce(folder, text)

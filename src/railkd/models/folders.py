@@ -30,11 +30,6 @@ def check_folder(path: Path, name: str, *, model: bool = True) -> None:
         )
     if not model:
         return
-    if (path / "adapter_config.json").is_file():
-        raise RailkdError(
-            f"'{name}' holds an adapter (adapter_config.json), which railkd does not load. Fix: merge the adapter into "
-            "its model and save that."
-        )
     if not (path / "config.json").is_file():
         below = [file.parent.name for file in path.glob("*/config.json")]
         below.sort(key=lambda folder: (folder.startswith("checkpoint-"), folder))
