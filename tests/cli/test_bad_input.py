@@ -184,6 +184,10 @@ ROWS = [
         "--cache-dtype has no effect without --teacher",
     ),
     ("cache --verify --cache mine --cache-dtype int8", "--dtype has no effect with --verify"),
+    (f"{DISTILL} --live --states-dim 8", "--states-dim has no effect with --live"),
+    (f"{DISTILL} --method kd --states-dim 8", "--states-dim has no effect with --method kd, which stores no states"),
+    (f"{DISTILL} --states-dim 0", "--states-dim: expected at least 1, got 0"),
+    ("cache --teacher teacher --train train.tsv --cache c --states-dim half", "--states-dim: expected a whole number"),
     (
         "cache --teacher teacher --train train.tsv --cache c --label-column label --label-map 0=neg",
         "--label-column has no effect without --from-labels: a teacher pass reads texts alone. Fix: leave it out\n"

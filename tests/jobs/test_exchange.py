@@ -19,13 +19,13 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path) -> Path:
-    """Rows, a student of another width than the teacher, and a run that left a cache in int8."""
+    """Rows, a student of another width than the teacher, and a run that left a small cache."""
     folder = tmp_path_factory.mktemp("exchange")
     shutil.copytree(teacher_folder, folder / "teacher")
     tiny.save(folder / "student", tiny.make_model(2, width=8, dropout=0.0), tiny.make_tokenizer())
     lines = [f"{row['text']}\t{row['label']}" for row in tiny.text_rows()]
     (folder / "rows.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
-    railkd(*distil(folder, "rail", *with_teacher(folder), "--cache-dtype int8"))
+    railkd(*distil(folder, "rail", *with_teacher(folder), "--cache-dtype int8 --states-dim 8"))
     return folder
 
 
@@ -41,7 +41,8 @@ def with_teacher(here: Path, cache: str = "cache") -> tuple[object, ...]:
 def test_a_pulled_cache_teaches_without_the_teacher(here: Path, usual: Hub, capsys: Capture) -> None:
     cache = TeacherCache.open(here / "cache")
     started = RunRecord.read(here / "rail" / "metrics.json").start
-    assert started["states"] == {"dtype": "int8", "row_bytes": cache.row_bytes} and cache.row_bytes > 4 * (16 + 4)
+    assert started["states"] == {"dtype": "int8", "row_bytes": cache.row_bytes, "dim": 8}
+    assert cache.row_bytes > 4 * (8 + 4)
     railkd("cache", "push", "me/x", "--cache", here / "cache", "--private")
     caught = capsys.readouterr()
     assert "pushed: 22 rows in the hub's data set 'me/x'; 1 shard copied, 0 there already" in caught.out
@@ -50,7 +51,7 @@ def test_a_pulled_cache_teaches_without_the_teacher(here: Path, usual: Hub, caps
     railkd("cache", "pull", "me/x", "--cache", here / "pulled")
     caught = capsys.readouterr()
     assert "pulled: 22 new rows of the hub's data set 'me/x'; 1 shard copied and verified" in caught.out
-    assert "4 blocks of 16 in int8" in caught.err
+    assert "4 blocks of 8 principal components in int8" in caught.err
     (here / "teacher").rename(here / "gone")
     railkd(*distil(here, "kd", "--student", here / "student", "--method kd --no-gauges --cache", here / "pulled"))
     (here / "gone").rename(here / "teacher")
@@ -64,11 +65,13 @@ def test_the_teacher_goes_on_with_a_pulled_cache_and_another_format_is_refused(h
     before = (here / "mine" / "manifest.json").read_bytes()
     assert before == (here / "cache" / "manifest.json").read_bytes()
     teacher = argv("cache --train", here / "rows.tsv", "--no-bf16 --max-length 64 --teacher", here / "teacher")
-    railkd(*teacher, "--cache", here / "mine", "--cache-dtype", "int8")
+    railkd(*teacher, "--cache", here / "mine", "--cache-dtype", "int8", "--states-dim", 8)
     assert (here / "mine" / "manifest.json").read_bytes() == before
     capsys.readouterr()
     assert main(distil(here, "other", *with_teacher(here, "mine"), "--cache-dtype float16")) == 2
     assert "states_dtype is int8 in the cache, float16 here" in capsys.readouterr().err
+    assert main(distil(here, "other", *with_teacher(here, "mine"), "--method pkd-skip")) == 2
+    assert "Expected whole states for pkd-skip, which learns them number by number" in capsys.readouterr().err
 
 
 def test_a_file_of_settings_names_no_place(here: Path, capsys: Capture) -> None:

@@ -25,9 +25,12 @@ from railkd.jobs.settings import Setting, convert, settings_of, shown
 from railkd.records import Question
 
 _ROWS = ("train", "test", "ood", "eval", "unlabelled")
-_MODELS = ("teacher", "teacher_labels", "student", "student_layers", "keep", "cache", "cache_dtype", "pooling", "live")
+_MODELS = (
+    *("teacher", "teacher_labels", "student", "student_layers", "keep"),
+    *("cache", "cache_dtype", "states_dim", "pooling", "live"),
+)
 _RUN = ("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet")
-_OF_CACHE = ("dtype", "batch_size", "batch_tokens", "blocks", "teacher_dtype", "teacher_device_map")
+_OF_CACHE = ("dtype", "states_dim", "batch_size", "batch_tokens", "blocks", "teacher_dtype", "teacher_device_map")
 #: Settings that the grid decides, so that ``settings`` must not hold them.
 OWNED = frozenset((*_ROWS, *_MODELS, *_RUN)) | settings.FLAGS_ONLY
 _DATA = (*settings_of(DataOptions), *_ROWS)

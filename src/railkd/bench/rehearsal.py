@@ -14,7 +14,7 @@ from railkd.bench import attempt
 from railkd.bench.grid import Arm, Grid, Student, Task, Teacher
 from railkd.bench.keeping import drop_weights
 from railkd.bench.plan import Job, Verbs, make_jobs
-from railkd.jobs.rehearsal import STEPS, TinyCopies, small_training, stage
+from railkd.jobs.rehearsal import NARROW_DIM, STEPS, TinyCopies, small_training, stage
 from railkd.jobs.settings import SPELLINGS
 from railkd.runtime.progress import bar
 from railkd.runtime.words import counted, duration, listed
@@ -103,6 +103,9 @@ def _shrink(grid: Grid, copies: TinyCopies) -> Grid:
         students=tuple(map(student, grid.students)),
         arms=tuple(map(arm, grid.arms)),
         seeds=grid.seeds[:1],
+        cache={
+            name: min(int(value), NARROW_DIM) if name == "states_dim" else value for name, value in grid.cache.items()
+        },
     )
 
 

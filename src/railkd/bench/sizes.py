@@ -154,7 +154,8 @@ class Bases:
         if checkpoint is None or None in rows:
             return None
         total = sum(filter(None, rows))
-        options, sizes = job.request.options, (*checkpoint.shape, checkpoint.config.num_labels)
+        options, (blocks, width) = job.request.options, checkpoint.shape
+        sizes = blocks, options.states_dim or width, checkpoint.config.num_labels
         return findings.cache_bytes(total, *sizes, options.pooling, options.dtype)
 
 

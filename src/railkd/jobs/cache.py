@@ -58,6 +58,7 @@ def build_cache(options: CacheOptions, say: Say) -> TeacherCache:
             max_length=max_length,
             pooling=options.pooling or ("mean",),
             dtype=options.dtype,
+            states_dim=options.states_dim,
             batch_size=options.batch_size,
             batch_tokens=options.batch_tokens,
             bf16=bf16,

@@ -10,7 +10,19 @@ STATES_DTYPES = ["float16", "float32", "int8"]
 
 
 @dataclass
-class NewCacheOptions:
+class ComponentOptions:
+    """How much of each state a cache stores."""
+
+    states_dim: int | None = option(
+        "store this many principal components of each state, for a smaller cache (default: whole states; of a cache "
+        "that is there: its own)",
+        metavar="N",
+        group="teacher cache",
+    )
+
+
+@dataclass
+class NewCacheOptions(ComponentOptions):
     """How a cache that a job builds stores the states."""
 
     cache_dtype: str | None = option(
@@ -21,7 +33,7 @@ class NewCacheOptions:
 
 
 @dataclass
-class PassOptions:
+class PassOptions(ComponentOptions):
     """How a teacher pass runs and stores states."""
 
     dtype: str = option("number format of the stored states (also --cache-dtype)", "float16", choices=STATES_DTYPES)

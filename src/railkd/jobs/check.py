@@ -254,7 +254,7 @@ def _about_cost(
     our_parameters, *theirs = (_parameters(config, options.trust_remote_code) for config in (ours, *origins.values()))
     needed, work = 0, 0
     for one, origin in origins.items():
-        sizes = (origin.num_hidden_layers, origin.hidden_size, origin.num_labels)
+        sizes = (origin.num_hidden_layers, options.states_dim or origin.hidden_size, origin.num_labels)
         own, dtype = ["mean"] if one is teacher.lead else ["none"], options.cache_dtype or "float16"
         needed += 0 if one.cache is not None else findings.cache_bytes(rows, *sizes, options.pooling or own, dtype)
         work += origin.num_hidden_layers * origin.hidden_size**2

@@ -42,6 +42,7 @@ from railkd.teacher import LiveTeacher, StoredTeacher, TeacherCache
 from railkd.teacher.identity import content_of
 from railkd.training import DistillationTrainingArguments
 from railkd.training.arguments import Shapes
+from railkd.training.pairing import check_components
 
 
 @on_its_device
@@ -56,6 +57,8 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     start = _starts_from(options, teacher.checkpoint)
     lengths, shapes = teacher.max_lengths(options.max_length, say), _shapes(options, start, teacher.lead.shape)
     max_length = lengths[teacher.states]
+    if spec.pooling:  # before the teacher runs
+        check_components(spec.name, spec.objective, options.states_dim or teacher.lead.states_dim)
     copied = _start(options, start)
     up = splits.greater_is_better
     asked = _asked(request, copied)
@@ -193,6 +196,7 @@ def _cache(
             path,
             max_length=max_length,
             pooling=sorted(wanted) or NO_POOLING,
+            states_dim=(options.states_dim or teacher.states_dim) if wanted else None,
             dtype=options.cache_dtype or (stored.identity.states_dtype if stored else "float16"),
             bf16=stored.identity.precision == "bfloat16" if stored else args.bf16,
             blocks=args.teacher_blocks or (stored.identity.blocks if stored else None),
@@ -204,13 +208,11 @@ def _cache(
 
 
 def _states_note(cache: StoredTeacher) -> dict[str, Any]:
-    """Return how the states are stored, for the record; empty for states in float16, the default."""
-    dtype = cache.identity.states_dtype
-    return (
-        {}
-        if dtype == "float16" or not isinstance(cache, TeacherCache)
-        else {"states": {"dtype": dtype, "row_bytes": cache.row_bytes}}
-    )
+    """Return how the states are stored, for the record; empty for whole states in float16, the default."""
+    dtype, dim = cache.identity.states_dtype, cache.identity.states_dim
+    if not isinstance(cache, TeacherCache) or (dtype == "float16" and not dim):
+        return {}
+    return {"states": {"dtype": dtype, "row_bytes": cache.row_bytes} | ({"dim": dim} if dim else {})}
 
 
 def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooling: str | None) -> LiveTeacher:
@@ -227,6 +229,7 @@ def _live(teacher: Checkpoint | None, args: DistillationTrainingArguments, pooli
 
 def _shapes(options: DistillOptions, start: Checkpoint, teacher: BlockShape) -> Shapes:
     """Return blocks and width of student and teacher, so that settings are checked before the teacher runs."""
+    teacher = BlockShape(teacher.blocks, min(options.states_dim or teacher.width, teacher.width))
     return BlockShape(options.student_layers or start.shape.blocks, start.shape.width), teacher
 
 

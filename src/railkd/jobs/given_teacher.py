@@ -76,8 +76,15 @@ class GivenTeacher:
 
     @property
     def shape(self) -> BlockShape:
-        """The number of blocks and the width of the teacher."""
-        return self.checkpoint.shape if self.checkpoint is not None else self._stored.info.shape
+        """The number of blocks and the width of the teacher; of principal components in a cache, their number."""
+        if self.checkpoint is None or self.states_dim:
+            return self._stored.info.shape
+        return self.checkpoint.shape
+
+    @property
+    def states_dim(self) -> int | None:
+        """The number of principal components that the cache keeps of a state; None: whole states, or no cache yet."""
+        return self.cache.identity.states_dim if self.cache is not None else None
 
     @property
     def trained(self) -> Trained:
@@ -135,6 +142,7 @@ class GivenTeacher:
             max_length=max_length,
             precision=ours.precision,
             states_dtype=ours.states_dtype,
+            states_dim=ours.states_dim,
             blocks=ours.blocks,
         )
         if ours.differences(wanted):

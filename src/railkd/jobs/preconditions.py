@@ -46,15 +46,19 @@ from railkd.tasks.metrics import find_metric
 from railkd.tasks.own_metrics import OwnMetrics
 
 #: Options of a teacher pass, which verifying a cache does not make.
-_OF_A_PASS = ("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device", "dtype", "from_labels")
+_OF_A_PASS = (
+    *("teacher", "train", "pooling", "teacher_dtype", "teacher_device_map", "device"),
+    *("dtype", "states_dim", "from_labels"),
+)
 #: Options of a model that a file of answers stands in for.
 _OF_A_MODEL = {
-    "teacher_labels": ("cache_dtype", "live", "pooling"),
+    "teacher_labels": ("cache_dtype", "states_dim", "live", "pooling"),
     "from_labels": (
         "teacher",
         "train",
         "pooling",
         "dtype",
+        "states_dim",
         "batch_size",
         "batch_tokens",
         "bf16",
@@ -103,7 +107,7 @@ def check_distill(request: Request[DistillOptions]) -> None:
     else:
         _check_caches(problems, options)
     if options.live:
-        check_effect(problems, options, "with --live, which stores nothing", "pooling", "cache_dtype")
+        check_effect(problems, options, "with --live, which stores nothing", "pooling", "cache_dtype", "states_dim")
     if options.student and options.student_layers is None:
         check_effect(problems, options, "without --student-layers", "keep")
     if not options.student and options.student_layers is None:
@@ -239,7 +243,8 @@ def _check_origin(problems: Problems, options: DistillOptions | CheckOptions) ->
     _check_answers(problems, options, "teacher_labels")
     if options.teacher:
         return
-    check_effect(problems, options, "without --teacher", "teacher_dtype", "teacher_device_map", "cache_dtype")
+    of_a_pass = "teacher_dtype", "teacher_device_map", "cache_dtype", "states_dim"
+    check_effect(problems, options, "without --teacher", *of_a_pass)
     if options.teacher_labels and not options.cache:
         return
     if not options.cache:
@@ -299,7 +304,12 @@ def _check_states(options: DistillOptions, method: str) -> None:
         from railkd.teacher.stored import no_states
 
         raise RailkdError(f"--method {method}: {no_states(', '.join(as_list(options.teacher_labels)), pooling)}")
-    if options.pooling and pooling and not checked_poolings(options.pooling):
+    stores = checked_poolings(options.pooling) if options.pooling else pooling
+    if options.states_dim and not stores:
+        raise RailkdError(
+            f"--states-dim has no effect with --method {method}, which stores no states. Fix: leave it out"
+        )
+    if options.pooling and pooling and not stores:
         raise RailkdError(
             f"--pooling: expected the states that {method} reads, got none. Fix: leave the flag out, or give --pooling "
             f"{pooling}."

@@ -30,6 +30,8 @@ from railkd.runtime.words import duration
 #: Rows of each class and set, and optimizer steps.
 ROWS, STEPS = 64, 2
 _WIDTH = 32
+#: Principal components of a rehearsal's cache, at most.
+NARROW_DIM = _WIDTH // 2
 #: Entries of a config that make a model narrow, under the names of all families. Depth and vocabulary stay.
 _NARROW = {
     **dict.fromkeys(("hidden_size", "embedding_size", "pooler_hidden_size", "dim", "d_model", "n_embd"), _WIDTH),
@@ -128,6 +130,8 @@ def rehearse(request: Request[Any], run: Callable[[Request[Any], Say], RunRecord
         for name in ("model", "student"):
             if model := getattr(options, name, None):
                 changes[name] = copies.of(model, trust=options.trust_remote_code)
+        if getattr(options, "states_dim", None):
+            changes["states_dim"] = min(options.states_dim, NARROW_DIM)
         if hasattr(options, "allow_weak_teacher"):
             changes["allow_weak_teacher"] = True  # a teacher with random weights is weak
         if getattr(options, "teacher", None):

@@ -70,7 +70,9 @@ def check_data(problems: Problems, options: TextOptions) -> None:
         problems: collects what is wrong.
         options: of the job.
     """
-    check_at_least(problems, options, 1, "max_length", "batch_size", "batch_tokens", "patience", "max_train_rows")
+    check_at_least(
+        problems, options, 1, "max_length", "batch_size", "batch_tokens", "patience", "max_train_rows", "states_dim"
+    )
     if options.text_column is not None and len(options.text_column) > 2:
         problems.add(f"--text-column: expected one column, or two for pairs of texts, got {len(options.text_column)}")
     with problems.collect():

@@ -41,6 +41,7 @@ class AttentionKD(Objective):
     paper = "Passban et al. 2021, arXiv 2012.14022"
     reads = "1..s-1; all of the teacher's, by attention"
     pooling = "cls"
+    own_coordinates = True
 
     def __init__(self, student_shape: Shape, teacher_shape: Shape, **options: Any) -> None:
         super().__init__(student_shape, teacher_shape, **options)

@@ -70,6 +70,8 @@ class Objective(nn.Module):
 
     #: True if `fit` must be called before the first batch.
     needs_fit: bool = False
+    #: True if the student learns the teacher's states themselves, number by number: principal components do not do.
+    own_coordinates: ClassVar[bool] = False
     #: True if the intermediate term compares the rows of a batch with each other, so that it depends on all of them.
     over_pairs: ClassVar[bool] = False
     class_weights: Tensor | None

@@ -51,6 +51,7 @@ class LastBlock(Objective):
     paper = "cf. arXiv 2203.14001"
     reads = "the last of both, first"
     pooling = "cls"
+    own_coordinates = True
     needs_fit = True
     staged = True
 

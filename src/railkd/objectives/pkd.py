@@ -46,6 +46,7 @@ class PatientKD(Objective):
 
     paper = "Sun et al. 2019, arXiv 1908.09355"
     pooling = "cls"
+    own_coordinates = True
 
     def __init__(self, student_shape: Shape, teacher_shape: Shape, *, blocks: str = "skip", **options: Any) -> None:
         super().__init__(student_shape, teacher_shape, **options)

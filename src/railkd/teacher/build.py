@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from railkd.data.given import as_dataset
 from railkd.data.tokens import KeyedTokens, keyed_tokens
@@ -23,8 +23,10 @@ from railkd.runtime.ownership import check_writable
 from railkd.runtime.progress import tqdm_bar
 from railkd.signals import checked_poolings
 from railkd.teacher.batches import Padder, plan_batches
+from railkd.teacher.components import Components, fit_components, sample_of, stored_components
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
+from railkd.teacher.manifest import stored_manifest
 from railkd.teacher.number_formats import checked_format
 from railkd.teacher.runner import Progress, Runner, run_batches
 from railkd.teacher.writer import CacheWriter, poolings_of_unfinished
@@ -41,6 +43,7 @@ class BuildOptions(TypedDict, total=False):
     max_length: int
     pooling: str | Sequence[str]
     dtype: str
+    states_dim: int | None
     batch_size: int | None
     batch_tokens: int | None
     bf16: bool
@@ -61,6 +64,8 @@ class PassSettings:
         max_length: of the inputs, in tokens.
         pooling: ``mean``, ``cls`` or both, or ``none``: outputs alone.
         dtype: of the stored states: ``float16``, ``float32`` or ``int8``; see `railkd.teacher.number_formats`.
+        states_dim: number of principal components to store of each state; None: the whole state. See
+            `railkd.teacher.components`.
         batch_size: the most rows in a batch; None: any number.
         batch_tokens: the most tokens in a batch, padding included. None: 2,048 on a CPU and 32,768 elsewhere, or any
             number if ``batch_size`` is given. A batch that does not fit into memory is halved.
@@ -78,6 +83,7 @@ class PassSettings:
     max_length: int = 128
     pooling: str | Sequence[str] = ("mean",)
     dtype: str = "float16"
+    states_dim: int | None = None
     batch_size: int | None = None
     batch_tokens: int | None = None
     bf16: bool = False
@@ -132,6 +138,7 @@ class TeacherPass:
             max_length=self._settings.max_length,
             precision=self._precision,
             states_dtype=checked_format(self._settings.dtype),
+            states_dim=self._settings.states_dim,
             blocks=self._settings.blocks,
         )
 
@@ -173,13 +180,48 @@ class TeacherPass:
             bf16=self._bf16,
             blocks=settings.blocks,
         )
-        overwrite = settings.overwrite
-        with CacheWriter(path, live.info, self.identity, poolings, overwrite=overwrite, together=True) as writer:
-            todo = writer.missing(rows.keys)
-            padder = Padder(model.config, self._tokenizer, live.causal, rows)
-            batches = self._plan(rows.lengths, todo, live.device)
-            with live.in_a_row(), padder.named(), _progress(settings, len(todo)) as advance:
-                run_batches(Runner(live, rows, padder), batches, writer, advance)
+        padder = Padder(model.config, self._tokenizer, live.causal, rows)
+        with live.in_a_row(), padder.named():
+            kept = self._components(Runner(live, rows, padder), rows, path, live)
+            info, identity = live.info, self.identity
+            if kept is not None:
+                info = replace(info, width=int(settings.states_dim or 0))
+                identity = replace(identity, components=kept.digest)
+            overwrite = settings.overwrite
+            with CacheWriter(
+                path, info, identity, poolings, overwrite=overwrite, components=kept, together=True
+            ) as writer:
+                todo = writer.missing(rows.keys)
+                batches = self._plan(rows.lengths, todo, live.device)
+                with _progress(settings, len(todo)) as advance:
+                    run_batches(Runner(live, rows, padder, kept), batches, writer, advance)
+
+    def _components(self, runner: Runner, rows: KeyedTokens, path: Path, live: LiveTeacher) -> Components | None:
+        """Return the components of the cache, fitted on a sample of the rows if it has none yet."""
+        settings, dim, shape = self._settings, self._settings.states_dim, live.info.shape
+        if dim is None:
+            return None
+        if not 1 <= dim < shape.width or not live.poolings:
+            raise RailkdError(
+                f"Expected states_dim from 1 to {shape.width - 1}, fewer than a state's {shape.width} numbers, and a "
+                f"pooling to store, got {dim} and {', '.join(live.poolings) or 'none'}. Fix: leave it out, or give a "
+                "smaller number."
+            )
+        teacher, stored = self.identity.digest(live.poolings), stored_manifest(path)
+        if not settings.overwrite:
+            found = stored_components(path, stored.identity.components if stored else None, teacher)
+            if found is not None:
+                return found
+        first = np.unique(rows.keys, axis=0, return_index=True)[1]
+        sample = first[sample_of(rows.keys[first], shape, dim)]
+
+        def run() -> Iterator[dict[str, Tensor]]:
+            for batch in self._plan(rows.lengths, sample, live.device):
+                for result in runner.results(batch):
+                    result.copied()
+                    yield {name: value for name, value in result.tensors.items() if name}
+
+        return fit_components(run, live.poolings, shape, dim, teacher)
 
     def _plan(self, lengths: np.ndarray, todo: np.ndarray, device: torch.device) -> list[np.ndarray]:
         """Return the rows of each batch."""

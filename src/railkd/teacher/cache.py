@@ -284,7 +284,8 @@ class TeacherCache(StoredTeacher):
         """Rows, bytes, shape and path in one line."""
         states, dtype = "outputs alone", self.identity.states_dtype
         if self.poolings:
-            states = f"{self.info.blocks} blocks of {self.info.width}{'' if dtype == 'float16' else f' in {dtype}'}"
+            kept = f"{self.info.width} principal components" if self.identity.states_dim else str(self.info.width)
+            states = f"{self.info.blocks} blocks of {kept}{'' if dtype == 'float16' else f' in {dtype}'}"
         each = f" ({self.row_bytes:,} bytes a row)" if self.rows else ""
         return f"teacher cache: {self.rows:,} rows, {size(self.bytes)}{each}, {states}, at {self.path}"
 
@@ -307,11 +308,10 @@ class TeacherCache(StoredTeacher):
         Args:
             pooling: of the states.
         """
-        each = states_bytes(self.identity.states_dtype, *self.info.shape)
         rows = sum(entry.rows for entry in self.entries if not entry.states)
+        added = size(rows * states_bytes(self.identity.states_dtype, *self.info.shape))
         return (
-            f"a second pass of the teacher over {rows:,} rows adds their {pooling} states ({size(rows * each)}); "
-            "the outputs stay"
+            f"a second pass of the teacher over {rows:,} rows adds their {pooling} states ({added}); the outputs stay"
         )
 
     def _second_pass(self, pooling: str) -> str:

@@ -43,7 +43,8 @@ def _about(cache: TeacherCache) -> str:
     info, identity = cache.info, cache.identity
     states = "none: outputs alone"
     if cache.poolings:
-        states = f"{', '.join(cache.poolings)} of {info.blocks} blocks of {info.width}, {identity.states_dtype}"
+        kept = " principal components" if identity.states_dim else ""
+        states = f"{', '.join(cache.poolings)} of {info.blocks} blocks of {info.width}{kept}, {identity.states_dtype}"
     family = identity.config.get("model_type") or identity.config.get("kind") or "unknown"
     versions = ", ".join(f"{name} {version}" for name, version in sorted(identity.versions.items()))
     return f"""\

@@ -20,6 +20,7 @@ from railkd.errors import RailkdError
 from railkd.runtime import files
 from railkd.runtime.ownership import LOCK, MARK, check_writable, hold
 from railkd.teacher.cache import TeacherCache
+from railkd.teacher.components import Components, components_file
 from railkd.teacher.dataset_card import CARD, card
 from railkd.teacher.index import Index
 from railkd.teacher.manifest import MANIFEST, REBUILD, Manifest, read_manifest
@@ -79,10 +80,11 @@ def push(folder: Path, place: Place, on_progress: Progress | None = None) -> Cop
             _check_superset(cache, _index_of(place, there, Path(name)), there, place)
         before = place.fetch(CARD, Path(name)).read_text(encoding="utf-8") if CARD in place.sizes() else ""
         shards = [folder / entry.file for entry in manifest.shards]
+        beside = components_file(folder, manifest.identity.components)
         new = [path for path in shards if not place.holds(path)]
         written = Path(name) / CARD
         files.write_text(written, card(cache, before))
-        last = [folder / manifest.index.file, written, folder / MANIFEST]
+        last = [*beside, folder / manifest.index.file, written, folder / MANIFEST]
         if new or not all(map(place.holds, last)):
             place.store([*new, *last], stale)
     return Copied(len(new), len(shards) - len(new), cache.rows)
@@ -117,6 +119,9 @@ def pull(place: Place, folder: Path, on_progress: Progress | None = None) -> Cop
         before = local.rows if local else 0
         wanted = _said(place, lambda: _wanted(manifest, _index_of(place, manifest, staging), local))
         theirs = _arrived(place, TeacherCache(staging, manifest), wanted, on_progress)
+        for path in components_file(staging, manifest.identity.components):
+            place.fetch(path.name, staging)
+            _said(place, lambda path=path: Components.read(path))  # type: ignore[misc]
         if wanted or local is None:
             _merge(theirs, wanted, folder)
     shutil.rmtree(staging)
@@ -230,8 +235,10 @@ def _merge(theirs: TeacherCache, wanted: list[int], folder: Path) -> None:
     with_states = [number for number in wanted if theirs.entries[number].states]
     rounds = [(theirs.poolings, with_states)] if theirs.poolings else []
     alone = [number for number in wanted if not theirs.entries[number].states]
+    components = [Components.read(path) for path in components_file(theirs.path, theirs.identity.components)]
+    kept = components[0] if components else None
     for poolings, numbers in [*rounds, *([((), alone)] if alone or not rounds else [])]:
-        with CacheWriter(folder, theirs.info, theirs.identity, poolings) as writer:
+        with CacheWriter(folder, theirs.info, theirs.identity, poolings, components=kept) as writer:
             for number in numbers:
                 _add(theirs, number, writer)
 

@@ -8,10 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import xxhash
+from pydantic import Field
 from torch import nn
 
 from railkd.models.checkpoints import Checkpoint
@@ -49,6 +50,8 @@ class Identity:
             its weights, such as ``bfloat16 weights``.
         states_dtype: in which its states are stored.
         blocks: the regular expression for its blocks, if one was given.
+        states_dim: number of principal components that are stored of a state; None: whole states are.
+        components: digest of these components; None: of any.
         versions: of libraries. A difference here is logged and not refused: it changes the last digits only.
     """
 
@@ -59,6 +62,8 @@ class Identity:
     precision: str
     states_dtype: str
     blocks: str | None = None
+    states_dim: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    components: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def digest(self, poolings: Sequence[str] = ()) -> str:
@@ -68,6 +73,9 @@ class Identity:
             poolings: of the states that it is for; empty: outputs alone.
         """
         kept = {name: value for name, value in asdict(self).items() if name != "versions"}
+        for name in ("states_dim", "components"):  # the first releases did not know them
+            if kept[name] is None:
+                del kept[name]
         if self.is_read_anew(poolings):
             kept["reading"] = 2
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
@@ -110,7 +118,9 @@ class Identity:
                 mine, theirs = self.config.get(key), other.config.get(key)
                 if mine != theirs:
                     found.append(f"config.{key} is {_short(mine)} in the cache, {_short(theirs)} here")
-        for name in ("max_length", "precision", "states_dtype", "blocks"):
+        if None not in (self.components, other.components) and self.components != other.components:
+            found.append("other principal components, which were fitted on other rows")
+        for name in ("max_length", "precision", "states_dtype", "states_dim", "blocks"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if name not in ignore and mine != theirs:
                 found.append(f"{name} is {mine or 'not given'} in the cache, {theirs or 'not given'} here")
@@ -124,6 +134,7 @@ def identify(
     max_length: int,
     precision: str,
     states_dtype: str,
+    states_dim: int | None = None,
     blocks: str | None = None,
 ) -> Identity:
     """Return the identity of a checkpoint, without loading its model, or of a module in memory.
@@ -134,6 +145,7 @@ def identify(
         max_length: of the inputs, in tokens.
         precision: in which the teacher runs.
         states_dtype: in which its states are stored.
+        states_dim: number of principal components that are stored; None: whole states are.
         blocks: the regular expression for its blocks, if one is given.
     """
     if isinstance(teacher, nn.Module):
@@ -149,6 +161,7 @@ def identify(
         max_length=max_length,
         precision=precision,
         states_dtype=states_dtype,
+        states_dim=states_dim,
         blocks=blocks,
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
     )

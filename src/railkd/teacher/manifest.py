@@ -102,6 +102,9 @@ class Manifest:
             folder: the one that holds the files.
         """
         parts = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        for name in ("states_dim", "components"):  # the first releases did not know them
+            if parts["identity"][name] is None:
+                del parts["identity"][name]
         parts["shards"] = [entry.as_dict() for entry in self.shards]
         parts["checksum"] = manifest_checksum(json.loads(json.dumps(parts)))
         files.write_text(folder / MANIFEST, json.dumps(parts, indent=1), durable=True)

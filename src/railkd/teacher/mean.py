@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -139,7 +140,9 @@ class TeacherMean(StoredTeacher):
         ]
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
         length = self._states.identity.max_length
-        self.identity = Identity(digest, {KIND: "mean"}, "none", length, "float32", self._states.identity.states_dtype)
+        stored = self._states.identity
+        self.identity = Identity(digest, {KIND: "mean"}, "none", length, "float32", stored.states_dtype)
+        self.identity = replace(self.identity, states_dim=stored.states_dim)
 
     @property
     def parts(self) -> Sequence[StoredTeacher]:

@@ -18,6 +18,7 @@ from railkd.data.tokens import KeyedTokens
 from railkd.errors import RailkdError
 from railkd.runtime import hardware, ranks
 from railkd.teacher.batches import Padder
+from railkd.teacher.components import Components
 from railkd.teacher.live import LiveTeacher
 from railkd.teacher.writer import CacheWriter
 
@@ -97,10 +98,13 @@ class Runner:
         live: the teacher.
         rows: as it reads them.
         padder: of these rows.
+        components: that states are projected on; None: they stay whole.
     """
 
-    def __init__(self, live: LiveTeacher, rows: KeyedTokens, padder: Padder) -> None:
-        self._live, self._rows, self._padder = live, rows, padder
+    def __init__(
+        self, live: LiveTeacher, rows: KeyedTokens, padder: Padder, components: Components | None = None
+    ) -> None:
+        self._live, self._rows, self._padder, self._components = live, rows, padder, components
         self._lengths = rows.lengths
         #: The most tokens in a batch; halved when memory runs out, and then kept.
         self._most_tokens: int | None = None
@@ -145,6 +149,8 @@ class Runner:
             if not hardware.is_out_of_memory(error):
                 raise
             return None
+        if self._components is not None:
+            states = self._components.project(states)
         tensors = {name: hardware.to_host(value) for name, value in {"": logits, **states}.items()}
         return _Result(self._rows.keys[piece], tensors, hardware.copies_from(logits.device))
 

@@ -19,18 +19,20 @@ from railkd.errors import RailkdError
 from railkd.runtime import files, ranks
 from railkd.runtime.ownership import check_writable, lock_of
 from railkd.teacher import index, shards
+from railkd.teacher.components import FILE, Components
 from railkd.teacher.identity import Identity
 from railkd.teacher.manifest import FORMAT, MANIFEST, Manifest, ShardFile, stored_manifest
 from railkd.teacher.outputs import StoredOutputs
 from railkd.teacher.protocol import TeacherInfo
 
 ROWS_PER_SHARD = 8192
-_PATTERNS = MANIFEST, "index-*.npy", f"shard-*{shards.SUFFIX}"
+_PATTERNS = MANIFEST, "index-*.npy", "components-*.safetensors", f"shard-*{shards.SUFFIX}"
 #: The names of the files that railkd writes, each with what its first bytes hold.
 _SHARD = re.compile(r"shard-[0-9a-f]{16}" + re.escape(shards.SUFFIX)), b'"railkd"'
 _INDEX = re.compile(r"index-[0-9a-f]{16}\.npy"), b"\x93NUMPY"
-#: The names of shards and indexes.
-OWN_NAME = re.compile(f"{_SHARD[0].pattern}|{_INDEX[0].pattern}")
+_COMPONENTS = FILE, b'"railkd"'
+#: The names of the files beside the manifest.
+OWN_NAME = re.compile("|".join(name.pattern for name, _ in (_SHARD, _INDEX, _COMPONENTS)))
 
 
 class CacheWriter:
@@ -47,6 +49,7 @@ class CacheWriter:
         identity: everything that the numbers depend on.
         poolings: stored for every row, in this order; empty: outputs alone.
         overwrite: delete the cache in the folder, once the lock is held.
+        components: that the states were projected on; kept in the folder for later rows.
         together: all ranks of this job write, each its own rows. The first holds the lock and finishes the cache. Every
             rank must enter and leave the ``with`` block.
 
@@ -62,8 +65,10 @@ class CacheWriter:
         poolings: Sequence[str] = ("mean",),
         *,
         overwrite: bool = False,
+        components: Components | None = None,
         together: bool = False,
     ) -> None:
+        self._components = components
         self._overwrite, self._together = overwrite, together and ranks.world_size() > 1
         self._leads = not self._together or ranks.is_main_process()
         self.path, self.info, self.identity, self.poolings = Path(path), info, identity, tuple(poolings)
@@ -94,6 +99,8 @@ class CacheWriter:
                 if self._overwrite:
                     clear(self.path)
                 _remove(path for path in self.path.iterdir() if _is_leftover(path))
+                if self._components is not None:
+                    self._components.write(self.path)
             self._barrier()
             self._adopt_all()
             self._barrier()  # nobody writes before all have looked, so all see the same rows missing
@@ -318,7 +325,7 @@ def own_files(folder: Path) -> set[Path]:
         named = manifest.read_bytes()
         if FORMAT.encode() in named or (b'"identity"' in named and b'"shards"' in named):  # one of them may be damaged
             own.add(manifest)
-    for name, start in (_SHARD, _INDEX):
+    for name, start in (_SHARD, _INDEX, _COMPONENTS):
         for path in folder.iterdir():
             if name.fullmatch(path.name) and path.is_file() and not path.is_symlink():
                 with path.open("rb") as file:
@@ -329,7 +336,7 @@ def own_files(folder: Path) -> set[Path]:
 
 def _is_leftover(path: Path) -> bool:
     """Return whether a build that was killed left this file under a temporary name."""
-    return files.is_temporary(path) and path.name.startswith((".shard-", ".index-", f".{MANIFEST}."))
+    return files.is_temporary(path) and path.name.startswith((".shard-", ".index-", ".components-", f".{MANIFEST}."))
 
 
 def _remove(paths: Iterable[Path]) -> None:

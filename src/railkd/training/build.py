@@ -194,6 +194,8 @@ def make_distiller(
         options = args.objective_options()
         distiller = Distiller.from_method(spec, student, shape, blocks_pattern=args.blocks, **options)
     distiller.splits_batches = args.length_groups == "split"
+    if isinstance(teacher, StoredTeacher) and distiller.pooling:
+        pairing.check_components(spec.name, distiller.objective, teacher.identity.states_dim)
     distiller.objective.checks_draws = False  # they come from the objective, and reading them would make a step wait
     if distiller.objective.needs_fit and distiller.pooling:  # a term without weight reads no states
         if not isinstance(teacher, StoredTeacher):

@@ -9,6 +9,7 @@ import numpy as np
 from railkd.data.label_names import has_default_names
 from railkd.errors import RailkdError
 from railkd.models.heads import label_names, problem_type_of
+from railkd.objectives import METHODS, Objective
 from railkd.teacher import StoredTeacher, TeacherInfo
 
 
@@ -38,6 +39,25 @@ def check_rows(cache: StoredTeacher, keys: np.ndarray, pooling: str | None) -> N
             f"{len(missing)} of {len(keys)} training rows are not in the cache '{path}' (first: row "
             f"{int(missing[0]) + 1}); "
             "build it again with these rows"
+        )
+
+
+def check_components(method: str, objective: type[Objective] | Objective, dim: int | None) -> None:
+    """Refuse principal components for a method that learns the teacher's states number by number.
+
+    Args:
+        method: its name.
+        objective: of the method.
+        dim: number of components that the cache keeps; None: whole states.
+
+    Raises:
+        RailkdError: the method needs whole states.
+    """
+    if dim is not None and objective.own_coordinates:
+        fitting = [name for name, spec in METHODS.items() if spec.pooling and not spec.objective.own_coordinates]
+        raise RailkdError(
+            f"Expected whole states for {method}, which learns them number by number, got a cache of {dim} principal "
+            f"components. Fix: build a cache without --states-dim, or take one of {', '.join(fitting)}."
         )
 
 
