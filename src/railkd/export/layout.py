@@ -72,6 +72,11 @@ class Shipped:
         return self.path / "thresholds.json"
 
     @property
+    def tokenizer_config(self) -> Path:
+        """Settings of the tokenizer, with the name of its class."""
+        return self.path / "tokenizer_config.json"
+
+    @property
     def card(self) -> Path:
         """The model card."""
         return self.path / CARD_FILE

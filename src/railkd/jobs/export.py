@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -93,6 +94,7 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
     with quiet_transformers(), usual_permissions(fresh.path):
         model.save_pretrained(fresh.path)
         tokenizer.save_pretrained(fresh.path)
+        _name_tokenizer(fresh.tokenizer_config)
     record |= _thresholds(checkpoint, fresh, say, trimmed=trimming is not None)
     if subject is not None and trimming is not None:
         write_tokenizer(trimming, fresh.path)
@@ -107,6 +109,13 @@ def _write(trained: Finished, options: ExportOptions, fresh: Shipped, say: Say) 
     record |= {"bytes": files, "machine": hardware.machine(), "versions": versions()}
     write_text(fresh.card, model_card(trained.record, model.config, record))
     return record
+
+
+def _name_tokenizer(file: Path) -> None:
+    """Give the class of a tokenizer without one of its own the name that transformers 4 knows too."""
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        write_json(file, config | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _thresholds(checkpoint: Checkpoint, fresh: Shipped, say: Say, *, trimmed: bool) -> dict[str, Any]:
