@@ -114,6 +114,8 @@ class RunRecord:
         coverage: teacher block -> how many draws assigned it to the 1st, 2nd, ... matched student block.
         gauges: collapse readings and block similarities, in the format of `railkd.training.gauges`.
         seconds: phase -> wall-clock seconds.
+        seen: of a training: its optimizer ``steps``, and the ``rows`` that they read on all ranks, those with labels
+            (``labelled``) and without (``unlabelled``); repeated rows count each time. Earlier records have none.
         examples_per_second: examples per second of training.
         peak_memory: highest memory use of the process, in bytes.
         sizes: number of parameters and of trained ones, bytes on disk, rows of a cache.
@@ -160,6 +162,7 @@ class RunRecord:
     coverage: dict[int, list[int]] = field(default_factory=dict)
     gauges: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
     examples_per_second: float = 0.0
     peak_memory: int = 0
     sizes: dict[str, int] = field(default_factory=dict)

@@ -52,6 +52,7 @@ def log_of(trainer: DistillationTrainer) -> list[dict[str, float]]:
         ({"method": "rail-kd-l", "redraw": "step", "projection_learning_rate": 0.01, "length_groups": False}, (3,)),
         ({"method": "rail-kd-c", "strategy": "cyclic", "gradient_accumulation_steps": 2, "save_steps": 1}, (1, 3, 4)),
         ({"method": "pkd-skip", "seed": 3, "logging_steps": 3, "sampling": "balanced"}, (3,)),
+        ({"method": "kd", "source_rows": [6, 16], "source_shares": [0.75, 0.25]}, (9,)),
     ],
 )
 def test_resumed_is_the_same_as_uninterrupted(

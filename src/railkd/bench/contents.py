@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from railkd.bench.plan import Job
+from railkd.data.reader import Table
+from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.answers import read_teacher_labels
 from railkd.jobs.contents import changed_contents
-from railkd.jobs.options import FinetuneOptions
+from railkd.jobs.options import CacheOptions, FinetuneOptions
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Sources, TableReader
@@ -89,20 +92,28 @@ class _Reader:
             found["method"] = method_spec(request.training["method"]).digest
         own = {f"metrics {one.address}": one.digest for one in load_own(getattr(options, "metrics", ()))}
         found |= {part: digest for part, digest in own.items() if part in parts}
-        if isinstance(options.train, list) or there != models:  # a cache of a teacher pass takes other rows too
+        if isinstance(options, CacheOptions) or there != models:  # a cache of a teacher pass takes other rows too
             return found
         source = self._models[next(iter(models.values()))] if models else None
         trained, sources = Trained.of(source.config if source else None), Sources.parse(options)
         reader = TableReader(options, lambda line: None, trained, strict=not isinstance(options, FinetuneOptions))
-        rows = {"train": (sources.train, "train"), "unlabelled": (sources.unlabelled, "train")}
-        rows |= {"eval": (sources.eval, "dev")}
-        rows |= {f"test {name}": (source, source.scored_split) for name, source in sources.tests.items()}
+        rows: dict[str, tuple[str, Callable[[], Table]]] = {
+            "train": (_names(sources.train), lambda: reader.read_train(sources.train)),
+            "unlabelled": (
+                _names(source for source, _ in sources.unlabelled),
+                lambda: reader.read_unlabelled(sources.unlabelled)[0],
+            ),
+        }
+        tests = {f"test {name}": (source, source.scored_split) for name, source in sources.tests.items()}
+        for part, (given, split) in ({"eval": (sources.eval, "dev")} | tests).items():
+            if given is not None:
+                rows[part] = f"{given.text} {split}", partial(reader.read, given, split=split)
         asked = json.dumps([options.text_column, options.label_column, options.label_map, trained.text_columns])
-        for part, (table, split) in rows.items():
-            if table is not None and part in parts:
-                key = table.text, split, part == "unlabelled", asked, type(options)
+        for part, (name, read) in rows.items():
+            if name and part in parts:
+                key = name, part == "unlabelled", asked, type(options)
                 if key not in self._known:
-                    self._known[key] = reader.read(table, split=split, labelled=part != "unlabelled").digest
+                    self._known[key] = read().digest
                 found[part] = self._known[key]
         return found
 
@@ -120,3 +131,7 @@ class _Reader:
             self._models[name] = Checkpoint.find(name, trust=trust)
             self._known[name] = content_of(self._models[name])
         return self._known[name]
+
+
+def _names(sources: Iterable[Source]) -> str:
+    return " + ".join(source.text for source in sources)

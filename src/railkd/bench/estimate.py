@@ -131,7 +131,7 @@ class _Plan:
             task=task,
             jobs=Counter(job.kind for job in jobs),
             done=len(jobs) - len(left),
-            rows=count_rows(str(jobs[-1].request.options.train)),
+            rows=_sum(map(count_rows, _sources(jobs[-1]))),
             bytes=_sum(self.bases.cache_bytes(job) for job in jobs if job.kind == "cache"),
             seconds=None if seconds is None else seconds / slots,
         )
@@ -140,8 +140,7 @@ class _Plan:
         """Measure the models of jobs whose time is not known from finished ones."""
         wanted: dict[tuple[str, int | None], tuple[Checkpoint, int | None, int]] = {}
         for job in jobs:
-            source = _first_source(job)
-            if job.kind == "evaluate" or count_rows(source) is None:
+            if job.kind == "evaluate" or None in map(count_rows, _sources(job)):
                 continue
             name, layers = (self.bases.teacher(job), None) if job.kind == "cache" else self.bases.start(job)
             checkpoint = find_local(name)
@@ -157,9 +156,9 @@ class _Plan:
         """Return the time from the speed of a model, or None if the model or the rows are not on this machine."""
         if job.kind == "evaluate":
             return 0.0
-        options, source = job.request.options, _first_source(job)
+        options, source = job.request.options, _sources(job)[0]
         name, layers = (self.bases.teacher(job), None) if job.kind == "cache" else self.bases.start(job)
-        speed, rows = self.speeds.get((name, layers)), count_rows(source)
+        speed, rows = self.speeds.get((name, layers)), _sum(map(count_rows, _sources(job)))
         if speed is None or rows is None:
             return None
         rows = min(rows, getattr(options, "max_train_rows", None) or rows)
@@ -174,9 +173,9 @@ class _Plan:
         return total * speed.seconds("training", tokens)
 
 
-def _first_source(job: Job) -> str:
+def _sources(job: Job) -> list[str]:
     train = job.request.options.train
-    return str(train[0] if isinstance(train, list) else train)
+    return train if isinstance(train, list) else [str(train)]
 
 
 def _alike(job: Job) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from railkd.bench.grid import Arm, Grid, Settings, Student, Task, Teacher
 from railkd.bench.yaml_reader import slugify
+from railkd.data.shares import split_share
 from railkd.errors import Problems, RailkdError
 from railkd.jobs import settings
 from railkd.jobs.options import (
@@ -26,6 +27,7 @@ from railkd.jobs.options import (
 )
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
+from railkd.models.named_teachers import as_list
 from railkd.objectives import method_spec, stored_poolings
 from railkd.runtime import typed
 
@@ -249,8 +251,8 @@ class _TeacherPlan:
     def _make_pass(self, poolings: Sequence[str]) -> Job:
         self.cache = self._path("caches", "cache")
         base = {"teacher": self.model, "cache": self.cache, "pooling": list(poolings)}
-        data = self.task.data
-        rows = {"train": [data[key] for key in ("train", "unlabelled") if key in data]}
+        given = {key: as_list(self.task.data.get(key)) for key in ("train", "unlabelled")}
+        rows = {"train": [*given["train"], *(split_share(text)[0] for text in given["unlabelled"])]}
         layers = [
             *self._common("bf16"),
             ("cache: ", self.grid.cache),

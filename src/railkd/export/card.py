@@ -145,7 +145,9 @@ def _training(record: RunRecord | None, trimmed: bool) -> list[str]:
     for name in ("train", "max_train_rows", "unlabelled", "eval", "eval_share"):
         if name in record.config:
             digest = f" (digest `{record.contents[name]}`)" if name in record.contents else ""
-            lines.append(f"- {name.replace('_', ' ')}: `{_public(record.config[name])}`{digest}")
+            given = record.config[name]
+            shown = ", ".join(f"`{_public(one)}`" for one in (given if isinstance(given, list) else [given]))
+            lines.append(f"- {name.replace('_', ' ')}: {shown}{digest}")
     lines.append(f"- seed: {record.seed}; weights kept: {record.selection}")
     if record.draws:
         shown = ", ".join("-".join(map(str, draw)) for draw in record.draws[:10])

@@ -34,6 +34,8 @@ from railkd.tasks.judging import FEWEST_ROWS, Finding
 from railkd.tasks.scale import fit_line
 
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
+#: Rows of a step of training by default.
+_BATCH = 32
 
 
 def before_distilling(
@@ -263,7 +265,8 @@ def _about_cost(
     if rate and ours is not None and work:
         # A training step costs three forward passes. A forward pass costs blocks x width^2.
         share = ours.num_hidden_layers * ours.hidden_size**2 / work
-        train_seconds = 3 * options.epochs * rows * share / rate
+        trained = options.epochs * rows if options.max_steps is None else options.max_steps * _BATCH
+        train_seconds = 3 * trained * share / rate
     target = Path(next(iter(as_list(options.cache)), ".")).absolute()
     disk = next(path for path in (target, *target.parents) if path.exists())
     return findings.cost(

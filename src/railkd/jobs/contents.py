@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from railkd.data.shares import split_share
 from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.settings import NEVER_WRITTEN
@@ -181,7 +182,7 @@ def changed_contents(before: Mapping[str, str], now: Mapping[str, str], config: 
     labelled = [part for part in now if not part.startswith(TEXTS)]  # their digests are of the texts as well
     parts = [part for part in labelled if part in before and before[part] != now[part]]
     words = {part: f"the test set '{part.removeprefix(_TEST)}'" for part in parts if is_test(part)}
-    words |= {part: f"--{part} '{config[part]}'" for part in parts if config.get(part)}
+    words |= {part: f"--{part} {listed(map(repr, _texts(config[part])))}" for part in parts if config.get(part)}
     words |= {f"{PART}{n}": f"the teacher '{one.name}'" for n, one in enumerate(named_teachers(config), 1)}
     return [words.get(part, f"the {part}") for part in parts]
 
@@ -215,9 +216,10 @@ def _same(name: str, one: Any, two: Any, equal: Collection[str]) -> bool:
             for source, other in zip(first, second, strict=True)
         )
     if name in _ROWS:
-        first, second = ([Source.parse(text) for text in _texts(value)] for value in (one, two))
-        return len(first) == len(second) and all(
-            _same_rows(source, other, name in equal) for source, other in zip(first, second, strict=True)
+        shared = [[_shared(text, name) for text in _texts(value)] for value in (one, two)]
+        return len(shared[0]) == len(shared[1]) and all(
+            share == asked and _same_rows(source, other, name in equal)
+            for (source, share), (other, asked) in zip(*shared, strict=True)
         )
     before, now = _texts(one), _texts(two)
     if name not in _MODELS or len(before) != len(now):
@@ -227,6 +229,11 @@ def _same(name: str, one: Any, two: Any, equal: Collection[str]) -> bool:
         part in equal or os.path.realpath(a) == os.path.realpath(b)
         for part, a, b in zip(parts, before, now, strict=True)
     )
+
+
+def _shared(text: str, name: str) -> tuple[Source, float | None]:
+    file, share = split_share(text) if name == "unlabelled" else (text, None)
+    return Source.parse(file), share
 
 
 def _texts(value: Any) -> list[str]:

@@ -63,6 +63,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     up = splits.greater_is_better
     asked = _asked(request, copied)
     args = training_arguments(asked, len(splits.train), splits.metric, say, max_length, shapes, greater=up)
+    _mix(args, splits, say)
     weigh_classes(options, args, splits, say)
     make = _student_plan(options, splits.target, start, args.blocks)
     if options.student:  # before the teacher runs
@@ -104,10 +105,17 @@ def _read(request: Request[DistillOptions], teacher: GivenTeachers, teaches: boo
     splits = Splits.read(request.options, lambda table: teacher.target, say, teacher.trained)
     if splits.unlabelled is not None and not teaches:
         say(f"finetune: leaves out {len(splits.unlabelled):,} texts without labels, from which it would learn nothing")
-        splits = replace(splits, unlabelled=None)
+        splits = replace(splits, unlabelled=None, mixture=None)
     if teaches:
         splits = teacher.leave_out_unanswered(splits, say)
     return splits.choosing_by(request.training.get("metric_for_best_model"))
+
+
+def _mix(args: DistillationTrainingArguments, splits: Splits, say: Say) -> None:
+    """Set the share of every batch that each source has, and say it."""
+    if splits.mixture is not None and (found := splits.mixture.of_batches(len(splits.train))):
+        args.source_rows, args.source_shares = found[:2]
+        say(splits.mixture.describe(len(splits.train)))
 
 
 def _rescale(

@@ -210,8 +210,7 @@ class GivenTeachers:
             who = str(self.files[0].path) if one else "all teachers"
             say(f"{who}: no answer to {len(table) - len(there):,} {of}; {end}")
             if table is splits.unlabelled:
-                rest = replace(table, rows=table.rows.select(there)) if len(there) else None
-                kept = replace(splits, unlabelled=rest)
+                kept = splits.keep_unlabelled(there)
         return kept
 
     @contextmanager

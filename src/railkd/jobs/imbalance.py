@@ -62,6 +62,9 @@ def weigh_classes(options: RunOptions, args: DistillationTrainingArguments, spli
 
 def _sampling_line(labels: np.ndarray, splits: Splits) -> str:
     occurring, extra = len(np.unique(labels)), ""
+    if splits.mixture is not None and splits.mixture.of_batches(len(labels)) is not None:
+        drawn = f"labelled rows are drawn with replacement, each of the {occurring} classes equally likely"
+        return f"sampling balanced: {drawn}"
     if splits.unlabelled is not None:
         extra = f"; the {len(splits.unlabelled):,} rows without labels come once each"
     return (

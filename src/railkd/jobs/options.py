@@ -17,7 +17,7 @@ from railkd.jobs.option import option as option
 from railkd.jobs.option import required as required
 from railkd.jobs.teacher_options import AnswerOptions, GivenTeacherOptions, TeacherOptions
 from railkd.jobs.teacher_options import ModelOptions as ModelOptions
-from railkd.jobs.text_options import TextOptions
+from railkd.jobs.text_options import UNLABELLED, TextOptions
 from railkd.models.starts import KEEP_WORDS
 from railkd.tasks import TASKS
 
@@ -65,11 +65,12 @@ class DeviceOptions:
 class TrainingDataOptions(DataOptions):
     """The files of a training job."""
 
-    train: str | None = option(
-        "training rows: csv, tsv, jsonl or parquet file, GLUE folder, or name of a data set on the hub",
+    train: str | list[str] | None = option(
+        "training rows: csv, tsv, jsonl or parquet file, GLUE folder, or name of a set on the hub; may be repeated",
         metavar="FILE",
         group="data",
         required=True,
+        repeats=True,
     )
     max_train_rows: int | None = option(
         "train on so many rows of --train, drawn by their text: the same ones each time, and some of those of a larger "
@@ -171,9 +172,7 @@ class DistillOptions(NewCacheOptions, GivenTeacherOptions, RunOptions):
         metavar="BLOCKS",
         group="models",
     )
-    unlabelled: str | None = option(
-        "rows without labels, used by the loss terms that need the teacher only", metavar="FILE", group="data"
-    )
+    unlabelled: str | list[str] | None = option(UNLABELLED, metavar="FILE[:SHARE]", group="data", repeats=True)
     pooling: list[str] | None = option(
         "pooled states that a new cache stores: mean, cls, or none for outputs alone (default: what the method reads)",
         metavar="POOLING",
@@ -226,10 +225,11 @@ class EvaluateOptions(ThresholdOptions, DeviceOptions, ModelOptions, ScoreOption
     model: str | None = option(
         "model: a folder, a name on the hub, or an ONNX file", metavar="MODEL", group="models", required=True
     )
-    train: str | None = option(
+    train: str | list[str] | None = option(
         "rows that the model was trained on; they decide the metrics, and which test rows are out of domain",
         metavar="FILE",
         group="data",
+        repeats=True,
     )
     test: list[str] = option(
         "labelled rows; may be repeated", [], metavar="[NAME=]FILE", group="data", required="--ood"
@@ -259,9 +259,7 @@ class CheckOptions(SuspectOptions, NewCacheOptions, GivenTeacherOptions, DeviceO
     student: str | None = option(
         "checkpoint that the student starts from (default: the teacher)", metavar="MODEL", group="models"
     )
-    unlabelled: str | None = option(
-        "rows without labels, as distill --unlabelled takes them", metavar="FILE", group="data"
-    )
+    unlabelled: str | list[str] | None = option(UNLABELLED, metavar="FILE[:SHARE]", group="data", repeats=True)
     student_layers: int | None = option("number of blocks of the student", metavar="N", group="models")
     vocabulary: str | None = option(
         "word pieces of the student, as distill --vocabulary takes them", metavar="N", group="models"
@@ -272,6 +270,7 @@ class CheckOptions(SuspectOptions, NewCacheOptions, GivenTeacherOptions, DeviceO
         group="teacher cache",
     )
     epochs: float = option("passes over the training rows, for the estimate of the time", 3.0, metavar="N")
+    max_steps: int | None = option("steps of 32 rows in place of --epochs, for the estimate of the time", metavar="N")
     full: bool = option("read all rows instead of a sample", False)
     allow_weak_teacher: bool = option(
         "report a teacher that is no better than the majority class as a warning", False, group="models"

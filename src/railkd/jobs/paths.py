@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from railkd.data.shares import split_share
 from railkd.data.sources import Source
 from railkd.errors import Problems
 from railkd.training.checkpoint_folders import MODEL_FILE
@@ -78,7 +79,8 @@ def inputs_of(options: Any) -> list[Place]:
     found += [Place.of("--thresholds", text, "thresholds.json".__eq__) for text in _texts(options, "thresholds")]
     for name in _TABLES:
         for text in _texts(options, name):
-            source = Source.parse_named(text) if name in ("test", "ood") else Source.parse(text)
+            file = split_share(text)[0] if name == "unlabelled" else text
+            source = Source.parse_named(file) if name in ("test", "ood") else Source.parse(file)
             flag = f"--{name.replace('_', '-')}"
             found += [Place.of(flag, part.base, _reads_table) for part in source.parts or (source,)]
     found += [Place.of("FOLDER", text, _reads_records) for text in _texts(options, "folders")]

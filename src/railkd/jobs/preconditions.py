@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from railkd.data.predictions import SUFFIX_WORDS, SUFFIXES
+from railkd.data.shares import split_share
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs.class_weights import parse_class_weights
 from railkd.jobs.deciding_checks import check_suspects
@@ -166,6 +167,9 @@ def check_augment(request: Request[AugmentOptions]) -> None:
         problems.add(f"--rate: expected a share above 0 and at most 1, such as 0.3, got {options.rate:g}")
     if not 0 <= options.one_side <= 1:
         problems.add(f"--one-side: expected a share from 0 to 1, such as 0.5, got {options.one_side:g}")
+    with problems.collect():
+        if any(split_share(text)[1] is not None for text in options.unlabelled):
+            problems.add("--unlabelled: a share has no effect here, all rows are read. Fix: leave it out")
     if not options.how or len(set(options.how)) < len(options.how):
         problems.add(f"--how: expected each way once, got {' '.join(options.how) or 'none'}")
     if options.output:
@@ -215,7 +219,7 @@ def check_check(request: Request[CheckOptions]) -> None:
     _check_origin(problems, options)
     if not options.epochs > 0:
         problems.add(f"--epochs: expected a number above 0, got {options.epochs:g}")
-    check_at_least(problems, options, 1, "student_layers")
+    check_at_least(problems, options, 1, "student_layers", "max_steps")
     check_vocabulary(problems, options)
     check_teachers(problems, options)
     _check_caches(problems, options)

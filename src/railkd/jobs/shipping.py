@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from railkd.data.reader import TEXT_COLUMNS, Table
+from railkd.data.shares import parse_shares
 from railkd.data.sources import SELECTION_SET, Source, parse_named
 from railkd.data.tokens import KeyedTokens, keyed_tokens, some_rows
 from railkd.errors import RailkdError
@@ -26,6 +27,7 @@ from railkd.jobs.splits import Sources, TableReader, asked_task
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
+from railkd.models.named_teachers import as_list
 from railkd.records import RunRecord
 from railkd.tasks.target import Target
 
@@ -95,7 +97,8 @@ class Finished:
             RailkdError: the model has no run, or its run names none.
         """
         config = self.record.config if self.record else {}
-        found = [Source.parse(config[name]) for name in ("train", "unlabelled") if name in config]
+        found = [Source.parse(text) for text in as_list(config.get("train"))]
+        found += [source for source, _ in parse_shares(as_list(config.get("unlabelled")))]
         if not found:
             raise RailkdError(
                 "--vocabulary: expected a run whose training rows say which pieces stay, but "
@@ -275,7 +278,7 @@ def read_subject(trained: Finished, model: Any, options: ExportOptions, say: Say
     """
     checkpoint = trained.checkpoint
     reading, named = trained.sources(options)
-    sources = Sources(None, None, None, named, frozenset())
+    sources = Sources((), (), None, named, frozenset())
     target = Target.of_model(checkpoint.labels, checkpoint.task.problem_type, str(checkpoint), asked_task(reading))
     target = replace(target, row=sources.row)
     tables = TableReader(reading, say, Trained.of(checkpoint.config)).tests(sources, target)

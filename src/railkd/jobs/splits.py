@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets
 
 from railkd.data.glue import GlueTask
@@ -14,13 +15,16 @@ from railkd.data.label_names import describe_look_alikes
 from railkd.data.ood import OodSet, is_out_of_domain
 from railkd.data.reader import Cells, Table, read, refuse_unused_entries
 from railkd.data.reading import Reading
+from railkd.data.shares import parse_shares
 from railkd.data.sources import SELECTION_SET, Source, parse_named
 from railkd.data.streams import TextStream, read_stream
 from railkd.errors import RailkdError
 from railkd.jobs.contents import TEXTS
+from railkd.jobs.mixture import Mixture, join, repeated, shared_row
 from railkd.jobs.options import DataOptions, Say, TrainingDataOptions, required
 from railkd.jobs.trained import Trained
 from railkd.models.limits import check_texts
+from railkd.models.named_teachers import as_list
 from railkd.tasks import Task, task_named
 from railkd.tasks.metrics import LOSS, check_choice, greater_is_better
 from railkd.tasks.target import Target
@@ -36,15 +40,15 @@ class Sources:
     """The files and data sets of a job.
 
     Attributes:
-        train: training rows; None if the job has none.
-        unlabelled: rows for the teacher terms of the loss alone; None if there are none.
+        train: files of training rows; none: the job has none.
+        unlabelled: files of rows for the teacher terms of the loss alone, each with its share of every batch or None.
         eval: rows that choose the epoch; None if there are none.
         tests: name -> labelled rows that are scored.
         outside: names of the test sets out of the training domain, by --ood or by the table of known sets.
     """
 
-    train: Source | None
-    unlabelled: Source | None
+    train: Sequence[Source]
+    unlabelled: Sequence[tuple[Source, float | None]]
     eval: Source | None
     tests: Mapping[str, Source]
     outside: frozenset[str]
@@ -52,21 +56,21 @@ class Sources:
     @classmethod
     def parse(cls, options: Any) -> Sources:
         """Parse the sources among the options of a job."""
-        train, unlabelled, chosen = (
-            Source.parse(text) if (text := getattr(options, name, None)) else None
-            for name in ("train", "unlabelled", "eval")
-        )
+        train, more = (as_list(getattr(options, name, None)) for name in ("train", "unlabelled"))
+        chosen = Source.parse(text) if (text := getattr(options, "eval", None)) else None
         tests, ood = parse_named([*options.test, *options.ood]), set(parse_named(options.ood))
-        own = train.row if train else None
+        sources = [Source.parse(text) for text in train]
+        own = shared_row(sources)
         outside = {name for name, source in tests.items() if name in ood or is_out_of_domain(source.row, own)}
-        return cls(train, unlabelled, chosen, tests, frozenset(outside))
+        return cls(sources, parse_shares(more), chosen, tests, frozenset(outside))
 
     @property
     def row(self) -> GlueTask | None:
         """The entry of the first known data set. A set that is only tested on counts if it is in the domain."""
-        if self.train and self.train.row:
-            return self.train.row
-        others = [source.row for source in (self.unlabelled, self.eval, *self.tests.values()) if source]
+        if row := shared_row(self.train):
+            return row
+        texts = [source for source, _ in self.unlabelled]
+        others = [source.row for source in (*texts, self.eval, *self.tests.values()) if source]
         return next((row for row in others if row and not isinstance(row, OodSet)), None)
 
     def domain(self, name: str) -> str:
@@ -105,6 +109,18 @@ class TableReader:
         self._tell(source, len(table), table.described, table.notes)
         self._cells += [table.cells] if table.cells is not None else []
         return table
+
+    def read_train(self, sources: Sequence[Source]) -> Table:
+        """Read several files of training rows as one table, and print how many rows repeat a text."""
+        tables = [self.read(source, split="train") for source in sources]
+        if len(tables) > 1 and (words := repeated(tables)):
+            self._say(words)
+        return join(tables)
+
+    def read_unlabelled(self, sources: Sequence[tuple[Source, float | None]]) -> tuple[Table, Mixture]:
+        """Read several files of rows without labels as one table, with their shares."""
+        tables = [self.read(source, split="train", labelled=False) for source, _ in sources]
+        return join(tables), Mixture.of(tables, [share for _, share in sources])
 
     def stream(self, source: Source, *, split: str) -> TextStream:
         """Look through a source of any size, and print its rows as `read` does, so that they can be read one by one."""
@@ -149,6 +165,7 @@ class Splits:
         target: task and classes of the model.
         train: labelled training rows.
         unlabelled: rows for the teacher terms of the loss alone; None if there are none.
+        mixture: their sources and shares; None if there are none.
         eval: rows that choose the epoch; None keeps the last epoch.
         tests: name -> rows that are scored at the end.
         selecting: description of ``eval`` for messages.
@@ -167,6 +184,7 @@ class Splits:
     chosen_metric: str | None = None
     contents: dict[str, str] = field(default_factory=dict)
     own_metrics: Mapping[str, bool] = field(default_factory=dict)
+    mixture: Mixture | None = None
 
     @classmethod
     def read(
@@ -193,16 +211,16 @@ class Splits:
             The tables.
         """
         sources, reader = Sources.parse(options), TableReader(options, say, trained, strict=strict)
-        raw = reader.read(required(sources.train, "--train"), split="train")
+        raw = reader.read_train(required(list(sources.train), "--train"))
         target = replace(find_target(raw), asked=asked_task(options), row=sources.row)
         target = target.asking(getattr(options, "metrics", ()))
         if target.source is not None:
             say(f"labels of {target.source.text}: {target.task.describe(target.space.names)}")
             if line := describe_look_alikes(target.space.names, raw.cells.label_map if raw.cells else {}):
                 say(line)
-        train, unlabelled, given, words = _draw(reader.label(raw, target), options, say), None, None, cls.selecting
-        if sources.unlabelled is not None:
-            unlabelled = reader.read(sources.unlabelled, split="train", labelled=False)
+        train, given, words = _draw(reader.label(raw, target), options, say), None, cls.selecting
+        unlabelled, mixture = reader.read_unlabelled(sources.unlabelled) if sources.unlabelled else (None, None)
+        if unlabelled is not None:
             _refuse_other_texts(unlabelled, train)
         if sources.eval is not None:
             given = target.choosing(reader.labelled(sources.eval, target, split="dev"))
@@ -216,7 +234,19 @@ class Splits:
         tests = reader.tests(sources, target)
         own = target.try_own(tests | ({SELECTION_SET: chosen} if chosen is not None else {}))
         contents = digests({"train": raw, "unlabelled": unlabelled, "eval": given}, tests) | target.own_contents()
-        return cls(target, train, unlabelled, chosen, tests, words, contents=contents, own_metrics=own)
+        found = cls(target, train, unlabelled, chosen, tests, words, contents=contents, mixture=mixture)
+        return replace(found, own_metrics=own)
+
+    def keep_unlabelled(self, rows: np.ndarray) -> Splits:
+        """Return the tables with some of the unlabelled rows.
+
+        Args:
+            rows: their numbers, ascending; none leaves the table out.
+        """
+        if self.unlabelled is None or self.mixture is None or not len(rows):
+            return replace(self, unlabelled=None, mixture=None)
+        table = replace(self.unlabelled, rows=self.unlabelled.rows.select(rows))
+        return replace(self, unlabelled=table, mixture=self.mixture.select(rows))
 
     def choosing_by(self, name: str | None) -> Splits:
         """Return the tables with another metric that chooses the best epoch, computed beside the usual ones.

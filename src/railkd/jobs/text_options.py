@@ -8,6 +8,11 @@ from railkd.jobs.option import option
 
 #: How ``railkd augment`` makes new texts: the names of `railkd.data.augmenting.HOWS`, which needs numpy.
 WAYS = ("replace", "drop", "splice")
+#: Help of ``--unlabelled`` of the jobs that train or check.
+UNLABELLED = (
+    "rows without labels, for the loss terms that need the teacher only; may be repeated, each with its share of every "
+    "batch (FILE:0.3)"
+)
 
 
 @dataclass

@@ -38,6 +38,7 @@ from railkd.teacher import LiveTeacher, StoredTeacher
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
 from railkd.training.arguments import Shapes
 from railkd.training.callbacks import Elapsed, Interruption, Patience, StepProgress
+from railkd.training.samplers import rows_seen, training_sampler
 
 _RATE = "train_samples_per_second"
 
@@ -115,6 +116,7 @@ def fit(
     if patience.stopped:
         record.selection += f"; {patience.stopped}"
     complete(record, trainer, elapsed.before)
+    record.seen = _seen(trainee, trainer)
     if args.should_save:
         folder.leave(record, trainer.model, trainee.tokenizer)
         if not keeps_checkpoints(request.training):
@@ -223,6 +225,18 @@ def complete(record: RunRecord, trainer: DistillationTrainer, before: float = 0.
     record.sizes = sizes(trainer.model.student)
     if trainer.args.freeze:
         record.start["frozen"] = list(trainer.args.freeze)
+
+
+def _seen(trainee: Trainee, trainer: DistillationTrainer) -> dict[str, int]:
+    """Return the steps of a training, and how many rows it has read, with and without labels."""
+    args, state, splits = trainee.args, trainer.state, trainee.splits
+    batch = (state.train_batch_size or args.train_batch_size) * args.world_size
+    rows = trainer.train_dataset
+    sampler = training_sampler(rows, rows, args, batch, lambda: 0)
+    used = len(rows) - (len(rows) % batch if args.dataloader_drop_last else 0)
+    per_step = batch * args.gradient_accumulation_steps
+    labelled, other = rows_seen(sampler, used, state.global_step, per_step, [len(splits.train)])
+    return {"steps": state.global_step, "rows": labelled + other, "labelled": labelled, "unlabelled": other}
 
 
 def selection(trainer: DistillationTrainer, metric: str, rows: str) -> str:

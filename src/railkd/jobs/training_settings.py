@@ -28,6 +28,7 @@ REPLACED = WITHOUT_EFFECT | {
     "do_predict": "Fix: give --test FILE",
     "method_options": "Fix: give each option of the method by its own name",
     "key_column": "The keys of rows are made from their texts",
+    **dict.fromkeys(("source_rows", "source_shares"), "Fix: give a share with its file, --unlabelled FILE:0.3"),
     "include_for_metrics": "The metrics are those of the task",
     "batch_eval_metrics": "The metrics are computed over all rows",
     "eval_do_concat_batches": "The metrics are computed over all rows",

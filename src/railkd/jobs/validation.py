@@ -14,6 +14,7 @@ from typing import Any
 
 from railkd.data.formats import format_of
 from railkd.data.label_names import parse_label_map
+from railkd.data.shares import parse_shares
 from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
 from railkd.errors import RailkdError, did_you_mean
@@ -89,7 +90,11 @@ def check_data(problems: Problems, options: TextOptions) -> None:
         problems.add(f"--eval-share: expected a share between 0 and 1, such as 0.1, got {share:g}")
     if share is not None and getattr(options, "eval", None):
         problems.add("--eval and --eval-share exclude each other. Fix: select the epoch on a file, or on a share")
-    for name in ("train", "eval", "unlabelled", "teacher_labels", "from_labels"):
+    if unlabelled := getattr(options, "unlabelled", None):
+        with problems.collect():
+            for source, _ in parse_shares([unlabelled] if isinstance(unlabelled, str) else unlabelled):
+                check_source(problems, source, "--unlabelled")
+    for name in ("train", "eval", "teacher_labels", "from_labels"):
         value = getattr(options, name, None)
         if name == "eval" and isinstance(value, list):
             continue  # of an export: its sets have names

@@ -218,7 +218,7 @@ def _fill_names(runs: list[Run]) -> None:
     groups: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
     for record in (run.record for run in runs):
         config = record.config
-        record.task = record.task or _task_name(config.get("train", ""))
+        record.task = record.task or _task_name(_first(config.get("train", "")))
         record.student = record.student or _student_name(record)
         if not record.arm:
             record.arm = record.method or ("teacher" if record.job in ("finetune", "evaluate") else record.job)
@@ -229,6 +229,11 @@ def _fill_names(runs: list[Run]) -> None:
         for record in group:
             options = [f"{name}={record.config[name]}" for name in varying if name in record.config]
             record.arm = " ".join([record.arm, *options])
+
+
+def _first(value: Any) -> Any:
+    """Return the first of several values, or the only one."""
+    return value[0] if isinstance(value, list) and value else value
 
 
 def _task_name(source: Any) -> str:

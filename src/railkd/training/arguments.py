@@ -22,7 +22,7 @@ from railkd.objectives.base import normalised_weights
 from railkd.objectives.maps import LARGEST_SHARED_SIZE
 from railkd.runtime.launcher import launched_processes
 from railkd.signals import BlockShape
-from railkd.training.fields import SWITCHES, WITHOUT_EFFECT, DistillationFields, check_sampling, switched
+from railkd.training.fields import SWITCHES, WITHOUT_EFFECT, DistillationFields, check_sampling, check_shares, switched
 
 #: (number of blocks, width) of the student and of the teacher.
 Shapes = tuple[BlockShape, BlockShape]
@@ -52,6 +52,7 @@ class _Arguments(DistillationFields, TrainingArguments):
         check_names([str(name) for name in self.freeze or ()], shapes[0].blocks if shapes else None)
         self._refuse_fields()
         check_sampling(self.sampling, weighted=self.class_weights is not None)
+        check_shares(self.source_rows, self.source_shares)
         if self.average_last is not None and not (self.average_last > 0 and not self.load_best_model_at_end):
             raise RailkdError(
                 f"Expected average_last above 0, without load_best_model_at_end, got {self.average_last:g}. Fix: keep "

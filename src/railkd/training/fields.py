@@ -19,6 +19,8 @@ NEED_TEACHER = frozenset(
         "gauges",
         "teacher_blocks",
         "teacher_line",
+        "source_rows",
+        "source_shares",
         "states_on_device",
         "class_weights_on_logits",
         "method_options",
@@ -27,6 +29,7 @@ NEED_TEACHER = frozenset(
 #: Fields that options of a job replace on the command line.
 REPLACED_BY_OPTIONS = frozenset(
     {"text_columns", "label_column", "key_column", "max_length", "teacher_line", "class_weights", "method_options"}
+    | {"source_rows", "source_shares"}
 )
 #: How the rows of an epoch are chosen.
 SAMPLINGS = ("all", "balanced")
@@ -94,6 +97,24 @@ def check_sampling(sampling: str, *, weighted: bool) -> None:
         raise RailkdError(
             "Balanced sampling and class weights both correct the imbalance of the classes. Fix: give one of them."
         )
+
+
+def check_shares(rows: list[int] | None, shares: list[float] | None) -> None:
+    """Check the numbers of rows of sources, and their shares of every batch.
+
+    Args:
+        rows: of the sources; None: there is one source.
+        shares: of the sources; None: there is one source.
+
+    Raises:
+        RailkdError: they do not fit each other.
+    """
+    if rows is None and shares is None:
+        return
+    if rows is None or shares is None or len(rows) != len(shares) or min(rows, default=0) < 1:
+        raise RailkdError("Expected source_rows, at least 1 each, and as many source_shares. Fix: give both.")
+    if not (all(0 < share <= 1 for share in shares) and abs(sum(shares) - 1) < 1e-6):
+        raise RailkdError(f"Expected source_shares above 0 with a sum of 1, got {', '.join(map(str, shares))}.")
 
 
 def _field(help: str, default: Any = None, **metadata: Any) -> Any:
@@ -169,4 +190,10 @@ class DistillationFields:
     teacher_blocks: str | None = _field("the same for a teacher without a cache", metavar="REGEX")
     teacher_line: list[float] | None = _field(
         "slope and offset that are put on the outputs of a regression teacher (default: 1 and 0)"
+    )
+    source_rows: list[int] | None = _field(
+        "numbers of rows of several sources, which lie one after the other in the training rows"
+    )
+    source_shares: list[float] | None = _field(
+        "share of every batch that each of the sources has; their sum is 1 (default: every row once an epoch)"
     )

@@ -64,13 +64,15 @@ class Preparer:
             The rows and their keys, (N, 2). The keys of a stream are None.
 
         Raises:
-            RailkdError: ``dataset`` is a stream, and ``max_steps`` is not set or the sampling is balanced.
+            RailkdError: ``dataset`` is a stream, and ``max_steps`` is not set, the sampling is balanced, or sources
+                have shares.
         """
         if _is_stream(dataset):
             if self.args.max_steps < 1:
                 raise RailkdError("got a stream of rows, whose end is not known; wanted max_steps in the arguments")
-            if self.args.sampling == "balanced":
-                raise RailkdError("Balanced sampling needs all rows at once, got a stream. Fix: load it into memory.")
+            if self.args.sampling == "balanced" or self.args.source_shares is not None:
+                what = "Shares of sources need" if self.args.source_shares else "Balanced sampling needs"
+                raise RailkdError(f"{what} all rows at once, got a stream. Fix: load it into memory.")
             return self._streamed(dataset, training=True), None
         dataset = _readable(dataset)
         if dataset is None or not hasattr(dataset, "column_names"):

@@ -9,10 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from railkd.errors import RailkdError
-
-#: Largest number of batches in a pool that is sorted by length. Pools of 50 save a tenth of the tokens, but the student
-#: is worse by a quarter of a point and varies more with the seed (docs/performance.md).
-BATCHES_PER_POOL = 10
+from railkd.training.mixing import BATCHES_PER_POOL, Mixture
 
 
 def shuffled(rows: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -177,14 +174,22 @@ def training_sampler(dataset: Any, prepared: Any, args: Any, batch_size: int, ep
         The sampler; None for a stream, which keeps its order.
 
     Raises:
-        RailkdError: there is no batch, or the rows have not one class each and the sampling is balanced.
-    """  # noqa: DOC502 - the functions it calls raise it
+        RailkdError: there is no batch, the rows have not one class each and the sampling is balanced, or the sources
+            have another number of rows.
+    """
     if dataset is None or not hasattr(dataset, "__len__"):
         return None
     rows, seed = len(dataset), args.seed if args.data_seed is None else args.data_seed
     check_batches(rows, batch_size, drop_last=args.dataloader_drop_last)
     lengths = row_lengths(prepared, rows) if args.length_groups == "pools" else None
     classes = row_classes(prepared, rows) if args.sampling == "balanced" else None
+    if args.source_rows is not None:
+        if sum(args.source_rows) != rows:
+            raise RailkdError(f"Expected {rows:,} rows in all sources together, got {sum(args.source_rows):,}.")
+        lengths = lengths if classes is None else None  # as in `epoch_order`
+        ranks = args.world_size
+        shares = args.source_rows, args.source_shares, batch_size // ranks, ranks, seed
+        return EpochSampler(rows, Mixture(*shares, lengths, classes).order(), epoch)
     return EpochSampler(rows, epoch_order(rows, lengths, batch_size, seed=seed, classes=classes), epoch)
 
 
@@ -201,7 +206,35 @@ class EpochSampler(Sampler[int]):
         self.rows, self._order, self._epoch = rows, order, epoch
 
     def __iter__(self) -> Iterator[int]:
-        yield from self._order(self._epoch()).tolist()
+        yield from self.of(self._epoch()).tolist()
+
+    def of(self, epoch: int) -> np.ndarray:
+        """Return the row indices (rows,) of the epoch that follows so many finished ones."""
+        return self._order(epoch)
 
     def __len__(self) -> int:
         return self.rows
+
+
+def rows_seen(sampler: EpochSampler, rows: int, steps: int, per_step: int, bounds: Sequence[int]) -> list[int]:
+    """Count the rows of each source that a run has trained on. They follow from the order, so they are not collected.
+
+    Args:
+        sampler: of the run.
+        rows: of an epoch; fewer than there are if an incomplete batch is left out.
+        steps: optimizer steps of the run.
+        per_step: rows of a step on all ranks; the last step of an epoch may have fewer.
+        bounds: numbers of the first rows of the sources but the first, ascending.
+
+    Returns:
+        The number of rows of each source, repeated ones included.
+
+    Example:
+        >>> rows_seen(EpochSampler(9, lambda epoch: np.arange(9), lambda: 0), rows=9, steps=4, per_step=4, bounds=[8])
+        [12, 1]
+    """
+    found = np.zeros(len(bounds) + 1, dtype=np.int64)
+    for epoch, done in enumerate(range(0, steps, -(-rows // per_step))):
+        taken = sampler.of(epoch)[: min(rows, (steps - done) * per_step)]
+        found += np.bincount(np.searchsorted(bounds, taken, side="right"), minlength=len(found))
+    return list(map(int, found))
