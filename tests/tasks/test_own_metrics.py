@@ -211,6 +211,10 @@ def test_a_failure_on_real_predictions_is_a_gap_and_not_the_end() -> None:
     assert scores.values == {"mine": 0.5} and scores.higher == {"mine": True}
     assert scores.failures.keys() == {"first.py:f"} and "KeyError: 'what'" in scores.failures["first.py:f"]
     assert target.own_scores(table, np.zeros((2, 2))) == ({}, {}, {})
+    bare = labelled(CLASSES, target.space, [-100, -100])[1]
+    assert target.try_own({"dev": bare}) == {}  # without a function no row is looked at
+    with pytest.raises(RailkdError, match="no row has a label"):
+        Target(CLASSES, target.space, "", own=(second,)).try_own({"dev": bare})
 
 
 def test_the_example_of_the_documents_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,8 +69,8 @@ def terminal(content: dict[str, Any], width: int | None, *, every_arm: bool = Fa
         yield Text(f"{one['file']}: {one['model']} {shows} than {one['against']}")
     if left_out:
         yield Text(
-            f"{counted(len(left_out), 'arm')} of {len(content['arms'])} not shown: {', '.join(left_out)}. --all shows "
-            "every arm."
+            f"{counted(len(left_out), 'arm')} of {len(content['arms'])} left out of one table or more: "
+            f"{', '.join(left_out)}. --all shows every arm."
         )
     yield Text()
     for line in content["headline"]:

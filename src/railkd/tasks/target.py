@@ -162,6 +162,8 @@ class Target:
         Returns:
             Metric -> whether higher is better.
         """
+        if not self.own:
+            return {}
         return try_own(self.own, {name: self.scored(table, self._made_up(table)) for name, table in tables.items()})
 
     def own_contents(self) -> dict[str, str]:
