@@ -51,6 +51,22 @@ def test_the_report_of_the_fixed_records_equals_the_stored_summary(report: dict[
         assert got[path] == (pytest.approx(value, rel=1e-6, abs=1e-9) if isinstance(value, float) else value), path
 
 
+def test_a_contrast_between_unlike_numbers_of_steps_is_said_and_no_other(tmp_path: Path) -> None:
+    steps = {"finetune": 40, "kd": 300, "rail-kd-l": 300}
+    records = [
+        run_of(arm, seed, 0.8 + seed / 100, seen={"steps": count, "rows": 8 * count})
+        for arm, count in steps.items()
+        for seed in (1, 2)
+    ]
+    report = report_of(tmp_path, *records, baseline="kd")
+    notes = [note for note in report["notes"] if "unlike numbers of steps" in note]
+    assert len(notes) == 1 and notes[0].startswith("finetune against kd: 2 of 2 pairs of runs")
+    assert "such as 40 and 300" in notes[0] and notes[0] in "".join(map(str, terminal(report, None)))
+    older = [run_of(arm, seed, 0.8, seen={}) for arm in steps for seed in (1, 2)]
+    (tmp_path / "older").mkdir()
+    assert not any("unlike numbers" in note for note in report_of(tmp_path / "older", *older)["notes"])
+
+
 def test_markdown_and_csv_hold_the_numbers_of_the_page(report: dict[str, Any]) -> None:
     text, rows = markdown(report), list(csv.DictReader(io.StringIO(csv_text(report))))
     for line in report["headline"]:

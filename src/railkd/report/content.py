@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from railkd.report import costs, dynamics, provenance, shipped
@@ -82,6 +83,7 @@ def _notes(study: Study, report: dict[str, Any], missing_files: int) -> list[str
         notes.append(f"{counted(failed, 'run')} failed and {'is' if failed == 1 else 'are'} left out.")
     if study.runs and not any(table["columns"] for table in tables):
         notes.append("No finished run has a score on a test set. Fix: give the runs a --test.")
+    notes += _unlike_steps(study, report["contrasts"]["rows"])
     for row in report["gauges"]:
         if row["warned"]:
             name = row["arm"] + (f", {row['student']}" if len(report["students"]) > 1 else "")
@@ -95,6 +97,26 @@ def _notes(study: Study, report: dict[str, Any], missing_files: int) -> list[str
             f"{counted(missing_files, 'file')} of predictions {'is' if missing_files == 1 else 'are'} missing."
         )
     return notes + report["environment"]["warnings"]
+
+
+def _unlike_steps(study: Study, contrasts: list[dict[str, Any]]) -> list[str]:
+    """Return a note for each contrast between runs of unlike numbers of steps. Records before ``seen`` have none."""
+    steps: dict[str, dict[Any, int]] = defaultdict(dict)
+    for run in study.students:
+        if "steps" in run.record.seen:
+            steps[run.record.arm][run.record.task, run.record.student, run.record.seed] = run.record.seen["steps"]
+    notes = {}
+    for arm, baseline in ((row["arm"], row["baseline"]) for row in contrasts):
+        pairs = [(steps[arm][key], steps[baseline][key]) for key in steps[arm].keys() & steps[baseline].keys()]
+        unlike = sorted(pair for pair in pairs if pair[0] != pair[1])
+        if unlike:
+            many = f"{len(unlike)} of {counted(len(pairs), 'pair')} of runs"
+            notes[arm, baseline] = (
+                f"{arm} against {baseline}: {many} have unlike numbers of steps, such as {unlike[-1][0]:,} and "
+                f"{unlike[-1][1]:,}, so that the difference is not due to the arms alone. Fix: give all arms the same "
+                "max_steps."
+            )
+    return list(notes.values())
 
 
 #: Section -> why it may be empty.
