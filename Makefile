@@ -75,7 +75,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# On all cores, as a user runs. Other parts: step_cost, growth, quality, cache_memory, table_memory.
+# On all cores, as a user runs. Other parts: step_cost, growth, quality, cache_memory, table_memory, teacher_memory.
 PART ?= speed
 performance: $(READY)
 	$(BIN)/python performance/$(PART).py $(ARGS)

@@ -118,6 +118,7 @@ def test_a_number_that_yaml_reads_as_text_is_converted(tmp_path: Path) -> None:
         (["--no-length-groups"], {"length_groups": "none"}),
         (["--length-groups"], {"length_groups": "pools"}),
         (["--length-groups", "split"], {"length_groups": "split"}),
+        (["--states-on-device", "yes"], {"states_on_device": "yes"}),
         (["--no-gradient-checkpointing"], {"gradient_checkpointing": False}),
         (["--lr-scheduler-kwargs", '{"num_cycles": 2}'], {"lr_scheduler_kwargs": {"num_cycles": 2}}),
         (["--strategy", "cyclic", "--shared-size", "32"], {"strategy": "cyclic", "shared_size": 32}),
@@ -134,12 +135,14 @@ def test_every_training_argument_is_a_flag(words: list[str], wanted: dict[str, A
 def test_every_training_argument_is_a_config_key(tmp_path: Path) -> None:
     text = (
         "warmup-steps: 7\neval_strategy: no\nlength_groups: false\nlr_scheduler_kwargs: {num_cycles: 2}\n"
+        "states_on_device: yes\n"
         "freeze: [embeddings]\nweight_decay: 1e-2\n"
     )
     assert read_back(tmp_path, text).training == {
         "warmup_steps": 7.0,
         "eval_strategy": "no",
         "length_groups": "none",
+        "states_on_device": "yes",
         "lr_scheduler_kwargs": {"num_cycles": 2},
         "freeze": ["embeddings"],
         "weight_decay": 0.01,

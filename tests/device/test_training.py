@@ -96,6 +96,21 @@ def test_cached_and_live_teachers_train_alike(
     np.testing.assert_allclose(told[0], told[1], rtol=1e-4)
 
 
+def test_states_that_stay_on_the_device_train_as_those_that_are_read_ahead(
+    tmp_path: Path, device_cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device
+) -> None:
+    told, said = [], list[str]()
+    for keep in ("no", "yes"):
+        student = tiny.make_small(tiny.make_model(4, seed=11), 3, dropout=0.0)
+        settings = {"use_cpu": device.type == "cpu", "max_steps": 6, "states_on_device": keep}
+        trainer = tiny.make_trainer(tmp_path, device_cache, rows, tokenizer, student=student, **settings)
+        trainer.say = said.append
+        trainer.train()
+        told.append(tiny.losses(trainer))
+    assert len(said) == 1 and f"stay on {device.type}" in said[0]
+    np.testing.assert_allclose(told[0], told[1], rtol=0 if device.type == "cpu" else 1e-5)
+
+
 @pytest.mark.parametrize("method", ["finetune", *METHODS])
 def test_a_training_on_the_device_follows_one_on_the_cpu(
     tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device, method: str
