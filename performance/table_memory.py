@@ -2,10 +2,14 @@
 
     python performance/table_memory.py                 # 50,000 and 200,000 rows; under a minute
     python performance/table_memory.py --rows 1000000
+    python performance/table_memory.py --whole --rows 300000 1000000   # cache and distil, from a file of JSON lines
 
 A table of sentences of 8 to 30 words lies on disk as Arrow and is read through a memory map, so that its texts are no
 memory of the process. A separate process prepares it for training: it tokenises, makes the keys and reads the labels.
 A thread watches the anonymous memory of that process.
+
+With --whole, `railkd cache` runs a tiny teacher over all rows of a file and `railkd distill` trains a student for 200
+steps. The peak is that of all memory of each process, as the system counts it.
 """
 
 from __future__ import annotations
@@ -112,10 +116,43 @@ def measure(folder: Path) -> dict[str, float]:
     }
 
 
+def write_lines(folder: Path, rows: int) -> None:
+    """Write a file of made-up sentences with labels, and a teacher of one block."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    chance = random.Random(0)
+    with (folder / "rows.jsonl").open("w") as file:
+        for number in range(rows):
+            text = " ".join(chance.choices(WORDS, k=chance.randint(8, 30)))
+            file.write(json.dumps({"text": text, "label": ("neg", "pos")[number % 2]}) + "\n")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    names = {"id2label": {0: "neg", 1: "pos"}, "label2id": {"neg": 0, "pos": 1}}
+    BertForSequenceClassification(BertConfig(vocab_size=len(WORDS) + 4, **small, **names)).save_pretrained(folder / "t")
+    make_tokenizer().save_pretrained(folder / "t")
+
+
+def run_whole(folder: Path) -> dict[str, float]:
+    """Cache the outputs and states of the teacher, and distil it; return the peak memory of each command in MB."""
+    common = ["--train", str(folder / "rows.jsonl"), "--teacher", str(folder / "t"), "--cache", str(folder / "cache")]
+    train = ["--output", str(folder / "out"), "--student-layers", "1", "--method", "rail-kd-l", "--max-steps", "200"]
+    train += ["--candidates", "all", "--allow-weak-teacher"]
+    quiet = ["--quiet", "--max-length", "32"]
+    found: dict[str, float] = {}
+    for name, more in (("cache", ["--batch-tokens", "16384"]), ("distill", train)):
+        start = time.perf_counter()
+        child = subprocess.Popen([sys.executable, "-m", "railkd", name, *common, *quiet, *more])
+        _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            raise SystemExit(f"railkd {name} ended with status {status}")
+        found |= {f"{name}_mb": round(usage.ru_maxrss / 1024), f"{name}_seconds": round(time.perf_counter() - start)}
+    return found
+
+
 def main() -> None:
     """Parse the command line, measure each size in a process of its own, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--whole", action="store_true", help="cache and distil, instead of making tokens alone")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -127,8 +164,13 @@ def main() -> None:
         return
     print(work.machine())
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "1"}
+    os.environ.update(environment)
     for rows in args.rows:
         with tempfile.TemporaryDirectory() as folder:
+            if args.whole:
+                write_lines(Path(folder), rows)
+                print(json.dumps({"rows": rows} | run_whole(Path(folder))), flush=True)
+                continue
             for what in (rows, 0):
                 command: list[str] = [sys.executable, __file__, "--child", folder, str(what)]
                 out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout

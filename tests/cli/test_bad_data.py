@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import shlex
 from pathlib import Path
@@ -49,6 +50,19 @@ FILES: dict[str, str | bytes] = {
     "objects.jsonl": '{"text": "good", "label": {"is": "pos"}}\n',
     "flags.csv": "text,pos,neg\ngood,1,0\nbad,0,2\n",
     "joined.tsv": "text\tlabel\ngood\tpos|great\nbad\tneg\n",
+    "plain.tsv.zst": GOOD,
+    "cut.csv.xz": lzma.compress(GOOD.encode())[:-9],
+    "bare.zip": b"PK\x05\x06" + bytes(18),
+    "plain.feather": GOOD,
+    "semicolons.csv": "text;label\ngood;pos\nbad\n",
+    "quoted.csv": 'text;label\n"good";pos\n"bad"x;neg\n',
+    "list.json": '{"data": [1, 2]}',
+    "parts/train-00000-of-00002.tsv": GOOD,
+    "mixed/train-00000-of-00001.tsv": GOOD,
+    "mixed/train.csv": "text,label\ngood,pos\n",
+    "sets/one/train.tsv": GOOD,
+    "lora/adapter_config.json": "{}",
+    "lora/adapter_model.safetensors": b"",
     "HANS/test.tsv": "sentence1\tsentence2\tlabel\na\tb\tentailment\n",
     "RTE/train.tsv": "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta\tb\tmaybe\n",
     "STS-B/train.tsv": "index\tsentence1\tsentence2\tscore\n0\ta\tb\thigh\n",
@@ -89,6 +103,27 @@ ROWS = [
     (f"{TRAIN} CoLA", "line 2 has 3 fields, the header has 4"),
     (f"{TRAIN} huge.tsv", "line 2 has 3 fields"),
     (f"{TRAIN} lone.jsonl", "column 'text' holds half of a surrogate pair in row 1"),
+    (f"{TRAIN} plain.tsv.zst", "plain.tsv.zst: not a complete Zstandard file"),
+    (f"{CACHE} cut.csv.xz", "cut.csv.xz: not a complete xz file"),
+    (f"{CACHE} bare.zip", "unknown file format"),
+    (f"{CACHE} plain.feather", "not a complete Arrow file"),
+    (f"{CACHE} table.xlsx", "pip install openpyxl"),
+    (f"{CACHE} semicolons.csv", "line 3 has 1 fields, the header has 2. Fix: put cells that hold a semicolon into"),
+    (f"{TUNE} quoted.csv", "line 3 is not csv"),
+    (f"{CACHE} list.json", "entry 1 of the list is a JSON int"),
+    (f"{TRAIN} parts", "expected 2 files of the split 'train'"),
+    (f"{CACHE} mixed", "the split has several files: train-00000-of-00001.tsv and train.csv"),
+    (f"{CACHE} sets", "the folder holds no data files"),
+    (f"{CACHE} sets", "Fix: name one of its folders: one"),
+    (f"{TRAIN} good.tsv[2:]", "the slice [2:] holds none of the 2 rows"),
+    (f"{TRAIN} good.tsv[:0%]", "the slice [:0%] holds none"),
+    (f"{CACHE} good.tsv[a:b]", "no such file"),
+    (f"{TRAIN} good.tsv --max-train-rows 0", "--max-train-rows: expected at least 1, got 0"),
+    (f"{TUNE} good.tsv --max-train-rows many", "--max-train-rows: expected a whole number, got 'many'"),
+    (f"{CACHE} nowhere://bucket/rows.tsv", "nowhere://bucket/rows.tsv: cannot be fetched"),
+    (f"{CACHE} http://127.0.0.1:1/rows.tsv", "http://127.0.0.1:1/rows.tsv: cannot be fetched"),
+    (f"{CACHE} -", "-: the standard input cannot be read"),  # as here, where pytest forbids it
+    ("evaluate --model lora --test good.tsv", "does not name its model"),
     # columns
     (f"{TRAIN} no-text.tsv", "no column has a common name of a text column; the columns are 'words' and 'label'"),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -227,8 +228,6 @@ def table_of(raw: Dataset, source: Source, reading: Reading, *, labelled: bool =
         reading: which columns to take.
         labelled: False leaves the labels out.
     """
-    from datasets import Dataset
-
     columns, cells = choose_columns(source, reading, raw.column_names, labelled), None
     if labelled:
         names = reading.label if len(reading.label) > 1 else (str(columns.label),)
@@ -237,25 +236,43 @@ def table_of(raw: Dataset, source: Source, reading: Reading, *, labelled: bool =
         cells = Cells({name: raw[name][:] for name in names}, source.text, label_map)
         refuse_lists_in_text([cell for cell in raw[names[0]][:] if isinstance(cell, str) and cell], source.text)
         columns = Columns(columns.text, " + ".join(names))
-    texts = {role: _texts(raw, name, source.text) for role, name in zip(TEXT_COLUMNS, columns.text, strict=False)}
+    texts = _texts(raw, columns.text, source.text)
     notes = (
         _file_note(raw),
         compare_training(reading, columns.text, raw.column_names, source),
-        _empty_note(list(zip(*texts.values(), strict=True))),
+        _empty_note(texts),
         cells.doubt if cells else "",
     )
     said = tuple(f"{source.text}: {note}" for note in notes if note)
-    return Table(Dataset.from_dict(texts), source, columns, cells, notes=said)
+    return Table(texts, source, columns, cells, notes=said)
 
 
 def _file_note(rows: Dataset) -> str:
     return rows.info.description.removeprefix(NOTE) if rows.info.description.startswith(NOTE) else ""
 
 
-def _empty_note(texts: Sequence[tuple[str, ...]]) -> str:
-    blank = [row for row, cells in enumerate(texts, 1) if not all(map(str.strip, cells))]
-    return blank_note(len(blank), blank[0]) if blank else ""
+def _empty_note(texts: Dataset) -> str:
+    count, first = 0, 0
+    for start in range(0, len(texts), _ROWS_AT_ONCE):
+        columns = [texts[name][start : start + _ROWS_AT_ONCE] for name in texts.column_names]
+        for row, cells in enumerate(zip(*columns, strict=True), start + 1):
+            if not all(map(str.strip, cells)):
+                count, first = count + 1, first or row
+    return blank_note(count, first) if count else ""
 
 
-def _texts(rows: Dataset, column: str, where: str) -> list[str]:
-    return [check_text(value, number, column, where) for number, value in enumerate(rows[column][:], 1)]
+def _texts(rows: Dataset, columns: Sequence[str], where: str) -> Dataset:
+    """Return the text columns by role. Text that Arrow holds stays there, so that a large table fits in memory."""
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    table, found = rows.select_columns(list(columns)).with_format("arrow")[:], {}
+    for role, name in zip(TEXT_COLUMNS, columns, strict=False):
+        cells = table.column(name)
+        if cells.type != pa.string() or cells.null_count:
+            values = enumerate(cells.to_pylist(), 1)
+            cells = pa.array([check_text(value, row, name, where) for row, value in values], pa.string())
+        found[role] = cells
+    # With a fingerprint of its own: for one of the content, the whole table would be written to memory.
+    return Dataset(InMemoryTable(pa.table(found)), fingerprint=uuid.uuid4().hex[:16])

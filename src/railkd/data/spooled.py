@@ -83,12 +83,18 @@ def fetched(text: str) -> tuple[Path, ...]:
 
     Returns:
         One file, or those that a pattern such as ``s3://rows/*.parquet`` matches, in the order of their names.
+
+    Raises:
+        RailkdError: they cannot be fetched or read.
     """
     folder = Path(tempfile.mkdtemp(prefix="railkd-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if text == STANDARD_INPUT:
         check_input()
-        return (_spool(sys.stdin.buffer, folder),)
+        try:
+            return (_spool(sys.stdin.buffer, folder),)
+        except OSError as error:
+            raise RailkdError(f"{text}: the standard input cannot be read ({error}). Fix: give a file.") from None
     return _fetch(text, folder)
 
 
