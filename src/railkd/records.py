@@ -23,6 +23,9 @@ SCHEMA: Literal[2] = 2
 #: The file of one record in the folder of its run, and of many in the folder of a benchmark, one a line.
 RECORD_FILE, RECORDS_FILE = "metrics.json", "records.jsonl"
 
+#: Starts the arm of one of several teachers of a benchmark whose mean is the teacher, before its name.
+TEACHER_PART = "teacher, "
+
 #: Fields that differ between two runs of the same settings. `RunRecord.comparable` leaves them out.
 VARYING = ("started", "seconds", "examples_per_second", "peak_memory", "commit", "machine", "predictions")
 

@@ -14,17 +14,18 @@ from railkd.data.sources import Source
 from railkd.errors import RailkdError
 from railkd.jobs.answers import read_teacher_labels
 from railkd.jobs.contents import changed_contents
-from railkd.jobs.options import CacheOptions, FinetuneOptions
+from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions
 from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Sources, TableReader
 from railkd.jobs.trained import Trained
 from railkd.models.checkpoints import Checkpoint
+from railkd.models.named_teachers import PART, NamedTeacher, as_list, named_teachers, start_model
 from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.words import listed
 from railkd.tasks.own_metrics import load_own
-from railkd.teacher.identity import content_of
+from railkd.teacher.identity import content_of, digest_of
 
 #: Parts that are models, the one that rows are read for first.
 _MODELS = ("model", "teacher", "student")
@@ -81,20 +82,15 @@ class _Reader:
             parts: those to read.
         """
         options = request.options
-        models = {
-            part: str(getattr(options, part)) for part in _MODELS if part in parts and getattr(options, part, None)
-        }
-        there = {part: name for part, name in models.items() if self._exists(Path(name))}
-        found = {part: self._model(name, options.trust_remote_code) for part, name in there.items()}
-        if "teacher" in parts and (file := getattr(options, "teacher_labels", None)):
-            found["teacher"] = self._labels(options, file)
+        found, complete = self._models_of(options, parts)
         if "method" in parts:
             found["method"] = method_spec(request.training["method"]).digest
         own = {f"metrics {one.address}": one.digest for one in load_own(getattr(options, "metrics", ()))}
         found |= {part: digest for part, digest in own.items() if part in parts}
-        if isinstance(options, CacheOptions) or there != models:  # a cache of a teacher pass takes other rows too
+        if isinstance(options, CacheOptions) or not complete:  # a cache of a teacher pass takes other rows too
             return found
-        source = self._models[next(iter(models.values()))] if models else None
+        start = getattr(options, "model", None) or start_model(options) or getattr(options, "student", None)
+        source = self._models.get(as_list(start)[0]) if start else None
         trained, sources = Trained.of(source.config if source else None), Sources.parse(options)
         reader = TableReader(options, lambda line: None, trained, strict=not isinstance(options, FinetuneOptions))
         rows: dict[str, tuple[str, Callable[[], Table]]] = {
@@ -117,13 +113,29 @@ class _Reader:
                 found[part] = self._known[key]
         return found
 
+    def _models_of(self, options: Any, parts: Mapping[str, str]) -> tuple[dict[str, str], bool]:
+        """Return part -> digest of the models and the files of answers, and whether all models exist."""
+        teachers = _teachers_of(options)
+        models = {part: as_list(getattr(options, part, None)) for part in _MODELS if part in parts}
+        models |= {part: as_list(one.model) for part, one in teachers.items() if part in parts}
+        models = {part: names for part, names in models.items() if names}
+        there = {part: names for part, names in models.items() if all(self._exists(Path(name)) for name in names)}
+        digests = {p: [self._model(n, options.trust_remote_code) for n in names] for p, names in there.items()}
+        found = {part: several[0] if len(several) == 1 else digest_of(several) for part, several in digests.items()}
+        for part, one in teachers.items():
+            if one.labels and part in parts:
+                first = next(iter(teachers.values())).model
+                kind = self._models[first].task.name if first in self._models else None
+                found[part] = self._labels(options, one.labels, kind)
+        return found, there == models
+
     def _exists(self, model: Path) -> bool:
         return model.exists() or self._output not in model.parents
 
-    def _labels(self, options: Any, file: str) -> str:
-        key = file, json.dumps([getattr(options, name) for name in _OF_ANSWERS])
+    def _labels(self, options: Any, file: str, kind: str | None) -> str:
+        key = file, kind, json.dumps([getattr(options, name) for name in _OF_ANSWERS])
         if key not in self._known:
-            self._known[key] = read_teacher_labels(options, file).identity.content()
+            self._known[key] = read_teacher_labels(options, file, kind).identity.content()
         return self._known[key]
 
     def _model(self, name: str, trust: bool) -> str:
@@ -135,3 +147,13 @@ class _Reader:
 
 def _names(sources: Iterable[Source]) -> str:
     return " + ".join(source.text for source in sources)
+
+
+def _teachers_of(options: Any) -> dict[str, NamedTeacher]:
+    """Return the teachers of a distillation by their parts of the contents; empty for other jobs."""
+    if not isinstance(options, DistillOptions):
+        return {}
+    teachers = named_teachers(options)
+    if len(teachers) == 1:
+        return {PART.strip(): teachers[0]}
+    return {f"{PART}{number}": teacher for number, teacher in enumerate(teachers, 1)}

@@ -66,9 +66,9 @@ def print_estimate(
     with hardware.limited_threads(threads):
         plan = _Plan(jobs, done, quiet=quiet)
     lines = [plan.line(task, slots) for task in dict.fromkeys(job.task for job in jobs)]
-    counts = Counter(job.kind for job in jobs)
+    counts = Counter("mean" if isinstance(getattr(j.request.options, "model", None), list) else j.kind for j in jobs)
     head = [counted(len(part), name) for part, name in _parts(grid)]
-    totals = [counted(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind != "evaluate"]
+    totals = [counted(counts[kind], name) for kind, name in _KINDS.items() if counts[kind] or kind not in _RARE]
     console.print(Text(visible(f"{grid.name}: {' x '.join(head)} = {', '.join(totals)}")))
     console.print(Text(visible(f"arms: {', '.join(arm.name for arm in grid.arms)}")), "", _table(lines), "", sep="\n")
     disk = compute_sizes(jobs, done, output, grid.keep_students, slots)
@@ -101,6 +101,9 @@ _SOURCES = (
     "yet"
 )
 _KINDS = {"distill": "run", "finetune": "teacher", "evaluate": "given teacher", "cache": "teacher pass"}
+_KINDS |= {"mean": "teacher mean"}
+#: Kinds that are named where they occur.
+_RARE = ("evaluate", "mean")
 
 
 def _parts(grid: Grid) -> list[tuple[Sequence[Any], str]]:

@@ -21,12 +21,24 @@ class Teacher:
         model: a checkpoint.
         settings: of the fine-tuning that turns ``model`` into the teacher. None: ``model`` is the teacher already.
         labels: ``model`` is a file of the teacher's answers.
+        parts: the teachers whose mean is the teacher, checkpoints before files of answers; then ``model`` is empty.
+            Empty: the teacher is one.
+        weights: of the parts; empty: equal.
+        states: number of the part, from 0, whose states layer methods read.
     """
 
     name: str
     model: str
     settings: Settings | None = None
     labels: bool = False
+    parts: tuple[Teacher, ...] = ()
+    weights: tuple[float, ...] = ()
+    states: int = 0
+
+    @property
+    def lead(self) -> Teacher:
+        """The teacher that students start from: the part whose states are read; itself if it is one."""
+        return self.parts[self.states] if self.parts else self
 
 
 @dataclass(frozen=True)

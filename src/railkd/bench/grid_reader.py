@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from railkd.bench.folders import find_ood_sets, find_splits
 from railkd.bench.grid import Arm, Grid, Machine, Settings, Student, Task, Teacher
-from railkd.bench.yaml_reader import YamlReader, slugify
+from railkd.bench.teacher_reader import OWNED, ROWS, TeacherReader, short_name
 from railkd.data.spooled import STANDARD_INPUT
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs import settings
@@ -24,16 +24,8 @@ from railkd.jobs.options import DataOptions, DistillOptions
 from railkd.jobs.settings import Setting, convert, settings_of, shown
 from railkd.records import Question
 
-_ROWS = ("train", "test", "ood", "eval", "unlabelled")
-_MODELS = (
-    *("teacher", "teacher_labels", "student", "student_layers", "keep"),
-    *("cache", "cache_dtype", "states_dim", "pooling", "live"),
-)
-_RUN = ("method", "seed", "eval_share", "eval_seed", "output", "overwrite", "resume", "quiet")
 _OF_CACHE = ("dtype", "states_dim", "batch_size", "batch_tokens", "blocks", "teacher_dtype", "teacher_device_map")
-#: Settings that the grid decides, so that ``settings`` must not hold them.
-OWNED = frozenset((*_ROWS, *_MODELS, *_RUN)) | settings.FLAGS_ONLY
-_DATA = (*settings_of(DataOptions), *_ROWS)
+_DATA = (*settings_of(DataOptions), *ROWS)
 _MOST_ARMS = 1000
 #: Of which runs the weights are kept.
 KEPT = ("all", "best", "none")
@@ -42,9 +34,6 @@ _TASK_KEYS = (*_DATA, "teacher", "settings")
 _KEYS = (
     *("name", "data", "ood", "tasks", "teacher", "students", "methods", "seeds", "settings", "selection", "cache"),
     *("baseline", "contrasts", "keep_students", "executor", "processes", "threads", "retries", "resources"),
-)
-_TEACHER = (
-    "expected the folder of a finished teacher, 'finetune: MODEL' and its settings, or 'labels: FILE' with its answers"
 )
 
 
@@ -61,7 +50,7 @@ def load(path: str | Path, *, trusted: bool = True) -> Grid:
     return _GridReader(str(path), trusted).read_grid(settings.load(path, flag=""))
 
 
-class _GridReader(YamlReader):
+class _GridReader(TeacherReader):
     """Turns the mapping of a file into a `Grid`, and collects the problems."""
 
     def __init__(self, path: str, trusted: bool) -> None:
@@ -127,7 +116,7 @@ class _GridReader(YamlReader):
                 data["ood"] = find_ood_sets(roots["ood"], name)
         if "eval" in selection and "eval" not in data and "train" in data:
             self.problems.add(f"{where}: 'selection: {{eval: dev}}' needs an eval file. Fix: add eval: FILE")
-        for key in _ROWS:
+        for key in ROWS:
             given = data.get(key)
             texts = given if isinstance(given, list | tuple) else [given]
             if any(str(text).rpartition("=")[2] == STANDARD_INPUT for text in texts):
@@ -140,22 +129,6 @@ class _GridReader(YamlReader):
             teacher=self.read_teacher(own.get("teacher"), f"{where}.teacher") or teacher,
             settings=self.read_settings(own.get("settings"), f"{where}.settings"),
         )
-
-    def read_teacher(self, value: Any, where: str) -> Teacher | None:
-        if value is None:
-            return None
-        if isinstance(value, str):
-            return Teacher(_short_name(value), value)
-        settings = dict(self.read_mapping(value, where))
-        if "labels" in settings:
-            file = self.read_text(self.read_mapping(value, where, ("labels",)).get("labels"), f"{where}.labels")
-            return Teacher(_short_name(file), file, labels=True) if file else None
-        model = settings.pop("finetune", None)
-        if not isinstance(model, str) or not model:
-            self.problems.add(f"{where}: {_TEACHER}")
-            return None
-        self.check_owned(settings, OWNED - {"seed"}, where)
-        return Teacher(_short_name(model), model, settings)
 
     def read_selection(self, value: Any) -> Settings:
         if value is None:
@@ -177,7 +150,7 @@ class _GridReader(YamlReader):
             if "layers" not in given and "model" not in given:
                 self.problems.add(f"{where}: expected 'layers: N', or 'model: CHECKPOINT', got neither")
                 continue
-            parts = [_short_name(given["model"])] if isinstance(given.get("model"), str) else []
+            parts = [short_name(given["model"])] if isinstance(given.get("model"), str) else []
             parts += [f"{given['layers']}-layers"] if "layers" in given else []
             parts += [f"keep={_in_words(given['keep'])}"] if "keep" in given else []
             name = self.read_text(given.get("name"), f"{where}.name") or " ".join(parts)
@@ -240,35 +213,10 @@ class _GridReader(YamlReader):
             return False
         return option is not None and option.many
 
-    def read_seeds(self, value: Any) -> tuple[int, ...]:
-        if _is_seed(value) and 1 <= value <= 1000:
-            return tuple(range(1, value + 1))
-        if not isinstance(value, list) or not value or not all(map(_is_seed, value)):
-            self.problems.add(
-                f"seeds: expected the number of seeds, or a list of whole numbers from 0, got {shown(value)}"
-            )
-            return (1,)
-        self.unique_names([str(seed) for seed in value], "seeds")
-        return tuple(value)
-
     def read_settings(self, value: Any, where: str) -> Settings:
         given = self.read_mapping(value, where)
         self.check_owned(given, OWNED, where)
         return given
-
-    def check_owned(self, given: Mapping[str, Any], names: Iterable[str], where: str) -> None:
-        """Report settings that have a key of their own in the grid, or that all arms share."""
-        for key in given:
-            if settings.SPELLINGS.get(key, key) not in names:
-                continue
-            if key in settings.FLAGS_ONLY:
-                self.problems.add(f"{where}.{key}: it has no effect in a file. Fix: remove it")
-            elif where.startswith("methods"):
-                self.problems.add(f"{where}.{key}: not an option of a method. Fix: give it under settings")
-            else:
-                self.problems.add(f"{where}.{key}: the grid decides this. Fix: see tasks, students, methods and seeds")
-
-    # ---- comparisons, machine --------------------------------------------------------------------
 
     def read_contrasts(self, value: Any, arms: Sequence[Arm]) -> tuple[Question, ...]:
         contrasts = []
@@ -315,10 +263,6 @@ class _GridReader(YamlReader):
         return Machine(**values)
 
 
-def _is_seed(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
-
-
 def _arm_name(method: str, chosen: Settings, siblings: Sequence[Settings]) -> str:
     """Return the method with the options in which this arm differs from its others."""
     differing = [
@@ -344,10 +288,3 @@ def _short_address(method: str, methods: Sequence[str]) -> str:
 
 def _in_words(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else shown(value).strip("'")
-
-
-def _short_name(model: str) -> str:
-    """Return the last part of a hub name or path; of a model in a run folder, the name of the run."""
-    path = Path(model)
-    parts = [part for part in path.parts if part not in ("/", ".", "..", "model", "student")]
-    return slugify(parts[-1] if parts else model)

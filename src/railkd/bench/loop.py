@@ -18,6 +18,7 @@ from railkd.bench.plan import Job
 from railkd.bench.results import NOT_RUN, read_record, write_failure
 from railkd.errors import RailkdError
 from railkd.jobs.run_folder import RunFolder
+from railkd.models.named_teachers import named_teachers
 from railkd.records import RECORDS_FILE, RunRecord, write_lines
 from railkd.runtime.files import write_text
 from railkd.runtime.ownership import LOCK, hold
@@ -196,7 +197,7 @@ def find_followers(job: Job, record: RunRecord, waiting: Iterable[Job]) -> tuple
     if record.state != "finished":
         teacher, reason = _teacher_of(job), record.error.removeprefix(_WEAK)
     elif job.kind == "finetune" and record.finding.get("level") == "error":
-        teacher = str(RunFolder(Path(str(job.request.options.output))).model("finetune"))
+        teacher = [str(RunFolder(Path(str(job.request.options.output))).model("finetune"))]
         reason = f"{record.finding['detail']}; {record.finding['fix']}"
     else:
         return [], ""
@@ -208,12 +209,12 @@ def find_followers(job: Job, record: RunRecord, waiting: Iterable[Job]) -> tuple
         if (asked[run.folder].cache or asked[run.folder].teacher_labels)
         and not (asked[run.folder].allow_weak_teacher or asked[run.folder].rescale_teacher)
     ]
-    needed = {need for run in runs if run not in guarded for need in run.needs}
-    passes = [j for j in jobs if j.kind == "cache" and j.request.options.teacher == teacher and j.folder not in needed]
+    needed = {need for other in jobs if other.kind == "distill" and other not in guarded for need in other.needs}
+    built = [other for other in jobs if other.kind == "cache" and other.folder not in needed]
+    passes = [other for other in built if [other.request.options.teacher] == teacher]
     return [*passes, *guarded], f"its teacher is weak: {reason}"
 
 
-def _teacher_of(job: Job) -> str | None:
-    """Return the teacher of a run: its checkpoint, or the file of its answers."""
-    options = job.request.options
-    return options.teacher or options.teacher_labels
+def _teacher_of(job: Job) -> list[str]:
+    """Return the teachers of a run: their checkpoints and the files of their answers."""
+    return [one.name for one in named_teachers(job.request.options)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +29,9 @@ from railkd.jobs.request import Request
 from railkd.jobs.run_folder import RunFolder
 from railkd.models.named_teachers import as_list
 from railkd.objectives import method_spec, stored_poolings
+from railkd.records import TEACHER_PART
 from railkd.runtime import typed
+from railkd.signals import NO_POOLING
 
 #: Kind of a job -> its options.
 OPTIONS: Mapping[str, type] = {
@@ -132,9 +134,10 @@ def make_jobs(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
     cached = any(spec.needs_teacher for spec in methods.values())
     jobs: list[Job] = []
     for task in grid.tasks:
-        plans = []
+        plans: list[_TeacherPlan] = []
         for name, teacher in list_teachers(grid, task).items():
-            plans.append(_TeacherPlan(grid, output, verbs, task, teacher, name))
+            parts = [next(plan for plan in plans if plan.teacher == part) for part in teacher.parts]
+            plans.append(_TeacherPlan(grid, output, verbs, task, teacher, name, parts))
             with problems.collect():
                 jobs += plans[-1].make_teacher_jobs(poolings if cached else [])
         for student in grid.students:
@@ -157,21 +160,22 @@ def list_teachers(grid: Grid, task: Task) -> dict[str, Teacher]:
         task: its teacher is that of the students without their own.
 
     Returns:
-        A name that is unique within the task -> the teacher.
+        A name that is unique within the task -> the teacher. The parts of a mean come before it.
     """
     found: dict[str, Teacher] = {}
     for student in grid.students:
         teacher = student.teacher or task.teacher
         assert teacher is not None  # The reader of the grid reports a missing teacher.
-        if teacher not in found.values():
-            name = teacher.name if teacher.name not in found else f"{teacher.name}-{len(found) + 1}"
-            found[name] = teacher
+        for one in (*teacher.parts, teacher):
+            if one not in found.values():
+                name = one.name if one.name not in found else f"{one.name}-{len(found) + 1}"
+                found[name] = one
     return found
 
 
 @dataclass
 class _TeacherPlan:
-    """A teacher of a task, and the jobs that need it."""
+    """A teacher of a task, and the jobs that need it. A mean of several has the plans of its parts."""
 
     grid: Grid
     output: str
@@ -179,6 +183,7 @@ class _TeacherPlan:
     task: Task
     teacher: Teacher
     name: str
+    parts: Sequence[_TeacherPlan] = ()
     needs: tuple[str, ...] = ()
     cache: str | None = None
 
@@ -193,19 +198,17 @@ class _TeacherPlan:
         """Return the teacher's fine-tuning (or scoring, if it is finished) and its pass, if any method needs it."""
         if self.teacher.labels:
             return []
+        if self.parts:
+            return self._make_scoring_of_mean()
         jobs = [self._make_scoring() if self.teacher.settings is None else self._make_finetuning(self.teacher.settings)]
         if poolings:
-            jobs.append(self._make_pass(poolings))
+            jobs.append(self._make_pass(poolings if self._gives_states else [NO_POOLING]))
         return jobs
 
     def make_student_jobs(self, student: Student, arm: Arm, needs_teacher: bool) -> list[Job]:
         """Return the runs of one student with one arm: a job for each seed."""
         task = self.task.name
-        base: dict[str, Any] = {"method": arm.method}
-        if self.teacher.labels:
-            base["teacher_labels"] = self.model
-        else:
-            base |= {"teacher": self.model, "cache": self.cache if needs_teacher else None}
+        base = {"method": arm.method, **self._named(needs_teacher)}
         layers: Layers = [
             ("", {"keep_predictions": "answers"}),
             ("settings: ", self.grid.settings),
@@ -216,13 +219,28 @@ class _TeacherPlan:
             ("", base),
         ]
         request = self._read("distill", layers)
-        needs = (*self.needs, *([_folder("caches", task, self.name)] if base.get("cache") else []))
+        needs = [need for plan in self.parts or (self,) for need in plan.needs]
+        if needs_teacher:
+            needs += [_folder("caches", task, plan.name) for plan in self.parts or (self,) if plan.cache]
         jobs = []
         for seed in self.grid.seeds:
             name = "_".join(slugify(part) for part in (task, student.name, arm.name, str(seed)))
             seeded = request.with_options(output=str(Path(self.output) / "runs" / name)).with_training(seed=seed)
-            jobs.append(Job(f"runs/{name}", "distill", task, student.name, arm.name, seed, seeded, needs))
+            jobs.append(Job(f"runs/{name}", "distill", task, student.name, arm.name, seed, seeded, tuple(needs)))
         return jobs
+
+    def _named(self, needs_teacher: bool) -> dict[str, Any]:
+        """Return the settings of a run that name its teacher, with its caches if the method needs a teacher."""
+        plans = self.parts or (self,)
+        models = [plan for plan in plans if not plan.teacher.labels]
+        found: dict[str, Any] = {"teacher_labels": [plan.model for plan in plans if plan.teacher.labels] or None}
+        found |= {"teacher": [plan.model for plan in models] or None}
+        found |= {"cache": [plan.cache for plan in models] or None if needs_teacher else None}
+        if self.teacher.weights and len(set(self.teacher.weights)) > 1:
+            found["teacher_weights"] = list(self.teacher.weights)
+        if self.teacher.states:
+            found["states_from"] = str(self.teacher.states + 1)
+        return found
 
     def _make_finetuning(self, settings: Settings) -> Job:
         base = {"model": self.teacher.model, "output": self._path("teachers"), "keep_predictions": "texts"}
@@ -248,6 +266,18 @@ class _TeacherPlan:
         request = self._read("evaluate", layers)
         return self._make_job("teachers", "evaluate", "teacher", 0, request)
 
+    def _make_scoring_of_mean(self) -> list[Job]:
+        """Return the job that scores the mean of the parts; none if one is a file, which answers no test rows."""
+        if any(plan.teacher.labels for plan in self.parts):
+            return []
+        base: dict[str, Any] = {"model": [plan.model for plan in self.parts]}
+        if self.teacher.weights and len(set(self.teacher.weights)) > 1:
+            base["model_weights"] = list(self.teacher.weights)
+        layers = [*self._common("metrics"), (f"tasks.{self.task.name}: ", self._tests()), ("", base)]
+        request = self._read("evaluate", layers)
+        needs = tuple(need for plan in self.parts for need in plan.needs)
+        return [replace(self._make_job("teachers", "evaluate", "teacher", 0, request), needs=needs)]
+
     def _make_pass(self, poolings: Sequence[str]) -> Job:
         self.cache = self._path("caches", "cache")
         base = {"teacher": self.model, "cache": self.cache, "pooling": list(poolings)}
@@ -263,20 +293,31 @@ class _TeacherPlan:
 
     def _make_job(self, room: str, kind: str, arm: str, seed: int, request: Request[Any]) -> Job:
         """Return a job of the teacher. It names the students that the teacher teaches, or none if it teaches all."""
-        students = [s.name for s in self.grid.students if (s.teacher or self.task.teacher) == self.teacher]
+        own = {s.name: s.teacher or self.task.teacher for s in self.grid.students}
+        students = [name for name, one in own.items() if one and self.teacher in (one, *one.parts)]
+        if arm and self.teacher not in own.values():
+            arm = f"{TEACHER_PART}{self.name}"
         student = ", ".join(students) if len(students) < len(self.grid.students) else ""
         folder = _folder(room, self.task.name, self.name)
         return Job(folder, kind, self.task.name, student, arm, seed, request, self.needs)
+
+    @property
+    def _gives_states(self) -> bool:
+        """True if a student of this task reads the states of this teacher."""
+        taught = (student.teacher or self.task.teacher for student in self.grid.students)
+        return any(teacher is not None and teacher.lead == self.teacher for teacher in taught)
 
     def _read(self, kind: str, layers: Layers) -> Request[Any]:
         # The checks read ``teacher.model`` in place of a teacher that is not trained yet.
         try:
             request = self.verbs.read(kind, layers)
             replaced: dict[str, Any] = {}
-            if kind in ("cache", "distill") and not self.teacher.labels:
-                replaced = {"teacher": self.teacher.model}
+            if kind in ("cache", "distill") and not self.teacher.lead.labels:
+                replaced = {"teacher": self.teacher.lead.model}
+            if kind == "evaluate" and self.parts:
+                replaced = {"model": [plan.teacher.model for plan in self.parts]}
             if kind == "distill":
-                replaced |= {"cache": None}
+                replaced |= {"cache": None, "teacher_weights": None, "states_from": None}
             if kind in ("finetune", "distill"):  # the folder of the job may hold a log of an earlier try
                 replaced |= {"output": self._path("runs")}
             self.verbs.check(kind, request.with_options(**replaced))

@@ -80,6 +80,8 @@ def _shrink(grid: Grid, copies: TinyCopies) -> Grid:
     def teacher(value: Teacher | None) -> Teacher | None:
         if value is None or value.labels:
             return value
+        if value.parts:
+            return dataclasses.replace(value, parts=tuple(filter(None, map(teacher, value.parts))))
         settings = value.settings if value.settings is None else {**_fields(value.settings), "max_steps": STEPS}
         return dataclasses.replace(value, model=copies.of(value.model, trust=trust), settings=settings)
 

@@ -18,6 +18,7 @@ from railkd.jobs.settings import plain
 from railkd.jobs.training_settings import keeps_checkpoints
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.loading import empty_classifier
+from railkd.models.named_teachers import start_model
 from railkd.runtime.words import listed, size
 
 #: Bytes of a weight on disk. A checkpoint holds the weight and Adam's two moments.
@@ -128,9 +129,8 @@ class Bases:
         """
         if job.kind == "finetune":
             return str(job.request.options.model)
-        return next(
-            (self._models[need] for need in job.needs if need in self._models), str(job.request.options.teacher)
-        )
+        found = (self._models[need] for need in job.needs if need in self._models)
+        return next(found, str(start_model(job.request.options)))
 
     def start(self, job: Job) -> tuple[str, int | None]:
         """Return the checkpoint that a job trains, and its number of blocks if it is not that of the checkpoint.

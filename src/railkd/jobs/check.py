@@ -64,6 +64,8 @@ def before_distilling(
     # A complete cache replaces the teacher here too, so that a second run does not load the teacher.
     judging = teacher if options.live else teacher.only_stored(splits.train.rows, max_lengths)
     judged = _judged(splits.eval.rows, judging, max_lengths, BRIEF_ROWS)
+    if judged is None and len(teacher.members) > 1:  # no job before this one has judged the mean
+        judged = _judged(splits.eval.rows, teacher, max_lengths, BRIEF_ROWS)
     if judged is None:
         say(
             f"teacher: not checked, because its {judging.store} holds too few rows of --eval. Fix: run railkd check "

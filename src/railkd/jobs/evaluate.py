@@ -17,15 +17,17 @@ from railkd.export.side_by_side import Answered
 from railkd.jobs.options import EvaluateOptions, Say, required
 from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.run_folder import RunFolder
-from railkd.jobs.scorer import Scorer
+from railkd.jobs.scorer import MeanScorer, Scorer
 from railkd.jobs.splits import Sources, TableReader, asked_task, digests
 from railkd.jobs.thresholds import Thresholds
 from railkd.jobs.trained import Trained, trained_length
 from railkd.models.limits import truncation_line
+from railkd.models.named_teachers import as_list
 from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.files import write_json
 from railkd.runtime.progress import bar
+from railkd.runtime.words import listed
 from railkd.tasks.by_class import confusion, scores_by_class
 from railkd.tasks.comparison import compare
 from railkd.tasks.judging import Finding
@@ -114,11 +116,12 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None, sh
     """
     ranks.initialize()
     record = RunRecord("evaluate", None, 0, config=Request(options).as_dict())
-    model = Scorer.find(required(options.model, "--model"), trust=options.trust_remote_code)
+    model = _find(options, say)
+    named = listed(as_list(options.model))
     checkpoint, sources = model.checkpoint, Sources.parse(options)
     required(list(sources.tests), "--test")
-    target = target_of(model, str(options.model), options, sources)
-    cut = Thresholds.asked(options.thresholds, model, str(options.model), say)
+    target = target_of(model, named, options, sources)
+    cut = Thresholds.asked(options.thresholds, model, named, say)
     target = target if cut is None else replace(target, task=cut.apply(target.task))
     tables = TableReader(options, say, Trained.of(checkpoint.config)).tests(sources, target)
     target.try_own(tables)
@@ -143,6 +146,17 @@ def evaluate(options: EvaluateOptions, say: Say, *, keep: Path | None = None, sh
         plain = {name: _plain(record, name) | fitted.get(name, {}) for name in record.metrics}
         write_json(options.output, plain | ({SIDE_BY_SIDE: found} if found else {}))
     return record
+
+
+def _find(options: EvaluateOptions, say: Say) -> Scorer:
+    """Return the model to score, or the mean of several."""
+    names = as_list(required(options.model, "--model"))
+    if len(names) == 1:
+        return Scorer.find(names[0], trust=options.trust_remote_code)
+    trust, length = options.trust_remote_code, options.max_length
+    found = MeanScorer(names, options.model_weights, max_length=length, trust=trust)
+    say(found.described)
+    return found
 
 
 def _plain(record: RunRecord, name: str) -> dict[str, Any]:

@@ -222,8 +222,15 @@ class CacheOptions(PassOptions, AnswerOptions, DeviceOptions, TeacherOptions, Da
 class EvaluateOptions(ThresholdOptions, DeviceOptions, ModelOptions, ScoreOptions, DataOptions):
     """Options of ``railkd evaluate``: score a model on labelled rows."""
 
-    model: str | None = option(
-        "model: a folder, a name on the hub, or an ONNX file", metavar="MODEL", group="models", required=True
+    model: str | list[str] | None = option(
+        "model: a folder, a name on the hub, or an ONNX file; may be repeated: the mean of the models is scored",
+        metavar="MODEL",
+        group="models",
+        required=True,
+        repeats=True,
+    )
+    model_weights: list[float] | None = option(
+        "weights of several models, e.g. 0.7,0.3 (default: equal)", metavar="W", group="models"
     )
     train: str | list[str] | None = option(
         "rows that the model was trained on; they decide the metrics, and which test rows are out of domain",

@@ -40,7 +40,7 @@ from railkd.jobs.validation import (
     check_vocabulary,
     depth_of,
 )
-from railkd.models.named_teachers import as_list, check_teachers, start_model
+from railkd.models.named_teachers import as_list, check_teachers, check_weights, start_model
 from railkd.models.starts import KEEP_WORDS, RULES
 from railkd.runtime.addresses import is_address
 from railkd.tasks.metrics import find_metric
@@ -199,12 +199,19 @@ def check_evaluate(request: Request[EvaluateOptions]) -> None:
     problems = Problems()
     problems.require(options, *(("model",) if options.ood else ("model", "test")))
     check_data(problems, options)
-    check_model(problems, options.model, "--model", onnx=True)
+    models = as_list(options.model)
+    for name in models:
+        check_model(problems, name, "--model", onnx=True)
+    if len(models) > 1:
+        check_effect(problems, options, "on the mean of several models", "teacher", "latency", "thresholds")
+        check_weights(problems, "--model-weights", options.model_weights, models)
+    else:
+        check_effect(problems, options, "on one model", "model_weights")
     _check_metrics(problems, options)
     check_model(problems, options.teacher, "--teacher", onnx=True)
     for name in options.latency:
         check_model(problems, name, "--latency", onnx=True)
-    check_device(problems, options, options.model)
+    check_device(problems, options, *models)
     if options.output:
         check_target(problems, Path(options.output), folder=False)
         compare(problems, options, {"--output": options.output})

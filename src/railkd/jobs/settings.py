@@ -29,7 +29,7 @@ NAME_CODE = frozenset({"method", "metrics"})
 #: Settings that are not part of the run: how to treat the folder and how much to print. A token is a secret.
 NEVER_WRITTEN = frozenset({"overwrite", "resume", "rehearse", "quiet", "hub_token"}) | FLAGS_ONLY
 #: Lists that may also be written with commas. Column names are not among them: a column name may hold a comma.
-_WITH_COMMAS = frozenset({"pooling", "weights", "freeze", "labels", "metrics", "teacher_weights"})
+_WITH_COMMAS = frozenset({"pooling", "weights", "freeze", "labels", "metrics", "teacher_weights", "model_weights"})
 #: Builds no more of a representation than a message shows.
 _SHORT = reprlib.Repr()
 vars(_SHORT).update(maxlevel=4, maxlist=8, maxtuple=8, maxdict=8, maxstring=90, maxlong=90, maxother=90)

@@ -7,7 +7,7 @@ checks and the records read this before torch is imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,12 +131,24 @@ def check_teachers(problems: Problems, options: Any) -> None:
             f"--live runs one teacher at every step, got {len(teachers)} teachers. Fix: leave it out, so that each "
             "runs once, into its cache"
         )
-    weights = options.teacher_weights
-    if weights is not None and len(weights) != len(teachers):
-        names = ", ".join(teacher.name for teacher in teachers)
-        problems.add(f"--teacher-weights: expected {len(teachers)} numbers, in the order {names}, got {len(weights)}")
-    if weights is not None and (not all(0 <= weight < float("inf") for weight in weights) or not any(weights)):
-        shown = ", ".join(f"{weight:g}" for weight in weights)
-        problems.add(f"--teacher-weights: expected finite numbers of 0 or more, not all 0, got {shown}")
+    check_weights(problems, "--teacher-weights", options.teacher_weights, [teacher.name for teacher in teachers])
     with problems.collect():
         states_number(options, teachers)
+
+
+def check_weights(problems: Problems, flag: str, weights: Sequence[float] | None, names: Sequence[str]) -> None:
+    """Check the weights of several teachers or models.
+
+    Args:
+        problems: collects what is wrong.
+        flag: that gave them.
+        weights: None: equal.
+        names: of the teachers or models, in the order of the weights.
+    """
+    if weights is None:
+        return
+    if len(weights) != len(names):
+        problems.add(f"{flag}: expected {len(names)} numbers, in the order {', '.join(names)}, got {len(weights)}")
+    if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+        shown = ", ".join(f"{weight:g}" for weight in weights)
+        problems.add(f"{flag}: expected finite numbers of 0 or more, not all 0, got {shown}")

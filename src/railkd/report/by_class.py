@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from railkd.records import ClassScore
-from railkd.report.scores import SELECTION_SET, teacher_arm
-from railkd.report.study import Run, Study, arm_order, serves
+from railkd.report.scores import SELECTION_SET
+from railkd.report.study import Run, Study, arm_order, serves, teacher_arm
 
 #: A table shows at most this many classes: those of the lowest F1.
 MOST_CLASSES = 40

@@ -125,13 +125,12 @@ def _seconds(run: Run, passes: list[tuple[Run, int]]) -> dict[str, float]:
     """
     seconds = run.record.seconds
     own = seconds.get(PASS, 0.0)
-    used = ((item.record.seconds.get(PASS, 0.0), users) for item, users in passes if _uses_pass(run, item))
-    shared, users = next(used, (0.0, 0))
+    used = [(item.record.seconds.get(PASS, 0.0), users) for item, users in passes if _uses_pass(run, item)]
     return {
         TRAINING: seconds.get(TRAINING, 0.0),
         EVALUATION: seconds.get(EVALUATION, 0.0),
-        "part": own + (shared / users if users else 0.0),
-        "whole": own + shared,
+        "part": own + sum(whole / users for whole, users in used if users),
+        "whole": own + sum(whole for whole, _ in used),
     }
 
 

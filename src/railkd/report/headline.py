@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from railkd.records import TEACHER_PART
 from railkd.report.format import interval, number, p_value, percent, ratio
 from railkd.runtime.words import counted
 from railkd.statistics import ALPHA
@@ -80,7 +81,7 @@ def _best_arms(content: Mapping[str, Any]) -> list[str]:
         for row in group["rows"]
         if (cell := row["cells"][0] if single else row["average"])
     ]
-    teachers = [cell["mean"] for student, _, cell in cells if not student]
+    teachers = [cell["mean"] for student, arm, cell in cells if not student and not arm.startswith(TEACHER_PART)]
     teacher = teachers[0] if len(teachers) == 1 else None  # several teachers serve different students
     sentences = []
     for student in content["students"]:

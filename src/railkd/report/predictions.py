@@ -17,8 +17,9 @@ from scipy.special import softmax
 
 from railkd import statistics
 from railkd.errors import RailkdError
-from railkd.report.scores import SELECTION_SET, teacher_arm
-from railkd.report.study import Run, Study, arm_order, inside, serves
+from railkd.records import TEACHER_PART
+from railkd.report.scores import SELECTION_SET
+from railkd.report.study import Run, Study, arm_order, inside, serves, teacher_arm
 from railkd.tasks import Task, task_of_metric
 
 Array = NDArray[Any]
@@ -105,7 +106,7 @@ class Predictions:
             The answers; None if they were not kept.
         """
         for run in self.study.teachers:
-            if run.record.task == task and serves(run, student):
+            if run.record.task == task and serves(run, student) and not run.record.arm.startswith(TEACHER_PART):
                 by_seed = self.sets[task, name].get(("", teacher_arm(run)))
                 if by_seed:
                     return by_seed[min(by_seed)]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from railkd.report.study import Run, Study, arm_order, students_suffix
+from railkd.report.study import Run, Study, arm_order, students_suffix, teacher_arm
 
 #: Facts of a machine that change its times.
 _TIMING_FACTS = ("processor", "cores", "threads", "gpu", "fast bf16")
@@ -130,12 +130,12 @@ def _commands_of_seeds(runs: list[Run]) -> dict[str, Any]:
 
 def _names(run: Run) -> dict[str, Any]:
     record = run.record
-    teacher_jobs = {"finetune": "teacher", "evaluate": "teacher", "cache": "teacher pass"}
-    teacher = teacher_jobs.get(record.job)
+    teacher = teacher_arm(run) if record.job in ("finetune", "evaluate") else ""
+    teacher = f"teacher pass{students_suffix(run)}" if record.job == "cache" else teacher
     return {
         "task": record.task,
         "student": record.student if record.job == "distill" else "",
-        "arm": teacher + students_suffix(run) if teacher else record.arm,
+        "arm": teacher or record.arm,
         "seed": record.seed,
     }
 

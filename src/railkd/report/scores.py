@@ -12,13 +12,12 @@ import numpy as np
 
 from railkd import statistics
 from railkd.records import Question
-from railkd.report.study import Run, Study, arm_order, students_suffix
+from railkd.report.study import Run, Study, arm_order, teacher_arm
 from railkd.statistics import Estimate
 from railkd.tasks.metrics import greater_is_better
 
 #: The selection set: it picked the best epoch, so it is not a test set.
 SELECTION_SET = "eval"
-TEACHER = "teacher"
 #: The row of the tables with the scores of the best answer that needs no model.
 NO_MODEL = "no model"
 DOMAINS = ("in", "out")
@@ -27,18 +26,6 @@ DOMAINS = ("in", "out")
 Seeds = dict[int, float]
 #: Column, domain ("in" or "out") and score.
 Selected = tuple["Column", str, float]
-
-
-def teacher_arm(run: Run) -> str:
-    """Return a teacher's name in the tables, e.g. "teacher", or "teacher of 3-layers" if a task has several.
-
-    Args:
-        run: the run of the teacher.
-
-    Returns:
-        The name.
-    """
-    return TEACHER + students_suffix(run)
 
 
 @dataclass(frozen=True, order=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from railkd.errors import RailkdError
-from railkd.records import RECORD_FILE, RECORDS_FILE, Question, RunRecord, read_lines
+from railkd.records import RECORD_FILE, RECORDS_FILE, TEACHER_PART, Question, RunRecord, read_lines
 from railkd.report.shipped import Found, find_certificates, find_exports
 from railkd.runtime.words import listed, shortened
 from railkd.runtime.yaml_text import read_yaml
@@ -75,6 +75,21 @@ def students_suffix(job: Run) -> str:
         The suffix; empty if the job serves all students.
     """
     return f" of {job.record.student}" if job.record.student else ""
+
+
+def teacher_arm(run: Run) -> str:
+    """Return a teacher's name in the tables, e.g. "teacher", or "teacher of 3-layers" if a task has several.
+
+    One of the teachers whose mean is the teacher has its own name, as in "teacher, base-seed-1".
+
+    Args:
+        run: the run of the teacher.
+
+    Returns:
+        The name.
+    """
+    arm = run.record.arm if run.record.arm.startswith(TEACHER_PART) else "teacher"
+    return arm + students_suffix(run)
 
 
 @dataclass(frozen=True)

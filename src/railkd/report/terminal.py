@@ -10,7 +10,6 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from railkd.report import format
-from railkd.report.scores import TEACHER
 from railkd.report.text import export_table
 from railkd.runtime.words import counted, visible_all
 from railkd.statistics import ALPHA
@@ -159,10 +158,11 @@ def teaches(arm: str, student: str) -> bool:
     """Return True if a teacher serves a student.
 
     Args:
-        arm: the teacher, as `scores.teacher_arm` names it.
+        arm: the teacher, as `study.teacher_arm` names it.
         student: name of the student.
     """
-    return arm == TEACHER or student in arm.removeprefix(f"{TEACHER} of ").split(", ")
+    _, of, students = arm.partition(" of ")
+    return not of or student in students.split(", ")
 
 
 def _score(cell: dict[str, Any] | None, digits: int) -> str:

@@ -172,6 +172,11 @@ def content_of(checkpoint: Checkpoint) -> str:
     return identify(checkpoint, checkpoint.tokenizer, max_length=0, precision="", states_dtype="").content()
 
 
+def digest_of(contents: Sequence[str]) -> str:
+    """Return one digest for the contents of several models, in their order."""
+    return hashlib.sha256(json.dumps(list(contents)).encode()).hexdigest()[:32]
+
+
 def module_digest(model: nn.Module) -> str:
     """Return a digest of the names and bytes of a module's state.
 
