@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,15 +178,13 @@ def _measured(
 
 def _judged(table: Dataset, teacher: GivenTeachers, max_lengths: Sequence[int], rows: int) -> _Judged | None:
     """Return the teacher's answers on a sample of labelled rows; None if what is stored has too few of them."""
-    there, running = np.flatnonzero(teacher.answered(table)), [one.checkpoint for one in teacher.members]
-    if len(there) < FEWEST_ROWS and None in running:
+    there = np.flatnonzero(teacher.answered(table))
+    if len(there) < FEWEST_ROWS and any(one.checkpoint is None for one in teacher.members):
         return None
     chosen = there[some_rows(len(there), rows)]
     table = table.select(chosen)
-    models = [(one.frozen(), one.tokenizer) for one in running if one is not None]  # loaded before the clock starts
-    start = time.perf_counter()
-    logits = teacher.logits(table, max_lengths)
-    rate = len(table) / max(time.perf_counter() - start, 1e-9) if models else 0.0
+    logits, seconds = teacher.logits(table, max_lengths)
+    rate = len(table) / max(seconds, 1e-9) if seconds else 0.0
     return _Judged(logits, np.asarray(table["label"]), chosen, rate)
 
 

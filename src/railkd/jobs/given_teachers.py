@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -160,30 +161,33 @@ class GivenTeachers:
                 held[number] = there[number] | member.gaps
         return np.asarray((self.shares @ there > 0) & held.all(axis=0))
 
-    def logits(self, rows: Dataset, max_lengths: Sequence[int]) -> np.ndarray:
-        """Return the outputs of the mean on rows that have an answer.
+    def logits(self, rows: Dataset, max_lengths: Sequence[int]) -> tuple[np.ndarray, float]:
+        """Return the outputs of the mean on rows that have an answer. One model is in memory at a time.
 
         Args:
             rows: B texts.
             max_lengths: of `max_lengths`.
 
         Returns:
-            (B, C), in the order of `target`.
+            (B, C), in the order of `target`, and the seconds that the models ran.
         """
-        outputs, weights = [], np.repeat(self.shares[:, None], len(rows), axis=1)  # (K, B)
+        outputs, weights, seconds = [], np.repeat(self.shares[:, None], len(rows), axis=1), 0.0  # weights: (K, B)
         order = match_labels(self._infos, self.names)
         for number, (member, length) in enumerate(zip(self.members, max_lengths, strict=True)):
             if member.checkpoint is not None:
                 model, tokenizer = member.checkpoint.frozen(), member.checkpoint.tokenizer
+                start = time.perf_counter()
                 found = predict_logits(model, tokenizer, rows, max_length=length)
+                seconds += time.perf_counter() - start
+                del model
             else:
                 assert member.cache is not None
                 found, _, there = member.cache.answers(keys_of(rows), None)
                 weights[number] *= True if there is None else there
             outputs.append(np.asarray(found, dtype=np.float32)[:, order[number]])
         if len(outputs) == 1:
-            return outputs[0]
-        return mean_of_outputs(self.target.task, outputs, weights / weights.sum(axis=0))
+            return outputs[0], seconds
+        return mean_of_outputs(self.target.task, outputs, weights / weights.sum(axis=0)), seconds
 
     def leave_out_unanswered(self, splits: Splits, say: Say) -> Splits:
         """Say how many rows files of answers lack, and leave out texts that have neither an answer nor a label.
@@ -213,17 +217,9 @@ class GivenTeachers:
                 kept = splits.keep_unlabelled(there)
         return kept
 
-    @contextmanager
-    def sharing(self) -> Iterator[None]:
-        """Let all callers share one model of each teacher inside the ``with`` block. Its end releases the models.
-
-        Yields:
-            Nothing.
-        """
-        with ExitStack() as stack:
-            for member in self.members:
-                stack.enter_context(member.sharing())
-            yield
+    def sharing(self) -> AbstractContextManager[None]:
+        """Return a context in which all callers share one model of the teacher; of several none is kept."""
+        return self.members[0].sharing() if len(self.members) == 1 else nullcontext()
 
     @property
     def _infos(self) -> list[TeacherInfo]:

@@ -67,7 +67,7 @@ def states_number(settings: Any, teachers: list[NamedTeacher]) -> int | None:
     Raises:
         RailkdError: no teacher has this name or number, or it is a file of answers.
     """
-    asked = settings.states_from
+    asked = getattr(settings, "states_from", None)  # a teacher pass has one teacher
     if asked is None:
         return None
     names = [teacher.name for teacher in teachers]
