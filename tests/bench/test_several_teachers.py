@@ -26,7 +26,7 @@ SEEDS = ALONE | {"teacher": TUNED | {"seeds": 2}, "methods": ["kd", {"name": "ra
 
 
 def test_teachers_of_several_seeds_are_one_line_and_their_mean_teaches(base: Path, tmp_path: Path) -> None:
-    jobs = plan(base, tmp_path / "run", SEEDS)
+    jobs = plan(base, tmp_path / "run", SEEDS | {"cache": {"states_dim": 4}})
     assert [(job.kind, job.folder.rpartition("/")[2], job.arm) for job in jobs[:5]] == [
         ("finetune", "base-seed-1", "teacher, base-seed-1"),
         ("cache", "base-seed-1", ""),
@@ -36,6 +36,7 @@ def test_teachers_of_several_seeds_are_one_line_and_their_mean_teaches(base: Pat
     ]
     assert [job.request.training["seed"] for job in jobs if job.kind == "finetune"] == [1, 2]
     assert [job.request.options.pooling for job in jobs if job.kind == "cache"] == [["mean"], ["none"]]
+    assert [job.request.options.states_dim for job in jobs if job.kind == "cache"] == [4, None]
     models, caches = ([f"out/{room}/one/base-seed-{n}/{name}" for n in (1, 2)] for room, name in _PLACES)
     for job in jobs[5:]:
         assert (job.request.options.teacher, job.request.options.cache) == (models, caches)

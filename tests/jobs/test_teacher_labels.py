@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import BertForSequenceClassification
@@ -19,6 +20,7 @@ from railkd.cli import main
 from railkd.data.reading import Reading
 from railkd.errors import RailkdError
 from railkd.jobs.answers import read_teacher_labels
+from railkd.jobs.options import CheckOptions
 from railkd.jobs.run_folder import RunFolder
 from railkd.records import RunRecord
 from railkd.teacher import TeacherCache, TeacherLabels
@@ -99,6 +101,25 @@ def test_a_student_of_the_labels_of_the_file_keeps_its_order(here: Path) -> None
     turned = TeacherLabels.read(str(here / "votes.jsonl"), order=("neg", "pos"))
     assert read.info.labels == ("pos", "neg") and turned.info.labels == ("neg", "pos")
     assert (turned.outputs[:, ::-1] == read.outputs).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "asked", "kind"),
+    [
+        ([["a", "b"], [], ["a"]], None, "multi_label_classification"),
+        ([["a", "b"], [], ["a"]], "classification", "single_label_classification"),
+        (["a", "b", "a"], None, "single_label_classification"),
+    ],
+)
+def test_the_training_rows_say_whether_logits_are_of_several_labels(
+    labels: list[Any], asked: str | None, kind: str, tmp_path: Path
+) -> None:
+    """Logits do not tell: those of one label and those of several are any numbers."""
+    for name, key, cells in (("train", "labels", labels), ("answers", "logits", [{"a": 1.0, "b": 2.0}] * 3)):
+        lines = [json.dumps({"text": f"text {number}", key: cell}) for number, cell in enumerate(cells)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    options = CheckOptions(train=str(tmp_path / "train.jsonl"), problem_type=asked)
+    assert read_teacher_labels(options, str(tmp_path / "answers.jsonl")).info.problem_type == kind
 
 
 def test_a_grid_takes_a_file_of_answers_for_a_teacher(here: Path, tmp_path: Path) -> None:

@@ -236,11 +236,8 @@ class _TeacherPlan:
         found: dict[str, Any] = {"teacher_labels": [plan.model for plan in plans if plan.teacher.labels] or None}
         found |= {"teacher": [plan.model for plan in models] or None}
         found |= {"cache": [plan.cache for plan in models] or None if needs_teacher else None}
-        if self.teacher.weights and len(set(self.teacher.weights)) > 1:
-            found["teacher_weights"] = list(self.teacher.weights)
-        if self.teacher.states:
-            found["states_from"] = str(self.teacher.states + 1)
-        return found
+        found["teacher_weights"] = list(self.teacher.weights) or None
+        return found | {"states_from": str(self.teacher.states + 1) if self.teacher.states else None}
 
     def _make_finetuning(self, settings: Settings) -> Job:
         base = {"model": self.teacher.model, "output": self._path("teachers"), "keep_predictions": "texts"}
@@ -270,9 +267,7 @@ class _TeacherPlan:
         """Return the job that scores the mean of the parts; none if one is a file, which answers no test rows."""
         if any(plan.teacher.labels for plan in self.parts):
             return []
-        base: dict[str, Any] = {"model": [plan.model for plan in self.parts]}
-        if self.teacher.weights and len(set(self.teacher.weights)) > 1:
-            base["model_weights"] = list(self.teacher.weights)
+        base = {"model": [plan.model for plan in self.parts], "model_weights": list(self.teacher.weights) or None}
         layers = [*self._common("metrics"), (f"tasks.{self.task.name}: ", self._tests()), ("", base)]
         request = self._read("evaluate", layers)
         needs = tuple(need for plan in self.parts for need in plan.needs)
@@ -280,12 +275,13 @@ class _TeacherPlan:
 
     def _make_pass(self, poolings: Sequence[str]) -> Job:
         self.cache = self._path("caches", "cache")
+        stores = self._gives_states  # otherwise its cache holds outputs alone
         base = {"teacher": self.model, "cache": self.cache, "pooling": list(poolings)}
         given = {key: as_list(self.task.data.get(key)) for key in ("train", "unlabelled")}
         rows = {"train": [*given["train"], *(split_share(text)[0] for text in given["unlabelled"])]}
         layers = [
             *self._common("bf16"),
-            ("cache: ", self.grid.cache),
+            ("cache: ", {key: value for key, value in self.grid.cache.items() if key != "states_dim" or stores}),
             (f"tasks.{self.task.name}: ", rows),
             ("", base),
         ]

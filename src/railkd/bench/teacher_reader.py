@@ -80,6 +80,7 @@ class TeacherReader(YamlReader):
         self.unique_names([part.model + str(part.settings) for part, _, _ in parts], where)
         lead = next((place for place, part in enumerate(parts) if part[2] == states), 0)
         shares = tuple(weight for _, weight, _ in parts)
+        shares = shares if len(set(shares)) > 1 else ()
         return Teacher("mean", "", parts=tuple(part for part, _, _ in parts), weights=shares, states=lead)
 
     def read_weights(self, value: Any, count: int, where: str) -> list[float]:
