@@ -47,10 +47,13 @@ class Hub:
 
     def listing(self) -> list[dict[str, Any]]:
         """The files, as the hub lists them."""
-        return [
-            {"rfilename": name, "size": len(data), "blobId": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
-            for name, data in sorted(self.files.items())
-        ]
+        found: list[dict[str, Any]] = []
+        for name, data in sorted(self.files.items()):
+            blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+            found.append({"rfilename": name, "size": len(data), "blobId": blob})
+            if name.startswith("shard-"):  # stored as a large file
+                found[-1]["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 1}
+        return found
 
     def commit(self, lines: list[dict[str, Any]]) -> None:
         """Take the lines of a commit."""
