@@ -23,7 +23,7 @@ help:
 	@echo "            because others download gigabytes (ARGS='lowest --torch 2.6.0' tries the declared lowest all the same)"
 	@echo "make test-large  distil a real decoder (SmolLM2-135M, a download of 94 MB) into a small encoder"
 	@echo "make test-node  let transformers.js under Node read an exported folder (380 MB from the npm registry)"
-	@echo "make test-sentence-transformers  let it load the files of an export by their names (50 MB, into a folder of its own)"
+	@echo "make test-sentence-transformers  let it load the files of an export by their names (140 MB on disk, in a folder of its own)"
 	@echo "make test-fresh  install railkd and examples/relational into a new environment, and use the method there"
 	@echo "make lint   check style and types"
 	@echo "make performance  time whole jobs beside plain fine-tuning and the peers, which it installs apart (PART=step_cost, growth, checkpoints, ...)"
