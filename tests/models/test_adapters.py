@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,9 @@ def test_an_adapter_that_cannot_be_merged_is_refused(
 
 
 def test_without_peft_the_command_that_installs_it_is_named(
-    teacher_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    teacher_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if importlib.util.find_spec("peft") is not None:
-        pytest.skip("peft is installed")
+    monkeypatch.setitem(sys.modules, "peft", None)  # Python's own mark of a package that cannot be imported
     folder = adapter(tmp_path / "it", {"base_model_name_or_path": str(teacher_folder)}, HEAD)
     files = tiny.write_files(tmp_path, {"a.tsv": "text\tlabel\ngood\tpos\nbad\tneg\n"})
     assert main(["evaluate", "--model", str(folder), "--test", str(files / "a.tsv")]) == 2
