@@ -16,8 +16,10 @@ from transformers import TrainerCallback
 import tiny
 from railkd import TeacherCache
 from railkd.data.collator import PaddingCollator
+from railkd.data.keys import keys_of
 from railkd.data.tokens import keyed_tokens
 from railkd.errors import RailkdError
+from railkd.teacher import TeacherInfo, TeacherLabels, TeacherMean
 from railkd.training.feeding import KeptStates
 from training.runs import trainer_of
 
@@ -117,6 +119,24 @@ def test_kept_states_are_those_of_the_cache_in_the_widest_precision(
         wanted = cache.gather(keys[[8, 0, 2, 2]], "mean")[1]
         assert wanted is not None
         torch.testing.assert_close(kept(keys[[8, 0, 2, 2]]).cpu().float(), torch.from_numpy(wanted), rtol=1e-3, atol=0)
+
+
+def test_kept_states_of_a_mean_are_those_of_their_text_in_whatever_order_the_other_teachers_hold_it(
+    tmp_path: Path, cache: TeacherCache, rows: Dataset, tokenizer: Any, device: torch.device
+) -> None:
+    keys, options = keys_of(rows), {"tokenizer": tokenizer, "max_length": 128, "pooling": "none"}
+    TeacherCache.build(tiny.make_model(), rows.select(range(9, 15)), tmp_path, **options)
+    grown = TeacherCache.build(tiny.make_model(), rows, tmp_path, **options)
+    info = TeacherInfo(0, 0, cache.info.labels, cache.info.problem_type, 0)
+    file = TeacherLabels("answers", info, keys[::-1], np.zeros((len(keys), 2)), "logits")
+    some = TeacherLabels("some", info, keys[15:3:-1], np.zeros((12, 2)), "logits")
+    for others in ([grown], [file], [some], [grown, file, some]):
+        for teachers, states_from in (([cache, *others], None), ([*others, cache], len(others))):
+            mean = TeacherMean(teachers, states_from=states_from)
+            kept = KeptStates.read(mean, keys, "mean", device, always=True)
+            wanted = cache.gather(keys, "mean")[1]
+            assert kept is not None and wanted is not None and len(kept.rows) == len(keys)
+            assert torch.equal(kept(keys).cpu(), torch.from_numpy(wanted))
 
 
 def test_they_are_kept_where_they_are_wanted_and_said_in_a_line(

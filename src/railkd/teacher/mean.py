@@ -155,11 +155,18 @@ class TeacherMean(StoredTeacher):
         return all(teacher.gaps for teacher, share in zip(self._teachers, self._shares, strict=True) if share)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return a row of each key, or -1 where a cache lacks it or no teacher answers; see `StoredTeacher.find`."""
+        """Return the row of each key in the teacher of the states, or -1 where a cache lacks it or no teacher answers.
+
+        Args:
+            keys: (N, 2).
+
+        Returns:
+            (N,). Of files alone, 0 stands for a row that one of the others holds.
+        """
         found = np.stack([teacher.find(keys) for teacher in self._teachers])  # (K, N)
         held = np.asarray([teacher.gaps for teacher in self._teachers])[:, None] | (found >= 0)
         answered = self._shares @ (found >= 0) > 0
-        return np.asarray(np.where(answered & held.all(axis=0), found.max(axis=0), -1))
+        return np.asarray(np.where(answered & held.all(axis=0), self._states.find(keys).clip(0), -1))
 
     def missing(self, keys: np.ndarray, *, states: bool = False) -> np.ndarray:
         """Return the positions of the keys without an answer; see `StoredTeacher.missing`.

@@ -49,7 +49,7 @@ class StoredTeacher(ABC):
 
     @abstractmethod
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the row (N,) of each key, or -1 where there is none.
+        """Return the row (N,) of each key, or -1 where there is none. Texts with unlike states have unlike rows.
 
         Args:
             keys: (N, 2).

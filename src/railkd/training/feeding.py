@@ -40,7 +40,7 @@ class KeptStates:
     Attributes:
         teacher: it finds the rows.
         rows: (N,) numbers of the rows in the teacher, sorted.
-        states: (N, n, d), in the precision that the teacher stores.
+        states: (N, n, d), in the precision in which the teacher returns them; whole numbers of a cache are float32.
     """
 
     teacher: StoredTeacher
