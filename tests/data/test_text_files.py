@@ -62,10 +62,13 @@ except ValueError as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to RLIMIT_AS")
 @pytest.mark.parametrize("megabytes", [25, 300])
 def test_too_little_memory_is_told_with_file_and_size(megabytes: int, tmp_path: Path) -> None:
-    """25 MB of short rows pass the bound and become too many objects; 300 MB do not pass it."""
+    """25 MB of short rows pass the bound and become too many objects; 300 MB do not pass it.
+
+    The return inside of the first cell leaves the file to the strict reader.
+    """
     file = tmp_path / "rows.csv"
     with file.open("wb") as target:
-        target.write(b"a,b\n")
+        target.write(b'a,b\n"x\rz",y\n')
         for _ in range(megabytes):
             target.write(b"x,y\n" * 250_000)
     words = [sys.executable, "-c", LIMITED, str(file), str(700_000_000)]

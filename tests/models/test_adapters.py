@@ -98,10 +98,15 @@ def test_a_merged_adapter_gives_the_outputs_of_peft(peft: Any, teacher_folder: P
     assert Checkpoint.find(again).digest == found.digest and Checkpoint.find(again).folder != found.folder
 
 
-def test_an_adapter_may_have_other_classes_than_its_model(peft: Any, teacher_folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_may_have_other_classes_than_its_model(
+    peft: Any, teacher_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = Checkpoint.find(teacher_folder).model(new_head=True, num_labels=3)
     trained(peft, model, tmp_path / "it", str(teacher_folder))
+    caplog.clear()
     assert Checkpoint.find(tmp_path / "it").labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("railkd")]
+    assert len(said) == 1 and "and brings the head: it is merged into a copy of that model" in said[0]
     names = {"0": "bad", "1": "so", "2": "good"}
     again = Path(shutil.copytree(tmp_path / "it", tmp_path / "copy"))
     (again / "config.json").write_text(json.dumps({"id2label": names}))

@@ -14,11 +14,13 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from railkd.errors import RailkdError
+from railkd.models.heads import head_follows
 from railkd.models.quiet import quiet_transformers
 from railkd.models.weights import read_weights
 
@@ -87,7 +89,8 @@ def _whole(start: Any, folder: Path, unfit: str, outputs: int | None) -> Any:
     import peft
 
     try:
-        model = start.model(new_head=outputs is not None, **_head(folder, str(folder), start.config, outputs))
+        with nullcontext() if outputs is None else head_follows():
+            model = start.model(new_head=outputs is not None, **_head(folder, str(folder), start.config, outputs))
     except RailkdError as error:
         brings = ", and brings no head of a classifier" if outputs is None else ""
         raise RailkdError(f"{unfit}{brings}: {error}") from None

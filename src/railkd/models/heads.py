@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from railkd.data.labels import LabelSpace, match_label_space
@@ -174,6 +175,24 @@ def _without(model: Any, start: str) -> Any:
     kept = {key: value for key, value in model.state_dict().items() if not key.startswith(start)}
     with quiet_transformers():
         return type(model).from_pretrained(None, config=model.config, state_dict=kept, dtype=model.dtype)
+
+
+@contextmanager
+def head_follows() -> Iterator[None]:
+    """Say nothing of a head that is drawn or reordered inside the block: its weights are loaded after it.
+
+    Yields:
+        Nothing.
+    """
+
+    def unsaid(_: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(unsaid)
+    try:
+        yield
+    finally:
+        logger.removeFilter(unsaid)
 
 
 def say(line: str) -> None:
