@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import tiny
 from railkd.bench.display import Progress, describe_best, estimate_seconds_left
 from railkd.bench.executors.protocol import Outcome
 from railkd.bench.loop import lock_folder, run
@@ -20,6 +21,7 @@ from railkd.errors import RailkdError
 from railkd.jobs.options import CacheOptions, DistillOptions, FinetuneOptions
 from railkd.jobs.request import Request
 from railkd.records import RECORD_FILE, RunRecord, read_lines
+from railkd.runtime.ownership import Ledger
 
 
 def job(folder: str, *needs: str, epochs: int = 1) -> Job:
@@ -75,10 +77,11 @@ PLAN = [
 ]
 
 
-def play(output: Path, script: dict[str, list[str]], plan: list[Job] = PLAN, **settings: int) -> Scripted:
+def play(output: Path, script: dict[str, list[str]], plan: list[Job] = PLAN, **settings: Any) -> Scripted:
     executor = Scripted(output, script, settings.get("slots", 2))
     done, progress = read_finished(plan, str(output)), Progress("x", quiet=True)
-    run(plan, executor, output, done=done, grid="x", retries=settings.get("retries", 2), progress=progress)
+    retries, kept = settings.get("retries", 2), settings.get("kept", "all")
+    run(plan, executor, output, done=done, grid="x", retries=retries, progress=progress, kept=kept)
     return executor
 
 
@@ -179,6 +182,18 @@ def test_resume_runs_what_failed_and_what_is_new_and_nothing_else(tmp_path: Path
     assert sorted(executor.order) == ["runs/a1", "runs/a2", "runs/b2", "teachers/a"]
     assert states(tmp_path) == {job.folder: "finished" for job in plan}
     assert find_removed(PLAN, tmp_path) == ["runs/b2"]
+
+
+@pytest.mark.parametrize(("kept", "left"), [("all", "a1 a2 b1"), ("none", ""), ("best", "a1 b1")])
+def test_what_a_grid_keeps_at_resume_counts_for_runs_that_finished_before(tmp_path: Path, kept: str, left: str) -> None:
+    plan = [replace(one, arm=one.folder[:6]) for one in PLAN]  # a1 and a2 are seeds of one student
+    play(tmp_path, {}, plan)
+    for name in ("a1", "a2", "b1"):
+        tiny.write_files(tmp_path / "runs" / name, {"student/model.safetensors": "weights", "predictions.tsv": ""})
+        Ledger(tmp_path / "runs" / name).add("student/model.safetensors", "predictions.tsv")
+    assert play(tmp_path, {}, plan, kept=kept).order == []
+    assert [path.parts[-3] for path in sorted(tmp_path.glob("runs/*/student/*"))] == left.split()
+    assert len(list(tmp_path.glob("runs/*/predictions.tsv"))) == 3 and set(states(tmp_path).values()) == {"finished"}
 
 
 def test_a_finished_run_with_other_settings_is_refused_by_name(tmp_path: Path) -> None:

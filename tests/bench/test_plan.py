@@ -60,6 +60,21 @@ def test_a_cache_holds_what_the_methods_read(base: Path, tmp_path: Path, methods
     assert [job.request.options.pooling for job in jobs if job.kind == "cache"] == [poolings]
 
 
+@pytest.mark.parametrize(
+    ("dim", "method", "said"),
+    [
+        (4, "pkd-skip", "Expected whole states for pkd-skip"),
+        (8, "gram", "Expected states_dim from 1 to 7, fewer than a state's 8 numbers"),
+        (4, "kd", "and a pooling to store, got 4 and none"),
+    ],
+)
+def test_components_that_do_not_fit_are_refused_before_the_teacher_is_trained(
+    base: Path, tmp_path: Path, dim: int, method: str, said: str
+) -> None:
+    with pytest.raises(RailkdError, match=said):
+        plan(base, tmp_path / "run", ALONE | {"methods": [method], "cache": {"states_dim": dim}})
+
+
 def test_a_job_survives_json_on_its_way_to_a_worker(base: Path, tmp_path: Path) -> None:
     for job in plan(base, tmp_path / "run", SMOKE):
         assert Job.from_plain(json.loads(json.dumps(job.plain()))) == job

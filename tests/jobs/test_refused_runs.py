@@ -10,7 +10,7 @@ import pytest
 from transformers import BertForSequenceClassification
 
 import tiny
-from jobs.commands import base_of, railkd
+from jobs.commands import argv, base_of, railkd
 from railkd.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -33,6 +33,23 @@ def test_a_distillation_refuses_a_chance_teacher_before_it_writes_anything(tmp_p
     assert "--allow-weak-teacher" in message and not (tmp_path / "out").exists()
     railkd(*words, "--allow-weak-teacher")
     assert "warning: weak teacher" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--live --states-on-device yes --shared-size 8", "--states-on-device yes has no effect with --live"),
+        ("--states-dim 16 --shared-size 8", "Expected states_dim from 1 to 15, fewer than a state's 16 numbers"),
+        ("--states-dim 4 --method pkd-skip", "Expected whole states for pkd-skip"),
+    ],
+)
+def test_states_that_cannot_be_kept_are_refused_before_anything_is_written(
+    flags: str, said: str, base: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "train.tsv").write_text("text\tlabel\ngood film\tLABEL_0\nbad film\tLABEL_1\n")
+    files = ("--train", tmp_path / "train.tsv", "--output", tmp_path / "out")
+    assert main(argv("distill --student-layers 2 --teacher", base, flags, *files)) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("verb", ["finetune", "distill", "other student", "cache"])

@@ -96,6 +96,7 @@ def run(
     progress.begin(jobs, loop.records, executor.slots)
     for job in jobs:
         if job.folder in done:
+            drop_unwanted(job, jobs, done, output, kept)  # the grid may have asked for less since
             loop.leave_out_followers(job)
     while loop.waiting or loop.running:
         loop.start_ready()

@@ -32,6 +32,7 @@ from railkd.objectives import method_spec, stored_poolings
 from railkd.records import TEACHER_PART
 from railkd.runtime import typed
 from railkd.signals import NO_POOLING
+from railkd.training.pairing import check_components
 
 #: Kind of a job -> its options.
 OPTIONS: Mapping[str, type] = {
@@ -128,7 +129,9 @@ def make_jobs(grid: Grid, output: str, verbs: Verbs) -> list[Job]:
     methods = {}
     for arm in grid.arms:
         with problems.collect():
-            methods[arm.name] = method_spec(arm.method)
+            methods[arm.name] = spec = method_spec(arm.method)
+            if spec.pooling:
+                check_components(spec.name, spec.objective, grid.cache.get("states_dim"))
     problems.report()
     poolings = stored_poolings(methods.values())
     cached = any(spec.needs_teacher for spec in methods.values())

@@ -229,6 +229,8 @@ def make_verbs() -> Any:
     from railkd.jobs import distill
     from railkd.models.checkpoints import Checkpoint
     from railkd.models.named_teachers import start_model
+    from railkd.signals import NO_POOLING
+    from railkd.teacher.components import check_dim
 
     known: dict[str, Verb] = {kind: find_verb(kind) for kind in OPTIONS}
 
@@ -238,15 +240,18 @@ def make_verbs() -> Any:
     checkpoints: dict[str, Checkpoint] = {}
     passed: set[str] = set()
 
+    def find(source: str | None) -> Checkpoint | None:
+        if source and source not in checkpoints and Path(source).is_dir():
+            checkpoints[source] = Checkpoint.find(source)
+        return checkpoints.get(source or "")
+
     def check_settings(request: Request[Any], source: str | None) -> None:
         """Check settings and models once for all tasks of a kind and all seeds: no row decides about them."""
         options = request.options
         models = [source, getattr(options, "student", None), getattr(options, "student_layers", None)]
         key = repr([type(options), models, bool(options.eval or options.eval_share), sorted(request.training.items())])
         if key not in passed:
-            if source and source not in checkpoints and Path(source).is_dir():
-                checkpoints[source] = Checkpoint.find(source)
-            distill.check_settings(request, checkpoints.get(source or ""))
+            distill.check_settings(request, find(source))
             passed.add(key)
 
     def check_job(kind: str, request: Request[Any]) -> None:
@@ -256,6 +261,9 @@ def make_verbs() -> Any:
         known[kind].check(request.with_options(**resumed))
         if kind in ("finetune", "distill"):
             check_settings(request, options.model if kind == "finetune" else start_model(options))
+        if kind == "cache" and (teacher := find(options.teacher)) is not None:
+            poolings = [name for name in options.pooling or [] if name != NO_POOLING]
+            check_dim(options.states_dim, teacher.shape.width, poolings)
 
     return Verbs(read, check_job)
 

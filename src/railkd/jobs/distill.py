@@ -39,6 +39,7 @@ from railkd.signals import NO_POOLING, BlockShape, checked_poolings
 from railkd.tasks.metrics import check_choice
 from railkd.tasks.target import Target
 from railkd.teacher import LiveTeacher, StoredTeacher, TeacherCache
+from railkd.teacher.components import check_dim
 from railkd.teacher.identity import content_of
 from railkd.training import DistillationTrainingArguments
 from railkd.training.arguments import Shapes
@@ -57,8 +58,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     start = _starts_from(options, teacher.checkpoint)
     lengths, shapes = teacher.max_lengths(options.max_length, say), _shapes(options, start, teacher.lead.shape)
     max_length = lengths[teacher.states]
-    if spec.pooling:  # before the teacher runs
-        check_components(spec.name, spec.objective, options.states_dim or teacher.lead.states_dim)
+    _check_dim(options, spec, teacher.lead)
     copied = _start(options, start)
     up = splits.greater_is_better
     asked = _asked(request, copied)
@@ -148,6 +148,15 @@ def check_settings(request: Request[FinetuneOptions | DistillOptions], teacher: 
     if teacher is not None and (options.student is None or Path(options.student).is_dir()):
         shapes = _shapes(options, _starts_from(options, teacher), teacher.shape)
     training_arguments(request, 1, metric, lambda line: None, 1, shapes)
+
+
+def _check_dim(options: DistillOptions, spec: MethodSpec, teacher: GivenTeacher) -> None:
+    """Refuse principal components that the method or the teacher does not fit, before the teacher runs."""
+    if spec.pooling:
+        check_components(spec.name, spec.objective, options.states_dim or teacher.states_dim)
+    if teacher.checkpoint is not None:
+        poolings = [*(options.pooling or []), *([spec.pooling] if spec.pooling else [])]
+        check_dim(options.states_dim, teacher.checkpoint.shape.width, poolings)
 
 
 def _stored(

@@ -293,6 +293,10 @@ def training_arguments(
         RailkdError: arguments do not fit each other or the shapes.
     """
     options, training = request.options, request.training
+    if getattr(options, "live", False) and training.get("states_on_device") == "yes":
+        raise RailkdError(
+            "--states-on-device yes has no effect with --live, which stores no states. Fix: leave one of the two out."
+        )
     chosen: dict[str, Any] = {
         "output_dir": required(options.output, "--output"),
         "max_length": max_length,

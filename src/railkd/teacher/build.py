@@ -23,7 +23,7 @@ from railkd.runtime.ownership import check_writable
 from railkd.runtime.progress import tqdm_bar
 from railkd.signals import checked_poolings
 from railkd.teacher.batches import Padder, plan_batches
-from railkd.teacher.components import Components, fit_components, sample_of, stored_components
+from railkd.teacher.components import Components, check_dim, fit_components, sample_of, stored_components
 from railkd.teacher.identity import Identity, identify
 from railkd.teacher.live import LiveTeacher
 from railkd.teacher.manifest import stored_manifest
@@ -201,12 +201,7 @@ class TeacherPass:
         settings, dim, shape = self._settings, self._settings.states_dim, live.info.shape
         if dim is None:
             return None
-        if not 1 <= dim < shape.width or not live.poolings:
-            raise RailkdError(
-                f"Expected states_dim from 1 to {shape.width - 1}, fewer than a state's {shape.width} numbers, and a "
-                f"pooling to store, got {dim} and {', '.join(live.poolings) or 'none'}. Fix: leave it out, or give a "
-                "smaller number."
-            )
+        check_dim(dim, shape.width, live.poolings)
         teacher, stored = self.identity.digest(live.poolings), stored_manifest(path)
         if not settings.overwrite:
             found = stored_components(path, stored.identity.components if stored else None, teacher)

@@ -117,6 +117,24 @@ def stored_components(folder: Path, digest: str | None, teacher: str) -> Compone
     return found[0] if found else None
 
 
+def check_dim(dim: int | None, width: int, poolings: Sequence[str]) -> None:
+    """Refuse a number of components that is not smaller than a state, and components where no states are stored.
+
+    Args:
+        dim: number of components; None: whole states.
+        width: numbers of a state.
+        poolings: of the states that are stored.
+
+    Raises:
+        RailkdError: the number does not fit.
+    """
+    if dim is not None and not (1 <= dim < width and poolings):
+        raise RailkdError(
+            f"Expected states_dim from 1 to {width - 1}, fewer than a state's {width} numbers, and a pooling to store, "
+            f"got {dim} and {', '.join(poolings) or 'none'}. Fix: leave it out, or give a smaller number."
+        )
+
+
 def sample_of(keys: np.ndarray, shape: BlockShape, dim: int) -> np.ndarray:
     """Return the positions of the rows that components are fitted on: evenly spread over the sorted keys.
 
