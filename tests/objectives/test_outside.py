@@ -254,12 +254,25 @@ def test_a_file_that_names_code_runs_nothing_until_the_user_allows_it(
         assert "names Python code" in refused([*words, "--output", "out"], capsys)
     metrics = "metrics: 'auroc,mine.py:cost'"
     Path("metrics.yaml").write_text(f"{metrics}\ntrain: none.tsv\n")
+    sly = f"{{finetune: none, {metrics}}}"
+    teachers = (
+        *(sly, f"[other, {sly}]", f"[{sly}, {{labels: none.jsonl}}]", f"{{finetune: none, {metrics}, seeds: 2}}"),
+        *(
+            f"{{mean: [{sly}, other]}}",
+            f"{{mean: [other, {{finetune: none, {metrics}, seeds: [3, 4]}}], weights: [1, 2]}}",
+        ),
+        f"{{finetune: none, {metrics}, seeds: [3]}}",
+    )
+    places = (
+        ("teacher: none", "teacher: {}"),
+        ("[none.tsv]", "[none.tsv], teacher: {}"),
+        ("layers: 1", "layers: 1, teacher: {}"),
+    )
     for number, text in enumerate(
         (
             f"{grid}methods: [kd]\nsettings: {{{metrics}}}\n",
             f"{grid}methods: [kd]\n".replace("[none.tsv]", f"[none.tsv], settings: {{{metrics}}}"),
-            f"{grid}methods: [kd]\n".replace("teacher: none", f"teacher: {{finetune: none, {metrics}}}"),
-            f"{grid}methods: [kd]\n".replace("layers: 1", f"layers: 1, teacher: {{finetune: none, {metrics}}}"),
+            *(f"{grid}methods: [kd]\n".replace(old, new.format(one)) for old, new in places for one in teachers),
         )
     ):
         Path(f"{number}.yaml").write_text(text)

@@ -143,7 +143,8 @@ class Grid:
     def named_code(self) -> Iterator[tuple[str, Any]]:
         """Yield where methods and metrics stand in the file, and their names: each may be the address of code."""
         yield "methods", [arm.method for arm in self.arms]
-        teachers = [owner.teacher for owners in (self.tasks, self.students) for owner in owners if owner.teacher]
+        named = [owner.teacher for owners in (self.tasks, self.students) for owner in owners if owner.teacher]
+        teachers = [one for teacher in named for one in (teacher, *teacher.parts)]
         given = [("settings", self.settings), *((f"tasks.{task.name}.settings", task.settings) for task in self.tasks)]
         given += [("teacher", teacher.settings) for teacher in teachers if teacher.settings is not None]
         for where, settings in given:
