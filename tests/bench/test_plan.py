@@ -12,8 +12,9 @@ import pytest
 import torch
 import yaml
 
-from bench.room import ALONE, SMOKE, inside, room
+from bench.room import ALONE, SMOKE, inside, room, table
 from railkd.bench import bundled_grids, grid_reader
+from railkd.bench.estimate import _Plan
 from railkd.bench.plan import Job, make_jobs
 from railkd.cli import main
 from railkd.cli.bench import make_verbs
@@ -247,3 +248,25 @@ def test_a_bundled_grid_runs_with_tiny_models(name: str, base: Path, tmp_path: P
     size = 48 * (4 * 8 * 2 * (2 if name in ("paper", "glue") else 1) + 2 * 4 + 16) / 1e3
     assert re.search(rf"one +1 +1 +{runs // 2} +0 +48 +{size:.1f} kB +\d.* (s|min)", out), out
     assert "caches not known" not in out and "time left not known" not in out
+
+
+def test_rows_without_labels_take_the_time_of_rows_where_a_teacher_teaches(base: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        table(tmp_path / f"{name}.tsv", 36, ord(name))
+    more = [str(tmp_path / "a.tsv"), f"{tmp_path}/b.tsv:0.3"]
+    tasks = {name: {"train": "data/one/train.tsv", "test": "data/one/dev.tsv"} for name in ("few", "many")}
+    tasks["many"]["unlabelled"] = more
+    grid = {key: value for key, value in ALONE.items() if key != "data"} | {
+        "tasks": tasks,
+        "methods": ["kd", "finetune"],
+    }
+    with inside(room(base, tmp_path / "run", grid)):
+        jobs = make_jobs(grid_reader.load("grid.yaml"), "out", make_verbs())
+        estimate = _Plan(jobs, {}, quiet=True)
+        seconds = {(job.task, job.kind, job.arm): estimate._expected(job) for job in jobs}
+    for kind, arm, ratio in (
+        ("cache", "", 120 / 48),
+        ("distill", "kd", (0.8 * 48 + 72) / (0.8 * 48)),
+        ("distill", "finetune", 1),
+    ):
+        assert seconds["many", kind, arm] == pytest.approx(ratio * seconds["few", kind, arm]), (kind, arm)

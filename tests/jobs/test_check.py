@@ -127,6 +127,15 @@ def test_the_smaller_findings_by_hand() -> None:
     assert levels(findings.conflicts([("a",), ("a",)], [0, 1])) == "warning"
     (leak,) = findings.leaks([("a", "b"), ("c", "d")], {"eval": [("a", "b"), ("a", "c")], "test x": [("c",)]})
     assert leak.detail == "1 of 2 rows of eval (50.0%) are training rows too"
+    both = findings.leaks([("a",)], {"eval": [("a",), ("b",)], "test x": [("c",)]}, [("b",), ("a",), ("b",)])
+    assert [one.detail for one in both] == [
+        "1 of 2 rows of eval (50.0%) are training rows too",
+        "2 of 2 rows of eval (100.0%) are rows of --unlabelled too",
+    ]
+    assert levels(*findings.leaks([("a",)], {"eval": [("c",)]}, [("b",)])) == "note"
+    again = findings.repeats([("a",)], [("b",), ("a",), ("b",), ("c",)])
+    assert again is not None and again.detail.startswith("2 of 4 rows of --unlabelled")
+    assert findings.repeats([("a",)], [("b",)]) is None is findings.repeats([("a",), ("a",)], [])
     assert normalised(["A  b\n", "É"]) == ("a b", "é")
     order, own = SINGLE.describe_outputs(("a", "b"), ("b", "a"))
     assert order.detail.startswith("0 = a, 1 = b") and "in another order: b, a" in own.detail

@@ -24,9 +24,12 @@ from railkd.bench.plan import Job
 from railkd.bench.results import read_record
 from railkd.bench.sizes import Bases, compute_sizes, count_rows, find_local
 from railkd.bench.speed import Speed, measure_speeds
+from railkd.data.shares import split_share
 from railkd.data.sources import Source
 from railkd.jobs.options import DEFAULT_MAX_LENGTH
 from railkd.models.checkpoints import Checkpoint
+from railkd.models.named_teachers import as_list
+from railkd.objectives import method_spec
 from railkd.runtime import hardware
 from railkd.runtime.progress import bar
 from railkd.runtime.words import counted, duration, size, visible
@@ -143,7 +146,7 @@ class _Plan:
         """Measure the models of jobs whose time is not known from finished ones."""
         wanted: dict[tuple[str, int | None], tuple[Checkpoint, int | None, int]] = {}
         for job in jobs:
-            if job.kind == "evaluate" or None in map(count_rows, _sources(job)):
+            if job.kind == "evaluate" or None in map(count_rows, [*_sources(job), *_unlabelled(job)]):
                 continue
             name, layers = (self.bases.teacher(job), None) if job.kind == "cache" else self.bases.start(job)
             checkpoint = find_local(name)
@@ -162,7 +165,8 @@ class _Plan:
         options, source = job.request.options, _sources(job)[0]
         name, layers = (self.bases.teacher(job), None) if job.kind == "cache" else self.bases.start(job)
         speed, rows = self.speeds.get((name, layers)), _sum(map(count_rows, _sources(job)))
-        if speed is None or rows is None:
+        more = _sum(map(count_rows, _unlabelled(job)))
+        if speed is None or rows is None or more is None:
             return None
         rows = min(rows, getattr(options, "max_train_rows", None) or rows)
         tokens = min(_mean_length(name, source), options.max_length or DEFAULT_MAX_LENGTH)
@@ -172,13 +176,20 @@ class _Plan:
         steps = training.get("max_steps") or 0
         epochs = float(training.get("num_train_epochs", 3))
         batch = int(training.get("per_device_train_batch_size", 32))
-        total = steps * batch if steps > 0 else epochs * rows * (1 - (options.eval_share or 0))
+        total = steps * batch if steps > 0 else epochs * (rows * (1 - (options.eval_share or 0)) + more)
         return total * speed.seconds("training", tokens)
 
 
 def _sources(job: Job) -> list[str]:
     train = job.request.options.train
     return train if isinstance(train, list) else [str(train)]
+
+
+def _unlabelled(job: Job) -> list[str]:
+    """Return the sources of rows without labels that a job trains on. A run without a teacher leaves them out."""
+    options = job.request.options
+    taught = job.kind == "distill" and method_spec(job.request.training["method"]).needs_teacher
+    return [split_share(text)[0] for text in as_list(options.unlabelled)] if taught else []
 
 
 def _alike(job: Job) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 
 from railkd.data.keys import normalised
-from railkd.data.reader import TEXT_COLUMNS
+from railkd.data.reader import TEXT_COLUMNS, Table
 from railkd.data.sources import SELECTION_SET
 from railkd.data.tokens import full_lengths, some_rows
 from railkd.errors import RailkdError, RunFailed
@@ -189,15 +189,20 @@ def _judged(table: Dataset, teacher: GivenTeachers, max_lengths: Sequence[int], 
 
 
 def _about_texts(splits: Splits) -> list[Finding]:
-    """Find test rows that are training rows too, and equal texts with different labels."""
+    """Find test rows that are trained on too, texts that repeat, and equal texts with different labels."""
     others = {SELECTION_SET: splits.eval} if splits.eval is not None else {}
     others |= {f"test {name}": table for name, table in splits.tests.items()}
-    train = [normalised(row) for row in _texts(splits.train.rows)]
-    found = findings.leaks(
-        train, {name: [normalised(row) for row in _texts(table.rows)] for name, table in others.items()}
-    )
-    doubles = findings.conflicts(train, splits.train.rows["label"])
-    return [*found, doubles] if doubles else found
+    train, texts = _normalised(splits.train), _normalised(splits.unlabelled)
+    found: list[Finding | None] = [
+        *findings.leaks(train, {name: _normalised(rows) for name, rows in others.items()}, texts)
+    ]
+    found += [findings.conflicts(train, splits.train.rows["label"]), findings.repeats(train, texts)]
+    return [finding for finding in found if finding is not None]
+
+
+def _normalised(table: Table | None) -> list[tuple[str, ...]]:
+    """Return the texts of a table without case and white space, as leaks are looked for; none without a table."""
+    return [] if table is None else [normalised(row) for row in _texts(table.rows)]
 
 
 def _about_tokens(

@@ -89,30 +89,46 @@ def unknown_words(share: float, who: str) -> Finding | None:
     return Finding("note", f"vocabulary ({who})", f"{share:.2%} of tokens are unknown") if share else None
 
 
-def leaks(train: Sequence[tuple[str, ...]], others: Mapping[str, Sequence[tuple[str, ...]]]) -> list[Finding]:
-    """Find rows of eval and test sets whose texts are training rows too.
+def leaks(
+    train: Sequence[tuple[str, ...]],
+    others: Mapping[str, Sequence[tuple[str, ...]]],
+    unlabelled: Sequence[tuple[str, ...]] = (),
+) -> list[Finding]:
+    """Find rows of eval and test sets whose texts are trained on too, with a label or without.
 
     Args:
         train: normalised texts of the training rows.
         others: name of a set -> normalised texts of its rows.
+        unlabelled: normalised texts of the rows without labels.
 
     Returns:
         A warning for each set with such rows, or one note.
     """
-    seen, found = set(train), []
+    trained, found = {"training rows": set(train), "rows of --unlabelled": set(unlabelled)}, []
     for name, rows in others.items():
-        shared = sum(row in seen for row in rows)
-        if shared:
-            detail = f"{shared:,} of {len(rows):,} rows of {name} ({shared / len(rows):.1%}) are training rows too"
-            found.append(
-                Finding(
-                    "warning",
-                    "leak",
-                    detail,
-                    "remove these rows from one of the two sets; they make its scores too good",
-                )
-            )
-    return found or [Finding("note", "leak", "no text of an eval or test set is a training row")]
+        for what, seen in trained.items():
+            if shared := sum(row in seen for row in rows):
+                detail = f"{shared:,} of {len(rows):,} rows of {name} ({shared / len(rows):.1%}) are {what} too"
+                fix = "remove these rows from one of the two sets; they make its scores too good"
+                found.append(Finding("warning", "leak", detail, fix))
+    extra = " or a row of --unlabelled" if unlabelled else ""
+    return found or [Finding("note", "leak", f"no text of an eval or test set is a training row{extra}")]
+
+
+def repeats(train: Sequence[tuple[str, ...]], unlabelled: Sequence[tuple[str, ...]]) -> Finding | None:
+    """Count the rows without labels whose text is a training row or an earlier row without a label.
+
+    Args:
+        train: normalised texts of the training rows.
+        unlabelled: normalised texts of the rows without labels of all files.
+
+    Returns:
+        A note; None if each text comes once.
+    """
+    if not (count := len(unlabelled) - len(set(unlabelled) - set(train))):
+        return None
+    detail = f"{count:,} of {len(unlabelled):,} rows of --unlabelled have the text of a training row or of an earlier"
+    return Finding("note", "unlabelled", f"{detail} row without a label; they are trained on each time")
 
 
 def conflicts(train: Sequence[tuple[str, ...]], labels: Sequence[Any]) -> Finding | None:
