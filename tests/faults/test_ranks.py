@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import BertForSequenceClassification
 
 import tiny
-from faults.two_ranks import FILES, TRAINING
+from faults.two_ranks import FILES, TRAINING, mixed
 from railkd.cli import main
 from railkd.records import RunRecord
 from railkd.teacher import TeacherCache
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 rows: global batches of 8 divide them, so one rank and two see the same."""
     base = tmp_path_factory.mktemp("ranks")
     tiny.save(base / "teacher", tiny.make_model(4, width=8, dropout=0.0), tiny.make_tokenizer())
-    for name, count, seed in (("train", 24, 0), ("dev", 9, 5)):
+    for name, count, seed in (("train", 24, 0), ("dev", 9, 5), ("more", 16, 6), ("others", 8, 7)):
         rows = tiny.text_rows(count, seed=seed)
         lines = [f"{text}\t{label}" for text, label in zip(rows["text"], rows["label"], strict=True)]
         (base / f"{name}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
@@ -75,6 +75,7 @@ def one(folder: Path, two: dict[str, Any]) -> Path:
         assert main([str(word) for word in words]) == 0
         words = ["distill", *FILES, *TRAINING, "--batch-size", 8, "--output", "one"]
         assert main([str(word) for word in words]) == 0
+        assert mixed("--batch-size", 8, "--output", "mixed-of-one") == 0
         words = ["evaluate", "--model", "out/student", "--test", "dev.tsv", "--output", "scores-of-one.json"]
         assert main([str(word) for word in words]) == 0
     finally:
@@ -152,6 +153,15 @@ def test_two_ranks_train_the_student_of_one_and_agree_on_every_weight(folder: Pa
         assert ours.keys() == theirs.keys()
         for key in ours:
             torch.testing.assert_close(ours[key], theirs[key], rtol=1e-5, atol=1e-5, msg=key)
+
+
+def test_two_ranks_read_the_shares_of_one_and_make_its_student(folder: Path, one: Path) -> None:
+    """Of 48 rows with labels and without, a quarter of each batch is of one file."""
+    records = [json.loads((folder / name / "metrics.json").read_text()) for name in ("mixed", "mixed-of-one")]
+    assert records[0]["seen"] == records[1]["seen"] == {"steps": 12, "rows": 96, "labelled": 54, "unlabelled": 42}
+    ours, theirs = (load_file(folder / name / "student/model.safetensors") for name in ("mixed", "mixed-of-one"))
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-5, atol=1e-5, msg=key)
 
 
 def test_two_ranks_leave_frozen_parts_alone_and_agree_on_the_others(folder: Path, two: dict[str, Any]) -> None:

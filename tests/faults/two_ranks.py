@@ -52,6 +52,15 @@ def same(*words: object, **options: Any) -> int:
     return railkd("distill", *FILES, *TRAINING, "--batch-size", 4, *words, **options)
 
 
+def mixed(*words: object) -> int:
+    """A distillation with rows of two files without labels, one of which has a share of every batch."""
+    more = ["--unlabelled", "more.tsv:0.25", "--unlabelled", "others.tsv", "--live", "--method", "kd"]
+    left_out = ("--shared-size", "--cache")
+    pairs = zip(["", *TRAINING], TRAINING, strict=False)
+    settings = [word for before, word in pairs if word not in left_out and before not in left_out]
+    return railkd("distill", *FILES, *settings, *more, *words)
+
+
 class At(TrainerCallback):
     """A signal to a process, sent by one rank after a step, which waits until it has come back to it."""
 
@@ -125,6 +134,7 @@ def first() -> None:
     assert same("--output", "out", callback=Witness()) == 0
     frozen = ["--output", "frozen", "--freeze", "embeddings,1", "--epochs", 1]
     assert same(*frozen, callback=Witness("frozen")) == 0
+    assert mixed("--batch-size", 4, "--output", "mixed") == 0
     assert railkd("evaluate", "--model", "out/student", "--test", "dev.tsv", "--output", "scores.json") == 0
     Path(f"first-{ranks.rank()}").touch()
     code = same("--output", "stopped", callback=At(2, rank=0, process=os.getppid(), number=signal.SIGTERM))
