@@ -18,6 +18,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from export.conftest import decided
 from models.families.table import FAMILIES
 from models.families.table import make_model as make_family
 from models.families.table import make_tokenizer as family_tokenizer
@@ -31,7 +32,7 @@ from railkd.export.session import OnnxModel
 from railkd.models.inference import batched_logits, predict_logits
 from railkd.tasks import TASKS
 from thorough import unless
-from tiny import save, text_rows, weights_of
+from tiny import LABELS, save, text_rows, weights_of
 
 Capture = pytest.CaptureFixture[str]
 
@@ -166,15 +167,44 @@ def test_a_folder_without_weights_means_its_onnx_file(shipped: Path, tmp_path: P
         assert find_onnx(tmp_path) == find_onnx(tmp_path / "onnx") == tmp_path / "onnx" / name
 
 
+@pytest.mark.parametrize("flag", unless("".__eq__, ["", "--per-op"]))
 def test_a_gate_that_fails_leaves_nothing_and_says_by_how_much(
-    shipped: Path, dev: Path, tmp_path: Path, capsys: Capture
+    flag: str, shipped: Path, dev: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     # 400 rows cannot show a drop of at most 0.1 points, whatever the model does.
-    words = ["export", str(shipped), "--int8", "--eval", str(dev), "--max-drop", "0.1", "--output", str(tmp_path / "x")]
-    assert main(words) == 1
+    words = ["export", str(shipped), "--int8", *flag.split(), "--eval", str(dev), "--max-drop", "0.1"]
+    assert main([*words, "--output", str(tmp_path / "x")]) == 1
     message = capsys.readouterr().err
     assert "int8: the quality gate fails" in message and "overall" in message and "rows are needed" in message
+    assert ("operators stay in float32" in message) is bool(flag)
+    assert f"Fix: give {'' if flag else '--per-op, '}more rows by --eval" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_operator_that_int8_spoils_stays_in_float32(tmp_path: Path, capsys: Capture) -> None:
+    model, tokenizer, texts, _ = decided()
+    inner, outer = (getattr(model.bert.encoder.layer[0], name).dense for name in ("intermediate", "output"))
+    with torch.no_grad():
+        outer.weight *= 30
+        outer.weight[:, 0], inner.bias[0] = 0, 3000  # an activation of which nothing depends, and which sets the scale
+    rows = Dataset.from_dict({"text": texts})
+    logits = predict_logits(model, tokenizer, rows, max_length=128)
+    with torch.no_grad():
+        model.classifier.bias[0] += float(np.median(logits[:, 1] - logits[:, 0]))
+    answers = predict_logits(model, tokenizer, rows, max_length=128).argmax(1)
+    save(tmp_path / "model", model, tokenizer)
+    lines = [f"{text}\t{LABELS[best]}" for text, best in zip(texts, answers, strict=True)]
+    (tmp_path / "dev.tsv").write_text("\n".join(["text\tlabel", *lines, ""]))
+    words = ["export", str(tmp_path / "model"), "--int8", "--per-op", "--max-drop", "5", "--max-class-drop", "9"]
+    assert main([*words, "--eval", str(tmp_path / "dev.tsv"), "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    made = json.loads((tmp_path / "out/onnx/quantize_config.json").read_text())["quantisation"]
+    assert said.count("next, embeddings stay") == said.count("next, 1 operator stay") == 1
+    (left,) = made["left_out"]
+    files = (tmp_path / "out/onnx" / name for name in ("model.onnx", "model_quantized.onnx"))
+    before, after = ({node.name: node.op_type for node in onnx.load(file).graph.node} for file in files)
+    assert before[left] == after[left] == "MatMul"
+    assert made["integer"] == len(quantize.products_of(tmp_path / "out/onnx/model.onnx")) - 1
 
 
 def test_operators_can_stay_in_float32(shipped: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""transformers.js reads the exported folder, and answers as onnxruntime does in Python; `make test-node` runs it."""
+"""transformers.js and onnxruntime for browsers answer as onnxruntime does in Python; `make test-node` runs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,15 @@ pytestmark = pytest.mark.node
 SCRIPTS = Path(__file__).parent / "node"
 
 
-def test_transformers_js_gives_the_answers_of_both_files(tmp_path: Path) -> None:
+def node(script: str, *words: str) -> Any:
+    """Run a script of the folder, and return what it prints last, as JSON."""
+    command = ["node", str(SCRIPTS / script), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SCRIPTS)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_node_and_a_browser_give_the_answers_of_both_files(tmp_path: Path) -> None:
     if not (SCRIPTS / "node_modules").is_dir() or shutil.which("node") is None:
         missing("transformers.js is not installed. Fix: make test-node")
     model, tokenizer = small_bert(2), tokenizer_of("WordPiece")
@@ -39,11 +48,10 @@ def test_transformers_js_gives_the_answers_of_both_files(tmp_path: Path) -> None
     words = ["export", str(tmp_path / "model"), "--int8", "--max-drop", "5", "--eval", str(tmp_path / "dev.tsv")]
     assert main([*words, "--output", str(tmp_path / "shipped")]) == 0
     for dtype, file in (("fp32", "model.onnx"), ("q8", "model_quantized.onnx")):
-        command = ["node", str(SCRIPTS / "classify.mjs"), str(tmp_path), "shipped", dtype, rows[0]]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SCRIPTS)
-        assert done.returncode == 0, done.stderr
-        printed = {one["label"]: one["score"] for one in json.loads(done.stdout.strip().splitlines()[-1])}
+        printed = {one["label"]: one["score"] for one in node("classify.mjs", str(tmp_path), "shipped", dtype, rows[0])}
         exported = OnnxModel(tmp_path / "shipped" / "onnx" / file)
-        logits = exported.run(AutoTokenizer.from_pretrained(tmp_path / "shipped")([rows[0]], return_tensors="pt"))[0]
+        tokens = AutoTokenizer.from_pretrained(tmp_path / "shipped")(rows[0])
+        logits = exported.run({name: [numbers] for name, numbers in tokens.items()})[0]
         wanted = np.exp(logits) / np.exp(logits).sum()
         np.testing.assert_allclose([printed["no"], printed["yes"]], wanted, atol=1e-4)
+        np.testing.assert_allclose(node("web.mjs", str(exported.file), json.dumps(dict(tokens))), logits, atol=1e-4)

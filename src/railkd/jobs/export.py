@@ -235,7 +235,7 @@ def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) ->
             break
         count = min(max(1, 2 * count), len(order) - 1)
         say(f"int8: {problems[0]}; next, {counted(count, 'operator')} stay in float32: {', '.join(order[:count])}")
-    return _judged(subject, fresh, made, judged, outputs, problems, say), outputs
+    return _judged(subject, fresh, made, judged, outputs, problems, options, say), outputs
 
 
 def _judged(
@@ -245,20 +245,20 @@ def _judged(
     judged: list[Judgement],
     outputs: np.ndarray,
     problems: list[str],
+    options: ExportOptions,
     say: Say,
 ) -> dict[str, Any]:
     parity = compare(subject.reference, outputs, subject.target.task)
     way = "per channel" if made.per_channel else "per tensor"
     say(f"int8: {counted(made.integer, 'integer product')}, {way}; {parity}")
-    margins = (judged[0].lines[0].margin, judged[0].lines[-1].margin)
-    whole = pool(judged, margins)
+    whole = pool(judged, (options.max_drop / 100, options.max_class_drop / 100))
     for one in [*([whole] if whole else []), *judged]:
         for line in one.lines:
             say(f"int8, {one.name}, {line}")
     if problems:
         raise RunFailed(
-            f"int8: the quality gate fails: {'; '.join(problems[:4])}. Nothing was written. Fix: give --per-op, more "
-            "rows by --eval, or a larger --max-drop or --max-class-drop"
+            f"int8: the quality gate fails: {'; '.join(problems[:4])}. Nothing was written. Fix: give "
+            f"{'' if options.per_op else '--per-op, '}more rows by --eval, or a larger --max-drop or --max-class-drop"
         )
     found = {
         "quantisation": asdict(made),
