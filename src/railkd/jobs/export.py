@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -209,45 +209,49 @@ def _onnx(subject: Subject, fresh: Shipped, say: Say) -> tuple[dict[str, Any], n
     return {"parity": asdict(parity)}, outputs
 
 
+class _Tried(NamedTuple):
+    """An int8 file, its (N, C) logits, and what keeps it from passing."""
+
+    made: quantize.Quantisation
+    outputs: np.ndarray
+    judged: list[Judgement]
+    problems: list[str]
+
+
 def _int8(subject: Subject, fresh: Shipped, options: ExportOptions, say: Say) -> tuple[dict[str, Any], np.ndarray]:
     """Write the int8 file, and judge its (N, C) logits. What fails its gate is written again with more in float32."""
     some = subject.spread_of(quantize.SAMPLE)
     rows, reference = subject.tokens.select(some), subject.reference[some]
     margins, how = (options.max_drop / 100, options.max_class_drop / 100), {"max_length": subject.max_length}
-    embeddings, count = True, 0
-    order: list[str] | None = None
-    while True:
-        left_out = (order or [])[:count]
+
+    def tried(*left_out: str, embeddings: bool) -> _Tried:
         made = quantize.write_int8(
             fresh.onnx, fresh.int8, rows, reference, embeddings=embeddings, left_out=left_out, **how
         )
         outputs = subject.outputs(fresh.int8)
         judged = subject.judge(outputs, margins)
-        problems = problems_of(judged, margins)
-        if problems and embeddings:
-            embeddings = False
-            say(f"int8: {problems[0]}; next, embeddings stay in float32")
-            continue
-        if not problems or not options.per_op:
-            break
-        order = order or quantize.by_sensitivity(fresh.onnx, fresh.int8, rows, reference, **how)
-        if count >= len(order) - 1:
-            break
-        count = min(max(1, 2 * count), len(order) - 1)
-        say(f"int8: {problems[0]}; next, {counted(count, 'operator')} stay in float32: {', '.join(order[:count])}")
-    return _judged(subject, fresh, made, judged, outputs, problems, options, say), outputs
+        return _Tried(made, outputs, judged, problems_of(judged, margins))
+
+    found = tried(embeddings=True)
+    if found.problems:
+        say(f"int8: {found.problems[0]}; next, embeddings stay in float32")
+        found = tried(embeddings=False)
+    if found.problems and options.per_op:
+        order, count = quantize.by_sensitivity(fresh.onnx, fresh.int8, rows, reference, **how), 0
+        while found.problems and count < len(order) - 1:
+            count = min(max(1, 2 * count), len(order) - 1)
+            more = f"{counted(count, 'operator')} stay in float32: {', '.join(order[:count])}"
+            say(f"int8: {found.problems[0]}; next, {more}")
+            found = tried(*order[:count], embeddings=False)
+        if not found.problems:  # embeddings are most of the bytes, and seldom the reason
+            say("int8: passes; next, embeddings have 8 bits again")
+            smaller = tried(*order[:count], embeddings=True)
+            found = tried(*order[:count], embeddings=False) if smaller.problems else smaller
+    return _judged(subject, fresh, found, options, say), found.outputs
 
 
-def _judged(
-    subject: Subject,
-    fresh: Shipped,
-    made: quantize.Quantisation,
-    judged: list[Judgement],
-    outputs: np.ndarray,
-    problems: list[str],
-    options: ExportOptions,
-    say: Say,
-) -> dict[str, Any]:
+def _judged(subject: Subject, fresh: Shipped, tried: _Tried, options: ExportOptions, say: Say) -> dict[str, Any]:
+    made, outputs, judged, problems = tried
     parity = compare(subject.reference, outputs, subject.target.task)
     way = "per channel" if made.per_channel else "per tensor"
     say(f"int8: {counted(made.integer, 'integer product')}, {way}; {parity}")
