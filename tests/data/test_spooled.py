@@ -23,6 +23,7 @@ from railkd.data.streams import open_rows
 from railkd.errors import RailkdError
 from tiny import write_files
 
+LATE = '{"text": "a", "label": "1"}\n{"text": \n'
 TSV = "text\tlabel\na, b\t01\nNA\t2\n"
 ROWS = {"text": ["a, b", "NA"], "label": ["01", "2"]}
 
@@ -67,10 +68,15 @@ def test_the_standard_input_is_read_once_whatever_its_format(data: bytes, monkey
 
 
 def test_a_standard_input_without_rows_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for data, message in ((b"", "got an empty file"), (b"text\n", "at least one row"), (b"\x1f\x8b\x08", "not UTF-8")):
+    for data, message in (
+        (b"", "got an empty file"),
+        (b"text\n", "at least one row"),
+        (b"\x1f\x8b\x08", "^-: .* not UTF-8"),
+    ):
         send(monkeypatch, data)
-        with pytest.raises(RailkdError, match=message):
-            load_rows("-")
+        for text in ("-", "-[:1]"):
+            with pytest.raises(RailkdError, match=message):
+                load_rows(text)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RailkdError, match="-: expected a file, because 2 processes cannot share"):
         Source.parse("-").check()
@@ -97,7 +103,9 @@ class _Counting(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
-    folder = write_files(tmp_path / "web", {"rows.tsv": TSV, "bad.csv": "text,text\na,b\n", "notes.md": "#"})
+    folder = write_files(
+        tmp_path / "web", {"rows.tsv": TSV, "bad.csv": "text,text\na,b\n", "notes.md": "#", "late.jsonl": LATE}
+    )
     (folder / "rows.tsv.gz").write_bytes(gzip.compress(TSV.encode()))
     _Counting.asked = []
     with http.server.ThreadingHTTPServer(
@@ -120,11 +128,13 @@ def test_an_address_is_fetched_once(web: tuple[str, list[str]]) -> None:
     assert len(asked) == 3
     for name, message in (
         ("none.tsv", "none.tsv: cannot be fetched .*404"),
-        ("bad.csv", "column 'text' occurs more than once"),
-        ("notes.md", "unknown file format"),
+        ("bad.csv", "^http://[0-9.:]+/bad.csv: .*column 'text' occurs more than once"),
+        ("notes.md", "^http://[0-9.:]+/notes.md: unknown file format"),
+        ("late.jsonl", "^http://[0-9.:]+/late.jsonl: line 2 is not JSON"),
     ):
-        with pytest.raises(RailkdError, match=message):
-            load_rows(f"{address}/{name}")
+        for read in (load_rows, lambda text: list(open_rows(Source.parse(text), "test").open())):
+            with pytest.raises(RailkdError, match=message):
+                read(f"{address}/{name}")
 
 
 def test_protocols_of_fsspec_and_their_patterns(tmp_path: Path) -> None:
@@ -137,7 +147,7 @@ def test_protocols_of_fsspec_and_their_patterns(tmp_path: Path) -> None:
         ("memory://railkd/none.tsv", "cannot be fetched"),
         ("memory://railkd/none-*.tsv", "nothing matches the pattern"),
         ("nowhere://a/b.csv", "nowhere://a/b.csv: cannot be fetched .*nowhere"),
-        ("s3://bucket/rows.csv", "cannot be fetched"),
+        ("s3://bucket/rows.csv", "cannot be fetched .*Fix: (pip install s3fs|check)"),
     ):
         with pytest.raises(RailkdError, match=message):
             load_rows(address)

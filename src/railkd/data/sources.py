@@ -33,7 +33,7 @@ from railkd.data.glue import GlueTask
 from railkd.data.loading import SPLITS
 from railkd.data.ood import find_row
 from railkd.data.slicing import split_slice, take
-from railkd.data.spooled import STANDARD_INPUT, check_input, fetched, is_elsewhere, path_of
+from railkd.data.spooled import STANDARD_INPUT, check_input, fetched, is_elsewhere, named_by, path_of
 from railkd.data.stacking import matches, stack
 from railkd.errors import RailkdError, did_you_mean
 
@@ -175,7 +175,8 @@ class Source:
         """
         wanted = self.split or split
         if files := self._files(split):
-            rows = stack(self.text, files, [self._checked(loading.read_file(path)) for path in files])
+            with named_by(self.base, files):
+                rows = stack(self.text, files, [self._checked(loading.read_file(path)) for path in files])
         elif self.on_disk:
             rows = loading.read_arrow(Path(self.base), wanted, spelled=self.split is not None)
         else:

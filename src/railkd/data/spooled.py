@@ -12,6 +12,8 @@ import shutil
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +24,8 @@ from railkd.runtime.launcher import launched_processes
 STANDARD_INPUT = "-"
 _ADDRESS = re.compile(r"([A-Za-z][\w+.-]*)://")
 _PATTERN = re.compile(r"[*?[]")
+#: How fsspec names the package that a protocol lacks.
+_PACKAGE = re.compile(r"[Ii]nstall [\"']?([A-Za-z][\w.-]*\w)")
 #: What a file begins with -> the suffix of its format.
 _MAGIC = ((b"PAR1", ".parquet"), (b"ARROW1", ".arrow"), (b"{", ".jsonl"), (b"[", ".json"))
 _SECONDS = 60.0
@@ -72,6 +76,31 @@ def check_input() -> None:
             f"{STANDARD_INPUT}: expected rows on the standard input, got a terminal. Fix: send a file into the "
             "command, such as: cat rows.csv | railkd ..."
         )
+
+
+@contextmanager
+def named_by(text: str, files: Sequence[Path]) -> Iterator[None]:
+    """Name what the user wrote, and not the copy, in errors of files that were fetched.
+
+    Args:
+        text: of the source.
+        files: that are read inside the block.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RailkdError: an error of the block, in words that the user knows.
+    """
+    try:
+        yield
+    except RailkdError as error:
+        if not is_elsewhere(text):
+            raise
+        said = str(error)
+        for path in files:
+            said = said.replace(str(path), text if len(files) == 1 else f"{text} ({path.name})")
+        raise RailkdError(said) from None
 
 
 @cache
@@ -128,10 +157,9 @@ def _fetch(address: str, folder: Path) -> tuple[Path, ...]:
             system.get_file(place, str(path))
     except Exception as error:  # of the network, of protocols and of the packages behind them: no common class
         reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-        raise RailkdError(
-            f"{address}: cannot be fetched ({reason}). Fix: check the address, the network and your permission"
-            f"{', or install the package that it names with pip' * isinstance(error, ImportError)}."
-        ) from None
+        lacks = _PACKAGE.search(reason) if isinstance(error, ImportError) else None
+        fix = f"pip install {lacks[1]}" if lacks else "check the address, the network and your permission"
+        raise RailkdError(f"{address}: cannot be fetched ({reason}). Fix: {fix}.") from None
     if not files:
         raise RailkdError(f"{address}: no such file: nothing matches the pattern. Fix: check the path.")
     return files

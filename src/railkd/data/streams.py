@@ -22,6 +22,7 @@ from railkd.data.formats import check_keys, glue_layout, json_rows, known_format
 from railkd.data.reader import TEXT_COLUMNS
 from railkd.data.reading import Reading, blank_note, check_text, choose_columns, compare_training
 from railkd.data.sources import Source
+from railkd.data.spooled import named_by
 from railkd.data.text_files import text_lines
 from railkd.errors import RailkdError
 from railkd.runtime.words import joined
@@ -179,7 +180,8 @@ def open_rows(source: Source, split: str) -> RowStream:
         The rows.
     """
     path = source.file(split)
-    stream = _OPEN.get(known_format(path).suffix) if path is not None else None
+    with named_by(source.base, [] if path is None else [path]):
+        stream = _OPEN.get(known_format(path).suffix) if path is not None else None
     if path is None or stream is None:
         rows = source.rows(split)
 
@@ -188,11 +190,11 @@ def open_rows(source: Source, split: str) -> RowStream:
                 yield from rows.select(range(start, min(start + _AT_ONCE, len(rows)))).to_list()
 
         return RowStream(tuple(rows.column_names), slices)
-    with readable(path):
+    with named_by(source.base, [path]), readable(path):
         found = stream(path)
 
     def told() -> Iterator[Row]:
-        with readable(path):
+        with named_by(source.base, [path]), readable(path):
             yield from found.open()
 
     return RowStream(found.names, told, found.note)
