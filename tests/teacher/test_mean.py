@@ -100,6 +100,9 @@ def test_teachers_that_do_not_fit_each_other_are_refused(cache: TeacherCache, ro
     keys = keys_of(rows)[:1]
     with pytest.raises(RailkdError, match="the same labels, got neg, pos .* and neg, other"):
         TeacherMean([cache, labels_of(keys, [[0, 1]], ("neg", "other"))])
+    numbers = labels_of(keys, [[0.5]], (), "regression")
+    with pytest.raises(RailkdError, match=r"got numbers \(regression\) in 'answers'.* and neg, pos"):
+        TeacherMean([numbers, cache])
     for weights in ([1], [0, 0], [2, -1], [1, float("nan")], [1, float("inf")]):
         with pytest.raises(RailkdError, match="Expected a weight of 0 or more for each of 2 teachers, not all 0"):
             TeacherMean([cache, cache], weights)

@@ -65,10 +65,10 @@ def match_labels(infos: Sequence[TeacherInfo], names: Sequence[object]) -> list[
     for info, name in zip(infos, names, strict=True):
         same = sorted(info.labels) == sorted(first.labels) or task_of(first.problem_type).width is not None
         if info.problem_type != first.problem_type or not same:
+            ours, theirs = (f"{joined(i.labels) or 'numbers'} ({i.problem_type})" for i in (first, info))
             raise RailkdError(
-                f"Expected teachers with the same labels, got {joined(first.labels)} ({first.problem_type}) in "
-                f"'{names[0]}' and {joined(info.labels)} ({info.problem_type}) in '{name}'. Fix: give the files of "
-                "answers --label-map, or leave one of the teachers out."
+                f"Expected teachers with the same labels, got {ours} in '{names[0]}' and {theirs} in '{name}'. Fix: "
+                "give the files of answers --label-map, or leave one of the teachers out."
             )
     if task_of(first.problem_type).width is not None:
         return [[0] for _ in infos]
