@@ -108,7 +108,9 @@ def test_a_bench_of_two_seeds_scores_each_and_their_mean_and_resumes(base: Path,
     assert mean.sizes["parameters"] == one.sizes["parameters"] + two.sizes["parameters"]
     assert {"teacher 1", "teacher 2"} <= student.contents.keys() and mean.metrics["dev"] and student.metrics["dev"]
     (folder / "out" / "grid.yaml").rename(folder / "empty.yaml")  # this bench was not read from a file
-    found = content(read([folder / "out"]))
+    study = read([folder / "out"])
+    assert len(study.caches) == 2 and not [note for note in study.notes if "repeat" in note]
+    found = content(study)
     assert [row["arm"] for row in found["scores"]["in"]["groups"][0]["rows"]] == [
         *("teacher", "teacher, base-seed-1", "teacher, base-seed-2")
     ]

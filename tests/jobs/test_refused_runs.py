@@ -50,6 +50,9 @@ def test_states_that_cannot_be_kept_are_refused_before_anything_is_written(
     files = ("--train", tmp_path / "train.tsv", "--output", tmp_path / "out")
     assert main(argv("distill --student-layers 2 --teacher", base, flags, *files)) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+    if "16" in flags:
+        assert main(argv("check --student-layers 2 --states-dim 16 --teacher", base, *files[:2])) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["finetune", "distill", "other student", "cache"])

@@ -31,6 +31,7 @@ from railkd.models.loading import empty_classifier
 from railkd.models.named_teachers import as_list
 from railkd.tasks.judging import FEWEST_ROWS, Finding
 from railkd.tasks.scale import fit_line
+from railkd.teacher.components import check_dim
 
 BRIEF_ROWS, TEACHER_ROWS, TOKEN_ROWS = 256, 500, 2000
 #: Rows of a step of training by default.
@@ -91,6 +92,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         The findings. Data that cannot be read are a finding too.
     """
     teacher = GivenTeachers.find(options, say)
+    if teacher.lead.checkpoint is not None:
+        check_dim(options.states_dim, teacher.lead.checkpoint.shape.width, options.pooling or ["mean"])
     given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
     student, target = given or teacher.checkpoint, teacher.target
     for file in teacher.files:

@@ -271,7 +271,8 @@ def _drop_repeats(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """Keep the run that started last of each key and job. Return the runs, and a note if there were repeats."""
     by_key: dict[Any, Run] = {}
     for run in sorted(runs, key=lambda run: run.record.started):
-        by_key[run.record.job, run.key] = run
+        where = run.record.folder if run.record.job == "cache" else ""  # one task may have passes of several teachers
+        by_key[run.record.job, run.key, where] = run
     repeats = len(runs) - len(by_key)
     note = (
         f"{repeats} run{' repeats' if repeats == 1 else 's repeat'} another of the same task, student, arm and seed. "
