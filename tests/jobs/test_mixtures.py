@@ -17,10 +17,13 @@ from railkd.bench.grid_reader import load
 from railkd.bench.plan import make_jobs
 from railkd.cli import main
 from railkd.cli.bench import make_verbs
+from railkd.data.reader import read
+from railkd.data.reading import Reading
 from railkd.data.shares import parse_shares, split_share
-from railkd.data.sources import load_rows
+from railkd.data.sources import Source, load_rows
 from railkd.errors import RailkdError
 from railkd.jobs.contents import changed_settings
+from railkd.jobs.held_out import check_held_out
 from railkd.jobs.options import DistillOptions
 from railkd.jobs.settings import convert, settings_of
 from railkd.jobs.splits import Splits
@@ -81,15 +84,10 @@ def test_shares_reach_the_batches_the_record_and_another_run(
     assert again.curve[-2]["loss"] == record.curve[-2]["loss"] and again.contents == record.contents
     weights = [(tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
-    # A run without shares has each row once in an epoch, as ever.
-    rest = [word.rpartition(":")[0] if word.endswith((":0.25", ":0.5")) else word for word in words[:-1]]
-    railkd(*rest, tmp_path / "three", "--max-steps", 12)
-    assert RunRecord.read(tmp_path / "three" / "metrics.json").seen == {
-        "steps": 12,
-        "rows": 96,
-        "labelled": 2 * 20,
-        "unlabelled": 2 * 28,
-    }
+    for name, labelled, part in (("b.tsv", True, "train"), ("c.csv", False, "unlabelled")):
+        table = read(Source.parse(f"{data}/{name}"), Reading(), split="train", labelled=labelled)
+        with pytest.raises(RailkdError, match=f"holds the rows that trained the model \\(--{part} of"):
+            check_held_out(str(tmp_path / "one" / "student"), table, "--eval")
 
 
 def test_tables_of_several_files_hold_the_rows_of_all(data: Path) -> None:
@@ -107,6 +105,8 @@ def test_tables_of_several_files_hold_the_rows_of_all(data: Path) -> None:
     rows, shares, names = splits.mixture.of_batches(len(splits.train))
     assert rows == [len(splits.train), 20, 9] and names[0] == "the labelled rows"
     assert shares == pytest.approx([0.75 * rows[0] / (rows[0] + 20), 0.75 * 20 / (rows[0] + 20), 0.25])
+    # Without shares an epoch has each row once, as ever.
+    assert replace(splits.mixture, shares=(None, None)).of_batches(len(splits.train)) is None
     none = splits.keep_unlabelled(np.arange(20))
     assert none.mixture.of_batches(len(splits.train)) is None  # the source with a share has no row left
     for other, message in ((["a.tsv", "stars.tsv"], "same columns"), (["a.tsv", "pairs.tsv"], "label column")):

@@ -156,6 +156,7 @@ class Table:
         positive: of two classes, the one whose F1 is meant; None: the second.
         domain: "in" or "out" of the domain of the training rows.
         notes: what the user should know about the rows, in words.
+        joined: digests of the texts of the tables that were joined to this one.
     """
 
     rows: Dataset
@@ -167,6 +168,7 @@ class Table:
     positive: str | None = None
     domain: str = "in"
     notes: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -56,7 +56,8 @@ def join(tables: Sequence[Table]) -> Table:
         renamed = {old: new for part in parts for old, new in part.label_map.items()}
         cells = replace(cells, columns=columns, where=_names(tables), label_map=renamed)
     source = replace(first.source, text=_names(tables), row=shared_row([table.source for table in tables]))
-    return replace(first, rows=concatenate_datasets([table.rows for table in tables]), source=source, cells=cells)
+    rows, digests = concatenate_datasets([table.rows for table in tables]), [table.texts_digest for table in tables]
+    return replace(first, rows=rows, source=source, cells=cells, joined=tuple(digests))
 
 
 def _names(tables: Sequence[Table]) -> str:

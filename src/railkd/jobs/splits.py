@@ -329,11 +329,12 @@ def _draw(train: Table, options: TrainingDataOptions, say: Say) -> Table:
 def digests(tables: Mapping[str, Table | None], tests: Mapping[str, Table]) -> dict[str, str]:
     """Return part -> digest of its rows, and "texts PART" -> digest of the texts alone of labelled ones.
 
-    None is left out, and test sets are named "test NAME".
+    "texts PART 1" is that of the first of several files. None is left out, and test sets are named "test NAME".
     """
     named = {**tables, **{f"test {name}": table for name, table in tests.items()}}
     parts = {part: table for part, table in named.items() if table is not None}
     texts = {TEXTS + part: table.texts_digest for part, table in parts.items() if table.cells is not None}
+    texts |= {f"{TEXTS}{part} {n}": one for part, table in parts.items() for n, one in enumerate(table.joined, 1)}
     return {part: table.digest for part, table in parts.items()} | texts
 
 
