@@ -69,8 +69,9 @@ def test_every_csv_that_a_writer_writes_is_read_quickly_and_equally(
 @example('"a\nb",c\n1,2\n', ",")
 @example("a,b\n1,2\n\n", ",")
 @example("a\n\n\nb\n", ",")
+@example("a,b\n1,2\n", ",")
 def test_no_text_is_read_otherwise_than_by_the_strict_reader(text: str, mark: str) -> None:
-    for head in ("", "a\n", f"a{mark}b\n"):
+    for head in ("", "a\n", f"a{mark}b\n", "\ufeff\ufeff"):
         data = (head + text).encode()
         same(quick_csv(data, mark), strict(data, mark))
         tsv = data.replace(mark.encode(), b"\t")
@@ -126,6 +127,10 @@ def test_large_files_are_read_quickly_with_all_their_types(tmp_path: Path) -> No
     (tmp_path / "a.jsonl").write_bytes(data + b'{"text": "b", "n": "many"}\n')
     with pytest.raises(RailkdError, match="column 'n' does not fit one type .*str in row 1501"):
         read_table(tmp_path / "a.jsonl")
+    for last in (b'{"text": "caf\xe9", "n": 1}\n', b'{"text": "b", "tags": ["\xe9"]}\n'):
+        (tmp_path / "a.jsonl").write_bytes(data + last)
+        with pytest.raises(RailkdError, match=r"byte 0xe9 at offset \d+ \(line 1501\) is not UTF-8"):
+            read_table(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])

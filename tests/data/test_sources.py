@@ -74,6 +74,28 @@ def test_parquet_and_arrow_folders_keep_types_and_give_class_labels_by_name(tmp_
         load_rows(str(tmp_path / "many"), split="test")
 
 
+@pytest.mark.parametrize(
+    ("files", "split"),
+    [
+        (
+            "data/train-00000-of-00001.parquet data/test-00000-of-00001.parquet",
+            "test",
+        ),
+        ("data/train-00000-of-00001.parquet data/validation-00000-of-00001.parquet", "dev"),
+        ("train/a.parquet validation/a.parquet test/a.parquet", "test"),
+        ("train.tsv dev.tsv test.tsv", "test"),
+        ("train.tsv dev_matched.tsv test_matched.tsv test_mismatched.tsv", "test"),
+        ("train.tsv dev.tsv testing.md", "dev"),
+        ("dataset_dict.json train/state.json validation/state.json test/state.json", "test"),
+        ("dataset_dict.json train/state.json validation/state.json", "dev"),
+    ],
+)
+def test_a_folder_is_scored_on_its_test_split_however_it_is_laid_out(files: str, split: str, tmp_path: Path) -> None:
+    for name in files.split():
+        write(tmp_path / name, "x")
+    assert Source.parse(str(tmp_path)).scored_split == Source.parse(f"{tmp_path}[:5]").scored_split == split
+
+
 def test_json_lines_keep_numbers_fill_gaps_and_skip_blank_lines(tmp_path: Path) -> None:
     rows = load_rows(
         str(write(tmp_path / "a.jsonl", '{"text": "a", "score": 1}\n\n{"text": "b", "score": 2.5}\n{"id": 3}'))

@@ -100,11 +100,16 @@ class _Counting(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         type(self).asked.append(self.path)
 
+    def send_header(self, keyword: str, value: str) -> None:
+        longer = keyword == "Content-Length" and self.path.startswith("/cut")
+        super().send_header(keyword, str(int(value) + 7) if longer else value)
+
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     folder = write_files(
-        tmp_path / "web", {"rows.tsv": TSV, "bad.csv": "text,text\na,b\n", "notes.md": "#", "late.jsonl": LATE}
+        tmp_path / "web",
+        {"rows.tsv": TSV, "bad.csv": "text,text\na,b\n", "notes.md": "#", "late.jsonl": LATE, "cut.tsv": TSV},
     )
     (folder / "rows.tsv.gz").write_bytes(gzip.compress(TSV.encode()))
     _Counting.asked = []
@@ -131,6 +136,7 @@ def test_an_address_is_fetched_once(web: tuple[str, list[str]]) -> None:
         ("bad.csv", "^http://[0-9.:]+/bad.csv: .*column 'text' occurs more than once"),
         ("notes.md", "^http://[0-9.:]+/notes.md: unknown file format"),
         ("late.jsonl", "^http://[0-9.:]+/late.jsonl: line 2 is not JSON"),
+        ("cut.tsv", "cut.tsv: cannot be fetched .*ended 7 bytes before the end of the file"),
     ):
         for read in (load_rows, lambda text: list(open_rows(Source.parse(text), "test").open())):
             with pytest.raises(RailkdError, match=message):

@@ -96,6 +96,19 @@ def files_in(folder: Path, wanted: str | None) -> list[Path]:
     return splits[split]
 
 
+def has_split(folder: Path, split: str) -> bool:
+    """Return whether a folder holds a split, by its name or another name for it.
+
+    Args:
+        folder: must exist.
+        split: train, dev or test.
+    """
+    with _readable(folder):
+        is_arrow = any((folder / name).is_file() for name in _ARROW_FILES)
+        found = [path.name for path in folder.iterdir() if path.is_dir()] if is_arrow else _splits_in(folder)
+    return any(name in found for name in SPLITS[split])
+
+
 def _splits_in(folder: Path) -> dict[str, list[Path]]:
     """Return split -> files of a folder: ``train.tsv``, ``train-00000-of-00002.parquet``, ``data/``, or ``train/``."""
     files: dict[str, list[Path]] = {}

@@ -56,6 +56,8 @@ def _delimited(data: bytes, mark: str, *, quoted: bool) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
+    if data.startswith(_BOM):  # a second one is a part of the header, which pyarrow would remove
+        return None
     head = data[: data.find(b"\n") + 1]
     width = head.count(mark.encode()) + 1
     if not head.strip() or head.count(b'"') % 2 or width > MOST_COLUMNS or _has_lone_returns(data):
@@ -168,6 +170,7 @@ def quick_json(data: bytes, schema: Any) -> Any:
             read_options=json.ReadOptions(block_size=_BLOCK),
             parse_options=json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error"),
         )
+        table.validate(full=True)  # that all strings are UTF-8
     except pa.ArrowInvalid:
         return None
     large = (compute.max(compute.abs(table.column(name))).as_py() for name in floats)

@@ -145,8 +145,8 @@ class Source:
 
     @property
     def scored_split(self) -> str:
-        """The split to score: ``test``, or ``dev`` of a folder without test files (GLUE's test rows have no labels)."""
-        return "test" if not os.path.isdir(self.base) or any(Path(self.base).glob("test*")) else "dev"
+        """The split to score: ``test``, or ``dev`` of a folder that has no such split."""
+        return "test" if not os.path.isdir(self.base) or loading.has_split(Path(self.base), "test") else "dev"
 
     def check(self) -> None:
         """Refuse a path that does not exist. Names that can only be hub names, and addresses, are not checked here."""

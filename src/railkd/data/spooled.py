@@ -145,6 +145,8 @@ def _fetch(address: str, folder: Path) -> tuple[Path, ...]:
             path = folder / path_of(address).name
             with urllib.request.urlopen(address, timeout=_SECONDS) as answer, path.open("wb") as file:
                 shutil.copyfileobj(answer, file)
+                if answer.length:  # what is missing of the length that the server gave
+                    raise EOFError(f"the connection ended {answer.length:,} bytes before the end of the file")
             return (path,)
         import fsspec
 
