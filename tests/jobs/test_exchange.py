@@ -78,3 +78,13 @@ def test_a_file_of_settings_names_no_place(here: Path, capsys: Capture) -> None:
     (here / "push.yaml").write_text("place: me/x\n")
     assert main(argv("cache push --config", here / "push.yaml", "--cache", here / "cache")) == 2
     assert "place has no effect in a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["rehearsal", "check"])
+def test_too_many_components_are_refused_before_the_teacher_runs(command: str, here: Path, capsys: Capture) -> None:
+    words = distil(here, "large", *with_teacher(here, "new"), "--eval", here / "rows.tsv", "--states-dim 500")
+    if command == "check":
+        words = argv("check --train", here / "rows.tsv", "--states-dim 500 --teacher", here / "teacher")
+    assert main(words + ["--rehearse"] * (command == "rehearsal")) == 2
+    assert "fewer than a state's 16 numbers, and a pooling to store, got 500" in capsys.readouterr().err
+    assert not (here / "large").exists() and not (here / "new").exists()

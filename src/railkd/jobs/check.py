@@ -98,6 +98,8 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
     student, target = given or teacher.checkpoint, teacher.target
     for file in teacher.files:
         say(file.described)
+    if teacher.lead.checkpoint is not None:
+        check_dim(options.states_dim, teacher.lead.checkpoint.shape.width, options.pooling or ["mean"])
     if options.rescale_teacher:
         check_rescaling(target.task)
     for member in teacher.members:

@@ -26,6 +26,7 @@ from railkd.models.quiet import quiet_transformers
 from railkd.objectives import method_spec
 from railkd.records import RunRecord
 from railkd.runtime.words import duration
+from railkd.teacher.components import check_dim
 
 #: Rows of each class and set, and optimizer steps.
 ROWS, STEPS = 64, 2
@@ -131,6 +132,7 @@ def rehearse(request: Request[Any], run: Callable[[Request[Any], Say], RunRecord
             if model := getattr(options, name, None):
                 changes[name] = copies.of(model, trust=options.trust_remote_code)
         if getattr(options, "states_dim", None):
+            _check_dim(options)
             changes["states_dim"] = min(options.states_dim, NARROW_DIM)
         if hasattr(options, "allow_weak_teacher"):
             changes["allow_weak_teacher"] = True  # a teacher with random weights is weak
@@ -140,6 +142,15 @@ def rehearse(request: Request[Any], run: Callable[[Request[Any], Say], RunRecord
         small = small_training(request.training, method)
         run(request.with_options(**changes).with_training(**small), say)
     return f"1 job rehearsed in {duration(time.perf_counter() - start)}; nothing failed"
+
+
+def _check_dim(options: Any) -> None:
+    """Compare the number of components with the real teacher, since the tiny one is narrower."""
+    named = named_teachers(options)
+    lead = named[states_number(options, named) or 0].model
+    if lead is not None:
+        width = Checkpoint.find(lead, trust=options.trust_remote_code).shape.width
+        check_dim(options.states_dim, width, ["mean"])
 
 
 def _tiny_teachers(options: Any, folder: Path, copies: TinyCopies) -> dict[str, Any]:
