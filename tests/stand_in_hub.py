@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +29,9 @@ class Hub:
         downloads: paths of the files that were read.
         refused: how many more downloads are answered by an error, after ``allowed`` ones.
         allowed: downloads before the refused ones.
+        listings: how often the files of a data set were asked for.
+        between: is called once, after the next commit, as another client may do.
+        gated: the error code of a data set without access; empty: there is access.
     """
 
     endpoint: str = ""
@@ -39,11 +42,20 @@ class Hub:
     downloads: list[str] = field(default_factory=list)
     refused: int = 0
     allowed: int = 0
+    listings: int = 0
+    between: Callable[[], object] | None = None
+    gated: str = ""
 
     @property
     def revision(self) -> str:
         """The newest commit."""
         return f"{len(self.uploads):040x}"
+
+    def run_between(self) -> None:
+        """Do now what another client does between two commits."""
+        work, self.between = self.between, None
+        if work is not None:
+            work()
 
     def listing(self) -> list[dict[str, Any]]:
         """The files, as the hub lists them."""
@@ -93,7 +105,13 @@ class _Handler(BaseHTTPRequestHandler):
             names = [file["path"] for file in json.loads(body)["files"]]
             self._reply({"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]})
         elif "/commit/" in self.path:
-            seen.commit([json.loads(line) for line in body.decode().splitlines()])
+            lines = [json.loads(line) for line in body.decode().splitlines()]
+            after = next((line["value"].get("parentCommit") for line in lines if line["key"] == "header"), None)
+            if after not in (None, seen.revision):
+                said = "A commit has happened since. Please refresh and try again."
+                return self._reply({"error": said}, 412, X_Error_Message=said)
+            seen.commit(lines)
+            seen.run_between()
             url = f"{seen.endpoint}/me/x/commit/{seen.revision}"
             self._reply({"commitUrl": url, "commitOid": seen.revision, "success": True})
         else:
@@ -113,8 +131,10 @@ class _Handler(BaseHTTPRequestHandler):
                     return self._reply({}, 403)
             tag = hashlib.sha1(seen.files[name]).hexdigest()
             return self._reply(seen.files[name], ETag=f'"{tag}"', X_Repo_Commit=seen.revision)
-        if self.path.startswith("/api/datasets/") and not seen.repositories:
-            return self._reply({}, 404, X_Error_Code="RepoNotFound")
+        if self.path.startswith("/api/datasets/"):
+            seen.listings += 1
+            if seen.gated or not seen.repositories:
+                return self._reply({}, 403 if seen.gated else 404, X_Error_Code=seen.gated or "RepoNotFound")
         listing = {"siblings": seen.listing(), "sha": seen.revision}
         self._reply({"name": "me", "type": "user", "id": "me/x", **listing})
 

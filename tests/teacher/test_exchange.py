@@ -210,3 +210,45 @@ def test_links_pickles_and_other_folders_are_refused(tmp_path: Path) -> None:
         push(cache.path, FolderPlace(tmp_path / "mine"))
     with pytest.raises(RailkdError, match="Expected a teacher cache in the folder '.*mine', got none"):
         pull(FolderPlace(tmp_path / "mine"), tmp_path / "d")
+
+
+@pytest.mark.parametrize("first", ["new", "known", "in parts"])
+def test_a_push_that_another_came_before_drops_none_of_its_rows(first: str, hub: Hub, tmp_path: Path) -> None:
+    """The other push ends after this one has compared, or between two commits of this one."""
+    ours = write(
+        tmp_path / "a", signals(4), *(signals(1, start=20 + n) for n in range(50 if first == "in parts" else 1))
+    ).path
+    theirs = write(tmp_path / "b", signals(4), signals(3, start=8)).path
+
+    class Late(HubPlace):
+        def store(self, paths: Any, stale: Any = ()) -> None:
+            hub.between = lambda: push(theirs, HubPlace("me/x", token="hf_x", endpoint=hub.endpoint))
+            if first != "in parts":
+                hub.run_between()
+            super().store(paths, stale)
+
+    if first == "known":
+        push(write(tmp_path / "c", signals(4)).path, HubPlace("me/x", token="hf_x", endpoint=hub.endpoint))
+    with pytest.raises(RunFailed, match="another push came between, and its rows stay. Fix: repeat the command"):
+        push(ours, Late("me/x", token="hf_x", endpoint=hub.endpoint))
+    assert pull(HubPlace("me/x", endpoint=hub.endpoint), tmp_path / "back").rows == 7
+    with pytest.raises(RailkdError, match="lacks 3 of 7"):  # repeated, it says what to do
+        push(ours, HubPlace("me/x", token="hf_x", endpoint=hub.endpoint))
+
+
+def test_a_new_data_set_is_asked_for_twice_whatever_the_number_of_shards(hub: Hub, tmp_path: Path) -> None:
+    cache = write(tmp_path / "a", *(signals(1, start=start) for start in range(5)))
+    assert push(cache.path, HubPlace("me/x", token="hf_x", endpoint=hub.endpoint)).files == 5
+    assert hub.listings == 2  # before and after it is made
+
+
+@pytest.mark.parametrize(
+    ("gated", "said"),
+    [("", "there is no such data set, or no access to it"), ("GatedRepo", "got none: it is gated")],
+    ids=["none or private", "gated"],
+)
+def test_a_pull_without_access_says_so_and_makes_no_folder(gated: str, said: str, hub: Hub, tmp_path: Path) -> None:
+    hub.gated = gated
+    with pytest.raises(RailkdError, match=said):
+        pull(HubPlace("me/x", endpoint=hub.endpoint), tmp_path / "b")
+    assert not (tmp_path / "b").exists()

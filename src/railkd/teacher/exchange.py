@@ -108,11 +108,11 @@ def pull(place: Place, folder: Path, on_progress: Progress | None = None) -> Cop
     staging = folder / STAGING
     if staging.is_symlink():
         raise RailkdError(f"Expected no link at '{staging}', where a pull keeps what has arrived. Fix: remove it.")
-    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="railkd-pull-") as name:
+        manifest = _manifest_of(place, Path(name))
+    if manifest is None:
+        raise RailkdError(f"Expected a teacher cache in {place.name}, got none: {place.lack}.")
     with hold(staging, f"Another pull into '{folder}' is running. Fix: repeat the command when it has ended."):
-        manifest = _manifest_of(place, staging)
-        if manifest is None:
-            raise RailkdError(f"Expected a teacher cache in {place.name}, got none: it has no {MANIFEST}.")
         local = TeacherCache.open(folder) if TeacherCache.is_built(folder) else None
         if local is not None:
             _check_same(local, read_manifest(folder), manifest, place, f"the cache '{folder}'")
@@ -124,7 +124,7 @@ def pull(place: Place, folder: Path, on_progress: Progress | None = None) -> Cop
             _said(place, lambda path=path: Components.read(path))  # type: ignore[misc]
         if wanted or local is None:
             _merge(theirs, wanted, folder)
-    shutil.rmtree(staging)
+        shutil.rmtree(staging, ignore_errors=True)  # while the lock is held: the next pull has not begun
     rows = TeacherCache.open(folder).rows
     return Copied(len(wanted), len(manifest.shards) - len(wanted), rows, rows - before)
 

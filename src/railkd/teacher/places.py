@@ -17,10 +17,13 @@ from typing import Any
 from railkd.errors import RailkdError, RunFailed
 from railkd.runtime import files
 from railkd.runtime.ownership import hold
+from railkd.teacher.manifest import MANIFEST
 
 #: Files in a commit to the hub: more are uploaded in several commits.
 _FILES_IN_A_COMMIT = 50
 _KIND = "dataset"
+#: Status by which the hub refuses a commit that does not follow the newest one.
+_CONFLICT = 412
 
 
 class Place(ABC):
@@ -31,6 +34,11 @@ class Place(ABC):
     """
 
     name: str
+
+    @property
+    def lack(self) -> str:
+        """Why there is no cache, if there is none."""
+        return f"it has no {MANIFEST}"
 
     def held(self) -> AbstractContextManager[None]:
         """Return a context in which no other push of this machine changes the place."""
@@ -144,6 +152,19 @@ class HubPlace(Place):
         self._files: dict[str, Any] | None = None
         self._revision: str | None = None
 
+    @property
+    def lack(self) -> str:
+        """Why there is no cache; see `Place.lack`. The hub does not say whether there is a private data set."""
+        self._list()
+        return (
+            super().lack
+            if self._revision
+            else (
+                "there is no such data set, or no access to it. Fix: check the name, and for a private data set log in "
+                "('hf auth login') or set HF_TOKEN to a token that may read it"
+            )
+        )
+
     def sizes(self) -> dict[str, int]:
         """Return the bytes of each file of the newest commit; see `Place.sizes`."""
         return {name: int(file.size or 0) for name, file in self._list().items()}
@@ -171,14 +192,20 @@ class HubPlace(Place):
         except Exception as error:  # the hub client has many kinds of error; most mean the same to the user
             if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
                 raise RailkdError(f"Expected the file '{name}' in {self.name}, got none.") from None
-            raise _unreachable(self.name, error) from error
+            raise self._failed(error) from error
         return Path(found)
 
     def store(self, paths: Sequence[Path], stale: Sequence[str] = ()) -> None:
-        """Upload files, 50 in a commit; the last commit deletes the others; see `Place.store`."""
+        """Upload files, 50 in a commit; the last commit deletes the others; see `Place.store`.
+
+        Each commit names the one that it follows, and the hub refuses it if another push came between.
+
+        Raises:
+            RunFailed: another push came between, or see `Place.store`.
+        """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        message = "Upload a teacher cache of railkd"
+        message, manifest, new = "Upload a teacher cache of railkd", self._manifest, self._revision is None
         try:
             self._api.create_repo(self._repository, private=self._private, exist_ok=True, repo_type=_KIND)
             for start in range(0, len(paths), _FILES_IN_A_COMMIT):
@@ -186,29 +213,58 @@ class HubPlace(Place):
                 work: list[Any] = [CommitOperationAdd(path.name, path) for path in some]
                 if start + len(some) == len(paths):
                     work += [CommitOperationDelete(name) for name in stale]
-                self._api.create_commit(self._repository, work, commit_message=message, repo_type=_KIND)
+                if new or start:
+                    self._files = None
+                if self._manifest != manifest:
+                    raise self._came_between()
+                self._api.create_commit(
+                    self._repository, work, commit_message=message, repo_type=_KIND, parent_commit=self._revision
+                )
+        except RunFailed:
+            raise
         except Exception as error:  # see fetch
-            raise _unreachable(self.name, error) from error
-        self._files = None
+            raise self._failed(error) from error
+        finally:
+            self._files = None
+
+    @property
+    def _manifest(self) -> str | None:
+        """The git hash of the manifest that was listed."""
+        found = self._list().get(MANIFEST)
+        return None if found is None else str(found.blob_id)
 
     def _list(self) -> dict[str, Any]:
         """Return the files by name, and keep the commit that they belong to."""
-        from huggingface_hub.errors import RepositoryNotFoundError
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
         if self._files is None:
             try:
                 info = self._api.dataset_info(self._repository, files_metadata=True)
-            except RepositoryNotFoundError:
-                return {}
             except Exception as error:  # see fetch
-                raise _unreachable(self.name, error) from error
-            self._revision = info.sha
-            self._files = {file.rfilename: file for file in info.siblings or ()}
+                if not isinstance(error, RepositoryNotFoundError) or isinstance(error, GatedRepoError):
+                    raise self._failed(error) from error
+                self._revision, self._files = None, {}
+            else:
+                self._revision = info.sha
+                self._files = {file.rfilename: file for file in info.siblings or ()}
         return self._files
 
+    def _failed(self, error: Exception) -> Exception:
+        """Return what to raise in place of an error of the hub client."""
+        from huggingface_hub.errors import GatedRepoError
 
-def _unreachable(name: str, error: Exception) -> RunFailed:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return RunFailed(
-        f"{name} did not answer as expected: {reason[:300]}. Files that have arrived are kept. Fix: repeat the command"
-    )
+        if isinstance(error, GatedRepoError):
+            return RailkdError(
+                f"Expected access to {self.name}, got none: it is gated. Fix: accept its conditions on the hub, and "
+                "log in ('hf auth login') or set HF_TOKEN to a token of that account."
+            )
+        if getattr(getattr(error, "response", None), "status_code", None) == _CONFLICT:
+            return self._came_between()
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return RunFailed(
+            f"{self.name} did not answer as expected: {reason[:300]}. Files that have arrived are kept. Fix: repeat "
+            "the command"
+        )
+
+    def _came_between(self) -> RunFailed:
+        return RunFailed(f"{self.name}: another push came between, and its rows stay. Fix: repeat the command")
