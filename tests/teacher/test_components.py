@@ -134,3 +134,46 @@ def test_methods_that_learn_states_number_by_number_refuse_components(
     for method in ("pkd-skip", "alp-kd", "last-block"):
         with pytest.raises(RailkdError, match=f"Expected whole states for {method}.*take one of ckd, .*rail-kd-w"):
             make_trainer(tmp_path, cls, rows, tokenizer, student=make_model(2, width=8), method=method)
+
+
+class Slow(CountingBert):
+    """Meets another process at its first batch: the one that fits the components."""
+
+    meets: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        work, self.meets = self.meets, None
+        if work is not None:
+            work()
+        return super().forward(*args, **kwargs)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_build_goes_on_with_the_components_that_another_has_stored_meanwhile(
+    finished: bool, tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any
+) -> None:
+    options: dict[str, Any] = {"dtype": "float32", "states_dim": 3}
+    more, path = text_rows(30, seed=8), tmp_path / "both"
+    slow = Slow(counting.config)
+    slow.load_state_dict(counting.state_dict())
+
+    def other() -> None:
+        rows_read(counting, rows, path, tokenizer, **options)
+        if not finished:
+            (path / "manifest.json").unlink()
+
+    slow.meets = other
+    cache = rows_read(slow.eval(), more, path, tokenizer, **options)[1]
+    alone = rows_read(counting, rows, tmp_path / "alone", tokenizer, **options)[1]
+    assert (components_of(cache) == components_of(alone)).all()
+    grown = rows_read(counting, more, alone.path, tokenizer, **options)[1]
+    for table in (rows, more):
+        got, want = (read_all(one, table, tokenizer, ("mean",))["mean"] for one in (cache, grown))
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_one_row_is_too_few_to_fit_on(tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any) -> None:
+    before = counting.rows_read
+    with pytest.raises(RailkdError, match="Expected at least 2 rows to fit principal components on, got 1"):
+        rows_read(counting, rows.select([0]), tmp_path / "c", tokenizer, states_dim=3)
+    assert counting.rows_read == before and not (tmp_path / "c").exists()

@@ -183,18 +183,15 @@ class TeacherPass:
         padder = Padder(model.config, self._tokenizer, live.causal, rows)
         with live.in_a_row(), padder.named():
             kept = self._components(Runner(live, rows, padder), rows, path, live)
-            info, identity = live.info, self.identity
-            if kept is not None:
-                info = replace(info, width=int(settings.states_dim or 0))
-                identity = replace(identity, components=kept.digest)
+            info = live.info if kept is None else replace(live.info, width=int(settings.states_dim or 0))
             overwrite = settings.overwrite
             with CacheWriter(
-                path, info, identity, poolings, overwrite=overwrite, components=kept, together=True
+                path, info, self.identity, poolings, overwrite=overwrite, components=kept, together=True
             ) as writer:
                 todo = writer.missing(rows.keys)
                 batches = self._plan(rows.lengths, todo, live.device)
                 with _progress(settings, len(todo)) as advance:
-                    run_batches(Runner(live, rows, padder, kept), batches, writer, advance)
+                    run_batches(Runner(live, rows, padder, writer.components), batches, writer, advance)
 
     def _components(self, runner: Runner, rows: KeyedTokens, path: Path, live: LiveTeacher) -> Components | None:
         """Return the components of the cache, fitted on a sample of the rows if it has none yet."""

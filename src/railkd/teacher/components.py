@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ from torch import Tensor
 from railkd.errors import RailkdError
 from railkd.runtime import files, ranks
 from railkd.signals import BlockShape
+from railkd.teacher.identity import Identity
+from railkd.teacher.manifest import stored_manifest
 from railkd.teacher.moments import moments_of
 
 #: Name of the file in a cache, whose digits are the digest of its content.
@@ -40,10 +42,12 @@ class Components:
     Attributes:
         by_pooling: pooling -> (n, d, k) float32, orthonormal columns.
         teacher: digest of the identity that they were fitted for.
+        fitted: by this process, so that another one may have stored its own meanwhile; False: read from a file.
     """
 
     by_pooling: Mapping[str, np.ndarray]
     teacher: str
+    fitted: bool = False
 
     @property
     def content(self) -> bytes:
@@ -117,6 +121,25 @@ def stored_components(folder: Path, digest: str | None, teacher: str) -> Compone
     return found[0] if found else None
 
 
+def settle(folder: Path, ours: Components | None, identity: Identity) -> tuple[Components | None, Identity]:
+    """Return the components that a build goes on with, and its identity with them. The folder's lock must be held.
+
+    Args:
+        folder: of the cache, in which another process may have stored components of this teacher since ours were
+            fitted; otherwise ours are written.
+        ours: None: whole states.
+        identity: of the build.
+    """
+    if ours is None:
+        return None, identity
+    if ours.fitted:
+        stored = stored_manifest(folder)
+        found = stored_components(folder, stored.identity.components if stored else None, ours.teacher)
+        ours = found if found is not None and found.teacher == ours.teacher else ours
+    ours.write(folder)
+    return ours, replace(identity, components=ours.digest)
+
+
 def check_dim(dim: int | None, width: int, poolings: Sequence[str]) -> None:
     """Refuse a number of components that is not smaller than a state, and components where no states are stored.
 
@@ -142,7 +165,12 @@ def sample_of(keys: np.ndarray, shape: BlockShape, dim: int) -> np.ndarray:
         keys: (N, 2), without doubles.
         shape: of the teacher.
         dim: k.
+
+    Raises:
+        RailkdError: there are fewer than 2 rows.
     """
+    if len(keys) < 2:  # every rank finds this, before one of them runs the teacher
+        raise RailkdError(f"Expected at least 2 rows to fit principal components on, got {len(keys)}.")
     most = max(4 * dim, min(_ROWS, _NUMBERS // (shape.blocks * shape.width)))
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     return np.sort(order[np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int)])
@@ -174,14 +202,12 @@ def fit_components(
         for name in poolings:
             parts = [batch[name] for batch in batches]
             found[name] = _leading(parts, shape, dim)
-    return Components({name: ranks.all_reduce_sum(part) for name, part in found.items()}, teacher)
+    return Components({name: ranks.all_reduce_sum(part) for name, part in found.items()}, teacher, fitted=True)
 
 
 def _leading(parts: Sequence[Tensor], shape: BlockShape, dim: int) -> np.ndarray:
     """Return the leading eigenvectors (n, d, k) of E[h h^T], each with its largest entry positive."""
     rows = sum(map(len, parts))
-    if rows < 2:
-        raise RailkdError(f"Expected at least 2 rows to fit principal components on, got {rows}.")
     moments = moments_of(parts, rows, shape)
     second = moments.covariance * ((rows - 1) / rows) + moments.mean.unsqueeze(2) * moments.mean.unsqueeze(1)
     vectors = torch.linalg.eigh(second).eigenvectors.flip(-1)[..., :dim]  # (n, d, k), the largest first

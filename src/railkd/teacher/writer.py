@@ -19,7 +19,7 @@ from railkd.errors import RailkdError
 from railkd.runtime import files, ranks
 from railkd.runtime.ownership import check_writable, lock_of
 from railkd.teacher import index, shards
-from railkd.teacher.components import FILE, Components
+from railkd.teacher.components import FILE, Components, settle
 from railkd.teacher.identity import Identity
 from railkd.teacher.manifest import FORMAT, MANIFEST, Manifest, ShardFile, stored_manifest
 from railkd.teacher.outputs import StoredOutputs
@@ -49,7 +49,8 @@ class CacheWriter:
         identity: everything that the numbers depend on.
         poolings: stored for every row, in this order; empty: outputs alone.
         overwrite: delete the cache in the folder, once the lock is held.
-        components: that the states were projected on; kept in the folder for later rows.
+        components: that the states are projected on; kept in the folder for later rows. Read them from the attribute:
+            they are replaced by those that another process has stored since they were fitted.
         together: all ranks of this job write, each its own rows. The first holds the lock and finishes the cache. Every
             rank must enter and leave the ``with`` block.
 
@@ -68,7 +69,7 @@ class CacheWriter:
         components: Components | None = None,
         together: bool = False,
     ) -> None:
-        self._components = components
+        self.components = components
         self._overwrite, self._together = overwrite, together and ranks.world_size() > 1
         self._leads = not self._together or ranks.is_main_process()
         self.path, self.info, self.identity, self.poolings = Path(path), info, identity, tuple(poolings)
@@ -99,9 +100,9 @@ class CacheWriter:
                 if self._overwrite:
                     clear(self.path)
                 _remove(path for path in self.path.iterdir() if _is_leftover(path))
-                if self._components is not None:
-                    self._components.write(self.path)
+                self.components, self.identity = settle(self.path, self.components, self.identity)
             self._barrier()
+            self.components, self.identity = settle(self.path, self.components, self.identity)  # as the first rank did
             self._adopt_all()
             self._barrier()  # nobody writes before all have looked, so all see the same rows missing
         except BaseException:
