@@ -138,6 +138,39 @@ def test_a_run_goes_on_with_moved_teachers_and_not_with_another_one() -> None:
             began.compare(Beginning(*changed, 1), "the run")
 
 
+MIXED = {"teacher": "one", "cache": ["c1", "c2"], "teacher_labels": ["votes", "more"], "states_from": "c2"}
+TEACHERS = [f"teacher {number}" for number in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "moved", "part"),
+    [
+        (MIXED, {"teacher": "there/one"}, "teacher 1"),
+        (MIXED, {"cache": ["c1", "there/c2"], "states_from": "2"}, "teacher 2"),
+        (MIXED, {"teacher_labels": ["votes", "there/more"]}, "teacher 4"),
+        ({"teacher_labels": "votes"}, {"teacher_labels": "there/votes"}, "teacher"),
+        ({"teacher": "one", "teacher_labels": "votes"}, {"teacher_labels": "there/votes"}, "teacher 2"),
+    ],
+)
+def test_teachers_of_every_kind_may_move_and_not_change(
+    settings: dict[str, object], moved: dict[str, object], part: str
+) -> None:
+    contents = {name: name for name in (TEACHERS if part[7:] else ["teacher"])}
+    began, now = Beginning(settings, contents, 1), settings | moved
+    began.compare(Beginning(now, contents, 1), "the run")
+    with pytest.raises(RailkdError, match="began with other contents of the teacher"):
+        began.compare(Beginning(now, contents | {part: "other"}, 1), "the run")
+    if "cache" not in moved:  # where a cache lies is no setting of a run
+        with pytest.raises(RailkdError, match="was started with other settings"):
+            began.compare(Beginning(now, {}, 1), "the run")
+
+
+def test_a_run_goes_on_with_no_teacher_more_or_less() -> None:
+    began = Beginning({"teacher": "one", "cache": ["c1", "c2"]}, {"teacher 1": "a", "teacher 2": "b"}, 1)
+    with pytest.raises(RailkdError, match=re.escape("cache was ['c1', 'c2'], is c1")):
+        began.compare(Beginning({"teacher": "one", "cache": "c1"}, {"teacher": "a"}, 1), "the run")
+
+
 def test_check_judges_the_mean_and_looks_at_each_teacher(here: Path, capsys: Capture) -> None:
     command = f"check --teacher @one --teacher @two --train {here / 'train.tsv'} --eval {here / 'dev.tsv'} --json"
     main([word.replace("@", f"{here}/") for word in argv(command, "--student-layers 2 --allow-weak-teacher")])

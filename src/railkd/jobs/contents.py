@@ -53,7 +53,9 @@ FREE_ON_RESUME = UNSEEN | {
 _ROWS = ("train", "eval", "unlabelled")
 #: Starts the name of a test set among contents, and that of the texts alone of a labelled part.
 _TEST, TEXTS = "test ", "texts "
-_MODELS = ("model", "teacher", "student")
+_MODELS = ("model", "teacher", "teacher_labels", "student")
+#: Setting -> field of the teachers that it names; see `railkd.models.named_teachers.NamedTeacher`.
+_TEACHERS = {"teacher": "model", "teacher_labels": "labels"}
 
 
 def changed_settings(
@@ -70,10 +72,13 @@ def changed_settings(
     Returns:
         A text such as ``epochs was 1, is 3`` for each setting.
     """
+    seen = {*free, *NEVER_WRITTEN}
+    if len(named_teachers(before)) != len(named_teachers(now)):  # a further cache is a teacher
+        seen -= {"cache"}
     return [
         f"{name} was {before.get(name, 'not given')}, is {now.get(name, 'not given')}"
         for name in sorted(before.keys() | now.keys())
-        if name not in free and name not in NEVER_WRITTEN and not _same(name, before.get(name), now.get(name), equal)
+        if name not in seen and not _same(name, before, now, equal)
     ]
 
 
@@ -204,7 +209,8 @@ def _free_on_resume(settings: Mapping[str, Any]) -> frozenset[str]:
     return FREE_ON_RESUME - {"save_steps"} - ({"logging_steps"} if strategy else set())
 
 
-def _same(name: str, one: Any, two: Any, equal: Collection[str]) -> bool:
+def _same(name: str, before: Mapping[str, Any], now: Mapping[str, Any], equal: Collection[str]) -> bool:
+    one, two = before.get(name), now.get(name)
     if switched(name, one) == switched(name, two):
         return True
     if not (_texts(one) and _texts(two)):
@@ -221,14 +227,33 @@ def _same(name: str, one: Any, two: Any, equal: Collection[str]) -> bool:
             share == asked and _same_rows(source, other, name in equal)
             for (source, share), (other, asked) in zip(*shared, strict=True)
         )
-    before, now = _texts(one), _texts(two)
-    if name not in _MODELS or len(before) != len(now):
-        return False
-    parts = [name] if len(before) == 1 else [f"{name} {number}" for number in range(1, len(before) + 1)]
-    return all(
-        part in equal or os.path.realpath(a) == os.path.realpath(b)
-        for part, a, b in zip(parts, before, now, strict=True)
+    if name == "states_from":
+        return _states_number(before) == _states_number(now)
+    parts = _parts(name, before)
+    return (
+        name in _MODELS
+        and parts == _parts(name, now)
+        and all(
+            part in equal or os.path.realpath(a) == os.path.realpath(b)
+            for part, a, b in zip(parts, _texts(one), _texts(two), strict=True)
+        )
     )
+
+
+def _parts(name: str, settings: Mapping[str, Any]) -> list[str]:
+    """Return the names among the contents of a record of what a setting names, one for each of its texts."""
+    if kind := _TEACHERS.get(name):
+        named = named_teachers(settings)
+        parts = [f"{PART}{number}" if named[1:] else PART.strip() for number in range(1, len(named) + 1)]
+        return [part for part, one in zip(parts, named, strict=True) if getattr(one, kind)]
+    count = len(_texts(settings.get(name)))
+    return [name] if count == 1 else [f"{name} {number}" for number in range(1, count + 1)]
+
+
+def _states_number(settings: Mapping[str, Any]) -> str:
+    """Return the number, from 1, of the teacher that gives the states, however the settings name it."""
+    asked, names = settings["states_from"], [teacher.name for teacher in named_teachers(settings)]
+    return str(names.index(asked) + 1) if asked in names else asked
 
 
 def _shared(text: str, name: str) -> tuple[Source, float | None]:
