@@ -152,6 +152,8 @@ def test_texts_that_allow_no_other_leave_no_file(room: Path, capsys: pytest.Capt
     assert "too short" in capsys.readouterr().err and not list(room.glob("*none*"))
     assert main([*words[:3], "--unlabelled", str(room / "pairs.tsv"), *words[-2:]]) == 2
     assert "Expected one text a row as in" in capsys.readouterr().err and not list(room.glob("*none*"))
+    assert main([*words[:3], "--one-side", "0.5", *words[-2:]]) == 2  # it would have no effect
+    assert "--one-side: expected pairs of texts" in capsys.readouterr().err and not list(room.glob("*none*"))
 
 
 def test_a_sample_is_uniform_and_holds_all_of_a_short_stream() -> None:

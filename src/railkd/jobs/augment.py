@@ -25,6 +25,8 @@ from railkd.runtime.progress import Advance, bar
 _BLOCK = 1024
 #: Words and rows of the corpus that are kept to draw from.
 _WORDS, _DONORS = 2**17, 2**14
+#: Of pairs, the share of copies that change one text, if the user gives none.
+_ONE_SIDE = 0.5
 #: Columns that say how a row was made, and from which row of which file.
 PROVENANCE = ("how", "origin")
 #: What became of rows and copies that are not written -> words.
@@ -50,7 +52,8 @@ def augment(options: AugmentOptions, say: Say) -> int:
     output = required(options.output, "--output")
     corpus = _Corpus.read(options, say)
     words, donors = corpus.sample(options.seed)
-    augmenter = Augmenter(options.how, options.copies, options.rate, options.one_side, words, donors)
+    one_side = _ONE_SIDE if options.one_side is None else options.one_side
+    augmenter = Augmenter(options.how, options.copies, options.rate, one_side, words, donors)
     counts: Counter[str] = Counter()
     with bar("augmenting", "rows", quiet=options.quiet, lines=False) as advance:
         rows = _new_rows(corpus, augmenter, options.seed, counts, advance)
@@ -76,7 +79,18 @@ class _Corpus:
 
     @classmethod
     def read(cls, options: AugmentOptions, say: Say) -> _Corpus:
-        """Look through all files once. One text a row in some and pairs in others raise `RailkdError`."""
+        """Look through all files once.
+
+        Args:
+            options: settings of ``railkd augment``.
+            say: receives lines for the user.
+
+        Returns:
+            The rows and what they must not be.
+
+        Raises:
+            RailkdError: some files have one text a row and others pairs, or --one-side is given for single texts.
+        """
         reading = Reading.parse(options.text_column, None, None)
         given = [(Source.parse(text), "train") for text in (*options.train, *options.unlabelled)]
         kept = [(Source.parse(options.eval), "dev")] if options.eval else []
@@ -84,6 +98,11 @@ class _Corpus:
         found, others = (_streams(sources, reading, say) for sources in (given, kept))
         for stream in (*found, *others):
             _compare_texts(found[0], stream)
+        if options.one_side is not None and len(found[0].columns.text) == 1:
+            raise RailkdError(
+                f"--one-side: expected pairs of texts, got one text a row in '{found[0].source.text}'. Fix: leave it "
+                "out."
+            )
         return cls(found, frozenset(_key(texts) for stream in others for texts in _texts(stream)))
 
     @property

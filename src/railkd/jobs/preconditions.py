@@ -165,7 +165,7 @@ def check_augment(request: Request[AugmentOptions]) -> None:
     check_at_least(problems, options, 0, "seed")
     if not 0 < options.rate <= 1:
         problems.add(f"--rate: expected a share above 0 and at most 1, such as 0.3, got {options.rate:g}")
-    if not 0 <= options.one_side <= 1:
+    if options.one_side is not None and not 0 <= options.one_side <= 1:
         problems.add(f"--one-side: expected a share from 0 to 1, such as 0.5, got {options.one_side:g}")
     with problems.collect():
         if any(split_share(text)[1] is not None for text in options.unlabelled):

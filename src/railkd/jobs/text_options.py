@@ -65,6 +65,8 @@ class AugmentOptions(TextOptions):
         choices=WAYS,
     )
     rate: float = option("share of the words of a text that change, on average", 0.3, metavar="P")
-    one_side: float = option("of pairs, the share of copies that change one text and keep the other", 0.5, metavar="P")
+    one_side: float | None = option(
+        "of pairs, the share of copies that change one text and keep the other (default: 0.5)", metavar="P"
+    )
     seed: int = option("seed of the draws", 0, metavar="N")
     quiet: bool = option("print no messages", False)
