@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,23 @@ class Recorded(subprocess.Popen[str]):
     def kill(self) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         super().kill()
+
+
+def test_a_worker_that_leaves_deletes_its_temporary_folders(tmp_path: Path) -> None:
+    code = (
+        "import queue\nfrom railkd.bench.executors import local_worker\nfrom railkd.runtime import temporary\n"
+        "(temporary.temporary_folder() / 'rows.csv').write_text('x')\nprint('made', flush=True)\n"
+        "local_worker._read_input(queue.Queue())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    assert (found.returncode, found.stdout) == (0, "made\n"), found.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

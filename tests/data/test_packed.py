@@ -90,6 +90,10 @@ def test_a_zip_archive_tells_its_format_by_the_file_in_it(tmp_path: Path) -> Non
     for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flags of the file, which say: encrypted
         locked[locked.find(mark) + place] |= 1
     path.write_bytes(locked)
+    for data in (b"", zipped(TSV.encode(), "rows.tsv")[:-30]):
+        (tmp_path / "archive.zip").write_bytes(data)
+        with pytest.raises(RailkdError, match="archive.zip: not a complete zip file"):
+            load_rows(str(tmp_path / "archive.zip"))
     with pytest.raises(RailkdError, match="cannot be unpacked .*password"):
         load_rows(str(path))
 
@@ -182,7 +186,9 @@ def test_slices_of_every_kind_of_source(tmp_path: Path) -> None:
         assert source.rows("dev")["text"][:] == list(map(str, wanted)), text
         assert [row["text"] for row in open_rows(source, "dev").open()] == list(map(str, wanted))
     named = Source.parse_named(f"{tmp_path}/dev.tsv[:3]")
-    assert named.name == f"{tmp_path.name}-dev-3" and Source.parse(named.text) == named
+    assert named.name == f"{tmp_path.name}-dev-to-3" and Source.parse(named.text) == named
+    cuts = ("[:5]", "[5:]", "[-5:]", "[:-5]", "[5%:]", "[:5%]", "[5:5%]")
+    assert len({Source.parse(f"{tmp_path}/dev.tsv{cut}").name for cut in cuts}) == len(cuts)
     hub = Source.parse("org/rows@v1:big:train[:10%]")
     assert (hub.base, hub.config, hub.split, hub.revision, hub.cut) == ("org/rows", "big", "train", "v1", "[:10%]")
     (tmp_path / "a[1:2]").write_text("text\n")

@@ -109,7 +109,14 @@ class _Counting(http.server.SimpleHTTPRequestHandler):
 def web(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     folder = write_files(
         tmp_path / "web",
-        {"rows.tsv": TSV, "bad.csv": "text,text\na,b\n", "notes.md": "#", "late.jsonl": LATE, "cut.tsv": TSV},
+        {
+            "rows.tsv": TSV,
+            "bad.csv": "text,text\na,b\n",
+            "notes.md": "#",
+            "late.jsonl": LATE,
+            "cut.tsv": TSV,
+            "rows": TSV,
+        },
     )
     (folder / "rows.tsv.gz").write_bytes(gzip.compress(TSV.encode()))
     _Counting.asked = []
@@ -125,12 +132,12 @@ def web(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def test_an_address_is_fetched_once(web: tuple[str, list[str]]) -> None:
     address, asked = web
-    for name in ("rows.tsv", "rows.tsv.gz", "rows.tsv?version=2#x"):
+    for name in ("rows.tsv", "rows.tsv.gz", "rows.tsv?version=2#x", "rows"):
         source = Source.parse_named(f"web={address}/{name}")
         assert source.name == "web" and Source.parse(source.text).name == "rows"
         assert source.rows().to_dict() == ROWS
         assert load_rows(f"{address}/{name}[-1:]")["label"][:] == ["2"]
-    assert len(asked) == 3
+    assert len(asked) == 4
     for name, message in (
         ("none.tsv", "none.tsv: cannot be fetched .*404"),
         ("bad.csv", "^http://[0-9.:]+/bad.csv: .*column 'text' occurs more than once"),

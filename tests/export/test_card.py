@@ -77,6 +77,18 @@ def test_a_student_of_answers_names_their_file() -> None:
     assert "distilled from `model` by" in model_card(record_of(), bert_config(2))
 
 
+def test_a_card_holds_no_secret_of_an_address() -> None:
+    given = ["https://SECRET:SECRET@h.org/a.csv?sig=SECRET#SECRET[:5]", "s3://SECRET:SECRET@b/c.tsv?v=SECRET:0.3"]
+    given.append("hans=https://h.org/d.csv")
+    nested = "zip://e.csv::https://SECRET@h.org/e.zip?sig=SECRET"
+    config = {"teacher_labels": "https://h.org/votes.tsv?sig=SECRET", "train": nested, "test": given}
+    text = model_card(record_of(config=config), bert_config(2))
+    assert "SECRET" not in text and "the answers in `votes.tsv`" in text
+    settings = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert settings["test"] == ["https://h.org/a.csv[:5]", "s3://b/c.tsv:0.3", "hans=https://h.org/d.csv"]
+    assert settings["train"] == "zip://e.csv::https://h.org/e.zip"
+
+
 def test_times_and_memory_do_not_change_a_card() -> None:
     plain = model_card(record_of(), bert_config(2))
     assert plain == model_card(record_of(seconds={"training": 9.0}, peak_memory=10**9, started="later"), bert_config(2))

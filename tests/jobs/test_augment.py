@@ -136,6 +136,13 @@ def test_no_text_of_an_eval_or_test_set_is_used_or_made(room: Path) -> None:
     assert "good film" in free and kept == free - {"good film"}
 
 
+def test_the_slice_of_a_pattern_counts_through_its_files(room: Path) -> None:
+    write_files(room / "parts", {"a.tsv": "text\ngood film\nbad film\n", "b.tsv": "text\nso so\nold end\n"})
+    rows = augmented(room, "cut.tsv", "--train", f"{room}/parts/*.tsv[1:3]", "--how", "drop")
+    assert {row["origin"].rpartition(":")[2] for row in rows} <= {"0", "1"}
+    assert {word for row in rows for word in words_of(row["text"])} <= {"bad", "film", "so"}
+
+
 def test_a_seed_decides_every_byte(room: Path) -> None:
     made = []
     for seed, name in ((5, "one.csv"), (5, "two.csv"), (6, "three.csv")):

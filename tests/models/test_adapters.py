@@ -111,6 +111,10 @@ def test_an_adapter_may_have_other_classes_than_its_model(
     again = Path(shutil.copytree(tmp_path / "it", tmp_path / "copy"))
     (again / "config.json").write_text(json.dumps({"id2label": names}))
     found = Checkpoint.find(again)
+    other = Path(shutil.copytree(tmp_path / "it", tmp_path / "other"))
+    (other / "config.json").write_text(json.dumps({"id2label": {"a": "bad", "1": "so", "2": "good"}}))
+    with pytest.raises(RailkdError, match="expected the keys 0 to 2 in id2label of its config.json, got 'a', '1'"):
+        Checkpoint.find(other)
     assert found.labels == ("bad", "so", "good") and found.model().classifier.weight.shape == (3, 16)
 
 

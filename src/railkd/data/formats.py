@@ -27,7 +27,7 @@ from railkd.data.delimited import (
 )
 from railkd.data.glue import GLUE
 from railkd.data.ood import find_row
-from railkd.data.packed import PACKINGS, packing_of, unpacked_name
+from railkd.data.packed import PACKINGS, open_unpacked, packing_of, unpacked_name
 from railkd.data.quick import SAMPLE, first_lines, quick_csv, quick_json, quick_tsv
 from railkd.data.text_files import decoded, read_bytes, too_large
 from railkd.errors import RailkdError, did_you_mean
@@ -143,6 +143,9 @@ def known_format(path: Path) -> Format:
     """
     form = format_of(path)
     if form is None:
+        if packing_of(path) and path.is_file():  # a zip archive that does not name its file
+            with readable(path), open_unpacked(path):
+                pass
         near = _EXCEL if path.suffix.lower() in (".xlsx", ".xls") else did_you_mean(path.suffix, _BY_SUFFIX)
         raise RailkdError(f"{path}: unknown file format. Expected one of {list_suffixes()}.{near}")
     return form

@@ -30,6 +30,20 @@ def split_slice(text: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else (text, "")
 
 
+def name_of(cut: str) -> str:
+    """Return what a slice adds to the name of its source, other for each slice.
+
+    Args:
+        cut: the slice.
+
+    Example:
+        >>> name_of("[:1000]"), name_of("[10%:20%]"), name_of("[-500:]"), name_of("[:]")
+        ('-to-1000', '-from-10pct-to-20pct', '-from-minus500', '')
+    """
+    first, last = cut[1:-1].replace("%", "pct").replace("-", "minus").split(":")
+    return f"-from-{first}" * bool(first) + f"-to-{last}" * bool(last)
+
+
 def bounds(cut: str, count: int) -> tuple[int, int]:
     """Return the first row of a slice and the row after its last one.
 

@@ -32,7 +32,7 @@ from railkd.data.formats import stem_of
 from railkd.data.glue import GlueTask
 from railkd.data.loading import SPLITS
 from railkd.data.ood import find_row
-from railkd.data.slicing import split_slice, take
+from railkd.data.slicing import name_of, split_slice, take
 from railkd.data.spooled import STANDARD_INPUT, check_input, fetched, is_elsewhere, named_by, path_of
 from railkd.data.stacking import matches, stack
 from railkd.errors import RailkdError, did_you_mean
@@ -90,7 +90,7 @@ class Source:
         whole, cut = split_slice(text)
         if cut and not os.path.exists(text):
             found = cls.parse(whole)
-            return replace(found, text=text, cut=cut, name=_safe(found.name + cut))
+            return replace(found, text=text, cut=cut, name=found.name + name_of(cut))
         if is_elsewhere(text):
             path = str(path_of(text))
             return cls(text, text, (), _name_of(path, ()), False, None, find_row(path))

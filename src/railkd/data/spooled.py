@@ -6,11 +6,9 @@ protocol needs; http and https need none. The files are deleted when the process
 
 from __future__ import annotations
 
-import atexit
 import re
 import shutil
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from typing import Any, BinaryIO
 
 from railkd.errors import RailkdError
 from railkd.runtime.launcher import launched_processes
+from railkd.runtime.temporary import temporary_folder
 
 STANDARD_INPUT = "-"
 _ADDRESS = re.compile(r"([A-Za-z][\w+.-]*)://")
@@ -116,8 +115,7 @@ def fetched(text: str) -> tuple[Path, ...]:
     Raises:
         RailkdError: they cannot be fetched or read.
     """
-    folder = Path(tempfile.mkdtemp(prefix="railkd-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = temporary_folder()
     if text == STANDARD_INPUT:
         check_input()
         try:
@@ -128,15 +126,20 @@ def fetched(text: str) -> tuple[Path, ...]:
 
 
 def _spool(stream: BinaryIO, folder: Path) -> Path:
-    """Write a stream to a file, whose suffix says the format that its first bytes show."""
-    start = stream.read(1 << 16)
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    suffix = next((suffix for magic, suffix in _MAGIC if text.startswith(magic)), None)
-    path = folder / f"stdin{suffix or ('.tsv' if chr(9).encode() in text.partition(chr(10).encode())[0] else '.csv')}"
+    path = folder / "stdin"
     with path.open("wb") as file:
-        file.write(start)
         shutil.copyfileobj(stream, file)
-    return path
+    return _with_suffix(path)
+
+
+def _with_suffix(path: Path) -> Path:
+    """Return a file with the suffix of the format that its first bytes show, if its name has none."""
+    if path.suffix:
+        return path
+    with path.open("rb") as file:
+        text = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+    table = ".tsv" if b"\t" in text.partition(b"\n")[0] else ".csv"
+    return path.rename(path.with_suffix(next((suffix for magic, suffix in _MAGIC if text.startswith(magic)), table)))
 
 
 def _fetch(address: str, folder: Path) -> tuple[Path, ...]:
@@ -147,7 +150,7 @@ def _fetch(address: str, folder: Path) -> tuple[Path, ...]:
                 shutil.copyfileobj(answer, file)
                 if answer.length:  # what is missing of the length that the server gave
                     raise EOFError(f"the connection ended {answer.length:,} bytes before the end of the file")
-            return (path,)
+            return (_with_suffix(path),)
         import fsspec
 
         system: Any
@@ -157,6 +160,7 @@ def _fetch(address: str, folder: Path) -> tuple[Path, ...]:
         for place, path in zip(places, files, strict=True):
             path.parent.mkdir()
             system.get_file(place, str(path))
+        files = tuple(map(_with_suffix, files))
     except Exception as error:  # of the network, of protocols and of the packages behind them: no common class
         reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         lacks = _PACKAGE.search(reason) if isinstance(error, ImportError) else None

@@ -20,6 +20,10 @@ from railkd.tasks.by_class import HEADS, describe_classes_left_out, table_rows, 
 #: Settings of a run that name models.
 _MODELS = ("teacher", "student", "model")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+#: Of an address: user and password, the query, and the fragment. One may hold another: zip://a.csv::https://b/c.zip.
+_SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*?(?=::\w[\w+.-]*://|\Z)", re.DOTALL)
+#: The slice and the share at the end of a source.
+_TAIL = re.compile(r"(\[-?\d*%?:-?\d*%?\])?(:\d*\.\d+)?\Z")
 #: Settings that say where a run wrote, on the machine that ran it.
 _LEFT_OUT = ("output", "cache", "push_to_hub")
 _NOT_MEASURED = (
@@ -89,9 +93,12 @@ def _hub_models(record: RunRecord | None) -> list[str] | None:
 
 
 def _public(value: Any) -> Any:
-    """Return a setting without the folders of the machine that ran it."""
+    """Return a setting without the folders of the machine that ran it, and without the secrets of addresses."""
     if isinstance(value, list):
         return [_public(item) for item in value]
+    if isinstance(value, str) and "://" in value:
+        tail = _TAIL.search(value)[0]  # type: ignore[index]  # it may be empty
+        return _SECRET.sub("", value.removesuffix(tail)) + tail
     if isinstance(value, str) and (found := re.fullmatch(r"(\w[\w.-]*=)?(/.*|~.*|[A-Za-z]:[\\/].*)", value)):
         return (found[1] or "") + Path(found[2]).name
     return value
@@ -111,7 +118,8 @@ def _summary(record: RunRecord | None, config: Any) -> str:
 def _teacher(settings: Mapping[str, Any]) -> str:
     teachers = named_teachers(settings)
     shown = [
-        f"the answers in `{Path(one.labels).name}`" if one.labels else f"`{_public(one.name)}`" for one in teachers
+        f"the answers in `{Path(_public(one.labels)).name}`" if one.labels else f"`{_public(one.name)}`"
+        for one in teachers
     ]
     if len(shown) < 2:
         return shown[0] if shown else "a teacher"

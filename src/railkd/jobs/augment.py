@@ -144,7 +144,8 @@ class _Corpus:
 def _streams(sources: Sequence[tuple[Source, str]], reading: Reading, say: Say) -> list[TextStream]:
     found = []
     for source, split in sources:
-        for part in source.parts or (source,):  # the files of a pattern are read one by one
+        # The files of a pattern are read one by one. A slice counts through all of them.
+        for part in source.parts if source.parts and not source.cut else (source,):
             stream = read_stream(part, reading, split=split)
             for line in (f"{part.text}: {stream.count:,} rows; {stream.described}", *stream.notes):
                 say(line)

@@ -66,7 +66,8 @@ class TrainingDataOptions(DataOptions):
     """The files of a training job."""
 
     train: str | list[str] | None = option(
-        "training rows: csv, tsv, jsonl or parquet file, GLUE folder, or name of a set on the hub; may be repeated",
+        "training rows: a file, a folder of splits, a pattern, a slice, an address, - or a name on the hub; may be "
+        "repeated (docs/data.md)",
         metavar="FILE",
         group="data",
         required=True,

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.hardware import fast_bf16
 from railkd.runtime.progress import bar
+from railkd.tasks.judging import of_a_model
 from railkd.tasks.metrics import LOSS, greater_is_better
 from railkd.teacher import LiveTeacher, StoredTeacher
 from railkd.training import DistillationTrainer, DistillationTrainingArguments
@@ -201,7 +202,7 @@ def _score_tables(
             finding = judge(outputs, np.asarray(table.rows["label"]), splits.target, table)
             record.finding = asdict(finding)
             if finding.level != "note":  # fine-tuning itself succeeded
-                say(str(replace(finding, level="warning")))
+                say(str(of_a_model(finding)))
     if splits.metric is not None or trainer.averaging.count:
         record.selection = selection(trainer, splits.metric or "", splits.selecting)
 

@@ -6,12 +6,9 @@ adapter_model.safetensors.
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
 import json
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,6 +20,8 @@ from railkd.errors import RailkdError
 from railkd.models.heads import head_follows
 from railkd.models.quiet import quiet_transformers
 from railkd.models.weights import read_weights
+from railkd.runtime.temporary import temporary_folder
+from railkd.runtime.words import listed
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 #: The modules whose weights are the outputs of a classifier: (C, d).
@@ -73,8 +72,7 @@ def _merge(folder: Path, name: str, find: Callable[..., Any]) -> Path:
     except RailkdError as error:
         raise RailkdError(f"'{name}' is an adapter of '{base}', which cannot be loaded: {error}") from None
     whole = _whole(start, folder, f"'{name}' does not fit its model '{base}'", outputs)
-    target = Path(tempfile.mkdtemp(prefix="railkd-"))
-    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    target = temporary_folder()
     with quiet_transformers():
         whole.save_pretrained(target)
     own = find(folder, model=False) if (folder / "tokenizer_config.json").is_file() else start
@@ -146,10 +144,18 @@ def _head(folder: Path, name: str, base: Any, outputs: int | None) -> dict[str, 
 
     peft keeps no names of classes. They are those of a config.json beside the adapter, or of the model if it
     has as many.
+
+    Raises:
+        RailkdError: config.json does not number its classes.
     """
     own = _read_json(folder / "config.json", name) if (folder / "config.json").is_file() else {}
     names = own.get("id2label")
     if isinstance(names, dict) and len(names) == (outputs or base.num_labels):
+        if set(names) != set(map(str, range(len(names)))):
+            raise RailkdError(
+                f"'{name}': expected the keys 0 to {len(names) - 1} in id2label of its config.json, got "
+                f"{listed(map(repr, names))}. Fix: save the adapter again."
+            )
         id2label = {int(number): str(label) for number, label in names.items()}
         kept = {"problem_type": own["problem_type"]} if own.get("problem_type") else {}
         return {"id2label": id2label, "label2id": {label: number for number, label in id2label.items()}, **kept}

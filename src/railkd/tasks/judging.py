@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from railkd.data.label_names import has_default_names
@@ -42,6 +42,21 @@ class Finding:
 def weak_teacher(detail: str) -> Finding:
     """Return the finding of a teacher that knows no more than the answer that needs no model."""
     return Finding("error", "weak teacher", detail, TRAIN_LONGER)
+
+
+def of_a_model(finding: Finding) -> Finding:
+    """Return the finding about a teacher as a warning about a model that was just trained.
+
+    Args:
+        finding: of `weak_teacher` or about the labels.
+
+    Example:
+        >>> print(of_a_model(weak_teacher("accuracy 0.5, 0.5 by always answering 'a'")))
+        warning: weak model: accuracy 0.5, 0.5 by always answering 'a'; train it longer, or check its labels
+    """
+    title = finding.title.replace("teacher", "model")
+    fix = finding.fix.replace(TRAIN_LONGER, "train it longer, or check its labels")
+    return replace(finding, level="warning", title=title, fix=fix)
 
 
 def find_label_order(

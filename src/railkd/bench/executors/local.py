@@ -122,7 +122,11 @@ class LocalExecutor:
     def close(self) -> None:
         """Interrupt the busy workers, so that they save checkpoints; kill those that take longer than 10 seconds."""
         for worker in self._workers.values():
-            worker.process.terminate() if worker.job else worker.process.kill()
+            if worker.job:
+                worker.process.terminate()
+            elif worker.process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    worker.process.stdin.close()  # It deletes its temporary folders and leaves.
         deadline = time.monotonic() + _GRACE
         for worker in self._workers.values():
             with suppress(subprocess.TimeoutExpired):

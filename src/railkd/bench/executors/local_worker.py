@@ -12,6 +12,8 @@ import queue
 import sys
 import threading
 
+from railkd.runtime.temporary import delete_temporary_folders
+
 
 def main(output: str, threads: int) -> None:
     """Run jobs until standard input closes.
@@ -41,6 +43,7 @@ def _read_input(lines: queue.Queue[str]) -> None:
     """Queue the lines of standard input; exit when it closes, even in the middle of a job."""
     for line in sys.stdin:
         lines.put(line)
+    delete_temporary_folders()
     os._exit(0)
 
 
