@@ -133,11 +133,7 @@ def separator(open_lines: OpenLines) -> str:
         open_lines: opens the file.
 
     Example:
-        >>> separator(in_memory("text;label
-    good, really;1
-    ")), separator(in_memory("text
-    good; bad
-    "))
+        >>> separator(in_memory("text;label\ngood, really;1\n")), separator(in_memory("text\ngood; bad\n"))
         (';', ',')
     """
     if max(_widths(open_lines, ",")[:3]) > 1:
