@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,12 @@ from railkd.cli.verbs import find_verb
 from railkd.cli.words import parse
 from railkd.errors import RailkdError
 from railkd.jobs.contents import Beginning
+from railkd.jobs.options import DistillOptions
+from railkd.jobs.request import Request
+from railkd.jobs.train import reserved
 from railkd.models.named_teachers import named_teachers
 from railkd.records import RunRecord
+from railkd.teacher import TeacherCache
 
 Capture = pytest.CaptureFixture[str]
 
@@ -169,6 +174,33 @@ def test_a_run_goes_on_with_no_teacher_more_or_less() -> None:
     began = Beginning({"teacher": "one", "cache": ["c1", "c2"]}, {"teacher 1": "a", "teacher 2": "b"}, 1)
     with pytest.raises(RailkdError, match=re.escape("cache was ['c1', 'c2'], is c1")):
         began.compare(Beginning({"teacher": "one", "cache": "c1"}, {"teacher": "a"}, 1), "the run")
+
+
+def test_overwrite_deletes_the_caches_of_the_run_before_and_none_that_is_given(tmp_path: Path) -> None:
+    made, room = tmp_path / "made", tmp_path / "run" / "cache"
+    options = {"tokenizer": tiny.make_tokenizer(), "max_length": 16, "pooling": "none"}
+    TeacherCache.build(tiny.make_model(2), tiny.text_rows(4), made, **options)
+    for output in (room / "1", room / "2", room / "mine", room):
+        shutil.copytree(made, output, dirs_exist_ok=True)
+    (room / "2" / "notes").touch()
+    (room / "linked").symlink_to(made)
+    (room / "3").symlink_to(made)
+    for given, left in (
+        ([str(room), str(room / "1" / ".." / "1"), str(made)], {room, room / "1", room / "mine", made}),
+        (None, {room / "mine", made}),
+    ):
+        asked = DistillOptions(output=str(tmp_path / "run"), overwrite=True, cache=given)
+        with reserved(Request(asked), RunRecord("distill", "kd", 1), print):
+            found = {path for path in (made, room, *room.iterdir()) if not path.is_symlink()}
+            assert {path for path in found if TeacherCache.is_built(path)} == left
+    assert [path.name for path in (room / "2").iterdir()] == ["notes"] and not (room / "1").exists()
+    for name in ("mine", "2"):
+        shutil.rmtree(room / name)
+    for name in ("linked", "3"):
+        (room / name).unlink()
+    shutil.copytree(made, room / "1")
+    with reserved(Request(asked), RunRecord("distill", "kd", 1), print):
+        assert not room.exists()
 
 
 def test_check_judges_the_mean_and_looks_at_each_teacher(here: Path, capsys: Capture) -> None:

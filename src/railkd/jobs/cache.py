@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 from datasets import concatenate_datasets
 
 from railkd.data.sources import Source
@@ -14,8 +19,10 @@ from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line
 from railkd.runtime import ranks
 from railkd.runtime.hardware import fast_bf16
+from railkd.runtime.ownership import LOCK, lock_of
 from railkd.runtime.progress import bar
 from railkd.teacher import TeacherCache
+from railkd.teacher.writer import clear, own_files
 
 
 @on_its_device
@@ -87,3 +94,25 @@ def _from_labels(options: CacheOptions, file: str, path: str, say: Say) -> Teach
     cache = TeacherCache.open(path)
     say(cache.described)
     return cache
+
+
+def clear_caches(folder: Path, given: Sequence[str]) -> None:
+    """Delete the caches that an earlier run left in its folder. What railkd did not write stays.
+
+    Args:
+        folder: the cache of a run, or the folder of a cache for each of several teachers.
+        given: caches that the user names, which stay.
+    """
+    kept = {os.path.realpath(path) for path in given}
+    numbered = [path for path in folder.glob("*") if path.name.isdigit()]
+    for path in (*numbered, folder):
+        linked = folder.is_symlink() or path.is_symlink()
+        if linked or not path.is_dir() or os.path.realpath(path) in kept or not own_files(path):
+            continue
+        with lock_of(path):
+            clear(path)
+            (path / LOCK).unlink()
+        with contextlib.suppress(OSError):  # something else is in it
+            path.rmdir()
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -18,6 +18,7 @@ from railkd import mapping
 from railkd.errors import RailkdError
 from railkd.export.push import push
 from railkd.jobs import tracking
+from railkd.jobs.cache import clear_caches
 from railkd.jobs.evaluate import judge, score
 from railkd.jobs.options import RunOptions, Say, required
 from railkd.jobs.request import Request
@@ -29,6 +30,7 @@ from railkd.jobs.training_settings import keeps_checkpoints
 from railkd.models.freezing import frozen_line, sizes
 from railkd.models.heads import label_names
 from railkd.models.inference import predict_logits
+from railkd.models.named_teachers import as_list
 from railkd.records import RunRecord
 from railkd.runtime import hardware, ranks
 from railkd.runtime.hardware import fast_bf16
@@ -132,7 +134,7 @@ def fit(
 
 @contextmanager
 def reserved(request: Request[RunOptions], record: RunRecord, say: Say) -> Iterator[None]:
-    """Hold the folder of a run, and refuse to resume a run that began otherwise.
+    """Hold the folder of a run, and refuse to resume one that began otherwise. Caches of a replaced run are deleted.
 
     Args:
         request: options and training arguments of the run.
@@ -144,6 +146,9 @@ def reserved(request: Request[RunOptions], record: RunRecord, say: Say) -> Itera
     """
     folder = RunFolder(Path(required(request.options.output, "--output")))
     with folder.reserve(request.options):
+        if request.options.overwrite and ranks.is_main_process():
+            clear_caches(folder.cache, as_list(getattr(request.options, "cache", None)))
+        ranks.barrier()
         if request.options.resume:
             for line in folder.check_resumed(request, record.contents, torch.get_num_threads()):
                 say(line)
