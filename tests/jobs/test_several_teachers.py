@@ -129,6 +129,12 @@ def test_teachers_that_do_not_fit_are_refused_before_anything_is_written(
     assert not (here / "refused").exists()
 
 
+def test_evaluate_refuses_a_model_that_is_given_twice(here: Path, capsys: Capture) -> None:
+    again = here / "two" / ".." / "one"
+    assert main(argv("evaluate --model", here / "one", "--model", again, "--test", here / "dev.tsv")) == 2
+    assert "one' is given twice. Fix: name it once, and give --model-weights" in capsys.readouterr().err
+
+
 def test_a_run_goes_on_with_moved_teachers_and_not_with_another_one() -> None:
     settings = {"teacher": ["one", "two"], "teacher_weights": [2.0, 1.0], "method": "kd"}
     began = Beginning(settings, {"teacher 1": "a", "teacher 2": "b"}, 1)

@@ -40,7 +40,7 @@ from railkd.jobs.validation import (
     check_vocabulary,
     depth_of,
 )
-from railkd.models.named_teachers import as_list, check_teachers, check_weights, start_model
+from railkd.models.named_teachers import as_list, check_once, check_teachers, check_weights, start_model
 from railkd.models.starts import KEEP_WORDS, RULES
 from railkd.runtime.addresses import is_address
 from railkd.tasks.metrics import find_metric
@@ -204,6 +204,7 @@ def check_evaluate(request: Request[EvaluateOptions]) -> None:
         check_model(problems, name, "--model", onnx=True)
     if len(models) > 1:
         check_effect(problems, options, "on the mean of several models", "teacher", "latency", "thresholds")
+        check_once(problems, "--model", models, "--model-weights")
         check_weights(problems, "--model-weights", options.model_weights, models)
     else:
         check_effect(problems, options, "on one model", "model_weights")

@@ -116,9 +116,7 @@ def check_teachers(problems: Problems, options: Any) -> None:
                 problems.add(f"--{name.replace('_', '-')} has no effect on one teacher. Fix: leave it out")
         return
     for flag, texts in (("--teacher", models), ("--cache", caches), ("--teacher-labels", options.teacher_labels)):
-        places = [os.path.realpath(text) for text in as_list(texts)]
-        for text in sorted({text for text in as_list(texts) if places.count(os.path.realpath(text)) > 1}):
-            problems.add(f"{flag}: '{text}' is given twice. Fix: name it once, and give --teacher-weights")
+        check_once(problems, flag, as_list(texts), "--teacher-weights")
     if 0 < len(caches) < len(models):
         problems.add(
             f"--cache: expected one for each of {len(models)} --teacher, in their order, or none, got {len(caches)}"
@@ -134,6 +132,20 @@ def check_teachers(problems: Problems, options: Any) -> None:
     check_weights(problems, "--teacher-weights", options.teacher_weights, [teacher.name for teacher in teachers])
     with problems.collect():
         states_number(options, teachers)
+
+
+def check_once(problems: Problems, flag: str, names: Sequence[str], weights: str) -> None:
+    """Check that no teacher, cache or model is given twice.
+
+    Args:
+        problems: collects what is wrong.
+        flag: that gave them.
+        names: of them.
+        weights: the flag that says which of them counts more.
+    """
+    places = [os.path.realpath(name) for name in names]
+    for name in sorted({name for name in names if places.count(os.path.realpath(name)) > 1}):
+        problems.add(f"{flag}: '{name}' is given twice. Fix: name it once, and give {weights}")
 
 
 def check_weights(problems: Problems, flag: str, weights: Sequence[float] | None, names: Sequence[str]) -> None:
