@@ -82,6 +82,14 @@ def test_two_teachers_a_cache_and_a_file_teach_by_weight_and_the_record_names_th
     again = parse(find_verb("distill"), ["--config", str(here / "mixed" / "config.yaml")]).request.options
     assert again.cache == [f"{here}/one-cache", f"{here}/two-cache"] and again.teacher == f"{here}/one"
     assert named_teachers(again) == named_teachers(record.config)
+    # A cache that does not fit is refused before the other teacher runs.
+    for given, reason in (
+        ("--teacher @one --cache @late-cache --cache @two-cache --states-from 2", "holds outputs alone"),
+        ("--teacher @one --teacher @two --cache @late-cache --cache @one-cache", "is of another teacher run"),
+    ):
+        assert main(words(here, "late", given, "--student-layers 2 --method rail-kd-l --shared-size 8")) == 2
+        assert reason in capsys.readouterr().err
+        assert not (here / "late-cache").exists() and not (here / "late").exists()
 
 
 def test_a_teacher_of_the_whole_weight_trains_the_student_of_that_teacher(here: Path) -> None:

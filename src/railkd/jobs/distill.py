@@ -68,8 +68,7 @@ def distill(request: Request[DistillOptions], say: Say, callbacks: Sequence[Any]
     make = _student_plan(options, splits.target, start, args.blocks)
     if options.student:  # before the teacher runs
         start.check_weights(new_head=True)
-    for member in teacher.members:
-        member.check_max_length(options.max_length)
+    teacher.check_caches(options.max_length, spec, lengths)
     pieces = Pieces.choose(options.vocabulary, start.tokenizer, splits.texts(), say)
     splits.check_lengths(start.config, pieces.tokenizer, args.max_length, "the student")
     say(truncation_line(splits.train.rows, pieces.tokenizer, args.max_length))
@@ -193,8 +192,6 @@ def _cache(
     ``reads`` holds the pooling of the states that are read, if any, and the length at which texts are cut.
     """
     stored, (pooling, max_length) = teacher.cache, reads
-    if stored is not None and pooling is not None and not (teacher.checkpoint and not stored.poolings):
-        stored.check_pooling(pooling)
     if teacher.checkpoint is None:
         assert stored is not None
         say(stored.described)

@@ -18,6 +18,7 @@ from railkd.jobs.trained import Trained
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.inference import predict_logits
 from railkd.models.named_teachers import PART, named_teachers, states_number
+from railkd.objectives import MethodSpec
 from railkd.tasks.target import Target
 from railkd.teacher import StoredTeacher, TeacherInfo, TeacherMean
 from railkd.teacher.mean import match_labels, mean_of_outputs, shares_of
@@ -130,6 +131,24 @@ class GivenTeachers:
     def max_lengths(self, given: int | None, say: Say) -> list[int]:
         """Return the length in tokens at which each teacher cuts texts; see `GivenTeacher.max_length`."""
         return [member.max_length(given, say) for member in self.members]
+
+    def check_caches(self, given: int | None, spec: MethodSpec, max_lengths: Sequence[int]) -> None:
+        """Refuse caches that do not fit, all of them before the first teacher runs.
+
+        `RailkdError` is raised for another length, another teacher, or states that are not stored and cannot be added.
+
+        Args:
+            given: length in tokens that the user gives; None if it is left out.
+            spec: the method.
+            max_lengths: of `max_lengths`.
+        """
+        for member, length in zip(self.members, max_lengths, strict=True):
+            member.check_max_length(given)
+            if spec.needs_teacher:
+                member.check_same(length)
+        stored = self.lead.cache
+        if spec.pooling and stored is not None and (stored.poolings or self.lead.checkpoint is None):
+            stored.check_pooling(spec.pooling)
 
     def only_stored(self, rows: Dataset, max_lengths: Sequence[int]) -> GivenTeachers:
         """Return the teachers without the checkpoints whose caches hold all rows, after a check of these caches.
