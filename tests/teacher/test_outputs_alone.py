@@ -15,7 +15,7 @@ from railkd.data.keys import KEY
 from railkd.errors import RailkdError
 from railkd.teacher import CacheWriter, TeacherCache
 from railkd.training.pairing import check_rows
-from teacher.made import INFO, identity, keys_of, read, rows_read, same, signals
+from teacher.made import INFO, identity, keys_of, read, read_all, rows_read, same, signals
 from tiny import CountingBert, make_model, make_trainer, text_rows
 
 
@@ -110,9 +110,9 @@ def test_rows_that_the_second_pass_does_not_read_keep_their_outputs(tmp_path: Pa
     finished.verify()
 
 
-def die(folder: Path, start: int, rows: int) -> None:
+def die(folder: Path, start: int, rows: int, dtype: str = "float32") -> None:
     keys, logits, states = signals(rows, start=start)
-    with CacheWriter(folder, INFO, identity(), ("mean", "cls")) as writer:
+    with CacheWriter(folder, INFO, identity(dtype), ("mean", "cls")) as writer:
         writer.add(keys, logits, states)
         raise KeyboardInterrupt
 
@@ -201,3 +201,42 @@ def test_training_on_outputs_reads_them_and_training_on_states_says_what_is_miss
     for method in ("rail-kd-l", "pkd-skip", "rail-kd-w"):
         with pytest.raises(RailkdError, match="a second pass of the teacher over 22 rows"):
             make_trainer(tmp_path, cache, rows, tokenizer, student=make_model(2, width=8), method=method)
+
+
+@pytest.mark.parametrize("stored", [{"dtype": "int8"}, {"states_dim": 3}, {"dtype": "int8", "states_dim": 3}], ids=str)
+def test_the_second_pass_chooses_how_states_are_stored(
+    stored: dict[str, Any], tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any
+) -> None:
+    keys, path = keys_of(rows, tokenizer), tmp_path / "c"
+    some = rows.select(range(15))
+    first = outputs(rows_read(counting, rows, path, tokenizer, pooling="none")[1], keys)
+    second = rows_read(counting, some, path, tokenizer, **stored)[1]
+    assert (second.identity.states_dtype, second.identity.states_dim) == (
+        stored.get("dtype", "float16"),
+        stored.get("states_dim"),
+    )
+    fresh = rows_read(counting, some, tmp_path / "fresh", tokenizer, **stored)[1]
+    got, want = (read_all(cache, some, tokenizer, ("mean",))["mean"] for cache in (second, fresh))
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(outputs(second, keys), first)
+    second.verify()
+    with pytest.raises(RailkdError, match="in the cache"):  # from now on it is fixed
+        rows_read(counting, rows, path, tokenizer)
+    assert rows_read(counting, rows, path, tokenizer, **stored)[0] == 7
+
+
+def test_a_format_of_states_changes_nothing_where_none_are_stored(
+    tmp_path: Path, counting: CountingBert, rows: Dataset, tokenizer: Any
+) -> None:
+    alone = rows_read(counting, rows, tmp_path / "c", tokenizer, pooling="none")[1]
+    count, again = rows_read(counting, text_rows(30, seed=8), alone.path, tokenizer, pooling="none", dtype="int8")
+    assert count == again.rows - 22 > 0 and again.identity == alone.identity
+
+
+def test_a_second_pass_that_was_killed_does_not_fix_the_format_of_outputs(tmp_path: Path) -> None:
+    write_outputs(tmp_path, 0, 10)
+    with pytest.raises(KeyboardInterrupt):
+        die(tmp_path, 0, 4, dtype="int8")
+    assert write_outputs(tmp_path, 10, 2).rows == 12
+    with CacheWriter(tmp_path, INFO, identity(dtype="int8"), ("mean", "cls")) as one:
+        assert one.missing(signals(12)[0]).tolist() == list(range(4, 12))

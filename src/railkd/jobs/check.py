@@ -92,8 +92,6 @@ def check(options: CheckOptions, say: Say) -> list[Finding]:
         The findings. Data that cannot be read are a finding too.
     """
     teacher = GivenTeachers.find(options, say)
-    if teacher.lead.checkpoint is not None:
-        check_dim(options.states_dim, teacher.lead.checkpoint.shape.width, options.pooling or ["mean"])
     given = Checkpoint.find(options.student, trust=options.trust_remote_code) if options.student else None
     student, target = given or teacher.checkpoint, teacher.target
     for file in teacher.files:

@@ -198,7 +198,8 @@ def _cache(
         return stored
     assert stored is None or isinstance(stored, TeacherCache)
     if stored is not None and pooling is not None and not stored.poolings:
-        say(f"teacher cache: {stored.path} holds outputs alone; {stored.cost_of_states(pooling)}")
+        cost = stored.cost_of_states(pooling, options.cache_dtype, options.states_dim)
+        say(f"teacher cache: {stored.path} holds outputs alone; {cost}")
     # Settings that the user leaves out come from the existing cache, so that a default does not rebuild it.
     wanted = {pooling} if pooling else set(stored.poolings if stored else ())
     wanted |= set(checked_poolings(options.pooling or [NO_POOLING]))

@@ -21,7 +21,7 @@ from railkd.models.checkpoints import Checkpoint
 from railkd.runtime.words import size
 from railkd.signals import Moments
 from railkd.teacher.build import BuildOptions, PassSettings, TeacherPass
-from railkd.teacher.identity import Identity
+from railkd.teacher.identity import OF_STATES, Identity
 from railkd.teacher.index import Index
 from railkd.teacher.manifest import MANIFEST, REBUILD, Manifest, read_manifest
 from railkd.teacher.moments import moments_of
@@ -97,17 +97,15 @@ class TeacherCache(StoredTeacher):
     ) -> TeacherCache:
         """Run the teacher over the rows that the cache does not hold yet, and open the cache.
 
-        Several ranks share the work; each must call this.
-
-        `RailkdError` is raised if the folder holds a cache of another teacher, or if the rows cannot be read.
+        Several ranks share the work; each must call this. `RailkdError` is raised if the folder holds a cache of
+        another teacher, or if the rows cannot be read.
 
         Args:
             teacher: folder, hub name, `Checkpoint`, or a module (then give its ``tokenizer``).
             dataset: rows with text columns, or rows tokenised by the teacher's tokenizer with a key column: a
                 `Dataset`, a list of dicts or texts, or a pandas data frame.
             path: folder of the cache; created if it does not exist.
-            **options: see `railkd.teacher.build.PassSettings`: ``tokenizer``, ``text_columns``, ``max_length``,
-                ``pooling``, ``dtype``, ``batch_size``, ``batch_tokens``, ``bf16``, ``teacher_dtype``, ``blocks``, ...
+            **options: see `railkd.teacher.build.PassSettings`: ``tokenizer``, ``pooling``, ``dtype``, ...
 
         Returns:
             The cache, which holds at least these rows.
@@ -117,10 +115,12 @@ class TeacherCache(StoredTeacher):
         stored = cls.open(target) if grows and cls.is_built(target) else None
         if stored and settings.teacher_dtype is None and not isinstance(teacher, Checkpoint | nn.Module):
             settings = replace(settings, teacher_dtype=stored.identity.teacher_dtype)
+        if stored and not (stored.poolings or settings.poolings):
+            settings = replace(settings, dtype=stored.identity.states_dtype)
         poolings, work = settings.poolings, TeacherPass(teacher, settings)
-        if stored:
-            stored.check(work.identity, poolings if stored.poolings else ())
-            poolings = stored.poolings or poolings  # the second pass of a cache of outputs adds states
+        if stored:  # the second pass of a cache of outputs adds states, and chooses how they are stored
+            stored.check(work.identity, stored.poolings and poolings, ignore=() if stored.poolings else OF_STATES)
+            poolings = stored.poolings or poolings
         rows = work.tokenize(dataset)
         # Opened anew: another process may have finished it while this one tokenised.
         current = cls.open(target) if grows and cls.is_built(target) else None
@@ -210,8 +210,7 @@ class TeacherCache(StoredTeacher):
         for name in poolings:
             self.check_pooling(name)
         for name, then in self.identity.versions.items():
-            now = wanted.versions.get(name)
-            if then != now:
+            if (now := wanted.versions.get(name)) != then:
                 logger.warning(
                     "The cache '%s' was built with %s %s; this is %s. The last digits may differ.",
                     *(self.path, name, then, now),
@@ -302,14 +301,17 @@ class TeacherCache(StoredTeacher):
                 some = np.arange(start, min(start + rows, shard.rows))
                 yield torch.from_numpy(shard.states(some, np.asarray(shard.keys[some]), pooling))
 
-    def cost_of_states(self, pooling: str) -> str:
+    def cost_of_states(self, pooling: str, dtype: str | None = None, dim: int | None = None) -> str:
         """Return what a second pass of the teacher costs and adds, in words.
 
         Args:
             pooling: of the states.
+            dtype: in which they are stored; None: as the cache says.
+            dim: number of principal components that are stored; None: as the cache says.
         """
         rows = sum(entry.rows for entry in self.entries if not entry.states)
-        added = size(rows * states_bytes(self.identity.states_dtype, *self.info.shape))
+        each = states_bytes(dtype or self.identity.states_dtype, self.info.blocks, dim or self.info.width)
+        added = size(rows * each)
         return (
             f"a second pass of the teacher over {rows:,} rows adds their {pooling} states ({added}); the outputs stay"
         )

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.loading import DTYPES
+from railkd.teacher.number_formats import NUMBER_BYTES
 from railkd.teacher.protocol import Count
 
 #: Entries of a config that do not change what the model computes.
@@ -35,6 +36,10 @@ _LIBRARIES = ("torch", "transformers", "tokenizers")
 #: the attention layers instead of the blocks. The digest of such states differs from that of the old ones.
 _OTHER_CLS = {"bloom", "doge", "jamba", "mpt", "openai-gpt", "qwen3_5_text", "qwen3_next", "zamba", "zamba2"}
 _OTHER_BLOCKS = {"flaubert", "xlm"}
+
+
+#: Fields that say how states are stored. The first pass that stores states chooses them.
+OF_STATES = ("states_dtype", "states_dim")
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,11 @@ class Identity:
         """Return a digest of the model alone: weights, config and tokenizer."""
         kept = [self.weights, self.config, self.tokenizer]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:32]
+
+    def digests_of_outputs(self) -> set[str]:
+        """Return the digests of shards of outputs alone that this identity adds states to, in a format of its own."""
+        whole = replace(self, states_dim=None, components=None)
+        return {replace(whole, states_dtype=name).digest() for name in NUMBER_BYTES} | {self.digest()}
 
     def differences(self, other: Identity, *, ignore: tuple[str, ...] = ()) -> list[str]:
         """Return the differences to another identity, in words; an empty list means the same teacher.
