@@ -14,6 +14,7 @@ from transformers import set_seed
 from railkd.data.reader import Table
 from railkd.errors import RailkdError
 from railkd.jobs import check
+from railkd.jobs.arguments import training_arguments
 from railkd.jobs.given_teacher import GivenTeacher
 from railkd.jobs.given_teachers import GivenTeachers
 from railkd.jobs.imbalance import weigh_classes
@@ -22,7 +23,7 @@ from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.rescaling import check_rescaling, fit_on_training_rows
 from railkd.jobs.run_folder import RunFolder
 from railkd.jobs.splits import Splits
-from railkd.jobs.train import Trainee, fit, reserved, training_arguments
+from railkd.jobs.train import Trainee, fit, reserved
 from railkd.jobs.trimming import Pieces
 from railkd.models.checkpoints import Checkpoint
 from railkd.models.limits import truncation_line

@@ -7,11 +7,12 @@ from typing import Any
 
 from transformers import set_seed
 
+from railkd.jobs.arguments import training_arguments
 from railkd.jobs.imbalance import weigh_classes
 from railkd.jobs.options import FinetuneOptions, Say, required
 from railkd.jobs.request import Request, on_its_device
 from railkd.jobs.splits import Splits, asked_task
-from railkd.jobs.train import Trainee, fit, reserved, training_arguments
+from railkd.jobs.train import Trainee, fit, reserved
 from railkd.jobs.trained import Trained, trained_length
 from railkd.jobs.trimming import Pieces
 from railkd.models.checkpoints import Checkpoint

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import xxhash
-
 from railkd.errors import RailkdError
 from railkd.models import trust as trusting
 from railkd.models.adapters import is_adapter, merge_adapter
@@ -18,7 +16,7 @@ from railkd.models.folders import check_folder, download_folder
 from railkd.models.heads import fit_head, label_names, task_of_config
 from railkd.models.loading import Loading, kept_dtype, on_device, options_of, quantisation
 from railkd.models.quiet import quiet_transformers
-from railkd.models.weights import KINDS, check_finite, check_report, read_weights, weight_files
+from railkd.models.weights import KINDS, check_finite, check_report, digest_of, read_weights, weight_files
 
 if TYPE_CHECKING:
     from railkd.signals import BlockShape
@@ -103,17 +101,8 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the weight files and, if the checkpoint is trusted, of its code. The numbers depend on both.
-
-        It is a fast digest of 128 bits. It protects against mistakes, not against forgery.
-        """
-        digest = xxhash.xxh3_128()
-        for path in (*self.weights, *(sorted(self.folder.glob("*.py")) if self.trusted else ())):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 22):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        """Digest of the weight files and, if the checkpoint is trusted, of its code. The numbers depend on both."""
+        return digest_of((*self.weights, *(sorted(self.folder.glob("*.py")) if self.trusted else ())))
 
     @cached_property
     def config(self) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import xxhash
+
 from railkd.errors import RailkdError
 from railkd.runtime.words import listed
 
@@ -57,6 +59,24 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             f"'{first}' names weight files that are not in its folder: {listed(lost, 3)}. Fix: copy the whole model."
         )
     return shards
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """Return a digest of the names and bytes of files.
+
+    Args:
+        files: their order counts.
+
+    Returns:
+        A fast digest of 128 bits. It protects against mistakes, not against forgery.
+    """
+    digest = xxhash.xxh3_128()
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def check_readable(files: Sequence[Path]) -> None:
