@@ -177,3 +177,10 @@ def test_one_row_is_too_few_to_fit_on(tmp_path: Path, counting: CountingBert, ro
     with pytest.raises(RailkdError, match="Expected at least 2 rows to fit principal components on, got 1"):
         rows_read(counting, rows.select([0]), tmp_path / "c", tokenizer, states_dim=3)
     assert counting.rows_read == before and not (tmp_path / "c").exists()
+
+
+def test_a_cache_without_its_components_is_not_opened(small: TeacherCache) -> None:
+    for path in small.path.glob("components-*"):
+        path.unlink()
+    with pytest.raises(RailkdError, match="lacks its file 'components-"):
+        TeacherCache.open(small.path)

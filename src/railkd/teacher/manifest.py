@@ -144,6 +144,9 @@ def read_manifest(folder: Path, *, files_there: bool = True) -> Manifest:
         _check_sizes(manifest)
         for entry in manifest.files if files_there else ():
             _check_file(folder, entry)
+        components = folder / f"components-{manifest.identity.components}.safetensors"
+        if files_there and manifest.identity.components and not components.is_file():
+            raise RailkdError(f"The cache at '{folder}' lacks its file '{components.name}'. {REBUILD}")
     except RailkdError:
         raise
     except (ValueError, OverflowError) as error:
