@@ -105,7 +105,7 @@ ROWS = [
     (f"{TRAIN} lone.jsonl", "column 'text' holds half of a surrogate pair in row 1"),
     (f"{TRAIN} plain.tsv.zst", "plain.tsv.zst: not a complete Zstandard file"),
     (f"{CACHE} cut.csv.xz", "cut.csv.xz: not a complete xz file"),
-    (f"{CACHE} bare.zip", "unknown file format"),
+    (f"{CACHE} bare.zip", "bare.zip: expected one file in the archive, got none"),
     (f"{CACHE} plain.feather", "not a complete Arrow file"),
     (f"{CACHE} table.xlsx", "pip install openpyxl"),
     (f"{CACHE} semicolons.csv", "line 3 has 1 fields, the header has 2. Fix: put cells that hold a semicolon into"),

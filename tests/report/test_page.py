@@ -152,7 +152,7 @@ def test_an_empty_report_is_still_a_page(report: dict[str, Any]) -> None:
     bare: dict[str, Any] = {name: type(value)() for name, value in report.items()}
     bare |= {
         "name": "empty", "runs": {"finished": 0, "failed": 0}, "contrasts": {"rows": [], "named": False, "family": 0},
-        "scores": {d: {"domain": d, "columns": [], "groups": []} for d in ("in", "out")},
+        **{t: {d: {"domain": d, "columns": [], "groups": []} for d in ("in", "out")} for t in ("scores", "asked")},
         "times": {"rows": [], "passes": []}, "missing": {"curves": "The runs have no training log."},
         "environment": {"versions": {}, "machines": [], "commits": [], "started": [], "warnings": []},
     }  # fmt: skip

@@ -313,8 +313,9 @@ class _TeacherPlan:
             replaced: dict[str, Any] = {}
             if kind in ("cache", "distill") and not self.teacher.lead.labels:
                 replaced = {"teacher": self.teacher.lead.model}
-            if kind == "evaluate" and self.parts:
-                replaced = {"model": [plan.teacher.model for plan in self.parts]}
+            if kind == "evaluate" and self.parts:  # teachers of several seeds start from one model
+                models = dict.fromkeys(plan.teacher.model for plan in self.parts)
+                replaced = {"model": list(models), "model_weights": None}
             if kind == "distill":
                 replaced |= {"cache": None, "teacher_weights": None, "states_from": None}
             if kind in ("finetune", "distill"):  # the folder of the job may hold a log of an earlier try
