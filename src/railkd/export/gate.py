@@ -45,7 +45,8 @@ class Line:
     def __str__(self) -> str:
         d, m = 100 * self.drop.drop, 100 * self.margin
         counts = "" if self.drop.lost is None else f", {self.drop.lost:,} lost and {self.drop.won:,} won"
-        more = f"; {self.needed:,} rows are needed" if self.state == UNDECIDED or self.drop.rows < self.needed else ""
+        short = self.state == UNDECIDED or (self.state == FAILS and self.drop.rows < self.needed)
+        more = f"; {self.needed:,} rows are needed" if short else ""
         return (
             f"{self.name}: {self.state}; drop {d:+.2f} points of {self.drop.rows:,} rows{counts}; at most "
             f"{100 * self.drop.bound:.2f} with 95 % confidence, allowed {m:g}{more}"
