@@ -314,8 +314,7 @@ class _TeacherPlan:
             if kind in ("cache", "distill") and not self.teacher.lead.labels:
                 replaced = {"teacher": self.teacher.lead.model}
             if kind == "evaluate" and self.parts:  # teachers of several seeds start from one model
-                models = dict.fromkeys(plan.teacher.model for plan in self.parts)
-                replaced = {"model": list(models), "model_weights": None}
+                replaced = {"model": list(dict.fromkeys(p.teacher.model for p in self.parts)), "model_weights": None}
             if kind == "distill":
                 replaced |= {"cache": None, "teacher_weights": None, "states_from": None}
             if kind in ("finetune", "distill"):  # the folder of the job may hold a log of an earlier try
