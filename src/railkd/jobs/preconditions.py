@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from railkd.data.predictions import SUFFIX_WORDS, SUFFIXES
 from railkd.data.shares import split_share
 from railkd.errors import RailkdError, did_you_mean
 from railkd.jobs.class_weights import parse_class_weights
@@ -33,6 +32,7 @@ from railkd.jobs.validation import (
     check_effect,
     check_method,
     check_model,
+    check_output_table,
     check_push_target,
     check_run_folder,
     check_target,
@@ -173,10 +173,7 @@ def check_augment(request: Request[AugmentOptions]) -> None:
     if not options.how or len(set(options.how)) < len(options.how):
         problems.add(f"--how: expected each way once, got {' '.join(options.how) or 'none'}")
     if options.output:
-        check_target(problems, Path(options.output), folder=False)
-        compare(problems, options, {"--output": options.output})
-        if Path(options.output).suffix not in SUFFIXES:
-            problems.add(f"--output: expected a name that ends in {SUFFIX_WORDS}, got '{options.output}'")
+        check_output_table(problems, options)
     problems.report()
 
 

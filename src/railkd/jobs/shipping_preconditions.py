@@ -18,6 +18,7 @@ from railkd.jobs.validation import (
     check_device,
     check_effect,
     check_model,
+    check_output_table,
     check_push_target,
     check_source,
     check_target,
@@ -46,10 +47,7 @@ def check_predict(request: Request[PredictOptions]) -> None:
         check_target(problems, Path(options.output or "."))
         compare(problems, options, {"--output": options.output or "."})
     elif options.output:
-        check_target(problems, Path(options.output), folder=False)
-        compare(problems, options, {"--output": options.output})
-        if Path(options.output).suffix not in SUFFIXES:
-            problems.add(f"--output: expected a name that ends in {SUFFIX_WORDS}, got '{options.output}'")
+        check_output_table(problems, options)
     problems.report()
 
 

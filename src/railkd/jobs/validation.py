@@ -14,6 +14,7 @@ from typing import Any
 
 from railkd.data.formats import format_of
 from railkd.data.label_names import parse_label_map
+from railkd.data.predictions import SUFFIX_WORDS, SUFFIXES
 from railkd.data.shares import parse_shares
 from railkd.data.sources import Source, parse_named
 from railkd.errors import Problems as Problems
@@ -294,6 +295,19 @@ def check_target(problems: Problems, path: Path, flag: str = "--output", *, fold
         problems.add(f"{flag}: '{path}' cannot be written: no permission for '{above}'")
     elif not folder and not path.absolute().parent.is_dir():
         problems.add(f"{flag}: '{path}' cannot be written: no folder '{path.parent}'. Fix: create it first")
+
+
+def check_output_table(problems: Problems, options: Any) -> None:
+    """Check the file of rows that a job writes to ``--output``.
+
+    Args:
+        problems: collects what is wrong.
+        options: of the job, with ``output``.
+    """
+    check_target(problems, Path(options.output), folder=False)
+    compare(problems, options, {"--output": options.output})
+    if Path(options.output).suffix not in SUFFIXES:
+        problems.add(f"--output: expected a name that ends in {SUFFIX_WORDS}, got '{options.output}'")
 
 
 def check_cache_folder(problems: Problems, cache: str, *, replaced: bool = False, read_only: bool = False) -> None:

@@ -65,6 +65,22 @@ def draw(rows: int, first: int, count: int, *, seed: int, source: int) -> np.nda
     return np.concatenate([np.empty(0, dtype=np.int64), *orders])[start : start + count]
 
 
+def draw_classes(classes: np.ndarray, count: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Draw rows with replacement, in inverse proportion to the size of their class, so that classes are equally likely.
+
+    Args:
+        classes: class index of each row, (rows,); negative: the row has none and is not drawn.
+        count: rows to draw; None: as many as have a class.
+        rng: draws them.
+
+    Returns:
+        (count,) row indices.
+    """
+    labelled = np.flatnonzero(classes >= 0)
+    chances = 1 / np.bincount(classes[labelled])[classes[labelled]]
+    return rng.choice(labelled, size=len(labelled) if count is None else count, p=chances / chances.sum())
+
+
 @dataclass(frozen=True)
 class Mixture:
     """The order of rows whose batches have shares of several sources; an epoch has as many rows as all of them.
@@ -114,10 +130,8 @@ class Mixture:
         """Return the rows of a source that an epoch has."""
         if source or self.classes is None:
             return draw(self.rows[source], epoch * count, count, seed=self.seed, source=source)
-        labelled = np.flatnonzero(self.classes[: self.rows[0]] >= 0)
-        chances = 1 / np.bincount(self.classes[labelled])[self.classes[labelled]]
         rng = np.random.default_rng([self.seed, source, epoch])
-        return rng.choice(labelled, size=count, p=chances / chances.sum())
+        return draw_classes(self.classes[: self.rows[0]], count, rng)
 
     def _group(self, taken: Sequence[np.ndarray], starts: np.ndarray, ends: np.ndarray) -> None:
         """Sort the rows of each source by length inside of pools of batches, in place.

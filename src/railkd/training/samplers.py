@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from railkd.errors import RailkdError
-from railkd.training.mixing import BATCHES_PER_POOL, Mixture
+from railkd.training.mixing import BATCHES_PER_POOL, Mixture, draw_classes
 
 
 def shuffled(rows: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -82,9 +82,7 @@ def balanced(classes: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
         (True, [200, 201])
     """
     rng = np.random.default_rng([seed, epoch])
-    labelled = np.flatnonzero(classes >= 0)
-    chances = 1 / np.bincount(classes[labelled])[classes[labelled]]
-    drawn = rng.choice(labelled, size=len(labelled), p=chances / chances.sum())
+    drawn = draw_classes(classes, None, rng)
     return rng.permutation(np.concatenate([drawn, np.flatnonzero(classes < 0)]))
 
 
